@@ -1,0 +1,2 @@
+//! The admin room.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! The config room.
+#![forbid(unsafe_code)]

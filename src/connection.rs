@@ -1,0 +1,2 @@
+//! connection.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! The inbound room.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! The lifecycle room.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! The listener room.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! The names room.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! The policy room.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! The record room.
+#![forbid(unsafe_code)]

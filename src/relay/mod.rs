@@ -1,0 +1,2 @@
+//! The relay room.
+#![forbid(unsafe_code)]

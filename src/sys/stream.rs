@@ -1,0 +1,126 @@
+//! A connected TCP socket as the hot path wants it.
+//!
+//! One epoll registration from accept or dial to the end, with `EPOLLPRI` and `EPOLLRDHUP` seen:
+//! tokio's own `TcpStream` cannot ask for priority readiness (tokio `Interest::PRIORITY`).
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::net::{RecvFlags, SendFlags, Shutdown};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+/// A connected, non-blocking TCP socket registered with the runtime.
+#[derive(Debug)]
+pub struct Stream {
+    fd: AsyncFd<OwnedFd>,
+}
+
+impl Stream {
+    /// Registers a connected, non-blocking socket. Must be called inside a runtime.
+    ///
+    /// # Errors
+    /// What epoll says, most likely `ENOMEM` or `ENOSPC`.
+    pub fn new(fd: OwnedFd) -> io::Result<Self> {
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        #[cfg(target_os = "linux")]
+        let interest = interest | Interest::PRIORITY;
+        Ok(Self { fd: AsyncFd::with_interest(fd, interest)? })
+    }
+
+    /// The registration, for code that does its own readiness loop.
+    pub fn readiness(&self) -> &AsyncFd<OwnedFd> {
+        &self.fd
+    }
+
+    /// Reads what is there, at least one byte. 0 is the peer's FIN.
+    ///
+    /// # Errors
+    /// What `recv(2)` says.
+    pub async fn read(&self, buf: &mut [u8]) -> io::Result<usize> {
+        loop {
+            let mut guard = self.fd.readable().await?;
+            match guard.try_io(|fd| Ok(rustix::net::recv(fd, &mut *buf, RecvFlags::empty())?.0)) {
+                Ok(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
+                Ok(result) => return result,
+                Err(_would_block) => {}
+            }
+        }
+    }
+
+    /// Looks at what is there without taking it. 0 is the peer's FIN.
+    ///
+    /// # Errors
+    /// What `recv(2)` says; `WouldBlock` when nothing is there.
+    pub fn try_peek(&self, buf: &mut [u8]) -> io::Result<usize> {
+        Ok(rustix::net::recv(&self.fd, buf, RecvFlags::PEEK | RecvFlags::DONTWAIT)?.0)
+    }
+
+    /// Writes some of `buf`, waiting until at least one byte is taken.
+    ///
+    /// # Errors
+    /// What `send(2)` says.
+    pub async fn write(&self, buf: &[u8]) -> io::Result<usize> {
+        loop {
+            let mut guard = self.fd.writable().await?;
+            match guard.try_io(|fd| Ok(rustix::net::send(fd, buf, SendFlags::NOSIGNAL)?)) {
+                Ok(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
+                Ok(result) => return result,
+                Err(_would_block) => {}
+            }
+        }
+    }
+
+    /// Writes all of `buf`. Not cancel safe: a dropped future may have written a part.
+    ///
+    /// # Errors
+    /// What `send(2)` says; `WriteZero` never happens on a socket but is told apart.
+    pub async fn write_all(&self, mut buf: &[u8]) -> io::Result<()> {
+        while !buf.is_empty() {
+            match self.write(buf).await? {
+                0 => return Err(io::ErrorKind::WriteZero.into()),
+                n => buf = &buf[n..],
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends FIN: nothing more will be written.
+    ///
+    /// # Errors
+    /// What `shutdown(2)` says, `ENOTCONN` after a reset.
+    pub fn shutdown_write(&self) -> io::Result<()> {
+        Ok(rustix::net::shutdown(&self.fd, Shutdown::Write)?)
+    }
+
+    /// Makes the coming close a reset instead of a FIN (socket(7), `SO_LINGER` with 0 seconds).
+    /// Unsent bytes are thrown away.
+    pub fn reset_on_close(&self) {
+        let linger = Some(std::time::Duration::ZERO);
+        let _already_closed = rustix::net::sockopt::set_socket_linger(&self.fd, linger);
+    }
+
+    /// The peer's address.
+    ///
+    /// # Errors
+    /// What `getpeername(2)` says, `ENOTCONN` after a reset.
+    pub fn peer_addr(&self) -> io::Result<SocketAddr> {
+        let any = rustix::net::getpeername(&self.fd)?.ok_or(io::ErrorKind::NotConnected)?;
+        SocketAddr::try_from(any).map_err(io::Error::from)
+    }
+
+    /// Our own address on this connection.
+    ///
+    /// # Errors
+    /// What `getsockname(2)` says.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        SocketAddr::try_from(rustix::net::getsockname(&self.fd)?).map_err(io::Error::from)
+    }
+}
+
+impl AsFd for Stream {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.get_ref().as_fd()
+    }
+}

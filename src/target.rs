@@ -1,0 +1,2 @@
+//! target.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! The upstream room.
+#![forbid(unsafe_code)]
