@@ -1,0 +1,341 @@
+//! The settings as the gateway consumes them: typed, checked, every default filled in.
+//!
+//! Meanings and defaults are those of `config.toml`; nothing here knows how they were written.
+#![forbid(unsafe_code)]
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+/// Everything the gateway may be told, after all checks.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// Folder of `gateway.json`; 0700, ours.
+    pub run_dir: PathBuf,
+    /// `[listen]`
+    pub listen: Listen,
+    /// `[transparent]`
+    pub transparent: Transparent,
+    /// `[upstream]`
+    pub upstream: Upstream,
+    /// `[dns]`
+    pub dns: Dns,
+    /// `[policy]`
+    pub policy: Policy,
+    /// `[limits]`
+    pub limits: Limits,
+    /// `[relay]`
+    pub relay: Relay,
+    /// `[record]`
+    pub record: Record,
+    /// `[log]`
+    pub log: Log,
+}
+
+/// Where the gateway listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listen {
+    /// The one proxy port, on each of these addresses; port 0 lets the kernel pick.
+    pub proxy: Vec<SocketAddr>,
+    /// Metrics, health, API.
+    pub admin: SocketAddr,
+    /// `Host` values accepted on the admin listener beyond the built-in ones.
+    pub admin_hosts: Vec<String>,
+    /// Addresses beyond loopback were asked for on purpose.
+    pub allow_remote: bool,
+}
+
+/// Redirected connections.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Transparent {
+    /// Silence after which a redirected client is taken to wait for the server.
+    pub server_first: Duration,
+}
+
+/// The way out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Upstream {
+    /// Which upstream, already resolved from `auto`.
+    pub kind: UpstreamKind,
+    /// For the far side to be connected.
+    pub connect_timeout: Duration,
+    /// For the upstream itself to be reached.
+    pub local_timeout: Duration,
+    /// What a client's FIN does.
+    pub half_close: HalfClose,
+    /// Most upstream connections at once; `None`: no cap.
+    pub max_connections: Option<u32>,
+    /// Upstream connections held open and greeted.
+    pub pool: u32,
+    /// `SO_MARK` on our own dials; `None`: unmarked.
+    pub mark: Option<u32>,
+}
+
+/// The upstream kinds this version carries traffic by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UpstreamKind {
+    /// Any SOCKS5 server, at this address.
+    Socks5(SocketAddr),
+    /// Dial from this host.
+    Direct,
+}
+
+/// What happens to a client's FIN.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HalfClose {
+    /// Propagate with `direct`, defer with `socks5`.
+    Auto,
+    /// Pass it on.
+    Propagate,
+    /// Hold it until the upstream ends.
+    Defer,
+}
+
+/// Names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Dns {
+    /// Who resolves a target's name.
+    pub mode: DnsMode,
+    /// For one answer.
+    pub timeout: Duration,
+    /// Answers remembered at most.
+    pub cache_entries: u32,
+}
+
+/// Who resolves a target's name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DnsMode {
+    /// Names are passed on to the upstream.
+    Upstream,
+    /// This host's resolver.
+    System,
+}
+
+/// What may be reached.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Policy {
+    /// What the lists do.
+    pub mode: PolicyMode,
+    /// Allowed names, by suffix.
+    pub suffixes: Vec<Suffix>,
+    /// Allowed names, by glob; canonical (lower case, no trailing dot), known to compile.
+    pub globs: Vec<String>,
+    /// Allowed addresses, for targets given as addresses.
+    pub nets: Vec<IpNet>,
+    /// Addresses refused in every mode.
+    pub deny_nets: Vec<IpNet>,
+}
+
+/// What the allow-lists do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PolicyMode {
+    /// Nothing.
+    Off,
+    /// Say what enforcement would have done.
+    Log,
+    /// Refuse what they do not allow.
+    Enforce,
+}
+
+/// One allowed suffix.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Suffix {
+    /// Canonical name without the leading dot.
+    pub name: String,
+    /// The name itself is allowed too (written without a leading dot).
+    pub apex: bool,
+}
+
+/// Bounds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Client connections at once; never 0.
+    pub max_connections: u32,
+    /// Connections at once of one client; 0: no bound.
+    pub per_client: u32,
+    /// One deadline for a whole request head.
+    pub head_timeout: Duration,
+    /// Between two requests of an HTTP forward connection.
+    pub keepalive_idle: Duration,
+    /// Nothing moved either way.
+    pub idle_timeout: Duration,
+    /// Half closed, then silent.
+    pub half_close_timeout: Duration,
+    /// What live connections get after SIGTERM.
+    pub drain_timeout: Duration,
+}
+
+/// How bytes are moved.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Relay {
+    /// Splice may be used; false: copy only.
+    pub splice: bool,
+}
+
+/// What is written down about clients.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    /// Name the calling program where `/proc` shows it.
+    pub process: bool,
+}
+
+/// The gateway's own log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Log {
+    /// Least severe level written.
+    pub level: tracing::Level,
+    /// Text or JSON.
+    pub format: LogFormat,
+    /// Where to.
+    pub to: LogTo,
+    /// One line per finished target.
+    pub access: bool,
+}
+
+/// Form of a log line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Text on a terminal, JSON elsewhere.
+    Auto,
+    /// For people.
+    Text,
+    /// One object per line.
+    Json,
+}
+
+/// Where log lines go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LogTo {
+    /// Standard error.
+    Stderr,
+    /// Standard output.
+    Stdout,
+    /// A file, appended to.
+    File(PathBuf),
+}
+
+/// Networks refused in every mode unless the settings say otherwise: this host, link-local,
+/// cloud metadata services, multicast, reserved (IANA special-purpose registries).
+pub(crate) const DENY_NETS: [&str; 11] = [
+    "0.0.0.0/8",
+    "127.0.0.0/8",
+    "169.254.0.0/16",
+    "100.100.100.200/32",
+    "224.0.0.0/4",
+    "240.0.0.0/4",
+    "::/128",
+    "::1/128",
+    "fe80::/10",
+    "fd00:ec2::254/128",
+    "ff00::/8",
+];
+
+impl Config {
+    /// Every default, with this upstream: what an empty file and one `upstream` setting mean.
+    pub fn with_upstream(kind: UpstreamKind, run_dir: PathBuf) -> Self {
+        Self {
+            run_dir,
+            listen: Listen::default(),
+            transparent: Transparent::default(),
+            upstream: Upstream::of(kind),
+            dns: Dns::of(kind),
+            policy: Policy::default(),
+            limits: Limits::default(),
+            relay: Relay { splice: true },
+            record: Record { process: true },
+            log: Log::default(),
+        }
+    }
+}
+
+impl Default for Listen {
+    fn default() -> Self {
+        let v4 = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        let v6 = IpAddr::V6(Ipv6Addr::LOCALHOST);
+        Self {
+            proxy: vec![SocketAddr::new(v4, 1055), SocketAddr::new(v6, 1055)],
+            admin: SocketAddr::new(v4, 9155),
+            admin_hosts: Vec::new(),
+            allow_remote: false,
+        }
+    }
+}
+
+impl Default for Transparent {
+    fn default() -> Self {
+        Self { server_first: Duration::from_millis(200) }
+    }
+}
+
+impl Upstream {
+    fn of(kind: UpstreamKind) -> Self {
+        Self {
+            kind,
+            connect_timeout: Duration::from_secs(7),
+            local_timeout: Duration::from_secs(2),
+            half_close: HalfClose::Auto,
+            max_connections: None,
+            pool: 8,
+            mark: None,
+        }
+    }
+}
+
+impl Dns {
+    fn of(kind: UpstreamKind) -> Self {
+        let mode = match kind {
+            UpstreamKind::Socks5(_) => DnsMode::Upstream,
+            UpstreamKind::Direct => DnsMode::System,
+        };
+        Self { mode, timeout: Duration::from_secs(3), cache_entries: 10_000 }
+    }
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            mode: PolicyMode::Log,
+            suffixes: Vec::new(),
+            globs: Vec::new(),
+            nets: Vec::new(),
+            deny_nets: DENY_NETS.iter().filter_map(|net| net.parse().ok()).collect(),
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_connections: 8192,
+            per_client: 0,
+            head_timeout: Duration::from_secs(10),
+            keepalive_idle: Duration::from_secs(60),
+            idle_timeout: Duration::from_secs(3600),
+            half_close_timeout: Duration::from_secs(60),
+            drain_timeout: Duration::from_secs(4),
+        }
+    }
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self {
+            level: tracing::Level::INFO,
+            format: LogFormat::Auto,
+            to: LogTo::Stderr,
+            access: true,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_default_deny_net_parses() {
+        assert_eq!(Policy::default().deny_nets.len(), DENY_NETS.len());
+    }
+}
