@@ -1,0 +1,350 @@
+//! The gateway under test: the built binary, driven from outside.
+
+use std::fs::File;
+use std::io::Write as _;
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ExitStatus};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+use super::client::{self, Answer, Inbound};
+use super::http::HttpAnswer;
+use super::metrics::Metrics;
+use super::setup::Setup;
+use super::tailscaled::Tailscaled;
+use super::tape;
+use super::wait::{PATIENCE, eventually, eventually_some, pause};
+use super::wire::Wire;
+
+/// A running gateway. Dropping it kills it by its id; a failing test prints what is known of it.
+pub struct Gateway {
+    child: Child,
+    setup: Setup,
+    proxy: SocketAddr,
+    admin: SocketAddr,
+    baseline: usize,
+}
+
+impl Gateway {
+    /// Starts one after `change` has had its say.
+    #[track_caller]
+    pub fn start(change: impl FnOnce(&mut Setup)) -> Gateway {
+        let mut setup = Setup::new();
+        change(&mut setup);
+        setup.start()
+    }
+
+    /// The commonest one: chained into `fake`, no restriction.
+    #[track_caller]
+    pub fn chained(fake: &Tailscaled) -> Gateway {
+        Gateway::start(|s| {
+            s.upstream(fake.address());
+        })
+    }
+
+    #[track_caller]
+    pub(super) fn launch(setup: Setup) -> Gateway {
+        let log = File::create(setup.dir().join("stderr")).expect("rig: no log file");
+        let out = File::create(setup.dir().join("stdout")).expect("rig: no output file");
+        let mut child =
+            setup.up().stdout(out).stderr(log).spawn().expect("rig: cannot start the gateway");
+        let pid = child.id();
+        let start = Instant::now();
+        let told = loop {
+            let found = std::fs::read(setup.run_dir().join("gateway.json")).ok();
+            let found = found.and_then(|text| serde_json::from_slice::<Value>(&text).ok());
+            if let Some(told) = found.filter(|t| t["pid"] == pid) {
+                break told;
+            }
+            let ended = child.try_wait().expect("rig: wait");
+            if ended.is_some() || start.elapsed() > PATIENCE {
+                let _ = child.kill();
+                let _ = child.wait();
+                report(&setup);
+                panic!("the gateway did not start ({ended:?})");
+            }
+            pause(Duration::from_millis(2));
+        };
+        let address = |v: &Value| {
+            v.as_str().and_then(|a| a.parse().ok()).expect("rig: an address in gateway.json")
+        };
+        let (proxy, admin) = (address(&told["proxy"][0]), address(&told["admin"]));
+        let mut gateway = Gateway { child, setup, proxy, admin, baseline: 0 };
+        gateway.baseline = gateway.steady_fds();
+        gateway
+    }
+
+    /// The proxy port.
+    pub fn proxy(&self) -> SocketAddr {
+        self.proxy
+    }
+
+    /// The admin port.
+    pub fn admin(&self) -> SocketAddr {
+        self.admin
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Its settings and folders.
+    pub fn setup(&mut self) -> &mut Setup {
+        &mut self.setup
+    }
+
+    /// Its folder.
+    pub fn dir(&self) -> &Path {
+        self.setup.dir()
+    }
+
+    /// Writes the settings again and sends SIGHUP.
+    pub fn reload(&mut self) {
+        self.setup.write();
+        self.signal(Signal::HUP);
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).expect("rig: kill");
+    }
+
+    /// Waits for its end.
+    #[track_caller]
+    pub fn wait_exit(&mut self, limit: Duration) -> ExitStatus {
+        eventually_some("the gateway has ended", limit, || {
+            self.child.try_wait().expect("rig: wait")
+        })
+    }
+
+    /// Whether it still runs.
+    pub fn alive(&mut self) -> bool {
+        self.child.try_wait().expect("rig: wait").is_none()
+    }
+
+    /// Where stderr goes.
+    pub fn log_path(&self) -> PathBuf {
+        self.setup.dir().join("stderr")
+    }
+
+    /// Everything it wrote to stderr.
+    pub fn log(&self) -> String {
+        String::from_utf8_lossy(&std::fs::read(self.log_path()).unwrap_or_default()).into_owned()
+    }
+
+    /// Every whole line of the log as JSON; panics at one that is none.
+    #[track_caller]
+    pub fn log_lines(&self) -> Vec<Value> {
+        let log = self.log();
+        let whole = log.rfind('\n').map_or("", |end| &log[..end]);
+        let parse =
+            |l: &str| serde_json::from_str(l).unwrap_or_else(|e| panic!("not JSON ({e}): {l}"));
+        whole.lines().map(parse).collect()
+    }
+
+    /// The access lines so far.
+    #[track_caller]
+    pub fn access_lines(&self) -> Vec<Value> {
+        let is_access = |l: &Value| l.get("outcome").is_some() && l.get("bytes_up").is_some();
+        self.log_lines().into_iter().filter(is_access).collect()
+    }
+
+    /// The access lines, once there are `n`.
+    #[track_caller]
+    pub fn wait_for_access(&self, n: usize) -> Vec<Value> {
+        eventually_some(&format!("{n} access lines"), PATIENCE, || {
+            Some(self.access_lines()).filter(|l| l.len() >= n)
+        })
+    }
+
+    /// The first access line that `matches`.
+    #[track_caller]
+    pub fn wait_for_line(&self, matches: impl Fn(&Value) -> bool) -> Value {
+        eventually_some("the access line", PATIENCE, || {
+            self.access_lines().into_iter().find(|l| matches(l))
+        })
+    }
+
+    /// The outcome of the latest of `n` access lines.
+    #[track_caller]
+    pub fn outcome(&self, n: usize) -> String {
+        self.wait_for_access(n)[n - 1]["outcome"].as_str().unwrap_or_default().to_owned()
+    }
+
+    /// Asks the admin port.
+    #[track_caller]
+    pub fn admin_get(&self, path: &str) -> HttpAnswer {
+        let mut wire = Wire::dial(self.admin);
+        wire.send(format!(
+            "GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n",
+            self.admin
+        ));
+        wire.read_answer()
+    }
+
+    /// A scrape.
+    #[track_caller]
+    pub fn metrics(&self) -> Metrics {
+        Metrics::parse(&String::from_utf8(self.admin_get("/metrics").body).expect("UTF-8"))
+    }
+
+    /// `tailrace_connections_total` of one outcome, over all inbounds.
+    #[track_caller]
+    pub fn count(&self, outcome: &str) -> u64 {
+        self.metrics().value("tailrace_connections_total", &[("outcome", outcome)]) as u64
+    }
+
+    /// Open descriptors.
+    pub fn fd_count(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.pid())).map_or(0, Iterator::count)
+    }
+
+    /// Open descriptors whose link begins so (`socket:`, `pipe:`).
+    pub fn fds_of(&self, kind: &str) -> usize {
+        let links =
+            std::fs::read_dir(format!("/proc/{}/fd", self.pid())).into_iter().flatten().flatten();
+        let targets = links.filter_map(|l| std::fs::read_link(l.path()).ok());
+        targets.filter(|t| t.to_string_lossy().starts_with(kind)).count()
+    }
+
+    /// User and system time so far (proc(5) stat fields 14 and 15, 100 ticks a second).
+    pub fn cpu_time(&self) -> Duration {
+        let stat =
+            std::fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap_or_default();
+        let fields: Vec<&str> =
+            stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+        let ticks = |n: usize| fields.get(n).and_then(|f| f.parse::<u64>().ok()).unwrap_or(0);
+        Duration::from_millis((ticks(11) + ticks(12)) * 10)
+    }
+
+    /// Resident memory in bytes.
+    pub fn rss(&self) -> u64 {
+        let status =
+            std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap_or_default();
+        let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:"));
+        line.and_then(|l| l.trim().trim_end_matches(" kB").parse::<u64>().ok()).unwrap_or(0) * 1024
+    }
+
+    /// Tasks of the runtime.
+    #[track_caller]
+    pub fn tasks(&self) -> u64 {
+        self.metrics().value("tailrace_tasks", &[]) as u64
+    }
+
+    /// Asks for a target over an inbound.
+    #[track_caller]
+    pub fn ask(&self, inbound: Inbound, target: &str) -> (Wire, Answer) {
+        client::ask(self.proxy, inbound, target)
+    }
+
+    /// A tunnel to a target.
+    #[track_caller]
+    pub fn open(&self, inbound: Inbound, target: &str) -> Wire {
+        client::open(self.proxy, inbound, target)
+    }
+
+    /// A new connection to the proxy port that has said nothing yet.
+    #[track_caller]
+    pub fn dial(&self) -> Wire {
+        Wire::dial(self.proxy)
+    }
+
+    /// Asks and asserts the exact refusal.
+    #[track_caller]
+    pub fn assert_refused(&self, inbound: Inbound, target: &str, outcome: &str) {
+        super::answers::assert_refused(self.proxy, inbound, target, outcome);
+    }
+
+    /// The invariants I1 to I4 and I6 of reliability.md 2.0 after `targets` targets (and
+    /// connections that asked for none).
+    #[track_caller]
+    pub fn settle_and_check(&mut self, targets: u64) {
+        let ended = format!("{targets} targets are counted (I3)");
+        let total = |g: &Gateway| g.metrics().value("tailrace_connections_total", &[]) as u64;
+        eventually(&ended, PATIENCE, || total(self) >= targets);
+        eventually("no active connection (I1)", PATIENCE, || {
+            self.metrics().value("tailrace_connections_active", &[]) == 0.0
+        });
+        let base = self.baseline;
+        eventually(&format!("at most {base} open descriptors (I1)"), PATIENCE, || {
+            self.fd_count() <= base
+        });
+        assert_eq!(total(self), targets, "targets counted (I3)");
+        assert!(self.alive(), "the gateway has died (I2)");
+        assert!(!self.log().contains("panicked"), "a panic in the log (I2)");
+        let lines = self.wait_for_access(targets as usize);
+        assert_eq!(lines.len() as u64, targets, "access lines (I4)");
+        self.assert_idle();
+    }
+
+    /// The same, and that the fake upstream read `requests` requests (I5).
+    #[track_caller]
+    pub fn settle_with(&mut self, fake: &Tailscaled, targets: u64, requests: usize) {
+        self.settle_and_check(targets);
+        assert_eq!(
+            fake.requests().len(),
+            requests,
+            "requests at the upstream (I5): {:?}",
+            fake.hosts()
+        );
+    }
+
+    /// Asserts that an idle gateway uses next to no CPU (I6): the best of three short looks.
+    #[track_caller]
+    pub fn assert_idle(&self) {
+        let look = || {
+            let before = self.cpu_time();
+            pause(Duration::from_millis(100));
+            self.cpu_time() - before
+        };
+        let best = (0..3).map(|_| look()).find(|used| *used <= Duration::from_millis(10));
+        assert!(best.is_some(), "busy while idle (I6)");
+    }
+
+    /// The descriptor count once it has stopped moving.
+    fn steady_fds(&self) -> usize {
+        let mut last = 0;
+        eventually_some("a steady number of descriptors", PATIENCE, || {
+            let now = self.fd_count();
+            pause(Duration::from_millis(5));
+            (std::mem::replace(&mut last, now) == now).then_some(now)
+        })
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let _ = writeln!(
+                std::io::stderr(),
+                "--- gateway {} still runs: {}",
+                self.pid(),
+                self.alive()
+            );
+            report(&self.setup);
+        }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Prints configuration, log and byte streams of a failing test.
+fn report(setup: &Setup) {
+    let log = std::fs::read(setup.dir().join("stderr")).unwrap_or_default();
+    let log = String::from_utf8_lossy(&log[log.len().saturating_sub(20_000)..]).into_owned();
+    let config = String::from_utf8_lossy(&setup.text()).into_owned();
+    let _ = write!(
+        std::io::stderr(),
+        "--- configuration\n{config}--- log\n{log}--- byte streams\n{}\n---\n",
+        tape::read()
+    );
+}
+
+/// Whether anything accepts on `address` now.
+pub fn accepts(address: SocketAddr) -> bool {
+    TcpStream::connect_timeout(&address, Duration::from_millis(500)).is_ok()
+}

@@ -1,0 +1,111 @@
+//! A network namespace for one test: the test's binary runs itself again inside, for this test only.
+//!
+//! As root by `unshare -n`, else by a user namespace of its own (`unshare -Urn`).
+
+use std::io::Write as _;
+use std::process::{Command, Stdio};
+
+use super::skip;
+
+/// Set in the inner run.
+const INSIDE: &str = "TAILRACE_TEST_IN_NETNS";
+
+/// Runs `test` in a fresh namespace with loopback up. A failure inside fails the test with its
+/// output; where no namespace can be made the test is skipped by name.
+#[track_caller]
+pub fn inside<F: FnOnce()>(test: F) {
+    if std::env::var_os(INSIDE).is_some() {
+        must("ip", &["link", "set", "lo", "up"]);
+        return test();
+    }
+    if let Err(why) = possible() {
+        return skip(&why);
+    }
+    let name = test_name::<F>();
+    let mut command = unshare();
+    command.arg(std::env::current_exe().expect("rig: own path"));
+    command.args(["--exact", &name, "--nocapture", "--test-threads=2"]).env(INSIDE, "1");
+    let output = command.output().expect("rig: cannot run unshare");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned()
+        + &String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && text.contains("1 passed"), "{name} in a namespace:\n{text}");
+}
+
+/// Loads an nft ruleset in this namespace.
+#[track_caller]
+pub fn nft(ruleset: &str) {
+    let mut child = Command::new("nft")
+        .args(["-f", "-"])
+        .stdin(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("rig: nft");
+    child.stdin.take().expect("piped").write_all(ruleset.as_bytes()).expect("rig: nft's input");
+    let output = child.wait_with_output().expect("rig: nft");
+    assert!(output.status.success(), "nft: {}\n{ruleset}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// Redirects every TCP connection this namespace makes to the network `to` to `port` here.
+#[track_caller]
+pub fn redirect(to: &str, port: u16) {
+    nft(&format!(
+        "table ip tailrace_test {{\n chain out {{\n type nat hook output priority -100\n \
+         ip daddr {to} tcp dport 1-65535 redirect to :{port}\n }}\n}}\n"
+    ));
+}
+
+/// Makes `address/len` (v4) a destination of this namespace, answered by the host itself.
+#[track_caller]
+pub fn add_address(address: &str) {
+    must("ip", &["addr", "add", address, "dev", "lo"]);
+}
+
+/// Makes a network routable, so that connects towards it leave, from 10.99.0.1, through loopback.
+#[track_caller]
+pub fn add_route(net: &str) {
+    must("ip", &["addr", "replace", "10.99.0.1/32", "dev", "lo"]);
+    must("ip", &["route", "add", net, "dev", "lo", "src", "10.99.0.1"]);
+}
+
+/// Runs a command that has to succeed.
+#[track_caller]
+pub fn must(program: &str, arguments: &[&str]) {
+    let output = Command::new(program)
+        .args(arguments)
+        .output()
+        .unwrap_or_else(|e| panic!("rig: {program}: {e}"));
+    assert!(
+        output.status.success(),
+        "{program} {arguments:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+fn unshare() -> Command {
+    let mut command = Command::new("unshare");
+    command.arg(if rustix::process::geteuid().is_root() { "-n" } else { "-Urn" });
+    command
+}
+
+/// Whether a namespace with NAT can be made here, else why not.
+fn possible() -> Result<(), String> {
+    let rules = "add table ip probe; add chain ip probe out { type nat hook output priority -100; }; \
+                 add rule ip probe out tcp dport 9 redirect to :9";
+    let script = format!("ip link set lo up && nft '{rules}'");
+    let tried = unshare().args(["sh", "-c", &script]).output();
+    match tried {
+        Ok(output) if output.status.success() => Ok(()),
+        Ok(output) => {
+            let why = String::from_utf8_lossy(&output.stderr).trim().replace('\n', "; ");
+            Err(format!("needs a network namespace with nft REDIRECT (unshare, ip, nft): {why}"))
+        }
+        Err(error) => Err(format!("needs unshare(1) of util-linux: {error}")),
+    }
+}
+
+/// The path of the test the closure stands in, from the closure's type name.
+fn test_name<F>() -> String {
+    let full = std::any::type_name::<F>();
+    let path = full.split("::{{closure}}").next().unwrap_or(full);
+    path.split_once("::").map_or(path, |(_crate, rest)| rest).to_owned()
+}

@@ -1,0 +1,307 @@
+//! A fake tailscaled SOCKS5 port that can misbehave in every way reliability.md names.
+//!
+//! It answers each request as scripted (by target, by turn, or by default) and writes down what it
+//! saw. By default it dials the origin the target's name is mapped to, and relays.
+
+use std::collections::{HashMap, VecDeque};
+use std::io::{self, Read as _};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use super::server::{Server, peer_left};
+use super::socks_script::{self, Then};
+use super::{tape, wire};
+
+/// What the fake does with a new connection's greeting.
+#[derive(Clone)]
+pub enum Greeting {
+    /// `05 00`.
+    Normal,
+    /// Reads, never answers.
+    Silent,
+    /// Answers `05 00` a byte at a time.
+    Dribble,
+    /// Answers these bytes and goes on as if all were well.
+    Bytes(Vec<u8>),
+    /// Resets instead of answering.
+    Reset,
+    /// Closes instead of answering.
+    Close,
+    /// Answers `05 00`, then resets before any request is read.
+    NormalThenReset,
+}
+
+/// What the fake does with a request.
+#[derive(Clone)]
+pub enum Answer {
+    /// Dials the mapped origin (a literal address: itself), says REP 00, relays; REP 01 if it cannot.
+    Connect,
+    /// A ten-byte reply with this REP, then FIN.
+    Rep(u8),
+    /// These bytes in one segment.
+    Bytes(Vec<u8>, Then),
+    /// These bytes, each in a segment of its own.
+    Dribble(Vec<u8>, Then),
+    /// Never answers, keeps the connection.
+    Silent,
+    /// Resets.
+    Reset,
+    /// Closes without a byte.
+    Close,
+    /// The same, so much later.
+    Late(Duration, Box<Answer>),
+}
+
+/// Whether a relay of the fake keeps a half-closed connection.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum HalfClose {
+    /// FIN is passed on, the other direction lives (tailscaled from 1.104.0 on).
+    Keep,
+    /// The first end of either direction closes both (`return <-errc`, older ones).
+    Kill,
+}
+
+/// One SOCKS request the fake read.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// Number of the connection, from 0.
+    pub connection: usize,
+    /// The request, byte for byte.
+    pub raw: Vec<u8>,
+    /// Name or address asked for.
+    pub host: String,
+    /// Port asked for.
+    pub port: u16,
+    /// 1, 3 or 4.
+    pub atyp: u8,
+    /// The greeting and the request came with one read.
+    pub one_segment: bool,
+    /// When it was read.
+    pub at: Instant,
+}
+
+pub(super) struct Shared {
+    greeting: Mutex<Greeting>,
+    answer: Mutex<Answer>,
+    turns: Mutex<VecDeque<Answer>>,
+    by_host: Mutex<HashMap<String, Answer>>,
+    pub(super) origins: Mutex<HashMap<String, SocketAddr>>,
+    pub(super) half_close: Mutex<HalfClose>,
+    requests: Mutex<Vec<Request>>,
+    connections: AtomicUsize,
+    greetings: AtomicUsize,
+    open: AtomicUsize,
+}
+
+/// The fake. Stops, and resets what it holds, when dropped.
+pub struct Tailscaled {
+    server: Server,
+    shared: Arc<Shared>,
+}
+
+impl Tailscaled {
+    /// Starts one that behaves well.
+    pub fn start() -> Tailscaled {
+        let shared = Arc::new(Shared {
+            greeting: Mutex::new(Greeting::Normal),
+            answer: Mutex::new(Answer::Connect),
+            turns: Mutex::default(),
+            by_host: Mutex::default(),
+            origins: Mutex::default(),
+            half_close: Mutex::new(HalfClose::Keep),
+            requests: Mutex::default(),
+            connections: AtomicUsize::new(0),
+            greetings: AtomicUsize::new(0),
+            open: AtomicUsize::new(0),
+        });
+        let inner = shared.clone();
+        let server = Server::start(move |stream| serve(stream, &inner));
+        Tailscaled { server, shared }
+    }
+
+    /// One that maps `host` to `origin`: the commonest start of a test.
+    pub fn with(host: &str, origin: SocketAddr) -> Tailscaled {
+        let fake = Tailscaled::start();
+        fake.map(host, origin);
+        fake
+    }
+
+    /// Its SOCKS5 address.
+    pub fn address(&self) -> SocketAddr {
+        self.server.address()
+    }
+
+    /// `host` (a name, lower case, or an address) leads to `origin`, whatever the port asked for.
+    pub fn map(&self, host: &str, origin: SocketAddr) {
+        self.shared.origins.lock().unwrap().insert(host.into(), origin);
+    }
+
+    /// Every further greeting is met like this.
+    pub fn greet(&self, greeting: Greeting) {
+        *self.shared.greeting.lock().unwrap() = greeting;
+    }
+
+    /// Every further request is met like this.
+    pub fn answer(&self, answer: Answer) {
+        *self.shared.answer.lock().unwrap() = answer;
+    }
+
+    /// Requests for `host` are met like this.
+    pub fn answer_for(&self, host: &str, answer: Answer) {
+        self.shared.by_host.lock().unwrap().insert(host.into(), answer);
+    }
+
+    /// The next requests are met like these, one each, before the rules above count again.
+    pub fn answer_in_turn(&self, answers: impl IntoIterator<Item = Answer>) {
+        self.shared.turns.lock().unwrap().extend(answers);
+    }
+
+    /// How further relays treat a half-close.
+    pub fn half_close(&self, rule: HalfClose) {
+        *self.shared.half_close.lock().unwrap() = rule;
+    }
+
+    /// Every request read so far.
+    pub fn requests(&self) -> Vec<Request> {
+        self.shared.requests.lock().unwrap().clone()
+    }
+
+    /// Hosts asked for so far.
+    pub fn hosts(&self) -> Vec<String> {
+        self.requests().into_iter().map(|r| r.host).collect()
+    }
+
+    /// TCP connections accepted so far.
+    pub fn connections(&self) -> usize {
+        self.shared.connections.load(Ordering::SeqCst)
+    }
+
+    /// Whole greetings read so far.
+    pub fn greetings(&self) -> usize {
+        self.shared.greetings.load(Ordering::SeqCst)
+    }
+
+    /// Connections whose peer has not left yet.
+    pub fn open(&self) -> usize {
+        self.shared.open.load(Ordering::SeqCst)
+    }
+
+    /// Resets every connection, as a killed process does.
+    pub fn reset_all(&self) {
+        self.server.reset_all();
+    }
+
+    /// Closes the port; established connections stay.
+    pub fn stop_listening(&self) {
+        self.server.stop_listening();
+    }
+}
+
+impl Drop for Tailscaled {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!(
+                "--- fake tailscaled: {} connections, {} greetings",
+                self.connections(),
+                self.greetings()
+            );
+            for r in self.shared.requests.lock().map(|r| r.clone()).unwrap_or_default() {
+                eprintln!(
+                    "connection {} asked {}:{} ({})",
+                    r.connection,
+                    r.host,
+                    r.port,
+                    tape::escape(&r.raw)
+                );
+            }
+        }
+    }
+}
+
+fn serve(mut stream: TcpStream, shared: &Arc<Shared>) {
+    let number = shared.connections.fetch_add(1, Ordering::SeqCst);
+    shared.open.fetch_add(1, Ordering::SeqCst);
+    let _ = converse(&mut stream, number, shared);
+    shared.open.fetch_sub(1, Ordering::SeqCst);
+}
+
+fn converse(stream: &mut TcpStream, number: usize, shared: &Arc<Shared>) -> io::Result<()> {
+    let mut bytes = Vec::new();
+    let first = fill(stream, &mut bytes, |b| b.len() >= 2 && b.len() >= 2 + b[1] as usize)?;
+    let greeting: Vec<u8> = bytes.drain(..2 + bytes[1] as usize).collect();
+    let one_segment = first > greeting.len();
+    shared.greetings.fetch_add(1, Ordering::SeqCst);
+    if !greet(stream, shared)? {
+        return Ok(());
+    }
+    fill(stream, &mut bytes, |b| socks_script::request_len(b).is_some_and(|n| b.len() >= n))?;
+    let early = bytes.split_off(socks_script::request_len(&bytes).unwrap_or(bytes.len()));
+    let (host, port) = socks_script::request_target(&bytes)
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "rig: no SOCKS request"))?;
+    let (atyp, at) = (bytes[3], Instant::now());
+    let answer = shared.pick(&host);
+    let request = Request { connection: number, raw: bytes, host, port, atyp, one_segment, at };
+    shared.requests.lock().unwrap().push(request.clone());
+    socks_script::play(stream, &request, early, answer, shared)
+}
+
+/// Reads until `enough`; returns the length of the first read.
+fn fill(
+    stream: &mut TcpStream,
+    bytes: &mut Vec<u8>,
+    enough: impl Fn(&[u8]) -> bool,
+) -> io::Result<usize> {
+    let mut chunk = [0; 4096];
+    let mut first = 0;
+    while !enough(bytes) {
+        let n = stream.read(&mut chunk)?;
+        if n == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        first = if first == 0 { n } else { first };
+        bytes.extend_from_slice(&chunk[..n]);
+    }
+    Ok(first)
+}
+
+/// Answers the greeting; false when the conversation is over.
+fn greet(stream: &mut TcpStream, shared: &Shared) -> io::Result<bool> {
+    let greeting = shared.greeting.lock().unwrap().clone();
+    match greeting {
+        Greeting::Normal => socks_script::say(stream, &[5, 0])?,
+        Greeting::Dribble => socks_script::dribble(stream, &[5, 0])?,
+        Greeting::Bytes(bytes) => socks_script::say(stream, &bytes)?,
+        Greeting::Close => return Ok(false),
+        Greeting::Silent => {
+            hold(stream);
+            return Ok(false);
+        }
+        Greeting::Reset => {
+            wire::abort(stream);
+            return Ok(false);
+        }
+        Greeting::NormalThenReset => {
+            socks_script::say(stream, &[5, 0])?;
+            wire::abort(stream);
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Keeps a connection without reading it until its peer leaves.
+pub(super) fn hold(stream: &TcpStream) {
+    while !peer_left(stream, Duration::from_millis(200)) {}
+}
+
+impl Shared {
+    fn pick(&self, host: &str) -> Answer {
+        if let Some(answer) = self.turns.lock().unwrap().pop_front() {
+            return answer;
+        }
+        let by_host = self.by_host.lock().unwrap().get(host).cloned();
+        by_host.unwrap_or_else(|| self.answer.lock().unwrap().clone())
+    }
+}

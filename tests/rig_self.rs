@@ -1,0 +1,205 @@
+//! The rig tested against itself: the fakes do what the other chapters rely on.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail loudly")]
+
+mod rig;
+
+use std::time::Duration;
+
+use rig::client::{self, Inbound};
+use rig::socks_script::{reply, reply_with_name};
+use rig::wait::{bound, eventually, timed};
+use rig::{
+    ClosedPort, End, FullBacklog, Gate, Greeting, HalfClose, HttpOrigin, HttpReply, Metrics,
+    Origin, Reply, Tailscaled, Then, Wire, sha256,
+};
+
+const TARGET: &str = "db.corp.example:5432";
+
+/// The fake speaks SOCKS5, so the rig's own client can talk to it without a gateway.
+fn tunnel(fake: &Tailscaled) -> Wire {
+    client::open(fake.address(), Inbound::Socks5, TARGET)
+}
+
+#[test]
+fn fake_relays_to_the_mapped_origin_and_keeps_half_close() {
+    let origin = Origin::send_after_eof("late answer");
+    let fake = Tailscaled::with("db.corp.example", origin.address());
+    let mut wire = tunnel(&fake);
+    wire.send("question");
+    wire.fin();
+    wire.expect("late answer");
+    wire.expect_end(End::Fin);
+    let visit = origin.only_visit();
+    assert_eq!((visit.received.as_slice(), visit.end), (&b"question"[..], Some(End::Fin)));
+    assert_eq!(visit.sha256(), sha256(b"question"));
+    let request = &fake.requests()[0];
+    assert_eq!((request.host.as_str(), request.port, request.atyp), ("db.corp.example", 5432, 3));
+    drop(wire);
+    eventually("the fake sees its client leave", Duration::from_secs(2), || fake.open() == 0);
+}
+
+#[test]
+fn fake_of_old_kills_half_close() {
+    let origin = Origin::send_after_eof("never seen");
+    let fake = Tailscaled::with("db.corp.example", origin.address());
+    fake.half_close(HalfClose::Kill);
+    let mut wire = tunnel(&fake);
+    wire.fin();
+    let (bytes, end) = wire.rest();
+    assert!(bytes.is_empty() && end != End::Open, "{bytes:?} {end:?}");
+}
+
+#[test]
+fn fake_answers_in_turn_then_by_host_then_by_default() {
+    let fake = Tailscaled::start();
+    fake.answer(Reply::Rep(5));
+    fake.answer_for("db.corp.example", Reply::Rep(4));
+    fake.answer_in_turn([Reply::Rep(3)]);
+    let codes: Vec<u16> = [TARGET, TARGET, "other.corp.example:1"]
+        .map(|t| client::ask(fake.address(), Inbound::Socks5, t).1.code())
+        .into();
+    assert_eq!(codes, [3, 4, 5]);
+}
+
+#[test]
+fn fake_replies_with_a_name_and_payload_in_one_segment() {
+    let fake = Tailscaled::start();
+    let bytes = [reply_with_name(0, "db", 7), b"payload".to_vec()].concat();
+    fake.answer(Reply::Bytes(bytes, Then::Close));
+    let mut wire = tunnel(&fake);
+    wire.expect("payload");
+    wire.expect_end(End::Fin);
+}
+
+#[test]
+fn fake_resets_after_greeting_and_after_request() {
+    let fake = Tailscaled::start();
+    fake.greet(Greeting::Reset);
+    let mut wire = Wire::dial(fake.address());
+    wire.send([5, 1, 0]);
+    wire.expect_end(End::Reset);
+    fake.greet(Greeting::Normal);
+    fake.answer(Reply::Reset);
+    let mut wire = Wire::dial(fake.address());
+    wire.greet();
+    wire.send(client::request(Inbound::Socks5, TARGET));
+    wire.expect_end(End::Reset);
+}
+
+#[test]
+fn fake_stays_silent_and_knows_when_the_peer_left() {
+    let fake = Tailscaled::start();
+    fake.greet(Greeting::Silent);
+    let mut wire = Wire::dial(fake.address());
+    wire.send([5, 1, 0]);
+    wire.expect_silence(Duration::from_millis(50));
+    assert_eq!(fake.open(), 1);
+    drop(wire);
+    eventually("the silent connection is let go", Duration::from_secs(2), || fake.open() == 0);
+}
+
+#[test]
+fn fake_tells_one_segment_from_two() {
+    let fake = Tailscaled::start();
+    fake.answer(Reply::Rep(1));
+    let mut wire = Wire::dial(fake.address());
+    wire.send([&[5, 1, 0][..], &client::request(Inbound::Socks5, TARGET)].concat());
+    wire.expect([5, 0]);
+    wire.expect(reply(1));
+    assert!(fake.requests()[0].one_segment);
+    client::ask(fake.address(), Inbound::Socks5, TARGET);
+    assert!(!fake.requests()[1].one_segment);
+}
+
+#[test]
+fn fake_resets_all_streams_like_a_killed_process() {
+    let origin = Origin::echo();
+    let fake = Tailscaled::with("db.corp.example", origin.address());
+    let mut wire = tunnel(&fake);
+    wire.send("x");
+    wire.expect("x");
+    fake.reset_all();
+    wire.expect_end(End::Reset);
+}
+
+#[test]
+fn a_late_answer_is_late() {
+    let fake = Tailscaled::start();
+    fake.answer(Reply::Late(Duration::from_millis(300), Box::new(Reply::Rep(5))));
+    let ((_, answer), took) = timed(|| client::ask(fake.address(), Inbound::Socks5, TARGET));
+    assert_eq!(answer.code(), 5);
+    assert!(took >= Duration::from_millis(300), "{took:?}");
+}
+
+#[test]
+fn a_closed_port_refuses_and_a_full_backlog_swallows() {
+    let (closed, full) = (ClosedPort::new(), FullBacklog::new());
+    let dial = |to| {
+        std::net::TcpStream::connect_timeout(&to, Duration::from_millis(300)).unwrap_err().kind()
+    };
+    assert_eq!(dial(closed.address()), std::io::ErrorKind::ConnectionRefused);
+    assert_eq!(dial(full.address()), std::io::ErrorKind::TimedOut);
+}
+
+#[test]
+fn origin_reset_arrives_after_all_it_sent() {
+    let bytes = vec![7; 700 << 10];
+    let origin = Origin::send_then_reset(bytes.clone());
+    let (got, end) = Wire::dial(origin.address()).rest();
+    assert_eq!((got.len(), end), (bytes.len(), End::Reset));
+}
+
+#[test]
+fn scripts_wait_for_their_gate() {
+    let gate = Gate::new();
+    let script = gate.clone();
+    let origin = Origin::start(move |guest| {
+        script.wait();
+        guest.send(b"go");
+    });
+    let mut wire = Wire::dial(origin.address());
+    wire.expect_silence(Duration::from_millis(30));
+    gate.open();
+    wire.expect("go");
+}
+
+#[test]
+fn http_origin_keeps_raw_requests_and_chunks() {
+    let origin = HttpOrigin::start(|_| HttpReply::ok("fine"));
+    let mut wire = Wire::dial(origin.address());
+    let head = "POST /a HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let body = "3;x=y\r\nabc\r\n0\r\nTrailer: 1\r\n\r\n";
+    wire.send(format!("{head}{body}GET /b HTTP/1.1\r\n\r\n"));
+    assert_eq!(wire.read_answer().body, b"fine");
+    assert_eq!(wire.read_answer().status(), 200);
+    let requests = origin.requests();
+    assert_eq!(requests[0].head.raw, head.as_bytes());
+    assert_eq!(requests[0].body, body.as_bytes());
+    assert_eq!(requests[1].head.start, "GET /b HTTP/1.1");
+}
+
+#[test]
+fn metrics_are_parsed_with_labels_in_any_order() {
+    let text = "# TYPE a counter\na{x=\"1\",y=\"q\\\"}\"} 2\na{y=\"z\",x=\"1\"} 3\nb 1.5\n";
+    let metrics = Metrics::parse(text);
+    assert_eq!(metrics.value("a", &[("x", "1")]), 5.0);
+    assert_eq!(metrics.value("a", &[("y", "q\"}")]), 2.0);
+    assert_eq!(metrics.value("b", &[]), 1.5);
+}
+
+#[test]
+fn short_bounds_are_widened_for_noisy_machines() {
+    assert_eq!(bound(Duration::from_millis(50)), Duration::from_millis(250));
+    assert_eq!(bound(Duration::from_secs(7)), Duration::from_secs(7));
+}
+
+#[test]
+fn a_namespace_redirects_to_a_port_of_ours() {
+    rig::netns::inside(|| {
+        let origin = Origin::send("redirected");
+        rig::netns::add_route("203.0.113.0/24");
+        rig::netns::redirect("203.0.113.0/24", origin.address().port());
+        let mut wire = Wire::dial("203.0.113.9:80".parse().unwrap());
+        wire.expect("redirected");
+    });
+}
