@@ -1,2 +1,392 @@
-//! target.
+//! Where a client wants to go: a canonical host and a port.
+//!
+//! The only place that parses hosts, so that policy, resolver, log and dial all judge the very same
+//! thing. It touches no socket and asks no question.
 #![forbid(unsafe_code)]
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::num::NonZeroU16;
+use std::str::FromStr;
+use std::sync::Arc;
+
+/// Longest host name in bytes, without the trailing dot (RFC 1035 section 3.1: 255 on the wire).
+const MAX_NAME: usize = 253;
+/// Longest label in bytes (RFC 1035 section 2.3.4).
+const MAX_LABEL: usize = 63;
+
+/// A name or an address, in canonical form.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Host {
+    /// A DNS name.
+    Name(Name),
+    /// An address; IPv4-mapped IPv6 is held as IPv4.
+    Address(IpAddr),
+}
+
+/// A DNS name: ASCII, lower case, whole labels of 1 to 63 bytes, no trailing dot.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Name(Arc<str>);
+
+/// A host and a port: what a client asks for.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Target {
+    /// The canonical host.
+    pub host: Host,
+    /// The TCP port, never 0.
+    pub port: NonZeroU16,
+}
+
+/// Why a text is not a host, or not a host and port.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum HostError {
+    /// Nothing there.
+    #[error("the host is empty: give a name or an address")]
+    Empty,
+    /// A byte that no host name has.
+    #[error("host {host} holds a character other than letters, digits, '.', '_' and '-': check it")]
+    Character {
+        /// The text, escaped.
+        host: String,
+    },
+    /// A label of 0 or more than 63 bytes, or more than 253 bytes in all.
+    #[error("host {host} has an empty or over-long label, or is longer than 253 bytes: check it")]
+    Length {
+        /// The text, escaped.
+        host: String,
+    },
+    /// It ends like an address but is not one: `127.1`, `0x7f.1`, `2130706433`.
+    #[error("host {host} looks like an IPv4 address but is not four decimal numbers: write it out")]
+    Number {
+        /// The text, escaped.
+        host: String,
+    },
+    /// An `xn--` label that is no valid A-label (RFC 5891 section 4.4).
+    #[error("host {host} has an xn-- label that decodes to no international name: check it")]
+    ALabel {
+        /// The text, escaped.
+        host: String,
+    },
+    /// No port, port 0 or a port that is not 1 to 65535 in plain decimal.
+    #[error("port {port} is not a number from 1 to 65535 in plain decimal: write host:port")]
+    Port {
+        /// The text, escaped; empty when there was none.
+        port: String,
+    },
+    /// Brackets that do not hold an IPv6 address, or an IPv6 address without them.
+    #[error("{host} is not an IPv6 address in brackets: write [address]:port, without a zone")]
+    Brackets {
+        /// The text, escaped.
+        host: String,
+    },
+}
+
+impl Host {
+    /// Reads a host as clients send it: a name, an IPv4 or a bare IPv6 address.
+    ///
+    /// An address in text is an address (B12), never a name; percent signs, zones, userinfo and
+    /// anything not ASCII are refused (B4-B10).
+    ///
+    /// # Errors
+    /// [`HostError`], naming the text in escaped form.
+    pub fn parse(text: &[u8]) -> Result<Self, HostError> {
+        if let Some(address) = std::str::from_utf8(text).ok().and_then(|t| IpAddr::from_str(t).ok())
+        {
+            return Ok(Self::from(address));
+        }
+        Name::parse(text).map(Self::Name)
+    }
+
+    /// The address, when the host is one.
+    pub fn address(&self) -> Option<IpAddr> {
+        match self {
+            Self::Address(address) => Some(*address),
+            Self::Name(_) => None,
+        }
+    }
+
+    /// The name, when the host is one.
+    pub fn name(&self) -> Option<&Name> {
+        match self {
+            Self::Name(name) => Some(name),
+            Self::Address(_) => None,
+        }
+    }
+}
+
+impl From<IpAddr> for Host {
+    fn from(address: IpAddr) -> Self {
+        Self::Address(address.to_canonical())
+    }
+}
+
+impl fmt::Display for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Name(name) => name.fmt(f),
+            Self::Address(address) => address.fmt(f),
+        }
+    }
+}
+
+impl Name {
+    /// Reads a DNS name: folds case, drops one trailing dot, checks every label.
+    ///
+    /// # Errors
+    /// [`HostError`], naming the text in escaped form.
+    pub fn parse(text: &[u8]) -> Result<Self, HostError> {
+        let bare = text.strip_suffix(b".").unwrap_or(text);
+        if text.is_empty() {
+            return Err(HostError::Empty);
+        }
+        let allowed = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
+        if !text.iter().all(allowed) {
+            return Err(HostError::Character { host: escaped(text) });
+        }
+        let short = |label: &[u8]| (1..=MAX_LABEL).contains(&label.len());
+        if bare.len() > MAX_NAME || !bare.split(|b| *b == b'.').all(short) {
+            return Err(HostError::Length { host: escaped(text) });
+        }
+        if ends_in_number(bare) {
+            return Err(HostError::Number { host: escaped(text) });
+        }
+        let name: String = bare.iter().map(|b| char::from(b.to_ascii_lowercase())).collect();
+        if !name.split('.').all(true_label) {
+            return Err(HostError::ALabel { host: escaped(text) });
+        }
+        Ok(Self(name.into()))
+    }
+
+    /// The name's text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl Target {
+    /// Reads `host:port` or `[v6]:port`; without a port, `default_port` counts where there is one.
+    ///
+    /// # Errors
+    /// [`HostError`], also for port 0 and for a port with a sign or a leading zero.
+    pub fn parse_authority(
+        text: &[u8],
+        default_port: Option<NonZeroU16>,
+    ) -> Result<Self, HostError> {
+        let (host, port) = split_authority(text)?;
+        let port = match (port, default_port) {
+            (Some(port), _) => parse_port(port)?,
+            (None, Some(port)) => port,
+            (None, None) => return Err(HostError::Port { port: String::new() }),
+        };
+        Ok(Self { host, port })
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.host {
+            Host::Address(IpAddr::V6(address)) => write!(f, "[{address}]:{}", self.port),
+            _ => write!(f, "{}:{}", self.host, self.port),
+        }
+    }
+}
+
+/// The IPv4 address that an IPv6 address carries, so that rules written for IPv4 hold for it too:
+/// IPv4-compatible (RFC 4291 2.5.5.1), NAT64 (RFC 6052 2.1) and 6to4 (RFC 3056 section 2).
+pub fn embedded_v4(address: IpAddr) -> Option<Ipv4Addr> {
+    let IpAddr::V6(v6) = address else { return None };
+    let low = |s: [u16; 8]| Ipv4Addr::from((u32::from(s[6]) << 16) | u32::from(s[7]));
+    match v6.segments() {
+        s @ [0, 0, 0, 0, 0, 0xffff, _, _] => Some(low(s)),
+        s @ [0x64, 0xff9b, 0, 0, 0, 0, _, _] => Some(low(s)),
+        s @ [0, 0, 0, 0, 0, 0, hi, lo] if (hi, lo) != (0, 0) && (hi, lo) != (0, 1) => Some(low(s)),
+        [0x2002, hi, lo, ..] => Some(Ipv4Addr::from((u32::from(hi) << 16) | u32::from(lo))),
+        _ => None,
+    }
+}
+
+fn split_authority(text: &[u8]) -> Result<(Host, Option<&[u8]>), HostError> {
+    let brackets = || HostError::Brackets { host: escaped(text) };
+    if let Some(rest) = text.strip_prefix(b"[") {
+        let end = rest.iter().position(|b| *b == b']').ok_or_else(brackets)?;
+        let inner = std::str::from_utf8(&rest[..end]).map_err(|_| brackets())?;
+        let address = Ipv6Addr::from_str(inner).map_err(|_| brackets())?;
+        let port = match &rest[end + 1..] {
+            [] => None,
+            [b':', port @ ..] => Some(port),
+            _ => return Err(brackets()),
+        };
+        return Ok((Host::from(IpAddr::V6(address)), port));
+    }
+    let mut parts = text.splitn(3, |b| *b == b':');
+    let (host, port) = (parts.next().unwrap_or_default(), parts.next());
+    if parts.next().is_some() {
+        return Err(brackets());
+    }
+    Ok((Host::parse(host)?, port))
+}
+
+/// Reads a port: 1 to 65535, digits only, no leading zero.
+///
+/// # Errors
+/// [`HostError::Port`] with the text.
+pub fn parse_port(text: &[u8]) -> Result<NonZeroU16, HostError> {
+    let plain = matches!(text, [b'1'..=b'9', rest @ ..] if rest.iter().all(u8::is_ascii_digit));
+    std::str::from_utf8(text)
+        .ok()
+        .filter(|_| plain)
+        .and_then(|port| port.parse().ok())
+        .ok_or_else(|| HostError::Port { port: escaped(text) })
+}
+
+/// The "ends in a number" check of the URL standard: such a host must be an address, or nothing.
+fn ends_in_number(name: &[u8]) -> bool {
+    let last = name.rsplit(|b| *b == b'.').next().unwrap_or(name);
+    let hex = |digits: &[u8]| digits.iter().all(u8::is_ascii_hexdigit);
+    last.iter().all(u8::is_ascii_digit)
+        || matches!(last, [b'0', b'x' | b'X', digits @ ..] if hex(digits))
+}
+
+/// Whether a label is plain, or an A-label that stands for a real international one.
+fn true_label(label: &str) -> bool {
+    if !label.starts_with("xn--") {
+        return true;
+    }
+    match idna::domain_to_unicode(label) {
+        (unicode, Ok(())) => {
+            !unicode.is_ascii() && idna::domain_to_ascii(&unicode).is_ok_and(|back| back == label)
+        }
+        (_, Err(_)) => false,
+    }
+}
+
+fn escaped(text: &[u8]) -> String {
+    /// Enough to recognise it, short enough for one log line.
+    const SHOWN: usize = 300;
+    text[..text.len().min(SHOWN)].escape_ascii().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn name(text: &str) -> String {
+        Host::parse(text.as_bytes()).expect(text).to_string()
+    }
+
+    #[test]
+    fn b1_case_and_one_trailing_dot_fold() {
+        assert_eq!(name("CORP.example"), "corp.example");
+        assert_eq!(name("db.corp.example."), "db.corp.example");
+        for bad in ["db.corp.example..", ".corp.example", "db..corp.example", "."] {
+            assert!(Host::parse(bad.as_bytes()).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn b8_numbers_are_strict_quads_or_nothing() {
+        assert_eq!(Host::parse(b"127.0.0.1"), Ok(Host::Address([127, 0, 0, 1].into())));
+        let bad =
+            ["2130706433", "0177.0.0.1", "0x7f.1", "127.1", "127.0.0.1.", "1.2.3.4.5", "0x7f"];
+        for text in bad {
+            assert!(
+                matches!(Host::parse(text.as_bytes()), Err(HostError::Number { .. })),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn b7_only_true_a_labels_pass() {
+        assert_eq!(name("xn--bcher-kva.example"), "xn--bcher-kva.example");
+        for bad in ["xn--corp-.example", "xn--.example", "xn--corp.example", "xn--a-ecp.ru"] {
+            assert!(matches!(Host::parse(bad.as_bytes()), Err(HostError::ALabel { .. })), "{bad}");
+        }
+        for bad in ["corp。example", "ⓒorp.example", "cor\u{ad}p.example", "cor\u{200d}p.example"]
+        {
+            assert!(Host::parse(bad.as_bytes()).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn p12_lengths_at_the_edge() {
+        let label = "a".repeat(63);
+        let longest = format!("{label}.{label}.{label}.{}", "a".repeat(61));
+        assert_eq!(longest.len(), 253);
+        assert!(Host::parse(longest.as_bytes()).is_ok());
+        assert!(Host::parse(format!("{longest}a").as_bytes()).is_err());
+        assert!(Host::parse(format!("{}.example", "a".repeat(64)).as_bytes()).is_err());
+    }
+
+    #[test]
+    fn b9_mapped_addresses_are_v4_and_embedded_ones_are_known() {
+        assert_eq!(Host::parse(b"::ffff:127.0.0.1"), Ok(Host::Address([127, 0, 0, 1].into())));
+        for text in ["::127.0.0.1", "64:ff9b::7f00:1", "2002:7f00:1::"] {
+            let address: IpAddr = text.parse().unwrap();
+            assert_eq!(embedded_v4(address), Some(Ipv4Addr::LOCALHOST), "{text}");
+        }
+        assert_eq!(embedded_v4("::1".parse().unwrap()), None);
+        assert_eq!(embedded_v4("::".parse().unwrap()), None);
+        assert_eq!(embedded_v4("fd7a:115c:a1e0::1".parse().unwrap()), None);
+    }
+
+    #[test]
+    fn p17_bad_authorities() {
+        let bad = [
+            "h",
+            "/",
+            "*",
+            "http://h/",
+            "h:99999",
+            "h:+80",
+            "h:080",
+            "h:080x",
+            "[::1",
+            "::1:80",
+            "h:0",
+            "h:",
+            "[::1]80",
+            "[::1%25.corp.example]:80",
+            "[fe80::1%1]:80",
+            "u@h:80",
+            "h\\:80",
+        ];
+        for text in bad {
+            assert!(Target::parse_authority(text.as_bytes(), None).is_err(), "{text}");
+        }
+        let target = Target::parse_authority(b"[2001:db8::1]:443", None).unwrap();
+        assert_eq!(target.to_string(), "[2001:db8::1]:443");
+    }
+
+    proptest! {
+        #[test]
+        fn canonical_form_is_a_fixed_point(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            if let Ok(host) = Host::parse(&bytes) {
+                let again = Host::parse(host.to_string().as_bytes());
+                prop_assert_eq!(again, Ok(host));
+            }
+        }
+
+        #[test]
+        fn authorities_print_what_they_parse(text in "[a-z0-9.:\\[\\]-]{1,60}") {
+            if let Ok(target) = Target::parse_authority(text.as_bytes(), None) {
+                let again = Target::parse_authority(target.to_string().as_bytes(), None);
+                prop_assert_eq!(again, Ok(target));
+            }
+        }
+    }
+}
