@@ -16,7 +16,7 @@ use super::metrics::Metrics;
 use super::setup::Setup;
 use super::tailscaled::Tailscaled;
 use super::tape;
-use super::wait::{PATIENCE, eventually, eventually_some, pause};
+use super::wait::{PATIENCE, eventually_some, pause};
 use super::wire::Wire;
 
 /// A running gateway. Dropping it kills it by its id; a failing test prints what is known of it.
@@ -25,7 +25,7 @@ pub struct Gateway {
     setup: Setup,
     proxy: SocketAddr,
     admin: SocketAddr,
-    baseline: usize,
+    pub(super) baseline: usize,
 }
 
 impl Gateway {
@@ -198,43 +198,6 @@ impl Gateway {
         self.metrics().value("tailrace_connections_total", &[("outcome", outcome)]) as u64
     }
 
-    /// Open descriptors.
-    pub fn fd_count(&self) -> usize {
-        std::fs::read_dir(format!("/proc/{}/fd", self.pid())).map_or(0, Iterator::count)
-    }
-
-    /// Open descriptors whose link begins so (`socket:`, `pipe:`).
-    pub fn fds_of(&self, kind: &str) -> usize {
-        let links =
-            std::fs::read_dir(format!("/proc/{}/fd", self.pid())).into_iter().flatten().flatten();
-        let targets = links.filter_map(|l| std::fs::read_link(l.path()).ok());
-        targets.filter(|t| t.to_string_lossy().starts_with(kind)).count()
-    }
-
-    /// User and system time so far (proc(5) stat fields 14 and 15, 100 ticks a second).
-    pub fn cpu_time(&self) -> Duration {
-        let stat =
-            std::fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap_or_default();
-        let fields: Vec<&str> =
-            stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
-        let ticks = |n: usize| fields.get(n).and_then(|f| f.parse::<u64>().ok()).unwrap_or(0);
-        Duration::from_millis((ticks(11) + ticks(12)) * 10)
-    }
-
-    /// Resident memory in bytes.
-    pub fn rss(&self) -> u64 {
-        let status =
-            std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap_or_default();
-        let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:"));
-        line.and_then(|l| l.trim().trim_end_matches(" kB").parse::<u64>().ok()).unwrap_or(0) * 1024
-    }
-
-    /// Tasks of the runtime.
-    #[track_caller]
-    pub fn tasks(&self) -> u64 {
-        self.metrics().value("tailrace_tasks", &[]) as u64
-    }
-
     /// Asks for a target over an inbound.
     #[track_caller]
     pub fn ask(&self, inbound: Inbound, target: &str) -> (Wire, Answer) {
@@ -257,62 +220,6 @@ impl Gateway {
     #[track_caller]
     pub fn assert_refused(&self, inbound: Inbound, target: &str, outcome: &str) {
         super::answers::assert_refused(self.proxy, inbound, target, outcome);
-    }
-
-    /// The invariants I1 to I4 and I6 of reliability.md 2.0 after `targets` targets (and
-    /// connections that asked for none).
-    #[track_caller]
-    pub fn settle_and_check(&mut self, targets: u64) {
-        let ended = format!("{targets} targets are counted (I3)");
-        let total = |g: &Gateway| g.metrics().value("tailrace_connections_total", &[]) as u64;
-        eventually(&ended, PATIENCE, || total(self) >= targets);
-        eventually("no active connection (I1)", PATIENCE, || {
-            self.metrics().value("tailrace_connections_active", &[]) == 0.0
-        });
-        let base = self.baseline;
-        eventually(&format!("at most {base} open descriptors (I1)"), PATIENCE, || {
-            self.fd_count() <= base
-        });
-        assert_eq!(total(self), targets, "targets counted (I3)");
-        assert!(self.alive(), "the gateway has died (I2)");
-        assert!(!self.log().contains("panicked"), "a panic in the log (I2)");
-        let lines = self.wait_for_access(targets as usize);
-        assert_eq!(lines.len() as u64, targets, "access lines (I4)");
-        self.assert_idle();
-    }
-
-    /// The same, and that the fake upstream read `requests` requests (I5).
-    #[track_caller]
-    pub fn settle_with(&mut self, fake: &Tailscaled, targets: u64, requests: usize) {
-        self.settle_and_check(targets);
-        assert_eq!(
-            fake.requests().len(),
-            requests,
-            "requests at the upstream (I5): {:?}",
-            fake.hosts()
-        );
-    }
-
-    /// Asserts that an idle gateway uses next to no CPU (I6): the best of three short looks.
-    #[track_caller]
-    pub fn assert_idle(&self) {
-        let look = || {
-            let before = self.cpu_time();
-            pause(Duration::from_millis(100));
-            self.cpu_time() - before
-        };
-        let best = (0..3).map(|_| look()).find(|used| *used <= Duration::from_millis(10));
-        assert!(best.is_some(), "busy while idle (I6)");
-    }
-
-    /// The descriptor count once it has stopped moving.
-    fn steady_fds(&self) -> usize {
-        let mut last = 0;
-        eventually_some("a steady number of descriptors", PATIENCE, || {
-            let now = self.fd_count();
-            pause(Duration::from_millis(5));
-            (std::mem::replace(&mut last, now) == now).then_some(now)
-        })
     }
 }
 

@@ -52,8 +52,10 @@
 
 pub mod answers;
 pub mod client;
+pub mod dns;
 pub mod gateway;
 pub mod http;
+pub mod http_origin;
 pub mod metrics;
 pub mod netns;
 pub mod origin;
@@ -62,19 +64,22 @@ pub mod setup;
 pub mod socks_script;
 pub mod tailscaled;
 pub mod tape;
+pub mod vitals;
 pub mod wait;
 pub mod wire;
 
 pub use answers::{assert_http_refused, assert_raw_refused, assert_says};
 pub use client::{Answer, Inbound, Socks5Reply, ask, ask_raw, fetch, open};
+pub use dns::Dns;
 pub use gateway::{Gateway, accepts};
-pub use http::{HttpAnswer, HttpHead, HttpOrigin, HttpReply, HttpRequest};
+pub use http::{HttpAnswer, HttpHead};
+pub use http_origin::{HttpOrigin, HttpReply, HttpRequest};
 pub use metrics::Metrics;
 pub use origin::{Gate, Origin, Visit, sha256};
 pub use server::{ClosedPort, FullBacklog};
 pub use setup::Setup;
-pub use socks_script::Then;
-pub use tailscaled::{Answer as Reply, Greeting, HalfClose, Tailscaled};
+pub use socks_script::{HalfClose, Then};
+pub use tailscaled::{Answer as Reply, Greeting, Tailscaled};
 pub use wire::{End, Wire};
 
 use std::io::Write as _;

@@ -1,6 +1,7 @@
 //! A network namespace for one test: the test's binary runs itself again inside, for this test only.
 //!
-//! As root by `unshare -n`, else by a user namespace of its own (`unshare -Urn`).
+//! As root by `unshare -nm`, else by a user namespace of its own (`unshare -Urnm`). The mount
+//! namespace is for a resolv.conf of its own.
 
 use std::io::Write as _;
 use std::process::{Command, Stdio};
@@ -83,7 +84,7 @@ pub fn must(program: &str, arguments: &[&str]) {
 
 fn unshare() -> Command {
     let mut command = Command::new("unshare");
-    command.arg(if rustix::process::geteuid().is_root() { "-n" } else { "-Urn" });
+    command.arg(if rustix::process::geteuid().is_root() { "-nm" } else { "-Urnm" });
     command
 }
 

@@ -4,10 +4,10 @@ use std::io::{self, Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::mpsc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::server::spawn;
-use super::tailscaled::{Answer, HalfClose, Request, Shared, hold};
+use super::tailscaled::{Answer, Shared, hold};
 use super::wait::pause;
 use super::wire;
 
@@ -26,6 +26,34 @@ pub enum Then {
     Relay(SocketAddr),
     /// Anything else.
     Run(Arc<dyn Fn(&mut TcpStream) + Send + Sync>),
+}
+
+/// Whether a relay of the fake keeps a half-closed connection.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum HalfClose {
+    /// FIN is passed on, the other direction lives (tailscaled from 1.104.0 on).
+    Keep,
+    /// The first end of either direction closes both (`return <-errc`, older ones).
+    Kill,
+}
+
+/// One SOCKS request the fake read.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// Number of the connection, from 0.
+    pub connection: usize,
+    /// The request, byte for byte.
+    pub raw: Vec<u8>,
+    /// Name or address asked for.
+    pub host: String,
+    /// Port asked for.
+    pub port: u16,
+    /// 1, 3 or 4.
+    pub atyp: u8,
+    /// The greeting and the request came with one read.
+    pub one_segment: bool,
+    /// When it was read.
+    pub at: Instant,
 }
 
 /// A reply with this REP and bound address 0.0.0.0:0.

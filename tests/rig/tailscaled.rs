@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::server::{Server, peer_left};
-use super::socks_script::{self, Then};
+use super::socks_script::{self, HalfClose, Request, Then};
 use super::{tape, wire};
 
 /// What the fake does with a new connection's greeting.
@@ -52,34 +52,6 @@ pub enum Answer {
     Close,
     /// The same, so much later.
     Late(Duration, Box<Answer>),
-}
-
-/// Whether a relay of the fake keeps a half-closed connection.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum HalfClose {
-    /// FIN is passed on, the other direction lives (tailscaled from 1.104.0 on).
-    Keep,
-    /// The first end of either direction closes both (`return <-errc`, older ones).
-    Kill,
-}
-
-/// One SOCKS request the fake read.
-#[derive(Clone, Debug)]
-pub struct Request {
-    /// Number of the connection, from 0.
-    pub connection: usize,
-    /// The request, byte for byte.
-    pub raw: Vec<u8>,
-    /// Name or address asked for.
-    pub host: String,
-    /// Port asked for.
-    pub port: u16,
-    /// 1, 3 or 4.
-    pub atyp: u8,
-    /// The greeting and the request came with one read.
-    pub one_segment: bool,
-    /// When it was read.
-    pub at: Instant,
 }
 
 pub(super) struct Shared {
