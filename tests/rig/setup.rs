@@ -80,10 +80,12 @@ impl Setup {
         self
     }
 
-    /// Chains into this SOCKS5 server, names passed on.
+    /// Chains into this SOCKS5 server, names passed on. The fake keeps half-closed connections, so
+    /// FIN is propagated (`auto` would defer it with this kind; `unset` it to test that).
     pub fn upstream(&mut self, to: std::net::SocketAddr) -> &mut Setup {
         self.set("upstream.kind", "socks5")
             .set("upstream.socks5", to.to_string())
+            .set("upstream.half_close", "propagate")
             .set("dns.mode", "upstream")
     }
 

@@ -1,0 +1,625 @@
+//! Chapter B: policy bypass. Every disguise is judged as what it is, and refused before a byte
+//! reaches the upstream. What a redirected connection may do is in `transparent.rs`.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail loudly")]
+
+mod rig;
+
+use std::time::Duration;
+
+use rig::client::{self, socks4_request, socks4a_request, socks5_named};
+use rig::dns::Record;
+use rig::wait::{PATIENCE, bound, eventually, timed};
+use rig::{
+    Dns, End, Gateway, HttpOrigin, Inbound, Origin, Setup, Tailscaled, ask, ask_raw,
+    assert_http_refused, assert_raw_refused, assert_says, fetch, netns,
+};
+
+const MODES: [&str; 3] = ["off", "log", "enforce"];
+
+/// Chained into `fake`, only corp.example allowed.
+fn enforcing(fake: &Tailscaled) -> Gateway {
+    Gateway::start(|s| {
+        s.upstream(fake.address()).enforce(&["corp.example"]);
+    })
+}
+
+/// The suffix corp.example in `mode`, and what the caller adds.
+fn in_mode(fake: &Tailscaled, mode: &str, change: impl FnOnce(&mut Setup)) -> Gateway {
+    Gateway::start(|s| {
+        s.upstream(fake.address()).enforce(&["corp.example"]).set("policy.mode", mode);
+        change(s);
+    })
+}
+
+/// Every host gets the refusal of `outcome` over every inbound that takes names, and the upstream
+/// never hears of it.
+#[track_caller]
+fn all_refused(hosts: &[&str], outcome: &str) {
+    let fake = Tailscaled::start();
+    let mut gateway = enforcing(&fake);
+    for host in hosts {
+        for inbound in Inbound::NAMED {
+            gateway.assert_refused(inbound, &format!("{host}:80"), outcome);
+        }
+    }
+    gateway.settle_with(&fake, (hosts.len() * Inbound::NAMED.len()) as u64, 0);
+    assert!(gateway.access_lines().iter().all(|l| l["outcome"] == outcome));
+}
+
+/// Raw HTTP requests get the refusal of `outcome`.
+#[track_caller]
+fn all_http_refused(requests: &[&str], outcome: &str) {
+    let fake = Tailscaled::start();
+    let mut gateway = enforcing(&fake);
+    for request in requests {
+        assert_http_refused(gateway.proxy(), request.as_bytes(), outcome);
+    }
+    gateway.settle_with(&fake, requests.len() as u64, 0);
+}
+
+#[test]
+fn b0_allowed_control_passes_in_all_five_protocols() {
+    let origin = HttpOrigin::ok("allowed");
+    let fake = Tailscaled::with("db.corp.example", origin.address());
+    fake.map("192.0.2.7", origin.address());
+    let mut gateway = in_mode(&fake, "enforce", |s| {
+        s.set("policy.allowed_nets", vec!["192.0.2.0/24"]);
+    });
+    for inbound in Inbound::ALL {
+        let target = if inbound == Inbound::Socks4 { "192.0.2.7:80" } else { "db.corp.example:80" };
+        assert_eq!(fetch(gateway.proxy(), inbound, target).body, b"allowed", "{inbound:?}");
+    }
+    gateway.settle_with(&fake, 5, 5);
+    for (line, inbound) in gateway.access_lines().iter().zip(Inbound::ALL) {
+        assert_eq!(line["inbound"], inbound.label());
+        assert_eq!(line["policy"]["verdict"], "allow", "{line}");
+    }
+}
+
+#[test]
+fn b1_case_and_one_trailing_dot_are_the_canonical_name() {
+    let origin = HttpOrigin::ok("same");
+    let fake = Tailscaled::with("db.corp.example", origin.address());
+    fake.map("corp.example", origin.address());
+    let mut gateway = enforcing(&fake);
+    for host in ["CORP.example", "db.corp.example.", "DB.Corp.Example."] {
+        for inbound in Inbound::NAMED {
+            assert_eq!(
+                fetch(gateway.proxy(), inbound, &format!("{host}:80")).body,
+                b"same",
+                "{host} {inbound:?}"
+            );
+        }
+    }
+    gateway.settle_with(&fake, 12, 12);
+    let known = ["corp.example", "db.corp.example"];
+    assert!(fake.hosts().iter().all(|h| known.contains(&h.as_str())), "{:?}", fake.hosts());
+    assert!(gateway.access_lines().iter().all(|l| known.contains(&l["host"].as_str().unwrap())));
+}
+
+#[test]
+fn b1_empty_labels_are_bad_request() {
+    all_refused(&["db.corp.example..", ".db.corp.example", "db..corp.example", "."], "bad_request");
+}
+
+#[test]
+fn b2_label_boundaries_hold() {
+    all_refused(&["evilcorp.example", "corp.example.evil.com", "example", "orp.example"], "denied");
+}
+
+#[test]
+fn b3_a_leading_dot_leaves_out_the_apex() {
+    let origin = HttpOrigin::ok("in");
+    let fake = Tailscaled::with("db.corp.example", origin.address());
+    fake.map("corp.example", origin.address());
+    for (rule, apex) in
+        [("corp.example", true), (".corp.example", false), ("*.corp.example", false)]
+    {
+        let gateway = Gateway::start(|s| {
+            s.upstream(fake.address()).enforce(&[rule]);
+        });
+        for inbound in Inbound::NAMED {
+            assert_eq!(fetch(gateway.proxy(), inbound, "db.corp.example:80").body, b"in", "{rule}");
+            let (_, answer) = ask(gateway.proxy(), inbound, "corp.example:80");
+            if apex {
+                assert!(answer.is_ok(), "{rule}: {answer:?}");
+            } else {
+                assert_says(&answer, "denied");
+            }
+        }
+    }
+}
+
+#[test]
+fn b4_nul_in_a_name_is_never_matched_by_bytes() {
+    let fake = Tailscaled::start();
+    let mut gateway = enforcing(&fake);
+    let name = b"evil.com\0.corp.example";
+    let text = String::from_utf8_lossy(name);
+    assert_raw_refused(gateway.proxy(), Inbound::Socks5, &socks5_named(name, 80), "bad_request");
+    for request in [
+        format!("CONNECT {text}:80 HTTP/1.1\r\nHost: {text}\r\n\r\n"),
+        format!("GET http://{text}/ HTTP/1.1\r\nHost: {text}\r\n\r\n"),
+    ] {
+        assert_http_refused(gateway.proxy(), request.as_bytes(), "bad_request");
+    }
+    // In SOCKS4a the NUL ends the name, which is then evil.com.
+    assert_raw_refused(
+        gateway.proxy(),
+        Inbound::Socks4a,
+        &socks4a_request(name, 80, b""),
+        "denied",
+    );
+    gateway.settle_with(&fake, 4, 0);
+}
+
+#[test]
+fn b5_hosts_are_never_percent_decoded() {
+    all_refused(
+        &["evil.com%00.corp.example", "corp%2eexample", "corp.example%23@evil"],
+        "bad_request",
+    );
+}
+
+#[test]
+fn b6_userinfo_fragments_and_backslashes_are_bad_request() {
+    let urls = [
+        "http://corp.example@evil.com/",
+        "http://evil.com#@corp.example/",
+        "http://evil.com\\@corp.example/",
+        "http:///corp.example",
+        "http://user:secret@db.corp.example/",
+    ];
+    let requests: Vec<String> =
+        urls.iter().map(|u| format!("GET {u} HTTP/1.1\r\nHost: corp.example\r\n\r\n")).collect();
+    all_http_refused(&requests.iter().map(String::as_str).collect::<Vec<_>>(), "bad_request");
+    all_http_refused(&["CONNECT corp.example@evil.com:443 HTTP/1.1\r\n\r\n"], "bad_request");
+}
+
+#[test]
+fn b7_only_ascii_names_and_true_a_labels() {
+    let unicode = [
+        "db\u{3002}corp.example",
+        "db\u{ff0e}corp.example",
+        "\u{24d2}orp.example",
+        "co\u{ad}rp.example",
+        "co\u{200d}rp.example",
+    ];
+    all_refused(&unicode, "bad_request");
+    all_refused(
+        &[
+            "xn--corp-.example",
+            "xn--corp-.corp.example",
+            "XN--DB-.corp.example",
+            "xn--.corp.example",
+        ],
+        "bad_request",
+    );
+}
+
+#[test]
+fn b7_a_true_a_label_passes() {
+    let origin = HttpOrigin::ok("idn");
+    let fake = Tailscaled::with("xn--bcher-kva.corp.example", origin.address());
+    let gateway = enforcing(&fake);
+    for inbound in Inbound::NAMED {
+        assert_eq!(fetch(gateway.proxy(), inbound, "xn--bcher-kva.corp.example:80").body, b"idn");
+    }
+}
+
+#[test]
+fn b8_numbers_are_a_strict_dotted_quad_or_nothing() {
+    all_refused(
+        &["2130706433", "0177.0.0.1", "0x7f.1", "127.1", "127.0.0.1.", "1.2.3.4.5", "256.1.1.1"],
+        "bad_request",
+    );
+}
+
+#[test]
+fn b9_v4_inside_v6_is_judged_as_v4() {
+    let fake = Tailscaled::start();
+    let mut gateway = in_mode(&fake, "enforce", |s| {
+        s.set("policy.allowed_nets", vec!["0.0.0.0/0", "::/0"]);
+    });
+    let hosts = [
+        "[::ffff:127.0.0.1]",
+        "[::127.0.0.1]",
+        "[64:ff9b::7f00:1]",
+        "[2002:7f00:1::]",
+        "[::ffff:a9fe:a9fe]",
+    ];
+    let inbounds = [Inbound::Socks5, Inbound::Connect, Inbound::Forward];
+    for host in hosts {
+        for inbound in inbounds {
+            gateway.assert_refused(inbound, &format!("{host}:80"), "denied");
+        }
+    }
+    gateway.settle_with(&fake, (hosts.len() * inbounds.len()) as u64, 0);
+}
+
+#[test]
+fn b10_zone_ids_are_bad_request() {
+    let fake = Tailscaled::start();
+    let mut gateway = enforcing(&fake);
+    for host in ["fe80::1%25.corp.example", "::1%.corp.example"] {
+        for inbound in [Inbound::Connect, Inbound::Forward] {
+            gateway.assert_refused(inbound, &format!("[{host}]:80"), "bad_request");
+        }
+        assert_raw_refused(
+            gateway.proxy(),
+            Inbound::Socks5,
+            &socks5_named(host.as_bytes(), 80),
+            "bad_request",
+        );
+        assert_raw_refused(
+            gateway.proxy(),
+            Inbound::Socks4a,
+            &socks4a_request(host.as_bytes(), 80, b""),
+            "bad_request",
+        );
+    }
+    gateway.settle_with(&fake, 8, 0);
+}
+
+#[test]
+fn b11_an_address_is_denied_by_suffix_rules_alone_and_the_log_says_what_to_do() {
+    let fake = Tailscaled::start();
+    let mut gateway = enforcing(&fake);
+    for inbound in Inbound::ALL {
+        gateway.assert_refused(inbound, "192.0.2.7:80", "denied");
+    }
+    for inbound in [Inbound::Socks5, Inbound::Connect, Inbound::Forward] {
+        gateway.assert_refused(inbound, "[2001:db8::7]:80", "denied");
+    }
+    gateway.settle_with(&fake, 8, 0);
+    assert!(gateway.log().contains("socks5h"), "a hint how to ask by name");
+}
+
+#[test]
+fn b12_an_address_in_text_is_an_address() {
+    let origin = HttpOrigin::ok("by address");
+    let fake = Tailscaled::with("192.0.2.7", origin.address());
+    let (named, named4) = (socks5_named(b"192.0.2.7", 80), socks4a_request(b"192.0.2.7", 80, b""));
+    let mut gateway = enforcing(&fake);
+    assert_raw_refused(gateway.proxy(), Inbound::Socks5, &named, "denied");
+    assert_raw_refused(gateway.proxy(), Inbound::Socks4a, &named4, "denied");
+    gateway.settle_with(&fake, 2, 0);
+    let mut gateway = in_mode(&fake, "enforce", |s| {
+        s.set("policy.allowed_nets", vec!["192.0.2.7/32"]);
+    });
+    for (inbound, request) in [(Inbound::Socks5, &named), (Inbound::Socks4a, &named4)] {
+        let (wire, answer) = ask_raw(gateway.proxy(), inbound, request);
+        assert!(answer.is_ok(), "{answer:?}");
+        drop(wire);
+    }
+    gateway.settle_with(&fake, 2, 2);
+    assert!(fake.requests().iter().all(|r| r.atyp == 1), "passed on as an address");
+    assert!(gateway.access_lines().iter().all(|l| l["host"] == "192.0.2.7"));
+}
+
+/// One address of every default deny net; v6 in brackets.
+const DENIED: [&str; 11] = [
+    "0.1.2.3",
+    "127.0.0.1",
+    "127.255.255.254",
+    "169.254.169.254",
+    "100.100.100.200",
+    "224.0.0.1",
+    "255.255.255.255",
+    "[::]",
+    "[fe80::1]",
+    "[fd00:ec2::254]",
+    "[ff02::1]",
+];
+
+#[test]
+fn b13_deny_nets_hold_in_every_mode() {
+    for mode in MODES {
+        let fake = Tailscaled::start();
+        let mut gateway = in_mode(&fake, mode, |s| {
+            s.set("policy.allowed_nets", vec!["0.0.0.0/0", "::/0"]);
+        });
+        let mut asked = 0;
+        for host in DENIED {
+            let v6 = host.starts_with('[');
+            for inbound in Inbound::ALL
+                .into_iter()
+                .filter(|i| !v6 || *i != Inbound::Socks4 && *i != Inbound::Socks4a)
+            {
+                // SOCKS4 has no 0.0.0.x: that is SOCKS4a's mark, but 0.1.2.3 is a plain address.
+                gateway.assert_refused(inbound, &format!("{host}:7"), "denied");
+                asked += 1;
+            }
+        }
+        gateway.settle_with(&fake, asked, 0);
+    }
+}
+
+#[test]
+fn b13_a_name_that_leads_to_a_denied_net_is_denied() {
+    for mode in MODES {
+        let origin = Origin::echo();
+        let mut gateway = Gateway::start(|s| {
+            s.direct().enforce(&["localhost"]).set("policy.mode", mode).unset("policy.deny_nets");
+        });
+        let target = format!("localhost:{}", origin.address().port());
+        for inbound in Inbound::NAMED {
+            gateway.assert_refused(inbound, &target, "denied");
+        }
+        gateway.settle_and_check(4);
+        assert!(origin.visits().is_empty());
+    }
+}
+
+/// The IPv4 addresses of this host beyond loopback.
+fn interface_addresses() -> Vec<std::net::IpAddr> {
+    let all = if_addrs::get_if_addrs().unwrap();
+    all.iter().map(if_addrs::Interface::ip).filter(|ip| ip.is_ipv4() && !ip.is_loopback()).collect()
+}
+
+#[test]
+fn b14_targets_that_are_this_gateway_are_loops_in_every_mode_and_kind() {
+    for mode in MODES {
+        let fake = Tailscaled::start();
+        let open = |s: &mut Setup| {
+            s.allow_loopback().set("policy.allowed_nets", vec!["0.0.0.0/0", "::/0"]);
+        };
+        loops(in_mode(&fake, mode, open), Some(&fake));
+        loops(
+            Gateway::start(|s| {
+                s.direct().enforce(&["corp.example"]).set("policy.mode", mode);
+                open(s);
+            }),
+            None,
+        );
+    }
+}
+
+#[track_caller]
+fn loops(mut gateway: Gateway, fake: Option<&Tailscaled>) {
+    let (proxy, admin) = (gateway.proxy().port(), gateway.admin().port());
+    let mut hosts: Vec<String> =
+        ["127.0.0.1", "localhost", "LOCALHOST.", "[::1]", "[::ffff:127.0.0.1]"]
+            .map(Into::into)
+            .into();
+    hosts.extend(interface_addresses().iter().map(ToString::to_string));
+    let internal = fake.map(|f| f.address().port());
+    let mut asked = 0;
+    for host in &hosts {
+        for port in [Some(proxy), Some(admin), internal].into_iter().flatten() {
+            for inbound in inbounds_for(host) {
+                gateway.assert_refused(inbound, &format!("{host}:{port}"), "loop");
+                asked += 1;
+            }
+        }
+    }
+    gateway.settle_and_check(asked);
+    assert_eq!(gateway.count("loop"), asked);
+    assert_eq!(fake.map_or(0, |f| f.requests().len()), 0);
+}
+
+/// The inbounds that can carry this host.
+fn inbounds_for(host: &str) -> Vec<Inbound> {
+    let v6 = host.starts_with('[');
+    let v4 = host.parse::<std::net::Ipv4Addr>().is_ok();
+    let fits = |i: &Inbound| match i {
+        Inbound::Socks4 => v4,
+        Inbound::Socks4a => !v6,
+        _ => true,
+    };
+    Inbound::ALL.into_iter().filter(fits).collect()
+}
+
+/// One request by hand; its answer and its access line.
+fn exchange(gateway: &Gateway, request: &str) -> (client::Answer, serde_json::Value) {
+    let before = gateway.access_lines().len();
+    let inbound = if request.starts_with("CONNECT") { Inbound::Connect } else { Inbound::Forward };
+    let (wire, answer) = ask_raw(gateway.proxy(), inbound, request.as_bytes());
+    drop(wire);
+    (answer, gateway.wait_for_access(before + 1)[before].clone())
+}
+
+#[test]
+fn b15_forward_host_is_rewritten_from_the_target_in_every_mode() {
+    let origin = HttpOrigin::ok("db");
+    let fake = Tailscaled::with("db.corp.example", origin.address());
+    for mode in MODES {
+        let gateway = in_mode(&fake, mode, |_| ());
+        let (answer, line) =
+            exchange(&gateway, "GET http://db.corp.example/x HTTP/1.1\r\nHost: evil.com\r\n\r\n");
+        assert_eq!(answer.http().body, b"db");
+        assert_eq!(
+            (&line["error"], &line["host"]),
+            (&"host_mismatch".into(), &"db.corp.example".into())
+        );
+        assert_eq!(origin.requests().last().unwrap().head.all("host"), ["db.corp.example"]);
+        let (_, line) = exchange(
+            &gateway,
+            "GET http://db.corp.example/x HTTP/1.1\r\nHost: db.corp.example\r\n\r\n",
+        );
+        assert!(line["error"].is_null(), "{line}");
+    }
+    let gateway = enforcing(&fake);
+    let (answer, _) =
+        exchange(&gateway, "GET http://evil.com/ HTTP/1.1\r\nHost: db.corp.example\r\n\r\n");
+    assert_says(&answer, "denied");
+}
+
+#[test]
+fn b16_connect_ignores_the_host_field_in_every_mode() {
+    let origin = Origin::echo();
+    let fake = Tailscaled::with("db.corp.example", origin.address());
+    for mode in MODES {
+        let gateway = in_mode(&fake, mode, |_| ());
+        let (answer, line) = exchange(
+            &gateway,
+            "CONNECT db.corp.example:443 HTTP/1.1\r\nHost: evil.com:443\r\n\r\n",
+        );
+        assert!(answer.is_ok(), "{answer:?}");
+        assert_eq!(
+            (&line["error"], &line["host"]),
+            (&"host_mismatch".into(), &"db.corp.example".into())
+        );
+    }
+    let gateway = enforcing(&fake);
+    let (answer, _) =
+        exchange(&gateway, "CONNECT evil.com:443 HTTP/1.1\r\nHost: db.corp.example:443\r\n\r\n");
+    assert_says(&answer, "denied");
+}
+
+#[test]
+fn b20_origin_form_on_a_direct_connection_is_bad_request() {
+    all_http_refused(
+        &[
+            "GET / HTTP/1.1\r\nHost: db.corp.example\r\n\r\n",
+            "OPTIONS * HTTP/1.1\r\nHost: db.corp.example\r\n\r\n",
+        ],
+        "bad_request",
+    );
+}
+
+#[test]
+fn log_mode_carries_what_it_would_deny_and_says_so() {
+    let origin = HttpOrigin::ok("carried");
+    let fake = Tailscaled::with("evil.com", origin.address());
+    let mut gateway = in_mode(&fake, "log", |_| ());
+    for inbound in Inbound::NAMED {
+        assert_eq!(fetch(gateway.proxy(), inbound, "evil.com:80").body, b"carried");
+    }
+    gateway.settle_with(&fake, 4, 4);
+    assert!(gateway.access_lines().iter().all(|l| l["policy"]["verdict"] == "would_deny"));
+    let metrics = gateway.metrics();
+    let would_deny = [("mode", "log"), ("verdict", "would_deny")];
+    assert_eq!(metrics.value("tailrace_policy_decisions_total", &would_deny), 4.0);
+}
+
+const OUTSIDE: std::net::Ipv4Addr = std::net::Ipv4Addr::new(203, 0, 113, 9);
+const LOOPBACK: std::net::Ipv4Addr = std::net::Ipv4Addr::LOCALHOST;
+
+fn record(address: std::net::Ipv4Addr) -> Record {
+    Record { alias: None, address }
+}
+
+#[test]
+fn b22_the_checked_address_is_the_dialled_one() {
+    netns::inside(|| {
+        netns::add_address("203.0.113.9/32");
+        let trap = Origin::send("loopback");
+        let port = trap.address().port();
+        let origin = Origin::on((OUTSIDE, port).into(), |guest| {
+            guest.send(b"outside");
+        });
+        // Every second answer is the attack.
+        let flips = (0..8).flat_map(|_| [record(OUTSIDE), record(LOOPBACK)]);
+        let dns = Dns::take_over(flips);
+        let gateway = Gateway::start(|s| {
+            s.direct().enforce(&["corp.example"]).unset("policy.deny_nets");
+        });
+        for (n, inbound) in Inbound::NAMED_TUNNELS.into_iter().enumerate() {
+            let target = format!("flip{n}.corp.example:{port}");
+            gateway.open(inbound, &target).expect("outside");
+            assert_eq!(
+                dns.asked(&format!("flip{n}.corp.example")),
+                1,
+                "one look-up, no second one"
+            );
+            gateway.assert_refused(inbound, &target, "denied");
+        }
+        assert_eq!(origin.visits().len(), 3);
+        assert!(trap.visits().is_empty());
+    });
+}
+
+#[test]
+fn b22_the_checked_address_is_what_the_upstream_is_asked_for() {
+    netns::inside(|| {
+        let origin = Origin::send("pinned");
+        let fake = Tailscaled::with("203.0.113.9", origin.address());
+        let dns = Dns::take_over([record(OUTSIDE), record(LOOPBACK)]);
+        let gateway = Gateway::start(|s| {
+            s.upstream(fake.address()).set("dns.mode", "system").enforce(&["corp.example"]);
+        });
+        gateway.open(Inbound::Socks5, "db.corp.example:80").expect("pinned");
+        gateway.assert_refused(Inbound::Socks5, "db.corp.example:80", "denied");
+        assert_eq!(
+            (fake.hosts(), dns.asked("db.corp.example")),
+            (vec!["203.0.113.9".to_owned()], 2)
+        );
+        let line = &gateway.wait_for_access(2)[0];
+        assert_eq!(line["address"], "203.0.113.9", "{line}");
+    });
+}
+
+#[test]
+fn b23_policy_is_on_the_asked_name_and_a_denied_one_is_never_looked_up() {
+    netns::inside(|| {
+        netns::add_address("203.0.113.9/32");
+        let origin = Origin::on((OUTSIDE, 0).into(), |guest| {
+            guest.send(b"aliased");
+        });
+        let dns = Dns::take_over([Record { alias: Some("other.com"), address: OUTSIDE }]);
+        let gateway = Gateway::start(|s| {
+            s.direct().enforce(&["corp.example"]).unset("policy.deny_nets");
+        });
+        let port = origin.address().port();
+        gateway.open(Inbound::Socks5, &format!("db.corp.example:{port}")).expect("aliased");
+        let before = dns.questions().len();
+        for inbound in Inbound::NAMED {
+            gateway.assert_refused(inbound, &format!("other.com:{port}"), "denied");
+        }
+        assert_eq!(
+            dns.questions().len(),
+            before,
+            "no question for a denied name: {:?}",
+            dns.questions()
+        );
+    });
+}
+
+#[test]
+fn b24_a_reload_that_denies_cuts_live_tunnels() {
+    let origin = Origin::echo();
+    let fake = Tailscaled::with("db.corp.example", origin.address());
+    let mut gateway = enforcing(&fake);
+    let mut wires: Vec<_> =
+        Inbound::NAMED_TUNNELS.map(|i| gateway.open(i, "db.corp.example:80")).into();
+    for wire in &mut wires {
+        wire.send("alive");
+        wire.expect("alive");
+    }
+    gateway.setup().enforce(&["other.example"]);
+    gateway.reload();
+    let (_, took) = timed(|| wires.iter_mut().for_each(|w| w.expect_end(End::Reset)));
+    assert!(took <= bound(Duration::from_secs(1)), "{took:?}");
+    eventually("the origin side is reset", PATIENCE, || {
+        origin.visits().iter().all(|v| v.end == Some(End::Reset))
+    });
+    gateway.settle_with(&fake, 3, 3);
+    assert!(gateway.access_lines().iter().all(|l| l["outcome"] == "denied"));
+}
+
+#[test]
+fn b24_a_reload_that_still_allows_cuts_nothing() {
+    let origin = Origin::echo();
+    let fake = Tailscaled::with("db.corp.example", origin.address());
+    let mut gateway = enforcing(&fake);
+    let mut wire = gateway.open(Inbound::Socks5, "db.corp.example:80");
+    gateway.setup().enforce(&["db.corp.example", "other.example"]);
+    gateway.reload();
+    let reloaded = [("result", "ok")];
+    eventually("the reload is done", PATIENCE, || {
+        gateway.metrics().value("tailrace_config_reloads_total", &reloaded) == 1.0
+    });
+    gateway.assert_refused(Inbound::Socks5, "x.corp.example:80", "denied");
+    wire.send("alive");
+    wire.expect("alive");
+}
+
+#[test]
+fn socks4_to_a_denied_address_never_reaches_the_upstream() {
+    let fake = Tailscaled::start();
+    let mut gateway = enforcing(&fake);
+    let request = socks4_request("198.51.100.1".parse().unwrap(), 80, b"user");
+    assert_raw_refused(gateway.proxy(), Inbound::Socks4, &request, "denied");
+    gateway.settle_with(&fake, 1, 0);
+}
