@@ -1,0 +1,130 @@
+//! The order of judgement: loops, then forbidden networks, then the allow-lists by mode.
+#![forbid(unsafe_code)]
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use super::lists::{Globs, PolicyError, Suffixes, holding};
+use super::own::Own;
+use super::suffix::Suffix;
+use super::verdict::{Address, Admitted, Decision, Mode, Refused, Verdict};
+use crate::target::{Host, Target};
+
+/// The rules as written.
+#[derive(Debug, Clone)]
+pub struct Rules {
+    /// What the allow-lists do.
+    pub mode: Mode,
+    /// Allowed names, by suffix.
+    pub suffixes: Vec<Suffix>,
+    /// Allowed names, by glob.
+    pub globs: Vec<String>,
+    /// Allowed addresses, for targets given as addresses.
+    pub nets: Vec<IpNet>,
+    /// Addresses refused in every mode.
+    pub deny_nets: Vec<IpNet>,
+}
+
+/// The rules, compiled.
+#[derive(Debug)]
+pub struct Policy {
+    mode: Mode,
+    suffixes: Suffixes,
+    globs: Globs,
+    nets: Vec<IpNet>,
+    deny_nets: Vec<IpNet>,
+}
+
+type Judged<T> = (Decision, Result<Admitted<T>, Refused>);
+
+impl Policy {
+    /// Compiles the rules.
+    ///
+    /// # Errors
+    /// [`PolicyError`] for a glob that is none.
+    pub fn new(rules: Rules) -> Result<Self, PolicyError> {
+        Ok(Self {
+            mode: rules.mode,
+            suffixes: Suffixes::new(rules.suffixes),
+            globs: Globs::new(rules.globs)?,
+            nets: rules.nets,
+            deny_nets: rules.deny_nets,
+        })
+    }
+
+    /// What the allow-lists do.
+    pub fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    /// Judges a target as the client gave it, before any question about it leaves this host.
+    pub fn judge_host(&self, own: &Own, target: &Target) -> Judged<Target> {
+        if let Some(rule) = own.rule(target) {
+            return self.refuse(Refused::Loop, rule.to_owned());
+        }
+        match target.host.address().and_then(|ip| holding(&self.deny_nets, ip)) {
+            Some(net) => self.refuse(Refused::Denied, format!("deny_net {net}")),
+            None => self.ask_lists(target),
+        }
+    }
+
+    /// Judges one address of an admitted host: only loops and `deny_nets` can refuse it.
+    pub fn judge_address(&self, own: &Own, host: &Admitted<Target>, ip: IpAddr) -> Judged<Address> {
+        let port = host.get().port;
+        let ip = ip.to_canonical();
+        if let Some(rule) = own.rule(&Target { host: Host::Address(ip), port }) {
+            return self.refuse(Refused::Loop, rule.to_owned());
+        }
+        match holding(&self.deny_nets, ip) {
+            Some(net) => self.refuse(Refused::Denied, format!("deny_net {net}")),
+            None => {
+                let decision = Decision { mode: self.mode, verdict: Verdict::Allow, rule: None };
+                (decision, Ok(Admitted::new(Address { ip, port })))
+            }
+        }
+    }
+
+    fn ask_lists(&self, target: &Target) -> Judged<Target> {
+        let rule = match &target.host {
+            Host::Name(name) => self.suffixes.allowing(name).or_else(|| self.globs.allowing(name)),
+            Host::Address(ip) => holding(&self.nets, *ip).map(|net| format!("net {net}")),
+        };
+        let admit = |verdict, rule| {
+            let decision = Decision { mode: self.mode, verdict, rule };
+            (decision, Ok(Admitted::new(target.clone())))
+        };
+        match (self.mode, rule) {
+            (Mode::Off, rule) | (Mode::Log | Mode::Enforce, rule @ Some(_)) => {
+                admit(Verdict::Allow, rule)
+            }
+            (Mode::Log, None) if self.unrestricted() => admit(Verdict::Allow, None),
+            (Mode::Log, None) => admit(Verdict::WouldDeny, Some(self.hint(&target.host))),
+            (Mode::Enforce, None) => self.refuse(Refused::Denied, self.hint(&target.host)),
+        }
+    }
+
+    fn unrestricted(&self) -> bool {
+        self.suffixes.is_empty() && self.globs.is_empty() && self.nets.is_empty()
+    }
+
+    /// Why no rule allows it, with what would.
+    fn hint(&self, host: &Host) -> String {
+        match host {
+            Host::Address(_) if self.nets.is_empty() => {
+                "no allowed_nets: give the name, not its address (use socks5h)".to_owned()
+            }
+            Host::Address(_) => "no allowed_net holds it".to_owned(),
+            Host::Name(_) => "no allowed suffix or glob".to_owned(),
+        }
+    }
+
+    fn refuse<T>(&self, refused: Refused, rule: String) -> Judged<T> {
+        let decision = Decision { mode: self.mode, verdict: Verdict::Deny, rule: Some(rule) };
+        (decision, Err(refused))
+    }
+}
+
+#[cfg(test)]
+#[path = "judge_tests.rs"]
+mod tests;

@@ -1,0 +1,129 @@
+//! What the rules mean, case by case, and against a naive oracle.
+#![forbid(unsafe_code)]
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn policy(mode: Mode, suffixes: &str, nets: &[&str]) -> Policy {
+    Policy::new(Rules {
+        mode,
+        suffixes: Suffix::parse_list(suffixes).unwrap(),
+        globs: vec!["grafana-*.ops.example".to_owned()],
+        nets: nets.iter().map(|net| net.parse().unwrap()).collect(),
+        deny_nets: vec!["127.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()],
+    })
+    .unwrap()
+}
+
+fn own() -> Own {
+    Own {
+        listeners: vec!["127.0.0.1:1055".parse().unwrap()],
+        internal: vec!["127.0.0.1:1080".parse().unwrap()],
+        interfaces: vec!["127.0.0.1".parse().unwrap(), "192.0.2.7".parse().unwrap()],
+        names: vec![crate::target::Name::parse(b"sandbox").unwrap()],
+    }
+}
+
+fn verdict(policy: &Policy, target: &str) -> Result<Verdict, Refused> {
+    let target = Target::parse_authority(target.as_bytes(), None).unwrap();
+    let (decision, judged) = policy.judge_host(&own(), &target);
+    assert_eq!(judged.is_err(), decision.verdict == Verdict::Deny);
+    judged.map(|_| decision.verdict)
+}
+
+#[test]
+fn b2_b3_whole_labels_and_the_apex() {
+    let policy = policy(Mode::Enforce, "corp.example, .ts.net", &[]);
+    for allowed in ["corp.example:1", "db.CORP.example.:1", "a.b.corp.example:1", "x.ts.net:1"] {
+        assert_eq!(verdict(&policy, allowed), Ok(Verdict::Allow), "{allowed}");
+    }
+    for denied in ["evilcorp.example:1", "corp.example.evil.com:1", "ts.net:1", "example:1"] {
+        assert_eq!(verdict(&policy, denied), Err(Refused::Denied), "{denied}");
+    }
+}
+
+#[test]
+fn a_glob_stays_within_its_label() {
+    let policy = policy(Mode::Enforce, "corp.example", &[]);
+    assert_eq!(verdict(&policy, "grafana-eu.ops.example:1"), Ok(Verdict::Allow));
+    assert_eq!(verdict(&policy, "grafana-a.b.ops.example:1"), Err(Refused::Denied));
+}
+
+#[test]
+fn b9_b11_addresses_need_a_net_and_deny_nets_hold_in_every_mode() {
+    let enforce = policy(Mode::Enforce, "corp.example", &["10.0.0.0/8"]);
+    assert_eq!(verdict(&enforce, "10.1.2.3:1"), Ok(Verdict::Allow));
+    assert_eq!(verdict(&enforce, "11.1.2.3:1"), Err(Refused::Denied));
+    for mode in [Mode::Off, Mode::Log, Mode::Enforce] {
+        let policy = policy(mode, "corp.example", &["0.0.0.0/0", "::/0"]);
+        for denied in ["127.0.0.1:1", "[::ffff:127.0.0.1]:1", "[::127.0.0.1]:1"] {
+            assert_eq!(verdict(&policy, denied), Err(Refused::Denied), "{denied}");
+        }
+        for denied in ["[64:ff9b::7f00:1]:1", "[2002:7f00:1::]:1", "[::1]:1"] {
+            assert_eq!(verdict(&policy, denied), Err(Refused::Denied), "{denied}");
+        }
+    }
+    let named = policy(Mode::Enforce, "corp.example", &[]);
+    let target = Target::parse_authority(b"10.1.2.3:1", None).unwrap();
+    let (decision, _) = named.judge_host(&own(), &target);
+    assert!(decision.rule.unwrap().contains("use socks5h"));
+}
+
+#[test]
+fn b14_our_own_ports_are_a_loop_in_every_mode() {
+    for mode in [Mode::Off, Mode::Log, Mode::Enforce] {
+        let policy = policy(mode, "corp.example", &[]);
+        let ours = [
+            "127.0.0.1:1055",
+            "localhost:1055",
+            "192.0.2.7:1055",
+            "[::1]:1055",
+            "127.0.0.1:1080",
+            "sandbox:1080",
+            "0.0.0.0:1055",
+            "a.localhost:1055",
+            "[::ffff:127.0.0.1]:1055",
+        ];
+        for target in ours {
+            assert_eq!(verdict(&policy, target), Err(Refused::Loop), "{target}");
+        }
+    }
+}
+
+#[test]
+fn log_mode_carries_and_says_what_enforcement_would_do() {
+    let logging = policy(Mode::Log, "corp.example", &[]);
+    assert_eq!(verdict(&logging, "evil.com:1"), Ok(Verdict::WouldDeny));
+    assert_eq!(verdict(&logging, "db.corp.example:1"), Ok(Verdict::Allow));
+    let rules =
+        Rules { mode: Mode::Log, suffixes: vec![], globs: vec![], nets: vec![], deny_nets: vec![] };
+    assert_eq!(verdict(&Policy::new(rules).unwrap(), "evil.com:1"), Ok(Verdict::Allow));
+}
+
+#[test]
+fn b22_each_answer_is_judged() {
+    let policy = policy(Mode::Enforce, "corp.example", &[]);
+    let target = Target::parse_authority(b"db.corp.example:1055", None).unwrap();
+    let admitted = policy.judge_host(&own(), &target).1.unwrap();
+    let judge = |ip: &str| policy.judge_address(&own(), &admitted, ip.parse().unwrap()).1;
+    assert_eq!(judge("192.0.2.7").unwrap_err(), Refused::Loop);
+    assert_eq!(judge("127.0.0.9").unwrap_err(), Refused::Loop);
+    assert_eq!(judge("10.0.0.1").unwrap().get().socket_addr().to_string(), "10.0.0.1:1055");
+}
+
+proptest! {
+    #[test]
+    fn suffixes_match_as_the_naive_way(
+        name in "[ab]{1,2}(\\.[ab]{1,2}){0,4}",
+        suffixes in proptest::collection::vec("\\.?[ab]{1,2}(\\.[ab]{1,2}){0,2}", 1..6),
+    ) {
+        let list: Vec<Suffix> = suffixes.iter().map(|s| Suffix::parse(s).unwrap()).collect();
+        let naive = list.iter().any(|suffix| {
+            let below = format!(".{}", suffix.name);
+            name.ends_with(&below) || (suffix.apex && name == suffix.name.as_str())
+        });
+        let policy = policy(Mode::Enforce, &suffixes.join(","), &[]);
+        prop_assert_eq!(verdict(&policy, &format!("{name}:1")).is_ok(), naive);
+    }
+}

@@ -1,0 +1,54 @@
+//! What is ours: targets that would come back to this gateway.
+#![forbid(unsafe_code)]
+
+use std::net::{IpAddr, SocketAddr};
+
+use crate::target::{Host, Name, Target, embedded_v4};
+
+/// This host's listeners, addresses and names, as `gateway.rs` last saw them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Own {
+    /// Our bound listeners.
+    pub listeners: Vec<SocketAddr>,
+    /// The upstream's own port.
+    pub internal: Vec<SocketAddr>,
+    /// Every interface address.
+    pub interfaces: Vec<IpAddr>,
+    /// This host's names, `localhost` among them.
+    pub names: Vec<Name>,
+}
+
+impl Own {
+    /// The rule's text when `target` is one of our listeners or the upstream's port (B14).
+    pub(super) fn rule(&self, target: &Target) -> Option<&'static str> {
+        let port = target.port.get();
+        let hits = |mut list: std::slice::Iter<'_, SocketAddr>| {
+            list.any(|own| own.port() == port && self.leads_to(&target.host, own.ip()))
+        };
+        if hits(self.listeners.iter()) {
+            return Some("own listener");
+        }
+        hits(self.internal.iter()).then_some("internal port of the upstream")
+    }
+
+    fn leads_to(&self, host: &Host, listener: IpAddr) -> bool {
+        match host {
+            Host::Address(address) => {
+                let judged = embedded_v4(*address).map_or(*address, IpAddr::V4);
+                judged == listener.to_canonical()
+                    || (self.is_here(judged) && self.is_here(listener.to_canonical()))
+            }
+            Host::Name(name) => self.is_here(listener.to_canonical()) && self.is_our_name(name),
+        }
+    }
+
+    fn is_here(&self, address: IpAddr) -> bool {
+        address.is_loopback() || address.is_unspecified() || self.interfaces.contains(&address)
+    }
+
+    /// `localhost` and all below it are loopback (RFC 6761 section 6.3).
+    fn is_our_name(&self, name: &Name) -> bool {
+        let text = name.as_str();
+        text == "localhost" || text.ends_with(".localhost") || self.names.contains(name)
+    }
+}
