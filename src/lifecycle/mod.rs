@@ -1,2 +1,4 @@
 //! The lifecycle room.
 #![forbid(unsafe_code)]
+
+pub mod cut;

@@ -1,2 +1,107 @@
-//! The relay room.
+//! The relay room: bytes both ways between two sockets, exact, until the connection ends.
+//!
+//! It knows sockets, pipes and time; no names, no protocols, no policy.
 #![forbid(unsafe_code)]
+
+mod carry;
+mod direction;
+mod pipes;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::lifecycle::cut::{Cut, CutReason};
+use crate::sys::Stream;
+
+pub use pipes::{Fallback, PipePool};
+
+/// Limits of a relay.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// No byte either way for this long ends the relay.
+    pub idle: Duration,
+    /// The same once one side has sent its FIN.
+    pub half_close_timeout: Duration,
+    /// Whether bulky directions may splice; read live.
+    pub splice: Arc<AtomicBool>,
+}
+
+/// Bytes of one connection, counted when the receiver's socket took them.
+#[derive(Debug, Default)]
+pub struct Meter {
+    up: AtomicU64,
+    down: AtomicU64,
+}
+
+impl Meter {
+    /// Bytes the upstream's socket took.
+    pub fn up(&self) -> u64 {
+        self.up.load(Ordering::Relaxed)
+    }
+
+    /// Bytes the client's socket took.
+    pub fn down(&self) -> u64 {
+        self.down.load(Ordering::Relaxed)
+    }
+}
+
+/// What a client's FIN does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HalfClose {
+    /// Passed on as it comes.
+    Propagate,
+    /// Held back until the upstream ends: an old tailscaled would cut the answer off.
+    Defer,
+}
+
+/// How a relay ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// FIN from both, everything delivered.
+    FinFin,
+    /// The client's connection broke.
+    ClientRst,
+    /// The upstream's connection broke.
+    UpstreamRst,
+    /// Silence.
+    Idle,
+    /// Silence after one FIN.
+    HalfCloseIdle,
+    /// Cut from outside.
+    Cut(CutReason),
+}
+
+/// What a relay carried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Relayed {
+    /// Bytes sent to the upstream; those a reset threw away are not among them.
+    pub up: u64,
+    /// Bytes sent to the client; the same.
+    pub down: u64,
+    /// Bytes read from one side that never left for the other.
+    pub lost: u64,
+    /// How it ended.
+    pub ended: Ended,
+}
+
+/// Carries bytes both ways until an end. On return each socket is shut or marked for reset as the
+/// end asks; dropping them completes it. `early_up` and `early_down` were read beforehand and are
+/// sent first.
+#[allow(clippy::too_many_arguments)] // the two sides, and what the connection shares with others
+pub async fn run(
+    client: &Stream,
+    upstream: &Stream,
+    early_up: Bytes,
+    early_down: Bytes,
+    half_close: HalfClose,
+    settings: &Settings,
+    pipes: &Arc<PipePool>,
+    meter: &Meter,
+    cut: &Cut,
+) -> Relayed {
+    let sides = carry::Sides { client, upstream, half_close, settings, pipes, meter };
+    carry::Relay::new(sides, early_up, early_down).run(cut).await
+}

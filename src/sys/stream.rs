@@ -22,11 +22,15 @@ impl Stream {
     ///
     /// # Errors
     /// What epoll says, most likely `ENOMEM` or `ENOSPC`.
+    #[allow(unsafe_code)] // tokio's registration asks for a promise about the descriptor
     pub fn new(fd: OwnedFd) -> io::Result<Self> {
         let interest = Interest::READABLE | Interest::WRITABLE;
         #[cfg(target_os = "linux")]
         let interest = interest | Interest::PRIORITY;
-        Ok(Self { fd: AsyncFd::with_interest(fd, interest)? })
+        // SAFETY: an `OwnedFd` names the same open descriptor until it is dropped, and the
+        // `AsyncFd` owns it: nothing else can close it first.
+        let fd = unsafe { AsyncFd::register_with_interest(fd, interest) }?;
+        Ok(Self { fd })
     }
 
     /// The registration, for code that does its own readiness loop.
@@ -55,6 +59,46 @@ impl Stream {
     /// What `recv(2)` says; `WouldBlock` when nothing is there.
     pub fn try_peek(&self, buf: &mut [u8]) -> io::Result<usize> {
         Ok(rustix::net::recv(&self.fd, buf, RecvFlags::PEEK | RecvFlags::DONTWAIT)?.0)
+    }
+
+    /// Reads what is there, now. 0 is the peer's FIN.
+    ///
+    /// # Errors
+    /// What `recv(2)` says; `WouldBlock` when nothing is there.
+    pub fn try_recv(&self, buf: &mut [u8]) -> io::Result<usize> {
+        Ok(rustix::io::retry_on_intr(|| {
+            rustix::net::recv(&self.fd, &mut *buf, RecvFlags::empty())
+        })?
+        .0)
+    }
+
+    /// Writes some of `buf`, now.
+    ///
+    /// # Errors
+    /// What `send(2)` says; `WouldBlock` when the send buffer is full.
+    pub fn try_send(&self, buf: &[u8]) -> io::Result<usize> {
+        Ok(rustix::io::retry_on_intr(|| rustix::net::send(&self.fd, buf, SendFlags::NOSIGNAL))?)
+    }
+
+    /// Whether the urgent mark lies ahead of what was read so far (tcp(7), `EPOLLPRI`). Costs a
+    /// system call only where epoll has reported the mark or the peer's FIN.
+    pub fn urgent_ahead(&self) -> bool {
+        #[cfg(target_os = "linux")]
+        {
+            self.fd.try_io(Interest::PRIORITY, |fd| ask_for_urgent(fd.as_fd())).is_ok()
+        }
+        #[cfg(not(target_os = "linux"))]
+        {
+            true // no report from epoll here: never trust a short read
+        }
+    }
+
+    /// Takes the socket's pending error (`SO_ERROR`): told once, whoever asks first.
+    ///
+    /// # Errors
+    /// The pending error itself.
+    pub fn take_error(&self) -> io::Result<()> {
+        Ok(rustix::net::sockopt::socket_error(&self.fd)??)
     }
 
     /// Writes some of `buf`, waiting until at least one byte is taken.
@@ -116,6 +160,18 @@ impl Stream {
     /// What `getsockname(2)` says.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         SocketAddr::try_from(rustix::net::getsockname(&self.fd)?).map_err(io::Error::from)
+    }
+}
+
+/// `WouldBlock` when no urgent byte lies ahead, which makes tokio forget the report.
+#[cfg(target_os = "linux")]
+fn ask_for_urgent(fd: BorrowedFd<'_>) -> io::Result<()> {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    let mut fds = [PollFd::from_borrowed_fd(fd, PollFlags::PRI)];
+    poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))?;
+    match fds[0].revents().contains(PollFlags::PRI) {
+        true => Ok(()),
+        false => Err(io::ErrorKind::WouldBlock.into()),
     }
 }
 

@@ -1,0 +1,305 @@
+//! Both directions in one task: turns, half-close, silence, resets, and the end.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::{Instant, Sleep};
+
+use super::direction::{Direction, Lane, Turn};
+use super::{Ended, HalfClose, Meter, PipePool, Relayed, Settings};
+use crate::lifecycle::cut::{Cut, CutReason};
+use crate::sys::{self, Stream};
+
+/// After this long without a byte a pipe goes back, and blocked sockets are watched for a reset:
+/// two of these are under the 100 ms in which a reset must be passed on.
+const TICK: Duration = Duration::from_millis(40);
+
+/// How long a client may take what an upstream sent before its reset: a reset drops unsent bytes.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// What stays the same for a relay's life.
+pub(super) struct Sides<'a> {
+    pub(super) client: &'a Stream,
+    pub(super) upstream: &'a Stream,
+    pub(super) half_close: HalfClose,
+    pub(super) settings: &'a Settings,
+    pub(super) pipes: &'a Arc<PipePool>,
+    pub(super) meter: &'a Meter,
+}
+
+impl Sides<'_> {
+    fn splice(&self) -> bool {
+        self.settings.splice.load(Ordering::Relaxed)
+    }
+
+    fn up(&self) -> Lane<'_> {
+        let (from, to, counter) = (self.client, self.upstream, &self.meter.up);
+        Lane { from, to, pipes: self.pipes, counter, splice: self.splice() }
+    }
+
+    fn down(&self) -> Lane<'_> {
+        let (from, to, counter) = (self.upstream, self.client, &self.meter.down);
+        Lane { from, to, pipes: self.pipes, counter, splice: self.splice() }
+    }
+}
+
+/// A relay under way.
+pub(super) struct Relay<'a> {
+    sides: Sides<'a>,
+    up: Direction,
+    down: Direction,
+    upstream_told: bool, // our FIN went to the upstream
+    client_told: bool,   // our FIN went to the client
+    quiet: bool,         // a whole tick passed without a byte
+    last: Instant,       // when a byte last moved
+}
+
+enum Event {
+    Yield,
+    End(Ended),
+}
+
+impl<'a> Relay<'a> {
+    pub(super) fn new(sides: Sides<'a>, early_up: Bytes, early_down: Bytes) -> Self {
+        Self {
+            sides,
+            up: Direction::new(early_up),
+            down: Direction::new(early_down),
+            upstream_told: false,
+            client_told: false,
+            quiet: false,
+            last: Instant::now(),
+        }
+    }
+
+    pub(super) async fn run(mut self, cut: &Cut) -> Relayed {
+        let ended = self.until_end(cut).await;
+        if ended == Ended::UpstreamRst {
+            Box::pin(self.last_words()).await;
+        }
+        self.finish(ended)
+    }
+
+    async fn until_end(&mut self, cut: &Cut) -> Ended {
+        let mut timer = std::pin::pin!(tokio::time::sleep_until(self.alarm()));
+        let mut cut = std::pin::pin!(cut.wait());
+        loop {
+            let poll = |cx: &mut Context<'_>| self.poll(cx, timer.as_mut(), cut.as_mut());
+            match std::future::poll_fn(poll).await {
+                Event::End(ended) => return ended,
+                // Not a mere wake-up: the runtime looks at its sockets before it comes back.
+                Event::Yield => tokio::task::yield_now().await,
+            }
+        }
+    }
+
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        timer: Pin<&mut Sleep>,
+        cut: Pin<&mut impl Future<Output = CutReason>>,
+    ) -> Poll<Event> {
+        if let Poll::Ready(reason) = cut.poll(cx) {
+            return Poll::Ready(Event::End(Ended::Cut(reason)));
+        }
+        let event = self.turn(cx).or_else(|| self.poll_silence(cx, timer));
+        event.map_or(Poll::Pending, Poll::Ready)
+    }
+
+    /// Each direction's share of work.
+    fn turn(&mut self, cx: &mut Context<'_>) -> Option<Event> {
+        let before = self.progress();
+        let up = self.up.pump(cx, &self.sides.up());
+        let down = self.down.pump(cx, &self.sides.down());
+        let broken = self.pass_fins().or_else(|| broken(up, down));
+        if let Some(ended) = broken {
+            return Some(Event::End(ended));
+        }
+        if self.up.done() && self.down.done() {
+            return Some(Event::End(Ended::FinFin));
+        }
+        if self.progress() != before {
+            self.last = Instant::now();
+            self.quiet = false;
+        }
+        if up == Turn::Spent || down == Turn::Spent {
+            return Some(Event::Yield);
+        }
+        self.watch(cx, up, down).map(Event::End)
+    }
+
+    /// Changes with every byte taken in or given out, and with a FIN.
+    fn progress(&self) -> (u64, usize, bool, bool) {
+        let moved = self.up.moved() + self.down.moved();
+        (moved, self.up.backlog() + self.down.backlog(), self.up.eof(), self.down.eof())
+    }
+
+    /// A FIN follows the last byte before it, unless it is to be held back.
+    fn pass_fins(&mut self) -> Option<Ended> {
+        let hold = self.sides.half_close == HalfClose::Defer && !self.down.eof();
+        if self.up.done() && !self.upstream_told && !hold {
+            self.upstream_told = true;
+            if self.sides.upstream.shutdown_write().is_err() {
+                return Some(Ended::UpstreamRst);
+            }
+        }
+        if self.down.done() && !self.client_told {
+            self.client_told = true;
+            if self.sides.client.shutdown_write().is_err() {
+                return Some(Ended::ClientRst);
+            }
+        }
+        None
+    }
+
+    /// Notices a reset of a socket nobody reads at the moment: its other side is full, or its FIN
+    /// was read. Only after a quiet tick, for it takes a system call.
+    fn watch(&self, cx: &mut Context<'_>, up: Turn, down: Turn) -> Option<Ended> {
+        if !self.quiet {
+            return None;
+        }
+        let client_free = up != Turn::Dry && down != Turn::Blocked;
+        if client_free && !(self.up.eof() && self.client_told) {
+            let reset = poll_reset(self.sides.client, cx);
+            return reset.then_some(Ended::ClientRst);
+        }
+        let upstream_free = down != Turn::Dry && up != Turn::Blocked;
+        if upstream_free && !(self.down.eof() && self.upstream_told) {
+            let reset = poll_reset(self.sides.upstream, cx);
+            return reset.then_some(Ended::UpstreamRst);
+        }
+        None
+    }
+
+    fn half_closed(&self) -> bool {
+        self.up.eof() || self.down.eof()
+    }
+
+    fn limit(&self) -> (Duration, Ended) {
+        match self.half_closed() {
+            true => (self.sides.settings.half_close_timeout, Ended::HalfCloseIdle),
+            false => (self.sides.settings.idle, Ended::Idle),
+        }
+    }
+
+    /// When to look at the clock next.
+    fn alarm(&self) -> Instant {
+        let limit = self.limit().0;
+        let busy = self.up.busy() || self.down.busy() || self.half_closed();
+        match busy && !self.quiet {
+            true => self.last + limit.min(TICK),
+            false => self.last + limit,
+        }
+    }
+
+    fn poll_silence(&mut self, cx: &mut Context<'_>, mut timer: Pin<&mut Sleep>) -> Option<Event> {
+        loop {
+            let alarm = self.alarm();
+            if alarm < timer.deadline() {
+                timer.as_mut().reset(alarm);
+            }
+            if timer.as_mut().poll(cx).is_pending() {
+                return None;
+            }
+            let silence = Instant::now() - self.last;
+            let (limit, ended) = self.limit();
+            if silence >= limit {
+                return Some(Event::End(ended));
+            }
+            let alarm = self.alarm();
+            if alarm > timer.deadline() {
+                timer.as_mut().reset(alarm); // bytes moved meanwhile
+            } else {
+                self.quiet = true;
+                self.up.rest();
+                self.down.rest();
+                timer.as_mut().reset(self.alarm());
+                return Some(Event::Yield); // one more turn, to begin watching
+            }
+        }
+    }
+
+    /// The upstream was reset: what it sent before is delivered, within a bound.
+    async fn last_words(&mut self) {
+        let _late_bytes_are_counted_lost =
+            tokio::time::timeout(LAST_WORDS, self.deliver_rest()).await;
+    }
+
+    async fn deliver_rest(&mut self) {
+        loop {
+            let turn = std::future::poll_fn(|cx| match self.down.pump(cx, &self.sides.down()) {
+                Turn::Blocked => Poll::Pending,
+                turn => Poll::Ready(turn),
+            });
+            match turn.await {
+                Turn::Spent => tokio::task::yield_now().await,
+                Turn::SinkBroken => return,
+                _nothing_left => break,
+            }
+        }
+        while sys::unacked(self.sides.client).is_ok_and(|n| n > 0) {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+
+    /// Ends both sockets as the end asks and draws the balance.
+    fn finish(self, ended: Ended) -> Relayed {
+        let (client, upstream) = (self.sides.client, self.sides.upstream);
+        let reset = matches!(ended, Ended::ClientRst | Ended::UpstreamRst | Ended::Cut(_));
+        let unsent_up = close(upstream, reset || self.up.backlog() > 0);
+        let unsent_down = close(client, reset || self.down.backlog() > 0);
+        let backlog = self.up.backlog() + self.down.backlog();
+        let lost = backlog as u64 + unsent_up + unsent_down;
+        self.sides.pipes.count_lost(lost);
+        Relayed {
+            up: self.up.moved().saturating_sub(unsent_up),
+            down: self.down.moved().saturating_sub(unsent_down),
+            lost,
+            ended,
+        }
+    }
+}
+
+/// Closes by reset or by FIN; returns the bytes a reset throws away.
+fn close(socket: &Stream, reset: bool) -> u64 {
+    if reset {
+        socket.reset_on_close();
+        return sys::unsent(socket).unwrap_or(0) as u64;
+    }
+    let _already_shut = socket.shutdown_write();
+    0
+}
+
+/// Which side a failed direction accuses.
+fn broken(up: Turn, down: Turn) -> Option<Ended> {
+    match (up, down) {
+        (Turn::SourceBroken, _) | (_, Turn::SinkBroken) => Some(Ended::ClientRst),
+        (Turn::SinkBroken, _) | (_, Turn::SourceBroken) => Some(Ended::UpstreamRst),
+        _ => None,
+    }
+}
+
+/// Whether a socket nobody waits on was reset. Its write readiness is used up as the bell: who
+/// writes to it tries first and does not rely on that flag.
+fn poll_reset(socket: &Stream, cx: &mut Context<'_>) -> bool {
+    loop {
+        match socket.readiness().poll_write_ready(cx) {
+            Poll::Pending => return false,
+            Poll::Ready(Err(_)) => return true,
+            Poll::Ready(Ok(mut guard)) => {
+                if socket.take_error().is_err() {
+                    return true;
+                }
+                if guard.ready().is_write_closed() {
+                    return false; // closed both ways in good order: no reset can come
+                }
+                guard.clear_ready();
+            }
+        }
+    }
+}

@@ -1,0 +1,343 @@
+//! One direction of a relay: from one socket to the other, by copy or by splice.
+//!
+//! Copy first, through the worker's scratch buffer; a direction that has moved 64 KiB without a
+//! pause takes a pipe. What lies in between is always sent before anything more is read. It
+//! decides nothing about the connection's end: it says what it met.
+
+use std::cell::RefCell;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, Bytes};
+use rustix::io::Errno;
+use tokio::io::unix::AsyncFdReadyGuard;
+
+use super::pipes::{Fallback, Lease, PipePool};
+use crate::sys::Stream;
+
+type Guard<'a> = AsyncFdReadyGuard<'a, std::os::fd::OwnedFd>;
+
+/// Bytes without a pause after which a direction counts as bulky.
+const BULKY: u32 = 64 << 10;
+
+/// A wake-up that brought less than this is a conversation: splice costs more than copy there.
+const SMALL: u32 = 4 << 10;
+
+/// Bytes one copy may move.
+const SCRATCH: usize = 64 << 10;
+
+/// Fairness: a direction gives the worker back after this many bytes or steps.
+const TURN_BYTES: u64 = 1 << 20;
+const TURN_STEPS: u32 = 32;
+
+thread_local! {
+    /// The worker's buffer; nothing stays in it between two calls.
+    static BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; SCRATCH].into_boxed_slice());
+}
+
+/// The sockets and shared things a direction works with.
+pub(super) struct Lane<'a> {
+    pub(super) from: &'a Stream,
+    pub(super) to: &'a Stream,
+    pub(super) pipes: &'a Arc<PipePool>,
+    /// Bytes the receiver's socket took.
+    pub(super) counter: &'a AtomicU64,
+    /// `relay.splice` as it stands now.
+    pub(super) splice: bool,
+}
+
+/// Why a direction stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Turn {
+    /// The source has nothing; its read readiness wakes us.
+    Dry,
+    /// The sink takes nothing; its write readiness wakes us.
+    Blocked,
+    /// Its share of the worker is used up; nothing wakes us.
+    Spent,
+    /// The source's FIN was read and everything before it was sent.
+    Done,
+    /// The source's socket failed.
+    SourceBroken,
+    /// The sink's socket failed.
+    SinkBroken,
+}
+
+enum Step {
+    On,
+    Stop(Turn),
+}
+
+/// What one direction remembers.
+#[derive(Debug, Default)]
+pub(super) struct Direction {
+    held: Bytes,
+    pipe: Option<Lease>,
+    moved: u64,
+    streak: u32,
+    burst: u32,
+    blocked: bool,
+    eof: bool,
+    refused: bool,
+    complained: bool,
+}
+
+impl Direction {
+    /// A direction that has `early` to send first.
+    pub(super) fn new(early: Bytes) -> Self {
+        Self { held: early, ..Self::default() }
+    }
+
+    /// Bytes the sink's socket took.
+    pub(super) fn moved(&self) -> u64 {
+        self.moved
+    }
+
+    /// Bytes read from the source that the sink has not taken.
+    pub(super) fn backlog(&self) -> usize {
+        self.held.len() + self.pipe.as_ref().map_or(0, Lease::len)
+    }
+
+    /// Whether the source has sent its FIN.
+    pub(super) fn eof(&self) -> bool {
+        self.eof
+    }
+
+    /// FIN read and everything before it sent on.
+    pub(super) fn done(&self) -> bool {
+        self.eof && self.backlog() == 0
+    }
+
+    /// Whether it has something to give back, or waits for its sink.
+    pub(super) fn busy(&self) -> bool {
+        self.pipe.is_some() || self.backlog() > 0
+    }
+
+    /// Nothing moved for a while: an empty pipe goes back to the pool.
+    pub(super) fn rest(&mut self) {
+        if self.pipe.as_ref().is_some_and(|pipe| pipe.len() == 0) {
+            self.pipe = None;
+            self.streak = 0;
+        }
+    }
+
+    /// Moves what can be moved now, within its share.
+    pub(super) fn pump(&mut self, cx: &mut Context<'_>, lane: &Lane<'_>) -> Turn {
+        let share = self.moved + TURN_BYTES;
+        for _ in 0..TURN_STEPS {
+            match self.step(cx, lane) {
+                Step::Stop(turn) => return turn,
+                Step::On if self.moved >= share => return Turn::Spent,
+                Step::On => {}
+            }
+        }
+        Turn::Spent
+    }
+
+    fn step(&mut self, cx: &mut Context<'_>, lane: &Lane<'_>) -> Step {
+        if self.backlog() > 0 {
+            return self.send_backlog(cx, lane);
+        }
+        if self.eof {
+            return Step::Stop(Turn::Done);
+        }
+        match lane.from.readiness().poll_read_ready(cx) {
+            Poll::Pending => self.pause(),
+            Poll::Ready(Err(_)) => Step::Stop(Turn::SourceBroken),
+            Poll::Ready(Ok(mut guard)) => match self.wants_pipe(lane) {
+                true => self.splice_in(&mut guard, lane),
+                false => self.copy(&mut guard, lane),
+            },
+        }
+    }
+
+    fn pause(&mut self) -> Step {
+        if (1..SMALL).contains(&self.burst) {
+            self.streak = 0;
+        }
+        self.burst = 0;
+        Step::Stop(Turn::Dry)
+    }
+
+    fn took_in(&mut self, n: usize) {
+        let n = u32::try_from(n).unwrap_or(u32::MAX);
+        self.streak = self.streak.saturating_add(n);
+        self.burst = self.burst.saturating_add(n);
+    }
+
+    fn gave_out(&mut self, n: usize, lane: &Lane<'_>) {
+        self.moved += n as u64;
+        lane.counter.fetch_add(n as u64, Ordering::Relaxed);
+    }
+
+    fn complain(&mut self, lane: &Lane<'_>, cause: Fallback) {
+        if !std::mem::replace(&mut self.complained, true) {
+            lane.pipes.count(cause);
+        }
+    }
+
+    /// Whether to splice now; takes a pipe if there is none yet.
+    fn wants_pipe(&mut self, lane: &Lane<'_>) -> bool {
+        if self.streak < BULKY || self.refused {
+            return false;
+        }
+        if !lane.splice {
+            self.pipe = None; // empty here: the backlog is sent before more is read
+            self.complain(lane, Fallback::Off);
+            return false;
+        }
+        if self.pipe.is_none() {
+            self.pipe = lane.pipes.take();
+        }
+        if self.pipe.is_none() {
+            self.streak = 0; // ask again after the next 64 KiB
+            self.complain(lane, Fallback::Pipe);
+            return false;
+        }
+        self.complained = false;
+        true
+    }
+
+    fn splice_in(&mut self, guard: &mut Guard<'_>, lane: &Lane<'_>) -> Step {
+        let Some(pipe) = &mut self.pipe else { return self.copy(guard, lane) };
+        match pipe.fill(lane.from) {
+            Ok(0) => self.ask_recv(guard, lane),
+            Ok(n) => {
+                self.took_in(n);
+                Step::On
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.ask_recv(guard, lane),
+            Err(error) if refuses_splice(&error) => {
+                self.refused = true;
+                self.complain(lane, Fallback::Error);
+                self.copy(guard, lane)
+            }
+            Err(_) => Step::Stop(Turn::SourceBroken),
+        }
+    }
+
+    /// splice got nothing though the pipe is empty: nothing there, FIN, or an urgent byte in the
+    /// way, which only `recv` steps over.
+    fn ask_recv(&mut self, guard: &mut Guard<'_>, lane: &Lane<'_>) -> Step {
+        if !self.eof && lane.from.urgent_ahead() {
+            lane.pipes.count(Fallback::Urgent);
+            self.streak = 0;
+        }
+        self.copy(guard, lane)
+    }
+
+    fn copy(&mut self, guard: &mut Guard<'_>, lane: &Lane<'_>) -> Step {
+        BUFFER.with_borrow_mut(|buffer| match lane.from.try_recv(buffer) {
+            Ok(0) => {
+                self.eof = true;
+                Step::On
+            }
+            Ok(n) => {
+                // A short read has emptied the socket, unless it stopped at an urgent mark.
+                if n < buffer.len() && !lane.from.urgent_ahead() {
+                    guard.clear_ready();
+                }
+                self.took_in(n);
+                self.send_now(&buffer[..n], lane)
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                guard.clear_ready();
+                Step::On
+            }
+            Err(_) => Step::Stop(Turn::SourceBroken),
+        })
+    }
+
+    /// Sends from the scratch buffer; what the sink does not take is kept.
+    fn send_now(&mut self, mut bytes: &[u8], lane: &Lane<'_>) -> Step {
+        while !bytes.is_empty() {
+            match lane.to.try_send(bytes) {
+                Ok(n) => {
+                    self.gave_out(n, lane);
+                    bytes = &bytes[n..];
+                }
+                Err(error) => {
+                    self.held = Bytes::copy_from_slice(bytes);
+                    self.blocked = true;
+                    return match error.kind() {
+                        io::ErrorKind::WouldBlock => Step::On,
+                        _ => Step::Stop(Turn::SinkBroken),
+                    };
+                }
+            }
+        }
+        Step::On
+    }
+
+    fn send_backlog(&mut self, cx: &mut Context<'_>, lane: &Lane<'_>) -> Step {
+        match self.poll_send(cx, lane) {
+            Poll::Pending => Step::Stop(Turn::Blocked),
+            Poll::Ready(Ok(n)) => {
+                self.gave_out(n, lane);
+                Step::On
+            }
+            Poll::Ready(Err(error)) if refuses_splice(&error) => self.recover(lane),
+            Poll::Ready(Err(_)) => Step::Stop(Turn::SinkBroken),
+        }
+    }
+
+    /// Tries first unless the sink is known to be full: the readiness flag may have been cleared
+    /// by who watches this socket for a reset.
+    fn poll_send(&mut self, cx: &mut Context<'_>, lane: &Lane<'_>) -> Poll<io::Result<usize>> {
+        if !self.blocked {
+            match self.send_some(lane) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.blocked = true,
+                result => return Poll::Ready(result),
+            }
+        }
+        loop {
+            let mut guard = ready!(lane.to.readiness().poll_write_ready(cx))?;
+            match self.send_some(lane) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    if guard.ready().is_write_closed() {
+                        return Poll::Ready(Err(Errno::PIPE.into()));
+                    }
+                    guard.clear_ready();
+                }
+                result => {
+                    self.blocked = false;
+                    return Poll::Ready(result);
+                }
+            }
+        }
+    }
+
+    fn send_some(&mut self, lane: &Lane<'_>) -> io::Result<usize> {
+        let n = match &mut self.pipe {
+            Some(pipe) if self.held.is_empty() => pipe.drain(lane.to)?,
+            _ => lane.to.try_send(&self.held).inspect(|n| self.held.advance(*n))?,
+        };
+        match n {
+            0 => Err(Errno::PIPE.into()), // never seen; better a broken relay than a loop
+            n => Ok(n),
+        }
+    }
+
+    /// The sink refuses splice: its bytes come back from the pipe, and this direction copies.
+    fn recover(&mut self, lane: &Lane<'_>) -> Step {
+        if std::mem::replace(&mut self.refused, true) {
+            return Step::Stop(Turn::SinkBroken);
+        }
+        self.complain(lane, Fallback::Error);
+        match self.pipe.take().map(|mut pipe| pipe.recover()) {
+            Some(Ok(bytes)) => {
+                self.held = bytes.into();
+                Step::On
+            }
+            _ => Step::Stop(Turn::SinkBroken),
+        }
+    }
+}
+
+/// Whether splice itself was refused, not the socket's life.
+fn refuses_splice(error: &io::Error) -> bool {
+    let refusals = [Errno::INVAL, Errno::NOMEM, Errno::NOSYS, Errno::OPNOTSUPP];
+    Errno::from_io_error(error).is_some_and(|errno| refusals.contains(&errno))
+}

@@ -1,0 +1,267 @@
+//! The bounded pool of pipes: taken by a direction that proved bulky, given back empty.
+//!
+//! A pipe with bytes in it is closed, never pooled: they are somebody's. Pipes nobody took for
+//! half a second are closed, so that a quiet gateway holds none.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::sys::{Pipe, Stream};
+
+/// What a large pipe holds: the kernel's own ceiling for users (`fs.pipe-max-size`).
+const LARGE: usize = 1 << 20;
+
+/// What a pipe must hold to be worth it; over quota the kernel hands out 8 KiB (pipe(7)).
+const SMALLEST: usize = 64 << 10;
+
+/// Large pipes at once: under the 64 MiB an unprivileged user has (`fs.pipe-user-pages-soft`),
+/// with room for the smaller ones.
+const MOST_LARGE: usize = 48;
+
+/// Pipes at once; beyond this a flow copies, which costs it little.
+const MOST: usize = 256;
+
+/// How long an unused pipe stays open, and how long a failed attempt keeps us from the next.
+const LINGER: Duration = Duration::from_millis(500);
+
+/// Why a direction that wanted to splice copied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fallback {
+    /// No pipe to be had.
+    Pipe,
+    /// An urgent byte lay in the way.
+    Urgent,
+    /// The kernel refused to splice these sockets.
+    Error,
+    /// `relay.splice` is off.
+    Off,
+}
+
+impl Fallback {
+    /// Every cause, in the order of the counters.
+    pub const ALL: [Fallback; 4] =
+        [Fallback::Pipe, Fallback::Urgent, Fallback::Error, Fallback::Off];
+
+    /// The `cause` label of `tailrace_splice_fallback_total`.
+    pub fn label(self) -> &'static str {
+        match self {
+            Fallback::Pipe => "pipe",
+            Fallback::Urgent => "urgent",
+            Fallback::Error => "error",
+            Fallback::Off => "off",
+        }
+    }
+}
+
+/// All pipes of the process, and the relay's counters.
+#[derive(Debug)]
+pub struct PipePool {
+    most: usize,
+    most_large: usize,
+    shelf: Mutex<Shelf>,
+    in_use: AtomicUsize,
+    sweeping: AtomicBool,
+    fallbacks: [AtomicU64; 4],
+    lost: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Shelf {
+    idle: Vec<(Pipe, Instant)>,
+    open: usize,
+    large: usize,
+    scarce_until: Option<Instant>,
+}
+
+impl PipePool {
+    /// A pool of at most `most` pipes, `most_large` of them of 1 MiB.
+    pub fn new(most: usize, most_large: usize) -> Arc<Self> {
+        Arc::new(Self {
+            most,
+            most_large,
+            shelf: Mutex::default(),
+            in_use: AtomicUsize::new(0),
+            sweeping: AtomicBool::new(false),
+            fallbacks: Default::default(),
+            lost: AtomicU64::new(0),
+        })
+    }
+
+    /// A pool that leaves nearly all of this process's file limit to connections.
+    pub fn for_this_process() -> Arc<Self> {
+        let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+        let files = limit.and_then(|n| usize::try_from(n).ok()).unwrap_or(usize::MAX);
+        Self::new((files / 32).clamp(4, MOST), MOST_LARGE)
+    }
+
+    /// Most descriptors the pool may hold at once.
+    pub fn most_descriptors(&self) -> usize {
+        2 * self.most
+    }
+
+    /// Pipes that hold or may hold bytes now: `tailrace_pipes_in_use`.
+    pub fn in_use(&self) -> usize {
+        self.in_use.load(Ordering::Relaxed)
+    }
+
+    /// How often a direction fell back to copying: `tailrace_splice_fallback_total`.
+    pub fn fallbacks(&self, cause: Fallback) -> u64 {
+        self.fallbacks[cause as usize].load(Ordering::Relaxed)
+    }
+
+    /// Bytes read from one side that never reached the other: `tailrace_lost_bytes_total`.
+    pub fn lost(&self) -> u64 {
+        self.lost.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn count(&self, cause: Fallback) {
+        self.fallbacks[cause as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn count_lost(&self, bytes: u64) {
+        self.lost.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// An empty pipe of at least 64 KiB, if the limits leave one.
+    pub(super) fn take(self: &Arc<Self>) -> Option<Lease> {
+        let pipe = self.shelf().take(self.most, self.most_large)?;
+        self.in_use.fetch_add(1, Ordering::Relaxed);
+        Some(Lease { pool: Arc::clone(self), pipe: Some(pipe), len: 0 })
+    }
+
+    fn shelf(&self) -> MutexGuard<'_, Shelf> {
+        self.shelf.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn give_back(self: &Arc<Self>, pipe: Pipe, len: usize) {
+        self.in_use.fetch_sub(1, Ordering::Relaxed);
+        let clean = len == 0 && pipe.is_empty().unwrap_or(false);
+        let runtime = tokio::runtime::Handle::try_current();
+        match runtime {
+            Ok(runtime) if clean => {
+                self.shelf().idle.push((pipe, Instant::now()));
+                if !self.sweeping.swap(true, Ordering::AcqRel) {
+                    runtime.spawn(sweep(Arc::downgrade(self)));
+                }
+            }
+            _ => self.shelf().close(pipe),
+        }
+    }
+}
+
+/// Closes idle pipes until none is left, then ends: an idle gateway has no task for this.
+async fn sweep(pool: Weak<PipePool>) {
+    loop {
+        tokio::time::sleep(LINGER).await;
+        let Some(pool) = pool.upgrade() else { return };
+        let mut shelf = pool.shelf();
+        shelf.close_idle();
+        if shelf.idle.is_empty() {
+            // Still under the lock: whoever shelves the next pipe starts the next sweep.
+            pool.sweeping.store(false, Ordering::Release);
+            return;
+        }
+    }
+}
+
+impl Shelf {
+    fn take(&mut self, most: usize, most_large: usize) -> Option<Pipe> {
+        if let Some((pipe, _)) = self.idle.pop() {
+            return Some(pipe);
+        }
+        if self.open >= most || self.scarce_until.is_some_and(|until| Instant::now() < until) {
+            return None;
+        }
+        let pipe = self.open_pipe(most_large);
+        self.scarce_until = pipe.is_none().then(|| Instant::now() + LINGER);
+        pipe
+    }
+
+    fn open_pipe(&mut self, most_large: usize) -> Option<Pipe> {
+        let mut pipe = Pipe::open().ok()?;
+        if self.large < most_large {
+            let _quota_used_up_keeps_default = pipe.grow(LARGE);
+        }
+        if pipe.size() < SMALLEST {
+            return None;
+        }
+        self.open += 1;
+        self.large += usize::from(pipe.size() >= LARGE);
+        Some(pipe)
+    }
+
+    fn close(&mut self, pipe: Pipe) {
+        self.open -= 1;
+        self.large -= usize::from(pipe.size() >= LARGE);
+        drop(pipe);
+    }
+
+    fn close_idle(&mut self) {
+        let now = Instant::now();
+        let (fresh, stale) = std::mem::take(&mut self.idle)
+            .into_iter()
+            .partition(|(_, since)| now - *since < LINGER);
+        self.idle = fresh;
+        let stale: Vec<(Pipe, Instant)> = stale;
+        stale.into_iter().for_each(|(pipe, _)| self.close(pipe));
+    }
+}
+
+/// A pipe lent to one direction of one relay, and how many bytes lie in it.
+#[derive(Debug)]
+pub(super) struct Lease {
+    pool: Arc<PipePool>,
+    pipe: Option<Pipe>, // `None` only while dropping
+    len: usize,
+}
+
+impl Lease {
+    /// Bytes in the pipe.
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Socket to pipe.
+    pub(super) fn fill(&mut self, from: &Stream) -> std::io::Result<usize> {
+        let n = self.pipe()?.fill(from)?;
+        self.len += n;
+        Ok(n)
+    }
+
+    /// Pipe to socket.
+    pub(super) fn drain(&mut self, to: &Stream) -> std::io::Result<usize> {
+        let n = self.pipe()?.drain(to, self.len)?;
+        self.len -= n;
+        Ok(n)
+    }
+
+    /// Everything in the pipe, into memory.
+    pub(super) fn recover(&mut self) -> std::io::Result<Vec<u8>> {
+        let mut bytes = vec![0; self.len];
+        let mut filled = 0;
+        while filled < bytes.len() {
+            match self.pipe()?.read(&mut bytes[filled..])? {
+                0 => break,
+                n => filled += n,
+            }
+        }
+        self.len -= filled;
+        bytes.truncate(filled);
+        Ok(bytes)
+    }
+
+    fn pipe(&self) -> std::io::Result<&Pipe> {
+        self.pipe.as_ref().ok_or_else(|| std::io::ErrorKind::NotConnected.into())
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if let Some(pipe) = self.pipe.take() {
+            self.pool.give_back(pipe, self.len);
+        }
+    }
+}
