@@ -1,0 +1,237 @@
+//! The access line, as JSON and as text, and the sums of all of them.
+//!
+//! Host and port only: no path, no query, no credential ever gets here.
+#![forbid(unsafe_code)]
+
+use std::collections::BTreeMap;
+use std::io::Write as _;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::escape;
+use super::labels::outcome_index;
+use crate::outcome::{Level, Outcome};
+use crate::target::Target;
+
+/// Most bytes of one field, escaped (A6).
+pub(super) const FIELD: usize = 1024;
+
+/// What one access line says. contract.md, `Access log`, has the meanings.
+pub(super) struct Line<'a> {
+    pub(super) id: &'a str,
+    pub(super) inbound: &'static str,
+    pub(super) client: SocketAddr,
+    pub(super) target: Option<&'a Target>,
+    pub(super) asked: Option<&'a str>,
+    pub(super) host_from: &'static str,
+    pub(super) address: Option<SocketAddr>,
+    pub(super) resolved_by: Option<&'static str>,
+    pub(super) route: Option<&'static str>,
+    pub(super) mode: Option<&'static str>,
+    pub(super) verdict: Option<&'static str>,
+    pub(super) rule: Option<&'a str>,
+    pub(super) outcome: Outcome,
+    pub(super) error: Option<&'static str>,
+    pub(super) bytes_up: u64,
+    pub(super) bytes_down: u64,
+    pub(super) connect: Option<Duration>,
+    pub(super) lasted: Duration,
+    pub(super) upstream: Option<&'static str>,
+    pub(super) stage: &'static str,
+    pub(super) label: Option<&'a str>,
+}
+
+impl Line<'_> {
+    fn host(&self) -> Option<String> {
+        let asked = || self.asked.map(str::to_owned);
+        self.target.map(|target| target.host.to_string()).or_else(asked)
+    }
+
+    /// One JSON object and LF.
+    pub(super) fn json(&self, out: &mut Vec<u8>, now: jiff::Timestamp) {
+        let mut object = Object::open(out);
+        object.text("ts", Some(&format!("{now:.3}")));
+        object.text("id", Some(self.id));
+        object.text("inbound", Some(self.inbound));
+        object.text("client", Some(&self.client.to_string()));
+        object.text("process", None);
+        object.text("host", self.host().as_deref());
+        object.text("host_from", Some(self.host_from));
+        object.number("port", self.target.map(|target| target.port.get().into()));
+        object.text("address", self.address.map(|address| address.ip().to_string()).as_deref());
+        object.text("resolved_by", self.resolved_by);
+        object.text("route", self.route);
+        object.nested("policy", |policy| {
+            policy.text("mode", self.mode);
+            policy.text("verdict", self.verdict);
+            policy.text("rule", self.rule);
+        });
+        object.text("outcome", Some(self.outcome.label()));
+        object.text("error", self.error);
+        object.number("bytes_up", Some(self.bytes_up));
+        object.number("bytes_down", Some(self.bytes_down));
+        object.millis("connect_ms", self.connect);
+        object.millis("duration_ms", Some(self.lasted));
+        object.text("upstream", self.upstream);
+        object.text("stage", Some(self.stage));
+        object.text("label", self.label);
+        object.close();
+        out.push(b'\n');
+    }
+
+    /// One line for people.
+    pub(super) fn text(&self, out: &mut Vec<u8>, now: jiff::Timestamp) {
+        let level = match self.outcome.row().level {
+            Level::Info => "INFO ",
+            Level::Warn => "WARN ",
+            Level::Error => "ERROR",
+        };
+        // Writing to a vector cannot fail.
+        let _ = write!(out, "{now:.3} {level} {} ", self.inbound);
+        escape::word(out, &self.host().unwrap_or_else(|| "-".to_owned()));
+        if let Some(target) = self.target {
+            let _ = write!(out, ":{}", target.port);
+        }
+        let _ = write!(out, " {}", self.outcome.label());
+        let _ = write!(
+            out,
+            " up={} down={} ms={}",
+            self.bytes_up,
+            self.bytes_down,
+            self.lasted.as_millis()
+        );
+        let client = self.client.to_string();
+        for (key, value) in [
+            ("verdict", self.verdict),
+            ("rule", self.rule),
+            ("error", self.error),
+            ("stage", Some(self.stage)),
+            ("label", self.label),
+            ("client", Some(&client)),
+            ("id", Some(self.id)),
+        ] {
+            if let Some(value) = value {
+                let _ = write!(out, " {key}=");
+                escape::word(out, value);
+            }
+        }
+        out.push(b'\n');
+    }
+}
+
+/// Writes one JSON object, key by key.
+pub(super) struct Object<'a> {
+    out: &'a mut Vec<u8>,
+    first: bool,
+}
+
+impl<'a> Object<'a> {
+    pub(super) fn open(out: &'a mut Vec<u8>) -> Self {
+        out.push(b'{');
+        Self { out, first: true }
+    }
+
+    pub(super) fn close(self) {
+        self.out.push(b'}');
+    }
+
+    pub(super) fn text(&mut self, key: &str, value: Option<&str>) {
+        self.key(key);
+        match value {
+            Some(value) => escape::json(self.out, value),
+            None => self.out.extend(b"null"),
+        }
+    }
+
+    pub(super) fn number(&mut self, key: &str, value: Option<u64>) {
+        self.raw(key, value.map_or("null".to_owned(), |value| value.to_string()));
+    }
+
+    /// A value that is JSON already.
+    pub(super) fn raw(&mut self, key: &str, json: impl AsRef<[u8]>) {
+        self.key(key);
+        self.out.extend(json.as_ref());
+    }
+
+    fn millis(&mut self, key: &str, value: Option<Duration>) {
+        let millis = value.map(|value| format!("{:.3}", value.as_secs_f64() * 1e3));
+        self.raw(key, millis.unwrap_or_else(|| "null".to_owned()));
+    }
+
+    fn nested(&mut self, key: &str, fill: impl FnOnce(&mut Object<'_>)) {
+        self.key(key);
+        let mut inner = Object::open(self.out);
+        fill(&mut inner);
+        inner.close();
+    }
+
+    fn key(&mut self, key: &str) {
+        if !std::mem::replace(&mut self.first, false) {
+            self.out.push(b',');
+        }
+        escape::json(self.out, key);
+        self.out.push(b':');
+    }
+}
+
+/// Sums since the start.
+#[derive(Default)]
+pub(super) struct Totals {
+    outcomes: [AtomicU64; Outcome::ALL.len()],
+    up: AtomicU64,
+    down: AtomicU64,
+    lost: AtomicU64,
+}
+
+/// [`Totals`] at one moment.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct TotalsNow {
+    /// Targets asked for, and connections that asked for none, that have ended.
+    pub targets: u64,
+    /// Client connections open now.
+    pub active: u64,
+    /// Bytes towards targets, of ended targets.
+    pub bytes_up: u64,
+    /// Bytes towards clients, of ended targets.
+    pub bytes_down: u64,
+    /// Bytes read from one side that the other never took.
+    pub lost_bytes: u64,
+    /// Log lines dropped.
+    pub log_dropped: u64,
+    /// How many ended in which way; outcomes that never happened are left out.
+    pub outcomes: BTreeMap<&'static str, u64>,
+}
+
+impl Totals {
+    pub(super) fn ended(&self, outcome: Outcome, (up, down): (u64, u64)) {
+        self.outcomes[outcome_index(outcome)].fetch_add(1, Ordering::Relaxed);
+        self.up.fetch_add(up, Ordering::Relaxed);
+        self.down.fetch_add(down, Ordering::Relaxed);
+    }
+
+    pub(super) fn lost(&self, bytes: u64) {
+        self.lost.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    pub(super) fn now(&self, active: usize, log_dropped: u64) -> TotalsNow {
+        let mut outcomes = BTreeMap::new();
+        for (outcome, count) in Outcome::ALL.iter().zip(&self.outcomes) {
+            let count = count.load(Ordering::Relaxed);
+            if count != 0 {
+                *outcomes.entry(outcome.label()).or_default() += count;
+            }
+        }
+        TotalsNow {
+            targets: outcomes.values().sum(),
+            active: active as u64,
+            bytes_up: self.up.load(Ordering::Relaxed),
+            bytes_down: self.down.load(Ordering::Relaxed),
+            lost_bytes: self.lost.load(Ordering::Relaxed),
+            log_dropped,
+            outcomes,
+        }
+    }
+}

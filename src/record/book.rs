@@ -1,0 +1,138 @@
+//! What all connections write into: numbers, the live table, the access log.
+#![forbid(unsafe_code)]
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use super::access_log::{self, Totals};
+use super::guard::Connection;
+use super::live::{Live, Snapshot, Table};
+use super::log::AccessLog;
+use super::metrics::Metrics;
+use super::process;
+
+/// Reads numbers that others keep (pipes, pool, tasks) into the metrics, just before a scrape.
+pub type Sampler = Box<dyn Fn(&Book) + Send + Sync>;
+
+/// Shared by every connection of a gateway.
+pub struct Book {
+    pub(super) metrics: Metrics,
+    pub(super) table: Table,
+    pub(super) access: AccessLog,
+    next: AtomicU64,
+    pub(super) totals: Totals,
+    sampler: OnceLock<Sampler>,
+}
+
+impl Book {
+    /// A new book; every series starts at 0.
+    pub fn new(access: AccessLog) -> Arc<Self> {
+        Arc::new(Self {
+            metrics: Metrics::new(),
+            table: Table::default(),
+            access,
+            next: AtomicU64::new(1),
+            totals: Totals::default(),
+            sampler: OnceLock::new(),
+        })
+    }
+
+    /// Opens the record of a client connection.
+    pub fn connection(self: &Arc<Self>, client: SocketAddr) -> Connection {
+        Connection::open(Arc::clone(self), self.number(), client)
+    }
+
+    pub(super) fn number(&self) -> u64 {
+        self.next.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// What to read before each scrape. The first one stays.
+    pub fn before_scrape(&self, sampler: Sampler) {
+        let _first_stays = self.sampler.set(sampler);
+    }
+
+    /// The text of `/metrics`. Takes a while with many connections: never call it from a runtime
+    /// that carries traffic.
+    pub fn metrics_text(&self) -> String {
+        self.tidy();
+        let mut text = self.metrics.render();
+        process::append(&mut text);
+        text
+    }
+
+    /// Brings sampled and live numbers up to date and keeps memory flat; call it every few seconds.
+    pub fn tidy(&self) {
+        if let Some(sampler) = self.sampler.get() {
+            sampler(self);
+        }
+        for entry in self.table.all() {
+            entry.count_bytes(&self.metrics);
+        }
+        self.metrics.dropped("access", self.access.dropped());
+        self.metrics.tidy();
+    }
+
+    /// Client connections open now.
+    pub fn active(&self) -> usize {
+        self.table.len()
+    }
+
+    /// The rows of `/api/v1/connections`, oldest first.
+    pub fn connections(&self) -> Vec<Snapshot> {
+        let mut rows: Vec<_> = self.table.all().iter().map(|entry| entry.snapshot()).collect();
+        rows.sort_by(|a, b| b.age_ms.cmp(&a.age_ms).then_with(|| a.id.cmp(&b.id)));
+        rows
+    }
+
+    /// The live connections whose target is known.
+    pub fn live(&self) -> Vec<Live> {
+        self.table.all().into_iter().filter_map(|entry| entry.live()).collect()
+    }
+
+    /// The counters of `/api/v1/status` and of the last line: what happened since the start.
+    pub fn totals(&self) -> access_log::TotalsNow {
+        self.totals.now(self.active(), self.access.dropped())
+    }
+
+    /// A failed accept, by the name of its `errno(3)`.
+    pub fn accept_error(&self, errno: &str) {
+        self.metrics.accept_error(errno);
+    }
+
+    /// A name asked: by which route, with which result, and how long it took.
+    pub fn dns(&self, route: &str, result: &str, took: Duration) {
+        self.metrics.dns(route, result, took);
+    }
+
+    /// The settings were read again.
+    pub fn reload(&self, ok: bool) {
+        self.metrics.reload(ok);
+    }
+
+    /// Whether the upstream was reachable when last tried.
+    pub fn upstream_up(&self, up: bool) {
+        self.metrics.upstream_up(up);
+    }
+
+    /// The upstream pool: connections ready, and being made ready.
+    pub fn pool(&self, idle: usize, filling: usize) {
+        self.metrics.pool(idle, filling);
+    }
+
+    /// Pipes that splice now.
+    pub fn pipes(&self, in_use: usize) {
+        self.metrics.pipes(in_use);
+    }
+
+    /// Tasks alive in the runtime that carries connections.
+    pub fn tasks(&self, alive: usize) {
+        self.metrics.tasks(alive);
+    }
+
+    /// Fallbacks from splice to copy for `cause` since the start; the number never falls.
+    pub fn splice_fallback(&self, cause: &str, total: u64) {
+        self.metrics.fallback(cause, total);
+    }
+}

@@ -1,0 +1,263 @@
+//! The record is a guard: born at accept, told each stage, consumed by `finish(outcome)`.
+//!
+//! Nothing else writes the access line or the counters of connections. A path that forgets to
+//! finish, or panics, is written down as `internal` by `Drop`.
+#![forbid(unsafe_code)]
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use super::access_log::{self, Line};
+use super::book::Book;
+use super::id::Id;
+use super::labels::{INBOUND, index};
+use super::live::{Entry, Judged, Shown};
+use super::stage::Stage;
+use crate::lifecycle::cut::Cut;
+use crate::outcome::Outcome;
+use crate::relay::Meter;
+use crate::target::Target;
+
+/// A client connection. Dropping it takes it off the gauge and the live table.
+pub struct Connection {
+    book: Arc<Book>,
+    entry: Arc<Entry>,
+}
+
+impl Connection {
+    pub(super) fn open(book: Arc<Book>, key: u64, client: SocketAddr) -> Self {
+        let entry = book.table.enter(key, client);
+        book.metrics.opened(entry.inbound());
+        Self { book, entry }
+    }
+
+    /// What the client speaks: an `inbound` label. Anything not of the list is `unknown`.
+    #[expect(clippy::cast_possible_truncation, reason = "an index into seven labels")]
+    pub fn kind(&mut self, label: &'static str) {
+        let inbound = index(&INBOUND, label) as u8;
+        let before = self.entry.set_inbound(inbound);
+        self.book.metrics.closed(before);
+        self.book.metrics.opened(inbound);
+    }
+
+    /// Opens the record of a target. The first one's clock runs since accept.
+    pub fn record(&mut self) -> Record {
+        Record::open(Arc::clone(&self.book), Arc::clone(&self.entry))
+    }
+
+    /// Ends a connection. It gets a line of its own only if it asked for no target.
+    pub fn finish(mut self, outcome: Outcome) {
+        self.end(outcome);
+    }
+
+    fn end(&mut self, outcome: Outcome) {
+        if self.entry.lines.load(Ordering::Relaxed) == 0 {
+            self.record().finish(outcome);
+        }
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.end(Outcome::Internal);
+        self.book.metrics.closed(self.entry.inbound());
+        self.book.table.leave(&self.entry);
+    }
+}
+
+/// One target asked for. Exactly one access line and one count come of it.
+pub struct Record {
+    book: Arc<Book>,
+    entry: Arc<Entry>,
+    facts: Box<Facts>,
+}
+
+/// What the access line says beyond what the live table shows.
+struct Facts {
+    id: Id,
+    started: Instant,
+    done: bool,
+    before: (u64, u64),
+    asked: Option<Box<str>>,
+    host_from: &'static str,
+    label: Option<Box<str>>,
+    error: Option<&'static str>,
+    resolved_by: Option<&'static str>,
+    upstream: Option<&'static str>,
+    route: Option<&'static str>,
+    connected: Option<Duration>,
+}
+
+impl Record {
+    fn open(book: Arc<Book>, entry: Arc<Entry>) -> Self {
+        let first = entry.lines.fetch_add(1, Ordering::Relaxed) == 0;
+        let (id, started) = {
+            let mut shown = entry.shown();
+            let id = if first { shown.id } else { Id::new(book.number()) };
+            *shown = Shown { id, ..Shown::default() };
+            (id, if first { entry.accepted } else { Instant::now() })
+        };
+        entry.set_stage(Stage::Head);
+        let facts = Facts {
+            id,
+            started,
+            done: false,
+            before: (entry.meter.up(), entry.meter.down()),
+            asked: None,
+            host_from: "none",
+            label: None,
+            error: None,
+            resolved_by: None,
+            upstream: None,
+            route: None,
+            connected: None,
+        };
+        Self { book, entry, facts: Box::new(facts) }
+    }
+
+    /// The id of its access line.
+    pub fn id(&self) -> &str {
+        self.facts.id.as_str()
+    }
+
+    /// Where in its story it is.
+    pub fn stage(&mut self, stage: Stage) {
+        self.entry.set_stage(stage);
+    }
+
+    /// What is asked for, and who vouches for the name: `client`, `sni`, `http_host`, `dns`, `none`.
+    pub fn target(&mut self, target: &Target, host_from: &'static str) {
+        self.facts.host_from = host_from;
+        self.entry.shown().target = Some(target.clone());
+    }
+
+    /// What a client sent in place of a host, when it is none: the log shows it escaped.
+    pub fn asked(&mut self, host: &[u8]) {
+        let kept = &host[..host.len().min(access_log::FIELD)];
+        self.facts.asked = Some(String::from_utf8_lossy(kept).into());
+        self.facts.host_from = "client";
+    }
+
+    /// The work's label, already judged by contract.md's rule.
+    pub fn label(&mut self, label: &str) {
+        self.facts.label = Some(label.into());
+    }
+
+    /// One word that says more than the outcome.
+    pub fn error_word(&mut self, word: &'static str) {
+        self.facts.error = Some(word);
+    }
+
+    /// What policy said. Counted each time; the line carries the last.
+    pub fn verdict(&mut self, mode: &'static str, verdict: &'static str, rule: Option<String>) {
+        self.book.metrics.decision(mode, verdict);
+        let rule = rule.map(String::into_boxed_str);
+        self.entry.shown().judged = Some(Judged { mode, verdict, rule });
+    }
+
+    /// Who resolved the name (a DNS route, `literal` or `upstream`), and to which address.
+    pub fn resolved(&mut self, by: &'static str, address: Option<SocketAddr>) {
+        self.facts.resolved_by = Some(by);
+        self.entry.shown().address = address;
+    }
+
+    /// The address that answered, where there were several.
+    pub fn dialled(&mut self, address: SocketAddr) {
+        self.entry.shown().address = Some(address);
+    }
+
+    /// The upstream kind used.
+    pub fn upstream(&mut self, kind: &'static str) {
+        self.facts.upstream = Some(kind);
+    }
+
+    /// `tailnet`, `outside` or `direct`, where it is known.
+    pub fn route(&mut self, route: Option<&'static str>) {
+        self.facts.route = route;
+    }
+
+    /// Bytes can be relayed from now on.
+    pub fn connected(&mut self) {
+        let took = self.facts.started.elapsed();
+        self.facts.connected = Some(took);
+        self.book.metrics.connected(self.entry.inbound(), took);
+    }
+
+    /// Where the relay counts bytes: those of the whole client connection.
+    pub fn meter(&self) -> &Arc<Meter> {
+        &self.entry.meter
+    }
+
+    /// Bytes read from one side that the other never took.
+    pub fn lost(&mut self, bytes: u64) {
+        self.book.metrics.lost(bytes);
+        self.book.totals.lost(bytes);
+    }
+
+    /// Tells the connection to end.
+    pub fn cut(&self) -> &Arc<Cut> {
+        &self.entry.cut
+    }
+
+    /// Writes the line and the counters.
+    pub fn finish(mut self, outcome: Outcome) {
+        self.end(outcome);
+    }
+
+    fn end(&mut self, outcome: Outcome) {
+        if std::mem::replace(&mut self.facts.done, true) {
+            return;
+        }
+        let lasted = self.facts.started.elapsed();
+        let bytes = self.bytes();
+        self.entry.count_bytes(&self.book.metrics);
+        self.book.metrics.ended(self.entry.inbound(), outcome, lasted);
+        self.book.totals.ended(outcome, bytes);
+        if self.book.access.wants(outcome.row().level) {
+            self.write(outcome, lasted, bytes);
+        }
+    }
+
+    fn bytes(&self) -> (u64, u64) {
+        let (up, down) = self.facts.before;
+        let meter = &self.entry.meter;
+        (meter.up().saturating_sub(up), meter.down().saturating_sub(down))
+    }
+
+    fn write(&self, outcome: Outcome, lasted: Duration, (bytes_up, bytes_down): (u64, u64)) {
+        let facts = &self.facts;
+        let shown = self.entry.shown();
+        let judged = shown.judged.as_ref();
+        self.book.access.line(&Line {
+            id: facts.id.as_str(),
+            inbound: INBOUND[usize::from(self.entry.inbound())],
+            client: self.entry.client,
+            target: shown.target.as_ref(),
+            asked: facts.asked.as_deref(),
+            host_from: facts.host_from,
+            address: shown.address,
+            resolved_by: facts.resolved_by,
+            route: facts.route,
+            mode: judged.map(|judged| judged.mode),
+            verdict: judged.map(|judged| judged.verdict),
+            rule: judged.and_then(|judged| judged.rule.as_deref()),
+            outcome,
+            error: facts.error,
+            bytes_up,
+            bytes_down,
+            connect: facts.connected,
+            lasted,
+            upstream: facts.upstream,
+            stage: self.entry.stage(),
+            label: facts.label.as_deref(),
+        });
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        self.end(Outcome::Internal);
+    }
+}

@@ -1,0 +1,224 @@
+//! The live table: every client connection open now, readable from outside without disturbing it.
+//!
+//! It never holds up a connection for longer than it takes to copy a few words.
+#![forbid(unsafe_code)]
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use serde::Serialize;
+
+use super::id::Id;
+use super::labels::{INBOUND, UNKNOWN};
+use super::metrics::Metrics;
+use super::stage::{self, Stage};
+use crate::lifecycle::cut::Cut;
+use crate::relay::Meter;
+use crate::target::Target;
+
+/// Locks of the table; connections come and go on every worker at once.
+const SHARDS: usize = 16;
+
+/// One client connection as others may see it.
+pub(super) struct Entry {
+    key: u64,
+    pub(super) client: SocketAddr,
+    pub(super) accepted: Instant,
+    /// Lines written for this connection so far.
+    pub(super) lines: AtomicU32,
+    inbound: AtomicU8,
+    stage: AtomicU8,
+    pub(super) meter: Arc<Meter>,
+    pub(super) cut: Arc<Cut>,
+    /// Bytes of `meter` already in the metrics.
+    counted: [AtomicU64; 2],
+    shown: Mutex<Shown>,
+}
+
+/// What is known of the target asked for now.
+#[derive(Default)]
+pub(super) struct Shown {
+    pub(super) id: Id,
+    pub(super) target: Option<Target>,
+    pub(super) address: Option<SocketAddr>,
+    pub(super) judged: Option<Judged>,
+}
+
+/// What policy said.
+#[derive(Debug, Clone)]
+pub(super) struct Judged {
+    pub(super) mode: &'static str,
+    pub(super) verdict: &'static str,
+    pub(super) rule: Option<Box<str>>,
+}
+
+/// One row of `/api/v1/connections`.
+#[derive(Debug, Clone, Serialize)]
+pub struct Snapshot {
+    /// The id its access line will carry.
+    pub id: String,
+    /// What the client speaks.
+    pub inbound: &'static str,
+    /// The client's address.
+    pub client: String,
+    /// The client program; not looked up yet, always null.
+    pub process: Option<String>,
+    /// The host asked for.
+    pub host: Option<String>,
+    /// The port asked for.
+    pub port: Option<u16>,
+    /// The address dialled, where we dialled one.
+    pub address: Option<String>,
+    /// What policy said.
+    pub verdict: Option<&'static str>,
+    /// Bytes towards the target so far.
+    pub bytes_up: u64,
+    /// Bytes towards the client so far.
+    pub bytes_down: u64,
+    /// Milliseconds since accept.
+    pub age_ms: u64,
+    /// Where in its story it is.
+    pub stage: &'static str,
+}
+
+/// A live connection with a target, for those who may end it: a reload, the drain.
+pub struct Live {
+    entry: Arc<Entry>,
+    /// What the client asked for.
+    pub target: Target,
+    /// The address dialled, where we dialled one.
+    pub address: Option<SocketAddr>,
+    /// What policy said when it was asked, if it was.
+    pub verdict: Option<&'static str>,
+}
+
+impl Live {
+    /// Ends it when told so.
+    pub fn cut(&self) -> &Arc<Cut> {
+        &self.entry.cut
+    }
+
+    /// Writes down that policy changed its mind; the access line will say so.
+    pub fn judged(&self, mode: &'static str, verdict: &'static str, rule: Option<String>) {
+        let rule = rule.map(String::into_boxed_str);
+        self.entry.shown().judged = Some(Judged { mode, verdict, rule });
+    }
+}
+
+/// Every client connection open now.
+#[derive(Default)]
+pub(super) struct Table {
+    shards: [Mutex<HashMap<u64, Arc<Entry>>>; SHARDS],
+}
+
+impl Table {
+    pub(super) fn enter(&self, key: u64, client: SocketAddr) -> Arc<Entry> {
+        let entry = Arc::new(Entry {
+            key,
+            client,
+            accepted: Instant::now(),
+            lines: AtomicU32::new(0),
+            inbound: AtomicU8::new(UNKNOWN),
+            stage: AtomicU8::new(Stage::Head as u8),
+            meter: Arc::default(),
+            cut: Arc::default(),
+            counted: Default::default(),
+            shown: Mutex::new(Shown { id: Id::new(key), ..Shown::default() }),
+        });
+        self.shard(key).insert(key, Arc::clone(&entry));
+        entry
+    }
+
+    pub(super) fn leave(&self, entry: &Entry) {
+        let mut shard = self.shard(entry.key);
+        shard.remove(&entry.key);
+        // A burst must not be paid for until the end of the process.
+        if shard.len() * 4 < shard.capacity() && shard.capacity() > 64 {
+            let room = shard.len() * 2;
+            shard.shrink_to(room);
+        }
+    }
+
+    pub(super) fn all(&self) -> Vec<Arc<Entry>> {
+        let shard = |shard: &Mutex<HashMap<_, Arc<Entry>>>| {
+            let entries = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            entries.values().cloned().collect::<Vec<_>>()
+        };
+        self.shards.iter().flat_map(shard).collect()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        let len = |s: &Mutex<HashMap<_, _>>| s.lock().unwrap_or_else(PoisonError::into_inner).len();
+        self.shards.iter().map(len).sum()
+    }
+
+    fn shard(&self, key: u64) -> MutexGuard<'_, HashMap<u64, Arc<Entry>>> {
+        #[expect(clippy::cast_possible_truncation, reason = "the remainder is below SHARDS")]
+        let at = (key % SHARDS as u64) as usize;
+        self.shards[at].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Entry {
+    pub(super) fn shown(&self) -> MutexGuard<'_, Shown> {
+        self.shown.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn inbound(&self) -> u8 {
+        self.inbound.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_inbound(&self, inbound: u8) -> u8 {
+        self.inbound.swap(inbound, Ordering::Relaxed)
+    }
+
+    pub(super) fn set_stage(&self, stage: Stage) {
+        self.stage.store(stage as u8, Ordering::Relaxed);
+    }
+
+    pub(super) fn stage(&self) -> &'static str {
+        stage::label_of(self.stage.load(Ordering::Relaxed))
+    }
+
+    /// Brings the metrics up to what the meter says now, so that live flows show (C15).
+    pub(super) fn count_bytes(&self, metrics: &Metrics) {
+        let news = |at: usize, now: u64| {
+            // Another thread may have counted further already.
+            now.saturating_sub(self.counted[at].fetch_max(now, Ordering::Relaxed))
+        };
+        let (up, down) = (news(0, self.meter.up()), news(1, self.meter.down()));
+        if up | down != 0 {
+            metrics.relayed(self.inbound(), up, down);
+        }
+    }
+
+    pub(super) fn snapshot(&self) -> Snapshot {
+        let shown = self.shown();
+        Snapshot {
+            id: shown.id.as_str().to_owned(),
+            inbound: INBOUND[usize::from(self.inbound())],
+            client: self.client.to_string(),
+            process: None,
+            host: shown.target.as_ref().map(|target| target.host.to_string()),
+            port: shown.target.as_ref().map(|target| target.port.get()),
+            address: shown.address.map(|address| address.to_string()),
+            verdict: shown.judged.as_ref().map(|judged| judged.verdict),
+            bytes_up: self.meter.up(),
+            bytes_down: self.meter.down(),
+            age_ms: u64::try_from(self.accepted.elapsed().as_millis()).unwrap_or(u64::MAX),
+            stage: self.stage(),
+        }
+    }
+
+    pub(super) fn live(self: Arc<Self>) -> Option<Live> {
+        let (target, address, verdict) = {
+            let shown = self.shown();
+            let verdict = shown.judged.as_ref().map(|judged| judged.verdict);
+            (shown.target.clone()?, shown.address, verdict)
+        };
+        Some(Live { entry: self, target, address, verdict })
+    }
+}

@@ -1,0 +1,315 @@
+//! The gateway's log: what it says of itself through `tracing`, and the access lines, in one stream.
+//!
+//! Both are formatted here, in text or JSON, and handed to a thread that may drop them.
+#![forbid(unsafe_code)]
+
+use std::cell::RefCell;
+use std::fmt;
+use std::fs::{File, OpenOptions};
+use std::io::{self, IsTerminal, Write as _};
+use std::os::fd::AsFd;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::time::Duration;
+
+use tracing::field::{Field, Visit};
+use tracing::subscriber::Interest;
+use tracing::{Event, Metadata, Subscriber};
+use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
+
+use super::access_log::{Line, Object, TotalsNow};
+use super::escape;
+use super::sink::Sink;
+use crate::config::{self, LogFormat, LogTo};
+use crate::outcome;
+
+/// Why the log cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum LogError {
+    /// The file cannot be opened for appending.
+    #[error("log.to: cannot append to {}: {source}; set log.to to stderr, stdout or a path that can be written", path.display())]
+    Open {
+        /// The path.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// No descriptor or no thread to be had.
+    #[error("log: cannot start the log writer: {0}; raise the limit on descriptors or threads")]
+    Start(#[from] io::Error),
+}
+
+/// Takes lines; never waits.
+#[derive(Clone)]
+pub struct AccessLog {
+    shared: Arc<Shared>,
+}
+
+/// Owns the end of the log: the last line and the flush.
+pub struct AccessWriter {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    sink: Option<Arc<Sink>>,
+    json: AtomicBool,
+    access: AtomicBool,
+    /// Rank of the most talkative level written.
+    level: AtomicU8,
+}
+
+/// Opens the log.
+///
+/// # Errors
+/// The file cannot be opened, or no thread can be started.
+pub fn open(settings: &config::Log) -> Result<(AccessLog, AccessWriter), LogError> {
+    let (file, terminal) = output(&settings.to)?;
+    let shared = Arc::new(Shared::new(Some(Sink::start(file)?)));
+    shared.set(settings, terminal);
+    Ok((AccessLog { shared: Arc::clone(&shared) }, AccessWriter { shared }))
+}
+
+/// Makes `tracing` events of the whole process go to this log. The first log stays.
+pub fn install(log: &AccessLog) {
+    let layer = Events { log: log.clone() };
+    let subscriber = tracing_subscriber::registry().with(layer);
+    let _first_stays = tracing::subscriber::set_global_default(subscriber);
+}
+
+fn output(to: &LogTo) -> Result<(File, bool), LogError> {
+    let own = |fd: &dyn AsFd| -> io::Result<File> { Ok(fd.as_fd().try_clone_to_owned()?.into()) };
+    match to {
+        LogTo::Stderr => Ok((own(&io::stderr())?, io::stderr().is_terminal())),
+        LogTo::Stdout => Ok((own(&io::stdout())?, io::stdout().is_terminal())),
+        LogTo::File(path) => {
+            let file = OpenOptions::new().append(true).create(true).mode(0o600).open(path);
+            let file = file.map_err(|source| LogError::Open { path: path.clone(), source })?;
+            let terminal = file.is_terminal();
+            Ok((file, terminal))
+        }
+    }
+}
+
+impl AccessLog {
+    /// A log that keeps nothing, for parts run without one.
+    pub fn none() -> Self {
+        Self { shared: Arc::new(Shared::new(None)) }
+    }
+
+    /// Takes over changed settings and opens the file again, as after a rotation. On an error the
+    /// old log goes on.
+    ///
+    /// # Errors
+    /// The file cannot be opened.
+    pub fn reload(&self, settings: &config::Log) -> Result<(), LogError> {
+        let (file, terminal) = output(&settings.to)?;
+        if let Some(sink) = &self.shared.sink {
+            sink.redirect(file);
+        }
+        self.shared.set(settings, terminal);
+        Ok(())
+    }
+
+    /// Lines lost since the start.
+    pub fn dropped(&self) -> u64 {
+        self.shared.sink.as_ref().map_or(0, |sink| sink.dropped())
+    }
+
+    /// Whether an access line of this level is to be written at all.
+    pub(super) fn wants(&self, level: outcome::Level) -> bool {
+        let rank = match level {
+            outcome::Level::Info => rank(tracing::Level::INFO),
+            outcome::Level::Warn => rank(tracing::Level::WARN),
+            outcome::Level::Error => rank(tracing::Level::ERROR),
+        };
+        self.shared.sink.is_some()
+            && self.shared.access.load(Ordering::Relaxed)
+            && rank <= self.shared.level.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn line(&self, line: &Line<'_>) {
+        let now = jiff::Timestamp::now();
+        self.shared.write(|out, json| if json { line.json(out, now) } else { line.text(out, now) });
+    }
+}
+
+impl AccessWriter {
+    /// Writes `totals` as the last line and flushes; false when the reader did not take all of it
+    /// within `limit`. Later lines are dropped.
+    pub fn close(&self, totals: &TotalsNow, limit: Duration) -> bool {
+        self.shared.write(|out, json| last_line(out, json, totals));
+        self.shared.sink.as_ref().is_none_or(|sink| sink.close(limit))
+    }
+}
+
+impl Shared {
+    fn new(sink: Option<Arc<Sink>>) -> Self {
+        let level = AtomicU8::new(rank(tracing::Level::INFO));
+        Self { sink, json: AtomicBool::new(true), access: AtomicBool::new(true), level }
+    }
+
+    fn set(&self, settings: &config::Log, terminal: bool) {
+        let json = match settings.format {
+            LogFormat::Auto => !terminal,
+            LogFormat::Text => false,
+            LogFormat::Json => true,
+        };
+        self.json.store(json, Ordering::Relaxed);
+        self.access.store(settings.access, Ordering::Relaxed);
+        self.level.store(rank(settings.level), Ordering::Relaxed);
+    }
+
+    /// Formats a line in a buffer of this thread's and hands it on.
+    fn write(&self, format: impl FnOnce(&mut Vec<u8>, bool)) {
+        thread_local!(static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) });
+        let Some(sink) = &self.sink else { return };
+        SCRATCH.with_borrow_mut(|scratch| {
+            scratch.clear();
+            format(scratch, self.json.load(Ordering::Relaxed));
+            sink.append(scratch);
+        });
+    }
+}
+
+fn last_line(out: &mut Vec<u8>, json: bool, totals: &TotalsNow) {
+    let now = jiff::Timestamp::now();
+    let sums = serde_json::to_vec(totals).unwrap_or_default();
+    if json {
+        let mut object = Object::open(out);
+        object.text("ts", Some(&format!("{now:.3}")));
+        object.text("level", Some("info"));
+        object.text("message", Some("totals"));
+        object.raw("totals", sums);
+        object.close();
+    } else {
+        // Writing to a vector cannot fail.
+        let _ = write!(out, "{now:.3} INFO  totals ");
+        out.extend(sums);
+    }
+    out.push(b'\n');
+}
+
+/// Levels by how much they say, `error` least.
+fn rank(level: tracing::Level) -> u8 {
+    match level {
+        tracing::Level::ERROR => 1,
+        tracing::Level::WARN => 2,
+        tracing::Level::INFO => 3,
+        tracing::Level::DEBUG => 4,
+        tracing::Level::TRACE => 5,
+    }
+}
+
+/// Writes our own `tracing` events; those of libraries only from `warn` on.
+struct Events {
+    log: AccessLog,
+}
+
+impl<S: Subscriber> Layer<S> for Events {
+    fn register_callsite(&self, _: &'static Metadata<'static>) -> Interest {
+        Interest::sometimes() // a reload may change the level
+    }
+
+    fn enabled(&self, metadata: &Metadata<'_>, _: Context<'_, S>) -> bool {
+        let ours = metadata.target().starts_with("tailrace");
+        let most = if ours { self.log.shared.level.load(Ordering::Relaxed) } else { 2 };
+        metadata.is_event() && rank(*metadata.level()) <= most
+    }
+
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        let mut fields = Fields::default();
+        event.record(&mut fields);
+        self.log.shared.write(|out, json| fields.write(out, json, *event.metadata().level()));
+    }
+}
+
+/// The fields of one event; the message apart.
+#[derive(Default)]
+struct Fields {
+    message: String,
+    others: Vec<(&'static str, Value)>,
+}
+
+enum Value {
+    Text(String),
+    /// A number or a truth value, as JSON has it.
+    Bare(String),
+}
+
+impl Fields {
+    fn add(&mut self, field: &Field, value: Value) {
+        match (field.name(), value) {
+            ("message", Value::Text(text)) => self.message = text,
+            (name, value) => self.others.push((name, value)),
+        }
+    }
+
+    fn write(&self, out: &mut Vec<u8>, json: bool, level: tracing::Level) {
+        let now = jiff::Timestamp::now();
+        if json {
+            self.json(out, now, level)
+        } else {
+            self.text(out, now, level)
+        }
+        out.push(b'\n');
+    }
+
+    fn json(&self, out: &mut Vec<u8>, now: jiff::Timestamp, level: tracing::Level) {
+        let mut object = Object::open(out);
+        object.text("ts", Some(&format!("{now:.3}")));
+        object.text("level", Some(&level.as_str().to_ascii_lowercase()));
+        object.text("message", Some(&self.message));
+        for (name, value) in &self.others {
+            match value {
+                Value::Text(text) => object.text(name, Some(text)),
+                Value::Bare(bare) => object.raw(name, bare),
+            }
+        }
+        object.close();
+    }
+
+    fn text(&self, out: &mut Vec<u8>, now: jiff::Timestamp, level: tracing::Level) {
+        // Writing to a vector cannot fail. Control characters of the message are escaped.
+        let _ = write!(out, "{now:.3} {:5} ", level.as_str());
+        out.extend(self.message.chars().flat_map(printable));
+        for (name, value) in &self.others {
+            let _ = write!(out, " {name}=");
+            match value {
+                Value::Text(text) => escape::word(out, text),
+                Value::Bare(bare) => out.extend(bare.bytes()),
+            }
+        }
+    }
+}
+
+fn printable(c: char) -> Vec<u8> {
+    if (' '..='~').contains(&c) {
+        vec![c as u8]
+    } else {
+        c.escape_default().collect::<String>().into()
+    }
+}
+
+impl Visit for Fields {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.add(field, Value::Text(format!("{value:?}")));
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.add(field, Value::Text(value.to_owned()));
+    }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.add(field, Value::Bare(value.to_string()));
+    }
+
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.add(field, Value::Bare(value.to_string()));
+    }
+
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.add(field, Value::Bare(value.to_string()));
+    }
+}

@@ -1,0 +1,81 @@
+//! The `process_*` metrics every Prometheus client library has, read from `/proc/self` (proc(5)).
+#![forbid(unsafe_code)]
+
+use std::fmt::Write as _;
+
+/// Ticks per second of `/proc/self/stat` (USER_HZ, 100 on every Linux this runs on).
+const TICKS: f64 = 100.0;
+
+/// Appends the family in the text format. A value the system does not tell is left out.
+pub(super) fn append(text: &mut String) {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let memory = |key| field(&status, key).map(|kib: u64| kib * 1024);
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let fds = std::fs::read_dir("/proc/self/fd").ok().map(|all| all.count().saturating_sub(1));
+    line(text, "cpu_seconds_total", "counter", "User and system CPU time spent.", cpu(&stat));
+    line(text, "resident_memory_bytes", "gauge", "Resident memory.", memory("VmRSS:"));
+    line(text, "virtual_memory_bytes", "gauge", "Virtual memory.", memory("VmSize:"));
+    line(text, "open_fds", "gauge", "Open file descriptors.", fds);
+    line(text, "max_fds", "gauge", "Most file descriptors that may be open.", limit);
+    line(text, "threads", "gauge", "Threads.", field::<u64>(&status, "Threads:"));
+    let start = started(&stat);
+    line(text, "start_time_seconds", "gauge", "Start, in seconds since 1970.", start);
+}
+
+fn line<T: std::fmt::Display>(
+    text: &mut String,
+    name: &str,
+    kind: &str,
+    help: &str,
+    value: Option<T>,
+) {
+    if let Some(value) = value {
+        let name = format_args!("process_{name}");
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}\n");
+    }
+}
+
+/// A field of `/proc/self/stat`, counted as proc(5) does, after the name in brackets.
+fn nth(stat: &str, n: usize) -> Option<f64> {
+    stat.rsplit_once(')')?.1.split_whitespace().nth(n - 3)?.parse().ok()
+}
+
+fn cpu(stat: &str) -> Option<f64> {
+    Some((nth(stat, 14)? + nth(stat, 15)?) / TICKS)
+}
+
+fn started(stat: &str) -> Option<f64> {
+    let system = std::fs::read_to_string("/proc/stat").ok()?;
+    let boot: f64 = field(&system, "btime")?;
+    Some(boot + nth(stat, 22)? / TICKS)
+}
+
+/// The first number after `key` at the start of a line.
+fn field<T: std::str::FromStr>(text: &str, key: &str) -> Option<T> {
+    let rest = text.lines().find_map(|line| line.strip_prefix(key))?;
+    rest.split_whitespace().next()?.parse().ok()
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_with_brackets_and_blanks_does_not_shift_the_fields() {
+        let stat = "7 (a) b c) S 1 7 7 0 -1 4194304 100 0 0 0 250 50 0 0 20 0 3 0 1200 0";
+        assert_eq!(cpu(stat), Some(3.0));
+        assert_eq!(nth(stat, 22), Some(1200.0));
+    }
+
+    #[test]
+    fn the_whole_family_is_there() {
+        let mut text = String::new();
+        append(&mut text);
+        for name in ["cpu_seconds_total", "resident_memory_bytes", "open_fds", "start_time_seconds"]
+        {
+            assert!(text.contains(&format!("\nprocess_{name} ")), "{name}: {text}");
+        }
+    }
+}

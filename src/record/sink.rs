@@ -1,0 +1,209 @@
+//! Where log lines go: a bounded buffer and one thread that writes it out.
+//!
+//! Writers of lines never wait: a full disk, a closed pipe or a stalled reader costs lines, which
+//! are counted, and nothing else (R12).
+#![forbid(unsafe_code)]
+
+use std::fs::File;
+use std::io::{ErrorKind, Write};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// Bytes of lines that may wait for their reader, about 16,000 lines.
+const ROOM: usize = 8 << 20;
+/// A buffer larger than this is given back after a burst.
+const KEEP: usize = 64 << 10;
+/// Lines gather this long before they are written, so that a busy gateway wakes the thread 200
+/// times a second and not once per line.
+const GATHER: Duration = Duration::from_millis(5);
+
+/// The buffer.
+pub(super) struct Sink {
+    state: Mutex<State>,
+    /// Something to do.
+    work: Condvar,
+    /// Everything is written.
+    done: Condvar,
+    dropped: AtomicU64,
+}
+
+#[derive(Default)]
+struct State {
+    pending: Vec<u8>,
+    lines: u64,
+    next: Option<File>,
+    waiting: bool,
+    closing: bool,
+    closed: bool,
+}
+
+impl Sink {
+    /// Starts the thread that writes to `out`.
+    pub(super) fn start(out: File) -> std::io::Result<Arc<Self>> {
+        let sink = Arc::new(Self {
+            state: Mutex::default(),
+            work: Condvar::new(),
+            done: Condvar::new(),
+            dropped: AtomicU64::new(0),
+        });
+        let writer = Arc::clone(&sink);
+        std::thread::Builder::new().name("log".to_owned()).spawn(move || writer.run(out))?;
+        Ok(sink)
+    }
+
+    /// Takes one line, which ends in LF, or drops it.
+    pub(super) fn append(&self, line: &[u8]) {
+        let mut state = self.lock();
+        if state.closed || state.pending.len() + line.len() > ROOM {
+            drop(state);
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        state.pending.extend_from_slice(line);
+        state.lines += 1;
+        if state.waiting {
+            state.waiting = false;
+            self.work.notify_one();
+        }
+    }
+
+    /// Lines lost since the start.
+    pub(super) fn dropped(&self) -> u64 {
+        self.dropped.load(Ordering::Relaxed)
+    }
+
+    /// Later lines go to `out`.
+    pub(super) fn redirect(&self, out: File) {
+        self.lock().next = Some(out);
+    }
+
+    /// Writes what waits and ends the thread; false when that took longer than `limit`.
+    pub(super) fn close(&self, limit: Duration) -> bool {
+        let mut state = self.lock();
+        state.closing = true;
+        self.work.notify_one();
+        let closed = self.done.wait_timeout_while(state, limit, |state| !state.closed);
+        let (mut state, timeout) = closed.unwrap_or_else(PoisonError::into_inner);
+        state.closed = true;
+        !timeout.timed_out()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn run(&self, out: File) {
+        let mut out = Out { file: out, torn: false };
+        let mut batch = Vec::new();
+        while let Some(lines) = self.take(&mut batch, &mut out) {
+            let lost = out.write(&batch);
+            if lost != 0 {
+                self.dropped.fetch_add(lost.min(lines), Ordering::Relaxed);
+            }
+            batch.clear();
+            batch.shrink_to(KEEP);
+        }
+        self.lock().closed = true;
+        self.done.notify_all();
+    }
+
+    /// Waits for lines and takes them all; `None` at the end.
+    fn take(&self, batch: &mut Vec<u8>, out: &mut Out) -> Option<u64> {
+        let mut state = self.lock();
+        while state.pending.is_empty() && !state.closing {
+            state.waiting = true;
+            state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        state.waiting = false;
+        let gathered = self.work.wait_timeout_while(state, GATHER, |state| !state.closing);
+        let (mut state, _) = gathered.unwrap_or_else(PoisonError::into_inner);
+        if let Some(file) = state.next.take() {
+            *out = Out { file, torn: false };
+        }
+        std::mem::swap(&mut state.pending, batch);
+        let lines = std::mem::take(&mut state.lines);
+        (!batch.is_empty()).then_some(lines)
+    }
+}
+
+/// The file, and whether its last line was cut off by an error.
+struct Out {
+    file: File,
+    torn: bool,
+}
+
+impl Out {
+    /// Writes whole lines; returns how many of them did not get out whole.
+    fn write(&mut self, mut lines: &[u8]) -> u64 {
+        if self.torn && self.file.write_all(b"\n").is_ok() {
+            self.torn = false;
+        }
+        while !lines.is_empty() {
+            match self.file.write(lines) {
+                Ok(n) => {
+                    self.torn = n != 0 && lines[n - 1] != b'\n';
+                    lines = &lines[n..];
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                // Somebody made the shared terminal or pipe non-blocking.
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    std::thread::park_timeout(2 * GATHER);
+                }
+                Err(_) => return lines.iter().filter(|byte| **byte == b'\n').count() as u64,
+            }
+        }
+        0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Read;
+    use std::os::fd::OwnedFd;
+
+    fn pipe() -> (File, File) {
+        let (read, write): (OwnedFd, OwnedFd) = rustix::pipe::pipe().unwrap();
+        (File::from(read), File::from(write))
+    }
+
+    #[test]
+    fn lines_come_out_whole_and_in_order() {
+        let (mut read, write) = pipe();
+        let sink = Sink::start(write).unwrap();
+        for n in 0..1000 {
+            sink.append(format!("{n}\n").as_bytes());
+        }
+        assert!(sink.close(Duration::from_secs(10)));
+        drop(sink);
+        let mut text = String::new();
+        read.read_to_string(&mut text).unwrap();
+        assert!(text.lines().enumerate().all(|(n, line)| line == n.to_string()));
+        assert_eq!(text.lines().count(), 1000);
+    }
+
+    #[test]
+    fn r12_a_stalled_reader_costs_lines_and_no_time() {
+        let (read, write) = pipe();
+        let sink = Sink::start(write).unwrap();
+        let line = [&[b'x'; 1023][..], b"\n"].concat();
+        for _ in 0..(2 * ROOM / line.len()) {
+            sink.append(&line);
+        }
+        assert!(sink.dropped() >= (ROOM / line.len()) as u64 / 2, "{}", sink.dropped());
+        assert!(!sink.close(Duration::from_millis(20)), "nobody reads");
+        drop(read);
+    }
+
+    #[test]
+    fn r12_a_closed_reader_is_counted() {
+        let (read, write) = pipe();
+        drop(read);
+        let sink = Sink::start(write).unwrap();
+        sink.append(b"one\n");
+        sink.append(b"two\n");
+        assert!(sink.close(Duration::from_secs(10)));
+        assert_eq!(sink.dropped(), 2);
+    }
+}

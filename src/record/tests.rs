@@ -1,0 +1,195 @@
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{AccessLog, Book, Stage};
+use crate::config::{Log, LogFormat, LogTo};
+use crate::outcome::Outcome;
+use crate::target::{Host, Target};
+
+const CLIENT: ([u8; 4], u16) = ([127, 0, 0, 1], 4000);
+
+fn book() -> Arc<Book> {
+    Book::new(AccessLog::none())
+}
+
+fn value(book: &Book, series: &str) -> f64 {
+    let text = book.metrics_text();
+    let line = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+    line.unwrap_or_else(|| panic!("no series {series} in\n{text}")).parse().unwrap()
+}
+
+fn series(book: &Book) -> BTreeSet<String> {
+    let text = book.metrics_text();
+    let name = |line: &str| line.rsplit_once(' ').unwrap().0.to_owned();
+    text.lines().filter(|l| !l.is_empty() && !l.starts_with('#')).map(name).collect()
+}
+
+fn target() -> Target {
+    Target { host: Host::parse(b"db.corp.example").unwrap(), port: 5432.try_into().unwrap() }
+}
+
+#[test]
+fn a_forgotten_record_and_a_forgotten_connection_count_as_internal() {
+    let book = book();
+    let mut forgetful = book.connection(CLIENT.into());
+    forgetful.kind("socks5");
+    drop(forgetful.record());
+    drop(forgetful);
+    drop(book.connection(CLIENT.into()));
+    let of = |inbound| {
+        value(
+            &book,
+            &format!("tailrace_connections_total{{inbound=\"{inbound}\",outcome=\"internal\"}}"),
+        )
+    };
+    assert_eq!((of("socks5"), of("unknown")), (1.0, 1.0));
+    assert_eq!(book.totals().targets, 2);
+}
+
+#[test]
+fn a_connection_has_a_line_of_its_own_only_without_targets() {
+    let book = book();
+    let mut busy = book.connection(CLIENT.into());
+    busy.record().finish(Outcome::Ok);
+    busy.record().finish(Outcome::Denied);
+    busy.finish(Outcome::ClientGone);
+    book.connection(CLIENT.into()).finish(Outcome::HeadTimeout);
+    let outcomes: Vec<_> = book.totals().outcomes.into_iter().collect();
+    assert_eq!(outcomes, [("denied", 1), ("head_timeout", 1), ("ok", 1)]);
+}
+
+#[test]
+fn the_gauge_follows_the_kind_and_returns_to_0() {
+    let book = book();
+    let active =
+        |inbound| value(&book, &format!("tailrace_connections_active{{inbound=\"{inbound}\"}}"));
+    let mut connection = book.connection(CLIENT.into());
+    assert_eq!((active("unknown"), active("connect")), (1.0, 0.0));
+    connection.kind("connect");
+    assert_eq!((active("unknown"), active("connect"), book.active()), (0.0, 1.0, 1));
+    connection.finish(Outcome::ClientGone);
+    assert_eq!((active("unknown"), active("connect"), book.active()), (0.0, 0.0, 0));
+}
+
+#[test]
+fn a4_no_value_makes_a_series() {
+    let book = book();
+    let before = series(&book);
+    for n in 0..100 {
+        let mut connection = book.connection(CLIENT.into());
+        connection.kind("a\"} 1\nfake_metric 1");
+        let mut record = connection.record();
+        record.asked(format!("a\"}} 1\nfake_metric {n}").as_bytes());
+        record.verdict("enforce", "deny", Some("x".repeat(n)));
+        record.connected();
+        record.finish(Outcome::Denied);
+        book.dns("odd", "strange", Duration::from_millis(1));
+        book.accept_error("EODD");
+    }
+    assert_eq!(series(&book), before);
+    assert!(before.len() > 300, "every series is there from the start: {}", before.len());
+}
+
+#[test]
+fn the_live_table_shows_what_is_known() {
+    let book = book();
+    let mut connection = book.connection(CLIENT.into());
+    connection.kind("socks5");
+    let mut record = connection.record();
+    assert!(book.live().is_empty(), "nothing to judge yet");
+    record.target(&target(), "client");
+    record.verdict("log", "would_deny", None);
+    record.resolved("system", Some(([10, 0, 0, 1], 5432).into()));
+    record.stage(Stage::Dial);
+    let rows = book.connections();
+    let row = serde_json::to_value(&rows[0]).unwrap();
+    assert_eq!(row["id"], record.id());
+    assert_eq!(
+        (&row["inbound"], &row["host"], &row["stage"]),
+        (&"socks5".into(), &"db.corp.example".into(), &"dial".into())
+    );
+    assert_eq!((&row["address"], &row["verdict"]), (&"10.0.0.1:5432".into(), &"would_deny".into()));
+    let live = book.live();
+    assert_eq!((live[0].target.clone(), live[0].verdict), (target(), Some("would_deny")));
+    assert!(Arc::ptr_eq(live[0].cut(), record.cut()));
+}
+
+#[test]
+fn the_line_has_the_keys_of_the_contract_in_order() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("log");
+    let settings = Log { to: LogTo::File(path.clone()), format: LogFormat::Json, ..Log::default() };
+    let (log, writer) = super::log::open(&settings).unwrap();
+    let book = Book::new(log);
+    let mut connection = book.connection(CLIENT.into());
+    connection.kind("connect");
+    let mut record = connection.record();
+    let id = record.id().to_owned();
+    record.target(&target(), "client");
+    record.label("investigation-42");
+    record.finish(Outcome::Refused);
+    let mut second = connection.record();
+    second.asked(b"evil\0.corp.example\x1b[2J");
+    second.finish(Outcome::BadRequest);
+    assert!(writer.close(&book.totals(), Duration::from_secs(10)));
+    let text = std::fs::read_to_string(path).unwrap();
+    let mut lines = text.lines();
+    let first = lines.next().unwrap();
+    let keys = "ts id inbound client process host host_from port address resolved_by route policy \
+                outcome error bytes_up bytes_down connect_ms duration_ms upstream stage label";
+    let mut at = 0;
+    for key in keys.split(' ') {
+        at += first[at..].find(&format!("\"{key}\":")).unwrap_or_else(|| panic!("{key}: {first}"));
+    }
+    let first: serde_json::Value = serde_json::from_str(first).unwrap();
+    assert_eq!(first.as_object().unwrap().len(), keys.split_whitespace().count());
+    assert_eq!(
+        (&first["id"], &first["host"], &first["port"]),
+        (&id.into(), &"db.corp.example".into(), &5432.into())
+    );
+    assert_eq!(
+        (&first["policy"]["mode"], &first["process"]),
+        (&serde_json::Value::Null, &serde_json::Value::Null)
+    );
+    let second: serde_json::Value = serde_json::from_str(lines.next().unwrap()).unwrap();
+    assert_eq!(second["host"], "evil\0.corp.example\u{1b}[2J");
+    assert_ne!(second["id"], first["id"]);
+    let last: serde_json::Value = serde_json::from_str(lines.next().unwrap()).unwrap();
+    assert_eq!((&last["message"], &last["totals"]["targets"]), (&"totals".into(), &2.into()));
+    assert_eq!(lines.next(), None);
+}
+
+#[test]
+fn text_lines_are_safe_for_a_terminal() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("log");
+    let settings = Log { to: LogTo::File(path.clone()), format: LogFormat::Text, ..Log::default() };
+    let (log, writer) = super::log::open(&settings).unwrap();
+    let book = Book::new(log);
+    let mut connection = book.connection(CLIENT.into());
+    let mut record = connection.record();
+    record.asked("x\n\u{1b}[2J\u{202e}".as_bytes());
+    record.finish(Outcome::BadRequest);
+    assert!(writer.close(&book.totals(), Duration::from_secs(10)));
+    let text = std::fs::read(path).unwrap();
+    assert!(text.iter().all(|b| (b' '..=b'~').contains(b) || *b == b'\n'));
+    assert_eq!(text.iter().filter(|b| **b == b'\n').count(), 2);
+}
+
+#[test]
+fn access_lines_obey_level_and_switch() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("log");
+    let to = LogTo::File(path.clone());
+    let quiet = Log { to: to.clone(), level: tracing::Level::WARN, ..Log::default() };
+    let (log, writer) = super::log::open(&quiet).unwrap();
+    let book = Book::new(log.clone());
+    book.connection(CLIENT.into()).finish(Outcome::HeadTimeout);
+    book.connection(CLIENT.into()).finish(Outcome::Overloaded);
+    log.reload(&Log { to, access: false, ..Log::default() }).unwrap();
+    book.connection(CLIENT.into()).finish(Outcome::Overloaded);
+    assert!(writer.close(&book.totals(), Duration::from_secs(10)));
+    let text = std::fs::read_to_string(path).unwrap();
+    assert_eq!(text.matches("\"outcome\"").count(), 1, "{text}");
+}
