@@ -1,2 +1,153 @@
-//! The inbound room.
+//! Who speaks what: the first bytes of a client become a request.
+//!
+//! One port takes SOCKS4, SOCKS5, HTTP CONNECT and HTTP forward. Parsers touch no socket; [`read`]
+//! feeds them. This room knows neither policy nor upstream.
 #![forbid(unsafe_code)]
+
+pub mod connect;
+pub mod framing;
+pub mod head;
+pub mod http_forward;
+pub mod label;
+pub mod parse;
+pub mod reply;
+pub mod socks4;
+pub mod socks5;
+
+mod read;
+
+use bytes::Bytes;
+
+use crate::outcome::Outcome;
+use crate::target::Target;
+
+pub use self::label::Label;
+pub use self::parse::{Bad, Parsed};
+pub use self::read::{Read, read};
+pub use self::reply::Reply;
+
+/// What a client speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// SOCKS4 or 4a.
+    Socks4,
+    /// SOCKS5.
+    Socks5,
+    /// HTTP CONNECT.
+    Connect,
+    /// HTTP forward.
+    Http,
+    /// Redirected: nothing is spoken to us.
+    Transparent,
+    /// Nothing we know, or nothing yet.
+    Unknown,
+}
+
+impl Kind {
+    /// The metric's `inbound`.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Socks4 => "socks4",
+            Self::Socks5 => "socks5",
+            Self::Connect => "connect",
+            Self::Http => "http",
+            Self::Transparent => "transparent",
+            Self::Unknown => "unknown",
+        }
+    }
+
+    /// What the first byte tells, where it tells anything.
+    pub const fn of_first_byte(byte: u8) -> Self {
+        match byte {
+            socks4::VERSION => Self::Socks4,
+            socks5::VERSION => Self::Socks5,
+            b'A'..=b'Z' => Self::Http,
+            _ => Self::Unknown,
+        }
+    }
+}
+
+/// One tunnel asked for.
+#[derive(Debug)]
+pub struct Request {
+    /// What the client speaks.
+    pub kind: Kind,
+    /// Where to.
+    pub target: Target,
+    /// The user name, as a label of the work.
+    pub label: Option<Label>,
+    /// A Host field named somebody else.
+    pub host_mismatch: bool,
+    /// Client bytes that came after the request.
+    pub early: Bytes,
+    /// How to answer.
+    pub reply: Reply,
+}
+
+impl Request {
+    /// A redirected connection's request: its original destination.
+    pub fn transparent(target: Target) -> Self {
+        Self {
+            kind: Kind::Transparent,
+            target,
+            label: None,
+            host_mismatch: false,
+            early: Bytes::new(),
+            reply: Reply::Opaque,
+        }
+    }
+}
+
+/// A connection that asked for nothing we could carry.
+#[derive(Debug)]
+pub struct Failed {
+    /// What it spoke.
+    pub kind: Kind,
+    /// How it ends.
+    pub outcome: Outcome,
+    /// The sentence for the client.
+    pub message: String,
+    /// How to say so.
+    pub reply: Saying,
+}
+
+/// What a failed connection is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Saying {
+    /// The outcome's words.
+    Words(Reply),
+    /// These bytes (negotiation replies that are no REP).
+    Bytes([u8; 2]),
+    /// Nothing: no protocol is agreed on.
+    Nothing,
+}
+
+impl Failed {
+    /// A head that never became whole: what it was so far decides what is said.
+    pub fn unread(so_far: &[u8], outcome: Outcome) -> Self {
+        let kind = so_far.first().map_or(Kind::Unknown, |byte| Kind::of_first_byte(*byte));
+        let reply = match kind {
+            Kind::Http => Saying::Words(Reply::Http),
+            Kind::Socks4 => Saying::Words(Reply::Socks4),
+            _ => Saying::Nothing,
+        };
+        let message = match outcome {
+            Outcome::HeadTimeout => "the request head was not complete in time: send it at once",
+            Outcome::Overloaded => {
+                "too many connections at once: close some, or raise limits.max_connections or limits.per_client"
+            }
+            Outcome::Draining => "the gateway is shutting down: try again when it is back",
+            _ => "the request could not be read",
+        };
+        Self { kind, outcome, message: message.to_owned(), reply }
+    }
+
+    /// The bytes to say.
+    pub fn words(&self, id: &str) -> Bytes {
+        match self.reply {
+            Saying::Words(reply) => reply.failure(self.outcome, &self.message, id),
+            Saying::Bytes(bytes) => Bytes::copy_from_slice(&bytes),
+            Saying::Nothing => Bytes::new(),
+        }
+    }
+}

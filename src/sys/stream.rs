@@ -7,6 +7,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use bytes::BytesMut;
 use rustix::net::{RecvFlags, SendFlags, Shutdown};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -46,6 +47,29 @@ impl Stream {
         loop {
             let mut guard = self.fd.readable().await?;
             match guard.try_io(|fd| Ok(rustix::net::recv(fd, &mut *buf, RecvFlags::empty())?.0)) {
+                Ok(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
+                Ok(result) => return result,
+                Err(_would_block) => {}
+            }
+        }
+    }
+
+    /// Reads what is there to the end of `buffer`, at most `room` bytes. 0 is the peer's FIN.
+    /// A dropped future has taken nothing.
+    ///
+    /// # Errors
+    /// What `recv(2)` says.
+    pub async fn read_more(&self, buffer: &mut BytesMut, room: usize) -> io::Result<usize> {
+        loop {
+            let mut guard = self.fd.readable().await?;
+            let before = buffer.len();
+            let read = guard.try_io(|fd| {
+                buffer.resize(before + room, 0);
+                Ok(rustix::net::recv(fd, &mut buffer[before..], RecvFlags::empty())?.0)
+            });
+            buffer
+                .truncate(before + read.as_ref().ok().and_then(|r| r.as_ref().ok()).unwrap_or(&0));
+            match read {
                 Ok(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
                 Ok(result) => return result,
                 Err(_would_block) => {}

@@ -1,0 +1,105 @@
+//! HTTP CONNECT requests (RFC 9110 section 9.3.6): what they ask for, from a parsed head.
+#![forbid(unsafe_code)]
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
+use super::head::{Head, Version, version};
+use super::label::Label;
+use super::parse::Bad;
+use crate::target::Target;
+
+/// What a CONNECT asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Connect {
+    /// Where to.
+    pub target: Target,
+    /// The user name of `Proxy-Authorization`.
+    pub label: Option<Label>,
+    /// The Host field names somebody else; it is ignored (B16).
+    pub host_mismatch: bool,
+}
+
+/// Reads a CONNECT's head.
+///
+/// # Errors
+/// [`Bad`] for a target without port, a body (P19), two Host fields.
+pub fn read(head: &Head) -> Result<Connect, Bad> {
+    let target = Target::parse_authority(head.second(), None)?;
+    for framing in ["content-length", "transfer-encoding"] {
+        if head.values(framing).next().is_some() {
+            return Err(Bad::request(format!(
+                "CONNECT with {framing} would make tunnel bytes a body: leave it out"
+            )));
+        }
+    }
+    let host_mismatch = host_differs(head, &target, true)?;
+    Ok(Connect { target, label: label(head), host_mismatch })
+}
+
+/// Whether the Host field names another host or port than the target; at most one may be there,
+/// and HTTP/1.1 other than CONNECT must have one (RFC 9112 section 3.2).
+///
+/// # Errors
+/// [`Bad`] for no Host or several.
+pub fn host_differs(head: &Head, target: &Target, optional: bool) -> Result<bool, Bad> {
+    let mut hosts = head.values("host");
+    let Some(host) = hosts.next() else {
+        let needed = !optional && version(head.third())? == Version::Http11;
+        let missing = || Bad::request("the request has no Host field: send one");
+        return if needed { Err(missing()) } else { Ok(false) };
+    };
+    if hosts.next().is_some() {
+        return Err(Bad::request("the request has two Host fields: send one"));
+    }
+    Ok(Target::parse_authority(host, Some(target.port)).ok().as_ref() != Some(target))
+}
+
+/// The user name of a Basic `Proxy-Authorization` (RFC 7617): a label, never an authentication.
+pub fn label(head: &Head) -> Option<Label> {
+    let value = head.values("proxy-authorization").next()?;
+    let (scheme, credentials) = value.split_at_checked(6)?;
+    if !scheme.eq_ignore_ascii_case(b"basic ") {
+        return None;
+    }
+    let decoded = STANDARD.decode(credentials.trim_ascii()).ok()?;
+    Label::new(decoded.split(|b| *b == b':').next().unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::head::{Side, parse};
+    use super::super::parse::Parsed;
+    use super::*;
+
+    fn connect(text: &str) -> Result<Connect, Bad> {
+        match parse(text.as_bytes(), Side::Request)? {
+            Parsed::Whole { value, .. } => read(&value),
+            Parsed::Incomplete => panic!("{text:?} is incomplete"),
+        }
+    }
+
+    #[test]
+    fn p17_p18_what_passes() {
+        for text in ["CONNECT h:443 HTTP/1.1\r\n\r\n", "CONNECT h:443 HTTP/1.0\r\n\r\n"] {
+            assert_eq!(connect(text).unwrap().target.to_string(), "h:443");
+        }
+        let auth =
+            "CONNECT h:1 HTTP/1.1\r\nProxy-Authorization: Basic aW52ZXN0aWdhdGlvbi00Mjp4\r\n\r\n";
+        assert_eq!(connect(auth).unwrap().label.unwrap().as_str(), "investigation-42");
+    }
+
+    #[test]
+    fn b16_the_host_field_is_only_noted() {
+        assert!(connect("CONNECT h:443 HTTP/1.1\r\nHost: evil\r\n\r\n").unwrap().host_mismatch);
+        assert!(!connect("CONNECT h:443 HTTP/1.1\r\nHost: h:443\r\n\r\n").unwrap().host_mismatch);
+    }
+
+    #[test]
+    fn p19_a_body_is_refused() {
+        for field in ["Content-Length: 3", "Transfer-Encoding: chunked"] {
+            assert!(connect(&format!("CONNECT h:1 HTTP/1.1\r\n{field}\r\n\r\n")).is_err());
+        }
+        assert!(connect("CONNECT h:1 HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n").is_err());
+    }
+}

@@ -1,0 +1,291 @@
+//! One request and its response, both ways at once: a response may come before the body is sent.
+#![forbid(unsafe_code)]
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use tokio::io::Interest;
+
+use super::super::framing::{self, Body};
+use super::super::head::{self, Head, Side};
+use super::super::parse::Bad;
+use super::Session;
+use super::pump::{Broken, Counts, Pump};
+use super::rewrite::{self, ForwardRequest};
+use crate::outcome::Outcome;
+use crate::sys::Stream;
+
+/// What an exchange leaves behind.
+#[derive(Debug)]
+pub struct Exchange {
+    /// How the request ended.
+    pub outcome: Outcome,
+    /// What to tell the client, when nothing was told yet.
+    pub message: Option<String>,
+    /// The client may ask again.
+    pub client_reusable: bool,
+    /// The upstream may take another request.
+    pub upstream_reusable: bool,
+    /// The client and the origin speak WebSocket now: bytes already read, up and down.
+    pub upgraded: Option<(Bytes, Bytes)>,
+    /// The upstream had closed before this request: nothing was answered, nothing is lost.
+    pub stale: bool,
+}
+
+impl Exchange {
+    /// An end after which neither connection is of use.
+    pub fn ended(outcome: Outcome) -> Self {
+        Self {
+            outcome,
+            message: None,
+            client_reusable: false,
+            upstream_reusable: false,
+            upgraded: None,
+            stale: false,
+        }
+    }
+
+    fn told(outcome: Outcome, message: impl Into<String>) -> Self {
+        Self { message: Some(message.into()), ..Self::ended(outcome) }
+    }
+}
+
+/// The two sockets of an exchange.
+#[derive(Debug, Clone, Copy)]
+pub struct Way<'a> {
+    /// The client.
+    pub client: &'a Stream,
+    /// The upstream.
+    pub upstream: &'a Stream,
+    /// Longest silence.
+    pub idle: Duration,
+}
+
+/// How the answer went.
+enum Answer {
+    Whole {
+        /// The upstream keeps its connection open.
+        persists: bool,
+        /// The body ended with the connection: so must the client's.
+        until_close: bool,
+    },
+    Upgraded,
+}
+
+/// What both directions see of each other.
+#[derive(Default)]
+struct Progress {
+    moved: AtomicU64,
+    uploaded: AtomicBool,
+    /// A byte of the upstream's answer has come.
+    heard: AtomicBool,
+    /// A byte of an answer has been said to the client.
+    said: AtomicBool,
+}
+
+impl Session {
+    /// Carries one request and its response. `early` are upstream bytes read before.
+    pub async fn exchange(
+        &mut self,
+        way: Way<'_>,
+        early: Bytes,
+        request: &ForwardRequest,
+        counts: &(impl Counts + Sync),
+    ) -> Exchange {
+        let progress = Progress::default();
+        let mut answered = BytesMut::from(&early[..]);
+        let up = Pump {
+            source: way.client,
+            buffer: &mut self.buffer,
+            sink: way.upstream,
+            count: |n| counts.up(n),
+            moved: &progress.moved,
+        };
+        let down = Pump {
+            source: way.upstream,
+            buffer: &mut answered,
+            sink: way.client,
+            count: |n| counts.down(n),
+            moved: &progress.moved,
+        };
+        let ended = both_ways(
+            way,
+            upload(up, request, &progress),
+            download(down, request, &progress),
+            &progress,
+        )
+        .await;
+        let uploaded = progress.uploaded.load(Ordering::Relaxed);
+        match ended {
+            Ended::Answer(Ok(Answer::Upgraded)) => Exchange {
+                upgraded: Some((self.buffer.split().freeze(), answered.freeze())),
+                ..Exchange::ended(Outcome::FinFin)
+            },
+            Ended::Answer(Ok(Answer::Whole { persists, until_close })) => Exchange {
+                client_reusable: uploaded && request.keep_alive && !until_close,
+                upstream_reusable: uploaded && persists && answered.is_empty(),
+                ..Exchange::ended(Outcome::Ok)
+            },
+            Ended::Answer(Err(broken)) => answer_broke(way, broken, request, &progress),
+            Ended::Upload(broken) => upload_broke(way, broken, &progress),
+            Ended::ClientGone => {
+                way.upstream.reset_on_close();
+                Exchange::ended(Outcome::ClientRst)
+            }
+            Ended::Idle => Exchange::ended(Outcome::Idle),
+        }
+    }
+}
+
+enum Ended {
+    Answer(Result<Answer, Broken>),
+    Upload(Broken),
+    ClientGone,
+    Idle,
+}
+
+async fn both_ways(
+    way: Way<'_>,
+    upload: impl Future<Output = Result<(), Broken>>,
+    download: impl Future<Output = Result<Answer, Broken>>,
+    progress: &Progress,
+) -> Ended {
+    tokio::pin!(upload, download);
+    let mut uploading = true;
+    let gone = async {
+        if way.client.readiness().ready(Interest::ERROR).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    };
+    let silence = silence(progress, way.idle);
+    tokio::pin!(gone, silence);
+    loop {
+        tokio::select! {
+            biased;
+            sent = &mut upload, if uploading => {
+                uploading = false;
+                match sent {
+                    // An origin may answer and close without reading all: its answer counts.
+                    Ok(()) | Err(Broken::Sink(_)) => {}
+                    Err(broken) => return Ended::Upload(broken),
+                }
+            }
+            answer = &mut download => return Ended::Answer(answer),
+            () = &mut gone => return Ended::ClientGone,
+            () = &mut silence => return Ended::Idle,
+        }
+    }
+}
+
+/// Ends when nothing has moved for one whole `idle` (at most two).
+async fn silence(progress: &Progress, idle: Duration) {
+    let mut before = u64::MAX;
+    loop {
+        let now = progress.moved.load(Ordering::Relaxed);
+        if now == before {
+            return;
+        }
+        before = now;
+        tokio::time::sleep(idle).await;
+    }
+}
+
+async fn upload<C: Fn(u64)>(
+    mut pump: Pump<'_, C>,
+    request: &ForwardRequest,
+    progress: &Progress,
+) -> Result<(), Broken> {
+    pump.say(&request.head).await?;
+    pump.body(request.body).await?;
+    progress.uploaded.store(true, Ordering::Relaxed);
+    Ok(())
+}
+
+async fn download<C: Fn(u64)>(
+    mut pump: Pump<'_, C>,
+    request: &ForwardRequest,
+    progress: &Progress,
+) -> Result<Answer, Broken> {
+    loop {
+        let head: Head = pump
+            .until(|bytes| {
+                progress.heard.fetch_or(!bytes.is_empty(), Ordering::Relaxed);
+                head::parse(bytes, Side::Response)
+            })
+            .await?;
+        let status = status(&head)?;
+        if status == 101 && request.upgrade {
+            progress.said.store(true, Ordering::Relaxed);
+            pump.say(&rewrite::response(&head, true, false)?).await?;
+            return Ok(Answer::Upgraded);
+        }
+        if status == 101 {
+            return Err(Bad::request("the origin switched protocols unasked").into());
+        }
+        let version = head::version(head.first())?;
+        let body = framing::of_response(&head, version, status, request.is_head)?;
+        let interim = status < 200;
+        let close = !interim && (!request.keep_alive || body == Body::UntilClose);
+        let said = rewrite::response(&head, false, close)?;
+        progress.said.store(true, Ordering::Relaxed);
+        pump.say(&said).await?;
+        if !interim {
+            pump.body(body).await?;
+            let until_close = body == Body::UntilClose;
+            let persists = rewrite::persists(&head) && !until_close;
+            return Ok(Answer::Whole { persists, until_close });
+        }
+    }
+}
+
+fn status(head: &Head) -> Result<u16, Bad> {
+    let text = std::str::from_utf8(head.second()).ok();
+    text.and_then(|text| text.parse().ok())
+        .ok_or_else(|| Bad::request("the origin's status is not a number"))
+}
+
+/// The upstream's side broke: what the client is told depends on what it was told before.
+fn answer_broke(
+    way: Way<'_>,
+    broken: Broken,
+    request: &ForwardRequest,
+    progress: &Progress,
+) -> Exchange {
+    way.upstream.reset_on_close();
+    if matches!(broken, Broken::Sink(_)) {
+        return Exchange::ended(Outcome::ClientRst);
+    }
+    let said = progress.said.load(Ordering::Relaxed);
+    let heard = progress.heard.load(Ordering::Relaxed);
+    match broken {
+        _ if said => {
+            // Half an answer must not look whole.
+            way.client.reset_on_close();
+            Exchange::ended(Outcome::UpstreamRst)
+        }
+        Broken::Bad(bad) => {
+            let message = format!("the origin's answer is not valid HTTP: {bad}");
+            Exchange::told(Outcome::UpstreamProtocol, message)
+        }
+        _ => Exchange {
+            stale: !heard && request.body == Body::None,
+            ..Exchange::told(
+                Outcome::UpstreamFailed,
+                "the origin closed the connection without an answer: try again",
+            )
+        },
+    }
+}
+
+/// The client's side broke while it was sending.
+fn upload_broke(way: Way<'_>, broken: Broken, progress: &Progress) -> Exchange {
+    way.upstream.reset_on_close();
+    match broken {
+        Broken::Bad(bad) if !progress.said.load(Ordering::Relaxed) => {
+            Exchange::told(bad.outcome, bad.message)
+        }
+        Broken::Bad(bad) => Exchange::ended(bad.outcome),
+        _ => Exchange::ended(Outcome::ClientGone),
+    }
+}

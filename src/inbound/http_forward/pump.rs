@@ -1,0 +1,146 @@
+//! Moves one message body from a socket to another, exactly as its framing says.
+#![forbid(unsafe_code)]
+
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::{Buf, BytesMut};
+
+use super::super::framing::{self, Body};
+use super::super::head;
+use super::super::parse::{Bad, Parsed};
+use super::rewrite;
+use crate::sys::Stream;
+
+/// Bytes asked of the kernel at once while a body moves.
+const ROOM: usize = 32 * 1024;
+
+/// Counts bytes as the receiver's socket takes them.
+pub trait Counts {
+    /// Bytes the origin took.
+    fn up(&self, bytes: u64);
+    /// Bytes the client took.
+    fn down(&self, bytes: u64);
+}
+
+/// What stopped a body half way.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Broken {
+    /// The sender ended before the message did.
+    #[error("the message ended before it was complete")]
+    Early,
+    /// The sender's socket failed.
+    #[error("reading failed: {0}")]
+    Source(io::Error),
+    /// The receiver's socket failed.
+    #[error("writing failed: {0}")]
+    Sink(io::Error),
+    /// The message breaks HTTP.
+    #[error("{0}")]
+    Bad(#[from] Bad),
+}
+
+/// One direction: from a buffered socket to another one.
+pub(super) struct Pump<'a, C> {
+    pub(super) source: &'a Stream,
+    pub(super) buffer: &'a mut BytesMut,
+    pub(super) sink: &'a Stream,
+    /// Counts what the sink took.
+    pub(super) count: C,
+    /// Grows with every byte of either direction: silence is a standstill of this.
+    pub(super) moved: &'a AtomicU64,
+}
+
+impl<C: Fn(u64)> Pump<'_, C> {
+    /// Reads until `parse` has a whole message, then takes its bytes.
+    pub(super) async fn until<T>(
+        &mut self,
+        parse: impl Fn(&[u8]) -> Result<Parsed<T>, Bad>,
+    ) -> Result<T, Broken> {
+        loop {
+            if let Parsed::Whole { value, used } = parse(self.buffer)? {
+                self.buffer.advance(used);
+                return Ok(value);
+            }
+            self.more().await?;
+        }
+    }
+
+    async fn more(&mut self) -> Result<(), Broken> {
+        match self.source.read_more(self.buffer, ROOM).await {
+            Ok(0) => Err(Broken::Early),
+            Ok(_) => Ok(()),
+            Err(error) => Err(Broken::Source(error)),
+        }
+    }
+
+    /// Writes and counts.
+    pub(super) async fn say(&self, mut bytes: &[u8]) -> Result<(), Broken> {
+        while !bytes.is_empty() {
+            let taken = self.sink.write(bytes).await.map_err(Broken::Sink)?;
+            (self.count)(taken as u64);
+            self.moved.fetch_add(taken as u64, Ordering::Relaxed);
+            bytes = &bytes[taken..];
+        }
+        Ok(())
+    }
+
+    /// Moves a whole body.
+    pub(super) async fn body(&mut self, body: Body) -> Result<(), Broken> {
+        match body {
+            Body::None => Ok(()),
+            Body::Length(length) => self.exactly(length).await,
+            Body::Chunked => self.chunks().await,
+            Body::UntilClose => self.until_close().await,
+        }
+    }
+
+    async fn exactly(&mut self, mut left: u64) -> Result<(), Broken> {
+        while left > 0 {
+            if self.buffer.is_empty() {
+                self.more().await?;
+            }
+            let here = self.buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+            let piece = self.buffer.split_to(here);
+            self.say(&piece).await?;
+            left -= here as u64;
+        }
+        Ok(())
+    }
+
+    /// Each size line is written anew: what the next hop parses is what was judged here.
+    async fn chunks(&mut self) -> Result<(), Broken> {
+        loop {
+            let size = self.until(framing::parse_size).await?;
+            self.say(format!("{size:x}\r\n").as_bytes()).await?;
+            if size == 0 {
+                break;
+            }
+            self.exactly(size).await?;
+            self.until(end_of_chunk).await?;
+            self.say(b"\r\n").await?;
+        }
+        let trailers = self.until(head::parse_trailers).await?;
+        self.say(&rewrite::trailers(&trailers)).await
+    }
+
+    async fn until_close(&mut self) -> Result<(), Broken> {
+        loop {
+            let piece = self.buffer.split();
+            self.say(&piece).await?;
+            match self.more().await {
+                Ok(()) => {}
+                Err(Broken::Early) => return Ok(()),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+fn end_of_chunk(bytes: &[u8]) -> Result<Parsed<()>, Bad> {
+    match bytes {
+        [b'\r', b'\n', ..] => Ok(Parsed::Whole { value: (), used: 2 }),
+        [] | [b'\r'] => Ok(Parsed::Incomplete),
+        _ => Err(Bad::request("a chunk is longer than its size says: check the sender")),
+    }
+}

@@ -1,0 +1,302 @@
+//! An absolute-form request becomes the origin-form request its origin gets. Parses only.
+//!
+//! Policy reads the request-target, so the Host field is written from it (RFC 9112 section 3.2.2);
+//! hop-by-hop fields stay here (RFC 9110 section 7.6.1).
+#![forbid(unsafe_code)]
+
+use std::num::NonZeroU16;
+
+use bytes::Bytes;
+
+use super::super::connect::{host_differs, label};
+use super::super::framing::{self, Body};
+use super::super::head::{Head, Version, version};
+use super::super::label::Label;
+use super::super::parse::Bad;
+use crate::target::Target;
+
+/// The port of `http` (RFC 9110 section 4.2.1).
+const HTTP: NonZeroU16 = NonZeroU16::new(80).unwrap();
+
+/// Fields that end at this hop, whatever `Connection` says.
+const HOP_BY_HOP: [&str; 6] =
+    ["connection", "proxy-connection", "keep-alive", "te", "upgrade", "proxy-authorization"];
+/// Fields `Connection` must not take away: framing and routing hang on them (P27).
+const KEPT: [&str; 4] = ["host", "content-length", "transfer-encoding", "trailer"];
+/// Fields no trailer may carry (RFC 9110 section 6.5.1): framing, routing, authentication.
+const NO_TRAILER: [&str; 12] = [
+    "host",
+    "content-length",
+    "transfer-encoding",
+    "trailer",
+    "te",
+    "connection",
+    "authorization",
+    "proxy-authorization",
+    "content-encoding",
+    "content-type",
+    "content-range",
+    "set-cookie",
+];
+
+/// One request to forward.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ForwardRequest {
+    /// Where to.
+    pub target: Target,
+    /// The user name of `Proxy-Authorization`.
+    pub label: Option<Label>,
+    /// The Host field named somebody else.
+    pub host_mismatch: bool,
+    /// The head for the origin.
+    pub head: Bytes,
+    /// How the body ends.
+    pub body: Body,
+    /// The client wants to speak WebSocket.
+    pub upgrade: bool,
+    /// The client may send another request afterwards.
+    pub keep_alive: bool,
+    /// A HEAD request: its answer has no body.
+    pub is_head: bool,
+}
+
+/// Reads a request head in absolute form.
+///
+/// # Errors
+/// [`Bad`] for any other form, userinfo, fragments, ambiguous framing or a field `Connection` must
+/// not name.
+pub fn read(head: &Head) -> Result<ForwardRequest, Bad> {
+    let version = version(head.third())?;
+    let (target, path) = absolute(head.second())?;
+    let host_mismatch = host_differs(head, &target, false)?;
+    let body = framing::of_request(head, version)?;
+    let named = connection_tokens(head)?;
+    let upgrade = version == Version::Http11
+        && named.iter().any(|name| name == "upgrade")
+        && head.values("upgrade").any(|value| value.eq_ignore_ascii_case(b"websocket"));
+    let keep_alive = version == Version::Http11 && !named.iter().any(|name| name == "close");
+    let first = Start { method: head.first(), path, version: head.third() };
+    Ok(ForwardRequest {
+        label: label(head),
+        host_mismatch,
+        head: origin_form(head, &first, &target, &named, upgrade),
+        body,
+        upgrade,
+        keep_alive,
+        is_head: head.first() == b"HEAD",
+        target,
+    })
+}
+
+/// Splits `http://host[:port][/path][?query]`.
+fn absolute(text: &[u8]) -> Result<(Target, Vec<u8>), Bad> {
+    let shown = || text[..text.len().min(80)].escape_ascii().to_string();
+    let rest = match text.split_at_checked(7) {
+        Some((scheme, rest)) if scheme.eq_ignore_ascii_case(b"http://") => rest,
+        _ if text.get(..8).is_some_and(|t| t.eq_ignore_ascii_case(b"https://")) => {
+            return Err(Bad::request("https goes through CONNECT: set HTTPS_PROXY, not a forward"));
+        }
+        _ => {
+            let text = shown();
+            return Err(Bad::request(format!(
+                "{text} is not http://host/…: this is a proxy, give the whole address"
+            )));
+        }
+    };
+    if rest.iter().any(|b| matches!(b, b'\\' | b'#')) {
+        return Err(Bad::request(format!(
+            "{} holds a backslash or a fragment: leave it out",
+            shown()
+        )));
+    }
+    let end = rest.iter().position(|b| matches!(b, b'/' | b'?')).unwrap_or(rest.len());
+    let (authority, path) = rest.split_at(end);
+    if authority.contains(&b'@') {
+        return Err(Bad::request("the address holds a user name: send it in Authorization"));
+    }
+    let target = Target::parse_authority(authority, Some(HTTP))?;
+    let slash: &[u8] = if path.starts_with(b"/") { b"" } else { b"/" };
+    Ok((target, [slash, path].concat()))
+}
+
+/// The field names `Connection` lists, in lower case.
+fn connection_tokens(head: &Head) -> Result<Vec<String>, Bad> {
+    let lists = head.values("connection").chain(head.values("proxy-connection"));
+    let tokens: Vec<String> = lists
+        .flat_map(|list| list.split(|b| *b == b','))
+        .map(|token| String::from_utf8_lossy(token.trim_ascii()).to_ascii_lowercase())
+        .filter(|token| !token.is_empty())
+        .collect();
+    match tokens.iter().find(|token| KEPT.contains(&token.as_str())) {
+        Some(token) => Err(Bad::request(format!("Connection names {token}: leave it out"))),
+        None => Ok(tokens),
+    }
+}
+
+struct Start<'a> {
+    method: &'a [u8],
+    path: Vec<u8>,
+    version: &'a [u8],
+}
+
+fn origin_form(
+    head: &Head,
+    start: &Start<'_>,
+    target: &Target,
+    named: &[String],
+    upgrade: bool,
+) -> Bytes {
+    let host = target.to_string();
+    let host = host.strip_suffix(":80").unwrap_or(&host);
+    let mut out = Vec::with_capacity(512);
+    for part in [start.method, b" ", &start.path, b" ", start.version, b"\r\nHost: "] {
+        out.extend_from_slice(part);
+    }
+    out.extend_from_slice(host.as_bytes());
+    out.extend_from_slice(b"\r\n");
+    for (name, value) in head.fields() {
+        let lower = String::from_utf8_lossy(name).to_ascii_lowercase();
+        if lower != "host" && !stays_here(&lower, named) {
+            put(&mut out, name, value);
+        }
+    }
+    if upgrade {
+        out.extend_from_slice(b"Connection: Upgrade\r\nUpgrade: websocket\r\n");
+    }
+    out.extend_from_slice(b"\r\n");
+    out.into()
+}
+
+fn stays_here(lower: &str, named: &[String]) -> bool {
+    HOP_BY_HOP.contains(&lower) || named.iter().any(|name| name == lower)
+}
+
+fn put(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
+    for part in [name, b": ", value, b"\r\n"] {
+        out.extend_from_slice(part);
+    }
+}
+
+/// A response's head for the client: hop-by-hop fields removed, `Connection` by our own choice.
+///
+/// # Errors
+/// [`Bad`] when its `Connection` names a framing field.
+pub(super) fn response(head: &Head, upgraded: bool, close: bool) -> Result<Bytes, Bad> {
+    let named = connection_tokens(head)?;
+    let mut out = Vec::with_capacity(512);
+    for part in [head.first(), b" ", head.second(), b" ", head.third(), b"\r\n"] {
+        out.extend_from_slice(part);
+    }
+    for (name, value) in head.fields() {
+        let lower = String::from_utf8_lossy(name).to_ascii_lowercase();
+        if !stays_here(&lower, &named) {
+            put(&mut out, name, value);
+        }
+    }
+    if upgraded {
+        out.extend_from_slice(b"Connection: Upgrade\r\nUpgrade: websocket\r\n");
+    } else if close {
+        out.extend_from_slice(b"Connection: close\r\n");
+    }
+    out.extend_from_slice(b"\r\n");
+    Ok(out.into())
+}
+
+/// A trailer section without the fields no trailer may carry, its blank line included.
+pub(super) fn trailers(section: &Head) -> Bytes {
+    let mut out = Vec::new();
+    for (name, value) in section.fields() {
+        let lower = String::from_utf8_lossy(name).to_ascii_lowercase();
+        if !NO_TRAILER.contains(&lower.as_str()) {
+            put(&mut out, name, value);
+        }
+    }
+    out.extend_from_slice(b"\r\n");
+    out.into()
+}
+
+/// Whether a response lets its connection live on (RFC 9112 section 9.3).
+pub(super) fn persists(head: &Head) -> bool {
+    let closes = |list: &[u8]| {
+        list.split(|b| *b == b',').any(|token| token.trim_ascii().eq_ignore_ascii_case(b"close"))
+    };
+    head.first() == b"HTTP/1.1" && !head.values("connection").any(closes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::head::{Side, parse};
+    use super::super::super::parse::Parsed;
+    use super::*;
+
+    fn forward(text: &str) -> Result<ForwardRequest, Bad> {
+        match parse(text.as_bytes(), Side::Request)? {
+            Parsed::Whole { value, .. } => read(&value),
+            Parsed::Incomplete => panic!("{text:?} is incomplete"),
+        }
+    }
+
+    #[test]
+    fn b15_the_host_is_written_from_the_target() {
+        let text = "GET http://h:8080?q HTTP/1.1\r\nHost: evil\r\nX: y\r\n\r\n";
+        let request = forward(text).unwrap();
+        assert!(request.host_mismatch);
+        assert_eq!(&request.head[..], b"GET /?q HTTP/1.1\r\nHost: h:8080\r\nX: y\r\n\r\n");
+        let plain = forward("GET http://H/p HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
+        assert_eq!(&plain.head[..], b"GET /p HTTP/1.1\r\nHost: h\r\n\r\n");
+        assert!(!plain.host_mismatch && plain.keep_alive);
+    }
+
+    #[test]
+    fn p27_hop_by_hop_fields_stay_here() {
+        let text = "GET http://h/ HTTP/1.1\r\nHost: h\r\nConnection: x-a, close\r\nX-A: 1\r\n\
+                    Proxy-Authorization: Basic eDp5\r\nTE: trailers\r\nUpgrade: h2c\r\nKeep-Alive: 5\r\n\
+                    Proxy-Connection: keep-alive\r\nX-B: 2\r\n\r\n";
+        let request = forward(text).unwrap();
+        assert_eq!(&request.head[..], b"GET / HTTP/1.1\r\nHost: h\r\nX-B: 2\r\n\r\n");
+        assert!(!request.keep_alive && !request.upgrade);
+        for name in ["host", "content-length"] {
+            let text = format!("GET http://h/ HTTP/1.1\r\nHost: h\r\nConnection: {name}\r\n\r\n");
+            assert!(forward(&text).is_err(), "{name}");
+        }
+    }
+
+    #[test]
+    fn b6_b20_only_plain_absolute_form() {
+        let bad = [
+            "http://corp.example@evil.com/",
+            "http://evil.com#@corp.example/",
+            "/",
+            "http://evil.com\\@corp.example/",
+            "http:///corp.example",
+            "https://h/",
+            "*",
+            "h:80",
+            "ftp://h/",
+            "http://corp%2eexample/",
+        ];
+        for target in bad {
+            let text = format!("GET {target} HTTP/1.1\r\nHost: h\r\n\r\n");
+            assert!(forward(&text).is_err(), "{target}");
+        }
+    }
+
+    #[test]
+    fn p17_the_host_field_is_needed_once() {
+        assert!(forward("GET http://h/ HTTP/1.1\r\n\r\n").is_err());
+        assert!(forward("GET http://h/ HTTP/1.0\r\n\r\n").is_ok());
+        assert!(forward("GET http://h/ HTTP/1.1\r\nHost: h\r\nHost: h\r\n\r\n").is_err());
+    }
+
+    #[test]
+    fn p28_websocket_keeps_its_upgrade() {
+        let text = "GET http://h/ HTTP/1.1\r\nHost: h\r\nConnection: keep-alive, Upgrade\r\n\
+                    Upgrade: WebSocket\r\nSec-WebSocket-Key: k\r\n\r\n";
+        let request = forward(text).unwrap();
+        assert!(request.upgrade);
+        let head = String::from_utf8(request.head.to_vec()).unwrap();
+        assert!(head.ends_with(
+            "Sec-WebSocket-Key: k\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+        ));
+    }
+}

@@ -1,0 +1,175 @@
+//! Feeds the parsers from a socket until one is satisfied; bytes read are never lost.
+//!
+//! The buffer belongs to the caller: a dropped future leaves it with everything that came.
+#![forbid(unsafe_code)]
+
+use bytes::{Buf, BytesMut};
+
+use super::head::{self, Head, Side};
+use super::http_forward::Session;
+use super::label::Label;
+use super::parse::{Bad, Parsed};
+use super::{Failed, Kind, Reply, Request, Saying, connect, socks4, socks5};
+use crate::outcome::Outcome;
+use crate::sys::Stream;
+use crate::target::Target;
+
+/// Bytes asked of the kernel at once while a head is read.
+const ROOM: usize = 1024;
+
+/// What a client turned out to want.
+#[derive(Debug)]
+pub enum Read {
+    /// One tunnel.
+    Tunnel(Box<Request>),
+    /// Requests to forward, one after another.
+    Forward(Box<Session>),
+}
+
+/// Reads a client's first request. The caller sets the deadline and keeps the buffer.
+///
+/// # Errors
+/// [`Failed`] with what to say; a client that leaves is [`Outcome::ClientGone`].
+pub async fn read(stream: &Stream, buffer: &mut BytesMut) -> Result<Read, Failed> {
+    let mut wire = Wire { stream, buffer, kind: Kind::Unknown };
+    let first = wire.until(|bytes| Ok(first_byte(bytes))).await?;
+    wire.kind = Kind::of_first_byte(first);
+    match wire.kind {
+        Kind::Socks5 => wire.socks5().await,
+        Kind::Socks4 => wire.socks4().await,
+        Kind::Http => wire.http().await,
+        _ => {
+            let message = "the first byte is neither SOCKS nor HTTP: send one of them; TLS goes inside CONNECT or SOCKS";
+            Err(wire.failed(Outcome::BadRequest, message, Saying::Nothing))
+        }
+    }
+}
+
+/// Looks at the first byte without taking it.
+fn first_byte(bytes: &[u8]) -> Parsed<u8> {
+    match bytes.first() {
+        Some(byte) => Parsed::Whole { value: *byte, used: 0 },
+        None => Parsed::Incomplete,
+    }
+}
+
+struct Wire<'a> {
+    stream: &'a Stream,
+    buffer: &'a mut BytesMut,
+    kind: Kind,
+}
+
+impl Wire<'_> {
+    /// Reads until `parse` has a whole message, then takes its bytes.
+    async fn until<T>(
+        &mut self,
+        mut parse: impl FnMut(&mut [u8]) -> Result<Parsed<T>, Bad>,
+    ) -> Result<T, Failed> {
+        loop {
+            match parse(self.buffer) {
+                Ok(Parsed::Whole { value, used }) => {
+                    self.buffer.advance(used);
+                    return Ok(value);
+                }
+                Ok(Parsed::Incomplete) => self.more().await?,
+                Err(bad) => return Err(self.bad(bad)),
+            }
+        }
+    }
+
+    async fn more(&mut self) -> Result<(), Failed> {
+        match self.stream.read_more(self.buffer, ROOM).await {
+            Ok(0) | Err(_) => {
+                let message = "the client left before its request was complete";
+                Err(self.failed(Outcome::ClientGone, message, Saying::Nothing))
+            }
+            Ok(_) => Ok(()),
+        }
+    }
+
+    fn failed(&self, outcome: Outcome, message: impl Into<String>, reply: Saying) -> Failed {
+        Failed { kind: self.kind, outcome, message: message.into(), reply }
+    }
+
+    fn bad(&self, bad: Bad) -> Failed {
+        let reply = match self.kind {
+            Kind::Socks5 => Saying::Words(Reply::Socks5),
+            Kind::Socks4 => Saying::Words(Reply::Socks4),
+            Kind::Http | Kind::Connect => Saying::Words(Reply::Http),
+            Kind::Transparent | Kind::Unknown => Saying::Nothing,
+        };
+        self.failed(bad.outcome, bad.message, reply)
+    }
+
+    async fn say(&self, bytes: &[u8]) -> Result<(), Failed> {
+        let gone = |_| {
+            let message = "the client left during the negotiation";
+            self.failed(Outcome::ClientGone, message, Saying::Nothing)
+        };
+        self.stream.write_all(bytes).await.map_err(gone)
+    }
+
+    fn tunnel(&mut self, target: Target, label: Option<Label>, mismatch: bool) -> Read {
+        let reply = match self.kind {
+            Kind::Socks4 => Reply::Socks4,
+            Kind::Socks5 => Reply::Socks5,
+            Kind::Connect | Kind::Http => Reply::Http,
+            Kind::Transparent | Kind::Unknown => Reply::Opaque,
+        };
+        Read::Tunnel(Box::new(Request {
+            kind: self.kind,
+            target,
+            label,
+            host_mismatch: mismatch,
+            early: self.buffer.split().freeze(),
+            reply,
+        }))
+    }
+
+    async fn socks4(mut self) -> Result<Read, Failed> {
+        let request = self.until(|bytes| socks4::parse(bytes)).await?;
+        Ok(self.tunnel(request.target, request.label, false))
+    }
+
+    async fn socks5(mut self) -> Result<Read, Failed> {
+        let negotiating = |failed: Failed| Failed {
+            // Before the method is agreed on no REP can be said.
+            reply: Saying::Nothing,
+            ..failed
+        };
+        let method =
+            self.until(|bytes| socks5::parse_greeting(bytes)).await.map_err(negotiating)?;
+        if method == socks5::Method::Unacceptable {
+            let message = "no method we know: offer 00 (none) or 02 (user name)";
+            return Err(self.failed(Outcome::NoAuthMethod, message, Saying::Bytes(method.reply())));
+        }
+        self.say(&method.reply()).await?;
+        let label = match method {
+            socks5::Method::UserName => self.user_name().await?,
+            _ => None,
+        };
+        let target = self.until(|bytes| socks5::parse_request(bytes)).await?;
+        Ok(self.tunnel(target, label, false))
+    }
+
+    async fn user_name(&mut self) -> Result<Option<Label>, Failed> {
+        let refused = |failed: Failed| match failed.outcome {
+            Outcome::BadRequest => Failed { reply: Saying::Bytes([0x01, 0x01]), ..failed },
+            _ => failed,
+        };
+        let label = self.until(socks5::parse_user).await.map_err(refused)?;
+        self.say(&[0x01, 0x00]).await?;
+        Ok(label)
+    }
+
+    async fn http(mut self) -> Result<Read, Failed> {
+        let head: Head = self.until(|bytes| head::parse(bytes, Side::Request)).await?;
+        if head.first() == b"CONNECT" {
+            self.kind = Kind::Connect;
+            let asked = connect::read(&head).map_err(|bad| self.bad(bad))?;
+            return Ok(self.tunnel(asked.target, asked.label, asked.host_mismatch));
+        }
+        let session = Session::new(head, self.buffer.split());
+        Ok(Read::Forward(Box::new(session)))
+    }
+}
