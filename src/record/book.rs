@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::access_log::{self, Totals};
 use super::guard::Connection;
-use super::live::{Live, Snapshot, Table};
+use super::live::{Lives, Snapshot, Table};
 use super::log::AccessLog;
 use super::metrics::Metrics;
 use super::process;
@@ -86,9 +86,9 @@ impl Book {
         rows
     }
 
-    /// The live connections whose target is known.
-    pub fn live(&self) -> Vec<Live> {
-        self.table.all().into_iter().filter_map(|entry| entry.live()).collect()
+    /// The client connections open now, for those who may end them.
+    pub fn live(&self) -> Lives {
+        self.table.lives()
     }
 
     /// The counters of `/api/v1/status` and of the last line: what happened since the start.
@@ -106,9 +106,9 @@ impl Book {
         self.metrics.dns(route, result, took);
     }
 
-    /// The settings were read again.
-    pub fn reload(&self, ok: bool) {
-        self.metrics.reload(ok);
+    /// The settings were read again, with `ok` or `error`.
+    pub fn reload(&self, result: &str) {
+        self.metrics.reload(result);
     }
 
     /// Whether the upstream was reachable when last tried.

@@ -84,18 +84,27 @@ pub struct Snapshot {
     pub stage: &'static str,
 }
 
-/// A live connection with a target, for those who may end it: a reload, the drain.
+/// A client connection for those who may end it: a reload, the end of a drain.
 pub struct Live {
     entry: Arc<Entry>,
-    /// What the client asked for.
-    pub target: Target,
-    /// The address dialled, where we dialled one.
-    pub address: Option<SocketAddr>,
-    /// What policy said when it was asked, if it was.
-    pub verdict: Option<&'static str>,
 }
 
 impl Live {
+    /// What the client asked for, once that is known.
+    pub fn target(&self) -> Option<Target> {
+        self.entry.shown().target.clone()
+    }
+
+    /// The address dialled, where we dialled one.
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.entry.shown().address
+    }
+
+    /// What policy said, once it was asked.
+    pub fn verdict(&self) -> Option<&'static str> {
+        self.entry.shown().judged.as_ref().map(|judged| judged.verdict)
+    }
+
     /// Ends it when told so.
     pub fn cut(&self) -> &Arc<Cut> {
         &self.entry.cut
@@ -105,6 +114,18 @@ impl Live {
     pub fn judged(&self, mode: &'static str, verdict: &'static str, rule: Option<String>) {
         let rule = rule.map(String::into_boxed_str);
         self.entry.shown().judged = Some(Judged { mode, verdict, rule });
+    }
+}
+
+/// The client connections that were open at one moment.
+pub struct Lives(Vec<Arc<Entry>>);
+
+impl Lives {
+    /// Shows each of them, in no order.
+    pub fn each(self, mut look: impl FnMut(&Live)) {
+        for entry in self.0 {
+            look(&Live { entry });
+        }
     }
 }
 
@@ -148,6 +169,10 @@ impl Table {
             entries.values().cloned().collect::<Vec<_>>()
         };
         self.shards.iter().flat_map(shard).collect()
+    }
+
+    pub(super) fn lives(&self) -> Lives {
+        Lives(self.all())
     }
 
     pub(super) fn len(&self) -> usize {
@@ -211,14 +236,5 @@ impl Entry {
             age_ms: u64::try_from(self.accepted.elapsed().as_millis()).unwrap_or(u64::MAX),
             stage: self.stage(),
         }
-    }
-
-    pub(super) fn live(self: Arc<Self>) -> Option<Live> {
-        let (target, address, verdict) = {
-            let shown = self.shown();
-            let verdict = shown.judged.as_ref().map(|judged| judged.verdict);
-            (shown.target.clone()?, shown.address, verdict)
-        };
-        Some(Live { entry: self, target, address, verdict })
     }
 }

@@ -199,8 +199,8 @@ impl Metrics {
         self.accept_errors[index(&ERRNO, errno)].increment(1);
     }
 
-    pub(super) fn reload(&self, ok: bool) {
-        self.reloads[usize::from(!ok)].increment(1);
+    pub(super) fn reload(&self, result: &str) {
+        self.reloads[index(&RELOAD, result)].increment(1);
     }
 
     pub(super) fn dropped(&self, stream: &str, total: u64) {

@@ -22,7 +22,7 @@ mod tests;
 pub use access_log::TotalsNow;
 pub use book::{Book, Sampler};
 pub use guard::{Connection, Record};
-pub use live::{Live, Snapshot};
+pub use live::{Live, Lives, Snapshot};
 pub use log::{AccessLog, AccessWriter};
 pub use stage::Stage;
 
