@@ -7,6 +7,8 @@
 mod guard;
 mod routes;
 mod serve;
+#[cfg(test)]
+mod tests;
 
 use serde_json::Value;
 

@@ -1,0 +1,110 @@
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::View;
+
+struct Fixed;
+
+impl View for Fixed {
+    fn metrics(&self) -> String {
+        "one 1\n".to_owned()
+    }
+
+    fn pending(&self) -> Vec<&'static str> {
+        vec!["upstream"]
+    }
+
+    fn status(&self) -> Value {
+        json!({"version": "0"})
+    }
+
+    fn connections(&self) -> Value {
+        json!([])
+    }
+
+    fn tick(&self) {}
+}
+
+fn start() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    super::serve(listener, Vec::new(), Arc::new(Fixed)).unwrap();
+    address
+}
+
+/// What comes back for these bytes, up to FIN.
+fn say(address: SocketAddr, bytes: &[u8]) -> String {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    stream.write_all(bytes).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+fn get(address: SocketAddr, path: &str) -> String {
+    say(address, format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes())
+}
+
+#[test]
+fn a7_a_megabyte_of_head_is_431_and_the_answer_arrives() {
+    let address = start();
+    let field =
+        format!("GET /metrics HTTP/1.1\r\nHost: localhost\r\nX: {}\r\n\r\n", "x".repeat(1 << 20));
+    assert!(say(address, field.as_bytes()).starts_with("HTTP/1.1 431 "));
+    let many = "X: y\r\n".repeat(101);
+    let many = format!("GET /metrics HTTP/1.1\r\nHost: localhost\r\n{many}\r\n");
+    assert!(say(address, many.as_bytes()).starts_with("HTTP/1.1 431 "));
+}
+
+#[test]
+fn a8_other_paths_are_404() {
+    let address = start();
+    let long = format!("/{}", "a".repeat(15_000));
+    for path in [
+        "/",
+        "/../",
+        "//",
+        "//metrics",
+        "/metrics/",
+        "/%2e",
+        "/%6detrics",
+        "/METRICS",
+        "/./metrics",
+        &long,
+    ] {
+        assert!(get(address, path).starts_with("HTTP/1.1 404 "), "{path}");
+    }
+    assert!(get(address, "/metrics?name=one").starts_with("HTTP/1.1 200 "));
+}
+
+#[test]
+fn a2_every_other_method_is_405_and_head_has_no_body() {
+    let address = start();
+    for method in ["POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "RELOAD", "get"] {
+        let answer = say(
+            address,
+            format!("{method} /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes(),
+        );
+        assert!(
+            answer.starts_with("HTTP/1.1 405 ") && answer.contains("allow: GET, HEAD\r\n"),
+            "{answer}"
+        );
+    }
+    let connect = say(address, b"CONNECT a:1 HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    assert!(connect.starts_with("HTTP/1.1 405 "), "{connect}");
+    let head = say(address, b"HEAD /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    assert!(head.starts_with("HTTP/1.1 200 ") && head.ends_with("\r\n\r\n"), "{head}");
+}
+
+#[test]
+fn readiness_says_what_is_missing() {
+    let answer = get(start(), "/readyz");
+    assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+    let body: Value = serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap();
+    assert_eq!((&body["error"], &body["pending"]), (&json!("upstream_down"), &json!(["upstream"])));
+}
