@@ -116,8 +116,8 @@ impl<'a> Relay<'a> {
         let before = self.progress();
         let up = self.up.pump(cx, &self.sides.up());
         let down = self.down.pump(cx, &self.sides.down());
-        let broken = self.pass_fins().or_else(|| broken(up, down));
-        if let Some(ended) = broken {
+        // Failures first: a socket's error is told once, and whoever asks next reads a clean FIN.
+        if let Some(ended) = broken(up, down).or_else(|| self.pass_fins()) {
             return Some(Event::End(ended));
         }
         if self.up.done() && self.down.done() {
@@ -141,16 +141,23 @@ impl<'a> Relay<'a> {
 
     /// A FIN follows the last byte before it, unless it is to be held back.
     fn pass_fins(&mut self) -> Option<Ended> {
+        let (client, upstream) = (self.sides.client, self.sides.upstream);
         let hold = self.sides.half_close == HalfClose::Defer && !self.down.eof();
         if self.up.done() && !self.upstream_told && !hold {
+            if !self.client_told && is_dead(client) {
+                return Some(Ended::ClientRst);
+            }
             self.upstream_told = true;
-            if self.sides.upstream.shutdown_write().is_err() {
+            if upstream.shutdown_write().is_err() {
                 return Some(Ended::UpstreamRst);
             }
         }
         if self.down.done() && !self.client_told {
+            if !self.upstream_told && is_dead(upstream) {
+                return Some(Ended::UpstreamRst);
+            }
             self.client_told = true;
-            if self.sides.client.shutdown_write().is_err() {
+            if client.shutdown_write().is_err() {
                 return Some(Ended::ClientRst);
             }
         }
@@ -251,28 +258,35 @@ impl<'a> Relay<'a> {
     fn finish(self, ended: Ended) -> Relayed {
         let (client, upstream) = (self.sides.client, self.sides.upstream);
         let reset = matches!(ended, Ended::ClientRst | Ended::UpstreamRst | Ended::Cut(_));
-        let unsent_up = close(upstream, reset || self.up.backlog() > 0);
-        let unsent_down = close(client, reset || self.down.backlog() > 0);
+        let late_up = close(upstream, reset || self.up.backlog() > 0);
+        let late_down = close(client, reset || self.down.backlog() > 0);
         let backlog = self.up.backlog() + self.down.backlog();
-        let lost = backlog as u64 + unsent_up + unsent_down;
+        let lost = backlog as u64 + late_up + late_down;
         self.sides.pipes.count_lost(lost);
         Relayed {
-            up: self.up.moved().saturating_sub(unsent_up),
-            down: self.down.moved().saturating_sub(unsent_down),
+            up: self.up.moved().saturating_sub(late_up),
+            down: self.down.moved().saturating_sub(late_down),
             lost,
             ended,
         }
     }
 }
 
-/// Closes by reset or by FIN; returns the bytes a reset throws away.
+/// Closes by reset or by FIN; returns the bytes a reset may throw away: all that the peer has not
+/// acknowledged, for a sent segment may have been dropped too.
 fn close(socket: &Stream, reset: bool) -> u64 {
     if reset {
         socket.reset_on_close();
-        return sys::unsent(socket).unwrap_or(0) as u64;
+        return sys::unacked(socket).unwrap_or(0) as u64;
     }
     let _already_shut = socket.shutdown_write();
     0
+}
+
+/// Whether a socket that read as ended was reset: splice out swallows the error when it has moved
+/// something before, and the next read is a clean 0. A connection that got a mere FIN has a peer.
+fn is_dead(socket: &Stream) -> bool {
+    socket.peer_addr().is_err()
 }
 
 /// Which side a failed direction accuses.

@@ -6,6 +6,8 @@
 mod carry;
 mod direction;
 mod pipes;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -77,11 +79,11 @@ pub enum Ended {
 /// What a relay carried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Relayed {
-    /// Bytes sent to the upstream; those a reset threw away are not among them.
+    /// Bytes the upstream got; after a reset, only those it acknowledged.
     pub up: u64,
-    /// Bytes sent to the client; the same.
+    /// Bytes the client got; the same.
     pub down: u64,
-    /// Bytes read from one side that never left for the other.
+    /// Bytes read from one side that the other did not get, or did not acknowledge.
     pub lost: u64,
     /// How it ended.
     pub ended: Ended,

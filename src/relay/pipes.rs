@@ -107,6 +107,11 @@ impl PipePool {
         self.in_use.load(Ordering::Relaxed)
     }
 
+    #[cfg(test)]
+    pub(super) fn open_now(&self) -> usize {
+        self.shelf().open
+    }
+
     /// How often a direction fell back to copying: `tailrace_splice_fallback_total`.
     pub fn fallbacks(&self, cause: Fallback) -> u64 {
         self.fallbacks[cause as usize].load(Ordering::Relaxed)
@@ -251,6 +256,11 @@ impl Lease {
         self.len -= filled;
         bytes.truncate(filled);
         Ok(bytes)
+    }
+
+    #[cfg(test)]
+    pub(super) fn really_in_it(&self) -> u64 {
+        self.pipe().and_then(Pipe::len).unwrap()
     }
 
     fn pipe(&self) -> std::io::Result<&Pipe> {

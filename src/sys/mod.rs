@@ -9,6 +9,6 @@ mod stream;
 mod tune;
 
 pub use pipe::Pipe;
-pub use queue::{unacked, unsent};
+pub use queue::unacked;
 pub use stream::Stream;
 pub use tune::tune;
