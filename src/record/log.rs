@@ -71,8 +71,11 @@ pub fn open(settings: &config::Log) -> Result<(AccessLog, AccessWriter), LogErro
     Ok((AccessLog { shared: Arc::clone(&shared) }, AccessWriter { shared }))
 }
 
-/// Makes `tracing` events of the whole process go to this log. The first log stays.
+/// Makes `tracing` events of the whole process, and a panic's message, go to this log. The first
+/// log stays.
 pub fn install(log: &AccessLog) {
+    // A panic ends one task; its one line must not break the stream of JSON lines.
+    std::panic::set_hook(Box::new(|panic| tracing::error!("{panic}")));
     let layer = Events { log: log.clone() };
     let subscriber = tracing_subscriber::registry().with(layer);
     let _first_stays = tracing::subscriber::set_global_default(subscriber);

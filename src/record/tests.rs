@@ -197,3 +197,19 @@ fn access_lines_obey_level_and_switch() {
     let text = std::fs::read_to_string(path).unwrap();
     assert_eq!(text.matches("\"outcome\"").count(), 1, "{text}");
 }
+
+#[tokio::test]
+async fn r17_a_panic_ends_its_own_connection_as_internal() {
+    let book = book();
+    let (unlucky, lucky) = (Arc::clone(&book), Arc::clone(&book));
+    let unlucky = tokio::spawn(async move {
+        let mut connection = unlucky.connection(CLIENT.into());
+        let _record = connection.record();
+        panic!("made by a test");
+    });
+    assert!(unlucky.await.unwrap_err().is_panic());
+    let lucky = tokio::spawn(async move { lucky.connection(CLIENT.into()).finish(Outcome::Ok) });
+    lucky.await.unwrap();
+    let outcomes: Vec<_> = book.totals().outcomes.into_iter().collect();
+    assert_eq!((outcomes, book.active()), (vec![("internal", 1), ("ok", 1)], 0));
+}
