@@ -3,6 +3,7 @@
 //! It asks only for what policy admitted, and knows neither inbounds nor rules.
 #![forbid(unsafe_code)]
 
+mod hosts;
 mod system;
 
 use std::net::IpAddr;

@@ -1,15 +1,17 @@
-//! This host's resolver: `getaddrinfo(3)` on tokio's blocking threads, bounded and coalesced.
+//! This host's resolver: the hosts file, then `getaddrinfo(3)`, on tokio's blocking threads,
+//! bounded and coalesced.
 #![forbid(unsafe_code)]
 
 use std::collections::HashMap;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{OnceCell, Semaphore};
 
-use super::NameError;
+use super::{NameError, hosts};
 use crate::target::Name;
 
 /// Questions under way at once (reliability.md D10); the rest wait.
@@ -33,13 +35,8 @@ impl System {
 
     /// Asks once, however many want to know at the same time.
     pub(super) async fn addresses(&self, name: &Name) -> Answer {
-        let question = Arc::clone(self.questions().entry(name.clone()).or_default());
-        let answer = question.get_or_init(|| self.ask(name)).await.clone();
-        let mut questions = self.questions();
-        if questions.get(name).is_some_and(|held| Arc::ptr_eq(held, &question)) {
-            questions.remove(name);
-        }
-        answer
+        let asking = Asking::join(self, name);
+        asking.question.get_or_init(|| self.ask(name)).await.clone()
     }
 
     fn questions(&self) -> std::sync::MutexGuard<'_, HashMap<Name, Question>> {
@@ -57,20 +54,60 @@ impl System {
         let failed = |why: String| NameError::Failed { name: name.clone(), why };
         let permit = Arc::clone(&self.in_flight).acquire_owned().await;
         let permit = permit.map_err(|closed| failed(closed.to_string()))?;
-        let question = question(name);
+        let asked = name.clone();
         let looked_up = tokio::spawn(async move {
             // The permit stays with the question: a blocking thread cannot be called back.
             let _permit = permit;
-            #[allow(clippy::disallowed_methods, reason = "the one place names are asked")]
-            tokio::net::lookup_host((question, 0)).await.map(Vec::from_iter)
+            find(asked).await
         });
         match looked_up.await {
-            Ok(Ok(found)) => distinct(name, found.into_iter().map(|address| address.ip())),
+            Ok(Ok(found)) => distinct(name, found.into_iter()),
             Ok(Err(error)) if not_found(&error) => Err(NameError::NotFound { name: name.clone() }),
             Ok(Err(error)) => Err(failed(error.to_string())),
             Err(error) => Err(failed(error.to_string())),
         }
     }
+}
+
+/// One who waits for an answer. The last to go, answered or not, takes the question away.
+struct Asking<'a> {
+    system: &'a System,
+    name: &'a Name,
+    question: Question,
+}
+
+impl<'a> Asking<'a> {
+    fn join(system: &'a System, name: &'a Name) -> Self {
+        let question = Arc::clone(system.questions().entry(name.clone()).or_default());
+        Self { system, name, question }
+    }
+}
+
+impl Drop for Asking<'_> {
+    fn drop(&mut self) {
+        let mut questions = self.system.questions();
+        let Some(held) = questions.get(self.name) else { return };
+        // Answered: who comes now asks anew. Not answered: held by the map and us means only us.
+        let last = held.initialized() || Arc::strong_count(held) == 2;
+        if last && Arc::ptr_eq(held, &self.question) {
+            questions.remove(self.name);
+        }
+    }
+}
+
+/// The hosts file, then the resolver; a bare name is the resolver's alone, which reads both.
+async fn find(name: Name) -> io::Result<Vec<IpAddr>> {
+    if name.as_str().contains('.') {
+        let asked = name.clone();
+        let read = tokio::task::spawn_blocking(move || hosts::read(Path::new(hosts::PATH), &asked));
+        let known = read.await.map_err(io::Error::other)??;
+        if !known.is_empty() {
+            return Ok(known);
+        }
+    }
+    #[allow(clippy::disallowed_methods, reason = "the one place names are asked")]
+    let found = tokio::net::lookup_host((question(&name), 0)).await?;
+    Ok(found.map(|address: SocketAddr| address.ip()).collect())
 }
 
 /// A dotted name is asked as it stands: the trailing dot keeps search domains away (D8).
@@ -125,6 +162,46 @@ mod tests {
         let (first, second) = tokio::join!(system.addresses(&name), system.addresses(&name));
         assert_eq!(first, second);
         assert!(first.unwrap().iter().all(IpAddr::is_loopback));
+        assert!(system.questions().is_empty());
+    }
+
+    /// One poll, as a client that then vanishes gives it.
+    async fn polled_once<F: Future>(future: std::pin::Pin<&mut F>) -> Option<F::Output> {
+        tokio::select! {
+            biased;
+            answer = future => Some(answer),
+            () = std::future::ready(()) => None,
+        }
+    }
+
+    #[tokio::test]
+    async fn r17_who_leaves_before_the_answer_leaves_nothing_behind() {
+        let system = System::new(Duration::from_secs(3));
+        let all = Arc::clone(&system.in_flight).acquire_many_owned(64).await.unwrap();
+        let name = name("localhost");
+        let mut first = Box::pin(system.addresses(&name));
+        let mut second = Box::pin(system.addresses(&name));
+        assert!(polled_once(first.as_mut()).await.is_none());
+        assert!(polled_once(second.as_mut()).await.is_none());
+        drop(first);
+        assert_eq!(system.questions().len(), 1);
+        drop(all);
+        assert!(second.await.is_ok());
+        let _all = Arc::clone(&system.in_flight).acquire_many_owned(64).await.unwrap();
+        let mut left = Box::pin(system.addresses(&name));
+        assert!(polled_once(left.as_mut()).await.is_none());
+        drop(left);
+        assert!(system.questions().is_empty());
+    }
+
+    #[tokio::test]
+    async fn d3_no_answer_in_time_is_a_timeout() {
+        let after = Duration::from_millis(20);
+        let system = System::new(after);
+        let _all = Arc::clone(&system.in_flight).acquire_many_owned(64).await.unwrap();
+        let name = name("db.corp.example");
+        let late = NameError::Timeout { name: name.clone(), after };
+        assert_eq!(system.addresses(&name).await, Err(late));
         assert!(system.questions().is_empty());
     }
 }

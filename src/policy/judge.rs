@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::lists::{Globs, PolicyError, Suffixes, holding};
+use super::lists::{Globs, PolicyError, Suffixes, holding, holding_any_form};
 use super::own::Own;
 use super::suffix::Suffix;
 use super::verdict::{Address, Admitted, Decision, Mode, Refused, Verdict};
@@ -63,7 +63,7 @@ impl Policy {
         if let Some(rule) = own.rule(target) {
             return self.refuse(Refused::Loop, rule.to_owned());
         }
-        match target.host.address().and_then(|ip| holding(&self.deny_nets, ip)) {
+        match target.host.address().and_then(|ip| holding_any_form(&self.deny_nets, ip)) {
             Some(net) => self.refuse(Refused::Denied, format!("deny_net {net}")),
             None => self.ask_lists(target),
         }
@@ -76,7 +76,7 @@ impl Policy {
         if let Some(rule) = own.rule(&Target { host: Host::Address(ip), port }) {
             return self.refuse(Refused::Loop, rule.to_owned());
         }
-        match holding(&self.deny_nets, ip) {
+        match holding_any_form(&self.deny_nets, ip) {
             Some(net) => self.refuse(Refused::Denied, format!("deny_net {net}")),
             None => {
                 let decision = Decision { mode: self.mode, verdict: Verdict::Allow, rule: None };

@@ -1,6 +1,8 @@
 //! What the rules mean, case by case, and against a naive oracle.
 #![forbid(unsafe_code)]
 
+use std::num::NonZeroU16;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -48,6 +50,63 @@ fn a_glob_stays_within_its_label() {
     let policy = policy(Mode::Enforce, "corp.example", &[]);
     assert_eq!(verdict(&policy, "grafana-eu.ops.example:1"), Ok(Verdict::Allow));
     assert_eq!(verdict(&policy, "grafana-a.b.ops.example:1"), Err(Refused::Denied));
+    assert_eq!(verdict(&policy, "x.grafana-eu.ops.example:1"), Err(Refused::Denied));
+    assert_eq!(verdict(&policy, "grafana-eu.ops.example.evil.com:1"), Err(Refused::Denied));
+}
+
+#[test]
+fn globs_know_labels() {
+    let matches = |glob: &str, name: &str| {
+        let globs = Globs::new(vec![glob.to_owned()]).unwrap();
+        let Target { host, .. } =
+            Target::parse_authority(name.as_bytes(), NonZeroU16::new(1)).unwrap();
+        globs.allowing(host.name().unwrap()).is_some()
+    };
+    assert!(matches("DB-[0-9].corp.example", "db-1.corp.example"));
+    assert!(matches("db-[!x][^12].corp.example", "db-a3.corp.example"));
+    assert!(matches("{a,b}.corp.example", "b.corp.example"));
+    assert!(matches("**.corp.example", "x.y.corp.example"));
+    assert!(matches("**.corp.example", "corp.example"));
+    for (glob, name) in [
+        ("*.corp.example", "a.b.corp.example"),
+        ("*.corp.example", "corp.example"),
+        ("db?corp.example", "db.corp.example"),
+        ("db[!x]corp.example", "db.corp.example"),
+        ("a[^b][!]]c.example", "a.xc.example"),
+        ("a[^b][!]]c.example", "ax.c.example"),
+        ("x[a[!b]y.example", "x.y.example"),
+        ("db*", "db.corp.example"),
+        ("*.example", "evil.com.example.org"),
+    ] {
+        assert!(!matches(glob, name), "{glob} {name}");
+    }
+    assert!(Globs::new(vec!["[".to_owned()]).is_err());
+}
+
+#[test]
+fn b9_a_carried_v4_address_narrows_but_never_widens() {
+    let enforce = policy(Mode::Enforce, "corp.example", &["10.0.0.0/8"]);
+    assert_eq!(verdict(&enforce, "[::ffff:10.1.2.3]:1"), Ok(Verdict::Allow));
+    for denied in ["[::10.1.2.3]:1", "[64:ff9b::a01:203]:1", "[2002:a01:203::1]:1"] {
+        assert_eq!(verdict(&enforce, denied), Err(Refused::Denied), "{denied}");
+    }
+}
+
+#[test]
+fn b14_only_this_host_loops() {
+    let policy = policy(Mode::Enforce, "corp.example, example", &["0.0.0.0/0"]);
+    let mut own = own();
+    own.internal = vec!["198.51.100.1:1080".parse().unwrap()];
+    let judge = |text: &str| {
+        let target = Target::parse_authority(text.as_bytes(), None).unwrap();
+        policy.judge_host(&own, &target).1.map(|_| ())
+    };
+    assert_eq!(judge("198.51.100.1:1080"), Err(Refused::Loop));
+    assert_eq!(judge("[64:ff9b::c633:6401]:1080"), Err(Refused::Loop));
+    assert_eq!(judge("198.51.100.2:1080"), Ok(()));
+    assert_eq!(judge("db.corp.example:1080"), Ok(()));
+    assert_eq!(judge("198.51.100.1:1055"), Ok(()));
+    assert_eq!(judge("db.corp.example:1055"), Ok(()));
 }
 
 #[test]

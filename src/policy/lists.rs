@@ -55,7 +55,8 @@ impl Suffixes {
     }
 }
 
-/// Allowed names by glob. `*` stands for any run of characters within one label.
+/// Allowed names by glob, matched against the whole name. `*` and `?` stay within one label; a
+/// label `**` stands for any number of labels, none included.
 #[derive(Debug)]
 pub(super) struct Globs {
     set: GlobSet,
@@ -67,8 +68,7 @@ impl Globs {
         let mut builder = GlobSetBuilder::new();
         for text in &texts {
             let failed = |source| PolicyError::Glob { glob: text.clone(), source };
-            // globset's separator is '/': with dots turned into it, `*` ends at a label's end.
-            let path = text.replace('.', "/").to_ascii_lowercase();
+            let path = as_path(text);
             let glob = GlobBuilder::new(&path).literal_separator(true).build().map_err(failed)?;
             builder.add(glob);
         }
@@ -90,9 +90,33 @@ impl Globs {
     }
 }
 
-/// The network of `nets` that holds `address`, in its own form or as the IPv4 address it carries.
+/// globset's separator is '/': with dots turned into it, `*` ends where a label ends. A class that
+/// says what is not meant (`[!x]`) would still take it, so there the separator is written in.
+fn as_path(glob: &str) -> String {
+    let path = glob.replace('.', "/").to_ascii_lowercase();
+    let mut strict = String::with_capacity(path.len() + 1);
+    let mut rest = path.as_str();
+    while let Some((before, class)) = rest.split_once('[') {
+        let negated = class.starts_with(['!', '^']);
+        let first = usize::from(negated) + 1;
+        // The first character belongs to the class even when it is a bracket.
+        let Some((end, _)) = class.char_indices().skip(first).find(|(_, c)| *c == ']') else {
+            break;
+        };
+        let slash = if negated { "/" } else { "" };
+        strict.extend([before, "[", &class[..end], slash, "]"]);
+        rest = &class[end + 1..];
+    }
+    strict + rest
+}
+
+/// The network of `nets` that holds `address` as it stands. Enough to allow, not to forbid.
 pub(super) fn holding(nets: &[IpNet], address: IpAddr) -> Option<&IpNet> {
+    nets.iter().find(|net| net.contains(&address))
+}
+
+/// The network of `nets` that holds `address`, or the IPv4 address it carries (B9).
+pub(super) fn holding_any_form(nets: &[IpNet], address: IpAddr) -> Option<&IpNet> {
     let carried = embedded_v4(address).map(IpAddr::V4);
-    nets.iter()
-        .find(|net| net.contains(&address) || carried.is_some_and(|carried| net.contains(&carried)))
+    holding(nets, address).or_else(|| holding(nets, carried?))
 }

@@ -23,7 +23,9 @@ impl Own {
     pub(super) fn rule(&self, target: &Target) -> Option<&'static str> {
         let port = target.port.get();
         let hits = |mut list: std::slice::Iter<'_, SocketAddr>| {
-            list.any(|own| own.port() == port && self.leads_to(&target.host, own.ip()))
+            list.any(|own| {
+                own.port() == port && self.leads_to(&target.host, own.ip().to_canonical())
+            })
         };
         if hits(self.listeners.iter()) {
             return Some("own listener");
@@ -34,12 +36,16 @@ impl Own {
     fn leads_to(&self, host: &Host, listener: IpAddr) -> bool {
         match host {
             Host::Address(address) => {
-                let judged = embedded_v4(*address).map_or(*address, IpAddr::V4);
-                judged == listener.to_canonical()
-                    || (self.is_here(judged) && self.is_here(listener.to_canonical()))
+                self.is_same(*address, listener)
+                    || embedded_v4(*address).is_some_and(|v4| self.is_same(v4.into(), listener))
             }
-            Host::Name(name) => self.is_here(listener.to_canonical()) && self.is_our_name(name),
+            Host::Name(name) => self.is_here(listener) && self.is_our_name(name),
         }
+    }
+
+    /// Any address of this host counts for any other: what is bound to one may be redirected.
+    fn is_same(&self, address: IpAddr, listener: IpAddr) -> bool {
+        address == listener || (self.is_here(address) && self.is_here(listener))
     }
 
     fn is_here(&self, address: IpAddr) -> bool {
