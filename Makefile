@@ -1,0 +1,36 @@
+# What a person runs. `make help` lists it.
+CARGO ?= cargo
+FUZZ_SECONDS ?= 20
+FUZZ_TARGETS = $(notdir $(basename $(wildcard fuzz/fuzz_targets/*.rs)))
+
+.DEFAULT_GOAL := help
+.PHONY: help build demo test lint tailnet fuzz bench
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+
+build: ## the release binary, target/release/tailrace
+	$(CARGO) build --release --locked
+
+demo: ## the gateway carries traffic on this machine, nothing else needed
+	$(CARGO) run --release --locked -- demo
+
+test: ## every test, then again as an unprivileged user; names what it had to skip; installs nothing
+	tests/suite
+
+lint: ## formatting, clippy and documentation, warnings are errors
+	$(CARGO) fmt --check
+	$(CARGO) clippy --all-targets --locked -- -D warnings
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --no-deps --locked
+
+tailnet: ## builds tailscaled and headscale into ~/.cache/tailrace, then runs only the real-tailnet proof
+	tests/tailnet/install
+	$(CARGO) test --locked --test tailnet
+
+fuzz: ## every fuzz target for FUZZ_SECONDS (20); needs a nightly toolchain and cargo-fuzz
+	@$(CARGO) +nightly fuzz --version || { echo 'make fuzz needs: rustup toolchain install nightly && cargo install cargo-fuzz'; exit 1; }
+	set -e; for target in $(FUZZ_TARGETS); do \
+		$(CARGO) +nightly fuzz run "$$target" -- -max_total_time=$(FUZZ_SECONDS) -timeout=5; done
+
+bench: ## criterion benches, and the gateway beside two bare relays
+	$(CARGO) bench --locked
