@@ -29,7 +29,8 @@
 //!   `fds_of`, `cpu_time`, `rss`, `tasks`, `settle_and_check`, `settle_with`, `assert_refused`.
 //! - [`Tailscaled`]: `map(host, origin)`, `greet(Greeting)`, `answer(Reply)`, `answer_for(host, …)`,
 //!   `answer_in_turn([…])`, `half_close(HalfClose)`; it counts `connections`, `greetings`,
-//!   `requests` (raw bytes), `open`. [`ClosedPort`] refuses, [`FullBacklog`] swallows SYNs.
+//!   `requests` (raw bytes), `open`. [`Holder`] holds thousands of idle tunnels. [`ClosedPort`]
+//!   refuses, [`FullBacklog`] swallows SYNs.
 //! - [`Origin`]: `echo`, `send`, `send_after_eof`, `send_then_reset`, `reset_after_reading`,
 //!   `slow_reader`, `never_reader`, `sink`, `both_ways`, or `start(|guest| …)`; `visits()` tell
 //!   bytes, count, SHA-256 and end. [`HttpOrigin`] answers requests and keeps them raw.
@@ -54,6 +55,7 @@ pub mod answers;
 pub mod client;
 pub mod dns;
 pub mod gateway;
+pub mod holder;
 pub mod http;
 pub mod http_origin;
 pub mod metrics;
@@ -72,6 +74,7 @@ pub use answers::{assert_http_refused, assert_raw_refused, assert_says};
 pub use client::{Answer, Inbound, Socks5Reply, ask, ask_raw, fetch, open};
 pub use dns::Dns;
 pub use gateway::{Gateway, accepts};
+pub use holder::Holder;
 pub use http::{HttpAnswer, HttpHead};
 pub use http_origin::{HttpOrigin, HttpReply, HttpRequest};
 pub use metrics::Metrics;

@@ -25,7 +25,7 @@ pub struct Setup {
     raw: Option<Vec<u8>>,
     env: BTreeMap<String, OsString>,
     arguments: Vec<String>,
-    nofile: Option<u64>,
+    ulimit: Option<String>,
 }
 
 impl Setup {
@@ -40,7 +40,7 @@ impl Setup {
             raw: None,
             env: BTreeMap::new(),
             arguments: Vec::new(),
-            nofile: None,
+            ulimit: None,
             dir,
         };
         setup.env("PATH", std::env::var_os("PATH").unwrap_or_default());
@@ -124,7 +124,13 @@ impl Setup {
 
     /// Soft and hard limit of open files.
     pub fn nofile(&mut self, limit: u64) -> &mut Setup {
-        self.nofile = Some(limit);
+        self.ulimit = Some(format!("-n {limit}"));
+        self
+    }
+
+    /// Soft limit of open files alone; the hard one stays.
+    pub fn soft_nofile(&mut self, limit: u64) -> &mut Setup {
+        self.ulimit = Some(format!("-S -n {limit}"));
         self
     }
 
@@ -160,14 +166,11 @@ impl Setup {
 
     /// The command line of the binary with this environment and these limits.
     pub fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = match self.nofile {
+        let mut command = match &self.ulimit {
             None => Command::new(binary()),
             Some(limit) => {
                 let mut shell = Command::new("sh");
-                shell
-                    .arg("-c")
-                    .arg(format!("ulimit -n {limit} && exec \"$0\" \"$@\""))
-                    .arg(binary());
+                shell.arg("-c").arg(format!("ulimit {limit} && exec \"$0\" \"$@\"")).arg(binary());
                 shell
             }
         };
