@@ -1,15 +1,10 @@
-//! How a message's body ends (RFC 9112 section 6), and chunk size lines. Parses only.
+//! How a message's body ends (RFC 9112 section 6). Parses only.
 //!
 //! Where two framings could be read, none is: that is how requests are smuggled.
 #![forbid(unsafe_code)]
 
 use super::head::{Head, Version};
-use super::parse::{Bad, Parsed};
-
-/// Longest chunk size line, extensions included.
-const MAX_SIZE_LINE: usize = 256;
-/// Hexadecimal digits that fit 64 bits.
-const MAX_SIZE_DIGITS: usize = 16;
+use super::parse::Bad;
 
 /// How a body ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,43 +79,10 @@ fn content_length(head: &Head) -> Result<Option<u64>, Bad> {
     text.parse().map(Some).map_err(|_| bad())
 }
 
-/// Reads a chunk's size line (RFC 9112 section 7.1); extensions are dropped.
-///
-/// # Errors
-/// [`Bad`] for anything but hexadecimal digits, a bare LF or a line over 256 bytes (P23).
-pub fn parse_size(bytes: &[u8]) -> Result<Parsed<u64>, Bad> {
-    let seen = &bytes[..bytes.len().min(MAX_SIZE_LINE)];
-    let digits = seen.iter().take_while(|b| b.is_ascii_hexdigit()).count();
-    let bad = || Bad::request("a chunk size line is not hexadecimal digits and CR LF: check it");
-    let after_is_odd = seen.get(digits).is_some_and(|b| !matches!(b, b';' | b'\r' | b' ' | b'\t'));
-    if digits > MAX_SIZE_DIGITS || after_is_odd || (digits == 0 && !seen.is_empty()) {
-        return Err(bad());
-    }
-    let Some(lf) = memchr::memchr(b'\n', seen) else {
-        return if seen.len() < MAX_SIZE_LINE { Ok(Parsed::Incomplete) } else { Err(bad()) };
-    };
-    let extension = &seen[digits..lf];
-    let clean = |b: &u8| *b == b'\t' || (*b >= b' ' && *b != 0x7f);
-    let sound = match extension.split_last() {
-        Some((b'\r', text)) => {
-            let bare = text.trim_ascii_start();
-            text.iter().all(clean) && (text.is_empty() || bare.first() == Some(&b';'))
-        }
-        _ => false,
-    };
-    let size = std::str::from_utf8(&seen[..digits]).ok();
-    let size = size.and_then(|text| u64::from_str_radix(text, 16).ok());
-    match size {
-        Some(value) if sound => Ok(Parsed::Whole { value, used: lf + 1 }),
-        _ => Err(bad()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-
     use super::super::head::{self, Side};
+    use super::super::parse::Parsed;
     use super::*;
 
     fn request(fields: &str, version: &str) -> Result<Body, Bad> {
@@ -152,26 +114,5 @@ mod tests {
         assert!(request("Transfer-Encoding: chunked", "1.0").is_err());
         assert_eq!(request("Content-Length: 5", "1.0").unwrap(), Body::Length(5));
         assert_eq!(request("Transfer-Encoding: Chunked", "1.1").unwrap(), Body::Chunked);
-    }
-
-    #[test]
-    fn p23_chunk_sizes() {
-        let size = |text: &str| parse_size(text.as_bytes());
-        assert_eq!(size("1f\r\n"), Ok(Parsed::Whole { value: 31, used: 4 }));
-        assert_eq!(size("1;a=b\r\n"), Ok(Parsed::Whole { value: 1, used: 7 }));
-        assert_eq!(size("1f\r"), Ok(Parsed::Incomplete));
-        for bad in
-            ["0_2e\r\n", "-1\r\n", "5\n", "\r\n", "x\r\n", "1 1\r\n", "11111111111111111\r\n"]
-        {
-            assert!(size(bad).is_err(), "{bad:?}");
-        }
-        assert!(size(&format!("1;{}", "a".repeat(300))).is_err());
-    }
-
-    proptest! {
-        #[test]
-        fn sizes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
-            let _any = parse_size(&bytes);
-        }
     }
 }

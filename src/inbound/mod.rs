@@ -4,6 +4,7 @@
 //! feeds them. This room knows neither policy nor upstream.
 #![forbid(unsafe_code)]
 
+pub mod chunked;
 pub mod connect;
 pub mod framing;
 pub mod head;

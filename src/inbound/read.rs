@@ -17,6 +17,10 @@ use crate::target::Target;
 /// Bytes asked of the kernel at once while a head is read.
 const ROOM: usize = 1024;
 
+/// Room for the longest SOCKS5 dialogue (257 + 513 + 262 bytes) and one read beyond it: a password is
+/// never copied by a growing buffer.
+const DIALOGUE: usize = 2 * 1024;
+
 /// What a client turned out to want.
 #[derive(Debug)]
 pub enum Read {
@@ -31,6 +35,7 @@ pub enum Read {
 /// # Errors
 /// [`Failed`] with what to say; a client that leaves is [`Outcome::ClientGone`].
 pub async fn read(stream: &Stream, buffer: &mut BytesMut) -> Result<Read, Failed> {
+    buffer.reserve(DIALOGUE);
     let mut wire = Wire { stream, buffer, kind: Kind::Unknown };
     let first = wire.until(|bytes| Ok(first_byte(bytes))).await?;
     wire.kind = Kind::of_first_byte(first);
@@ -157,7 +162,11 @@ impl Wire<'_> {
             Outcome::BadRequest => Failed { reply: Saying::Bytes([0x01, 0x01]), ..failed },
             _ => failed,
         };
-        let label = self.until(socks5::parse_user).await.map_err(refused)?;
+        let stream = self.stream;
+        let mut wipe = Wipe { buffer: self.buffer, whole: false };
+        let mut wire = Wire { stream, buffer: wipe.buffer, kind: self.kind };
+        let label = wire.until(socks5::parse_user).await.map_err(refused)?;
+        wipe.whole = true;
         self.say(&[0x01, 0x00]).await?;
         Ok(label)
     }
@@ -171,5 +180,20 @@ impl Wire<'_> {
         }
         let session = Session::new(head, self.buffer.split());
         Ok(Read::Forward(Box::new(session)))
+    }
+}
+
+/// Zeroes credentials that never became whole, also when the future is dropped; whole ones have been
+/// zeroed by their parser.
+struct Wipe<'a> {
+    buffer: &'a mut BytesMut,
+    whole: bool,
+}
+
+impl Drop for Wipe<'_> {
+    fn drop(&mut self) {
+        if !self.whole {
+            self.buffer.fill(0);
+        }
     }
 }

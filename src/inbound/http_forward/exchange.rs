@@ -7,12 +7,13 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use tokio::io::Interest;
 
+use super::super::chunked::Output;
 use super::super::framing::{self, Body};
 use super::super::head::{self, Head, Side};
 use super::super::parse::Bad;
 use super::Session;
 use super::pump::{Broken, Counts, Pump};
-use super::rewrite::{self, ForwardRequest};
+use super::rewrite::{self, ForwardRequest, Onward};
 use crate::outcome::Outcome;
 use crate::sys::Stream;
 
@@ -62,13 +63,18 @@ pub struct Way<'a> {
     pub idle: Duration,
 }
 
+/// Interim answers to one request; more is a fault of the origin.
+const MAX_INTERIM: usize = 32;
+/// Silence is watched in this many ticks.
+const TICKS: u32 = 4;
+
 /// How the answer went.
 enum Answer {
     Whole {
         /// The upstream keeps its connection open.
         persists: bool,
-        /// The body ended with the connection: so must the client's.
-        until_close: bool,
+        /// The client was told that its connection ends.
+        close: bool,
     },
     Upgraded,
 }
@@ -80,7 +86,9 @@ struct Progress {
     uploaded: AtomicBool,
     /// A byte of the upstream's answer has come.
     heard: AtomicBool,
-    /// A byte of an answer has been said to the client.
+    /// The client was told to go on with its body.
+    continued: AtomicBool,
+    /// A byte of the final answer has been said to the client.
     said: AtomicBool,
 }
 
@@ -122,8 +130,8 @@ impl Session {
                 upgraded: Some((self.buffer.split().freeze(), answered.freeze())),
                 ..Exchange::ended(Outcome::FinFin)
             },
-            Ended::Answer(Ok(Answer::Whole { persists, until_close })) => Exchange {
-                client_reusable: uploaded && request.keep_alive && !until_close,
+            Ended::Answer(Ok(Answer::Whole { persists, close })) => Exchange {
+                client_reusable: uploaded && !close,
                 upstream_reusable: uploaded && persists && answered.is_empty(),
                 ..Exchange::ended(Outcome::Ok)
             },
@@ -152,7 +160,7 @@ async fn both_ways(
     progress: &Progress,
 ) -> Ended {
     tokio::pin!(upload, download);
-    let mut uploading = true;
+    let (mut uploading, mut early) = (true, None);
     let gone = async {
         if way.client.readiness().ready(Interest::ERROR).await.is_err() {
             std::future::pending::<()>().await;
@@ -165,29 +173,37 @@ async fn both_ways(
             biased;
             sent = &mut upload, if uploading => {
                 uploading = false;
-                match sent {
+                match (sent, early.take()) {
+                    (_, Some(answer)) => return Ended::Answer(Ok(answer)),
                     // An origin may answer and close without reading all: its answer counts.
-                    Ok(()) | Err(Broken::Sink(_)) => {}
-                    Err(broken) => return Ended::Upload(broken),
+                    (Ok(()) | Err(Broken::Sink(_)), None) => {}
+                    (Err(broken), None) => return Ended::Upload(broken),
                 }
             }
-            answer = &mut download => return Ended::Answer(answer),
+            answer = &mut download, if early.is_none() => match answer {
+                // The origin still takes the rest of the request: let it come.
+                Ok(whole @ Answer::Whole { persists: true, close: false }) if uploading => {
+                    early = Some(whole);
+                }
+                answer => return Ended::Answer(answer),
+            },
             () = &mut gone => return Ended::ClientGone,
             () = &mut silence => return Ended::Idle,
         }
     }
 }
 
-/// Ends when nothing has moved for one whole `idle` (at most two).
+/// Ends when nothing has moved for `idle`, a tick more at most.
 async fn silence(progress: &Progress, idle: Duration) {
-    let mut before = u64::MAX;
+    let (mut before, mut still) = (u64::MAX, 0);
     loop {
         let now = progress.moved.load(Ordering::Relaxed);
-        if now == before {
+        still = if now == before { still + 1 } else { 0 };
+        if still == TICKS {
             return;
         }
         before = now;
-        tokio::time::sleep(idle).await;
+        tokio::time::sleep(idle / TICKS).await;
     }
 }
 
@@ -197,7 +213,7 @@ async fn upload<C: Fn(u64)>(
     progress: &Progress,
 ) -> Result<(), Broken> {
     pump.say(&request.head).await?;
-    pump.body(request.body).await?;
+    pump.body(request.body, Output::Chunks).await?;
     progress.uploaded.store(true, Ordering::Relaxed);
     Ok(())
 }
@@ -207,7 +223,7 @@ async fn download<C: Fn(u64)>(
     request: &ForwardRequest,
     progress: &Progress,
 ) -> Result<Answer, Broken> {
-    loop {
+    for _ in 0..MAX_INTERIM {
         let head: Head = pump
             .until(|bytes| {
                 progress.heard.fetch_or(!bytes.is_empty(), Ordering::Relaxed);
@@ -215,28 +231,51 @@ async fn download<C: Fn(u64)>(
             })
             .await?;
         let status = status(&head)?;
-        if status == 101 && request.upgrade {
-            progress.said.store(true, Ordering::Relaxed);
-            pump.say(&rewrite::response(&head, true, false)?).await?;
-            return Ok(Answer::Upgraded);
-        }
-        if status == 101 {
-            return Err(Bad::request("the origin switched protocols unasked").into());
-        }
-        let version = head::version(head.first())?;
-        let body = framing::of_response(&head, version, status, request.is_head)?;
-        let interim = status < 200;
-        let close = !interim && (!request.keep_alive || body == Body::UntilClose);
-        let said = rewrite::response(&head, false, close)?;
-        progress.said.store(true, Ordering::Relaxed);
-        pump.say(&said).await?;
-        if !interim {
-            pump.body(body).await?;
-            let until_close = body == Body::UntilClose;
-            let persists = rewrite::persists(&head) && !until_close;
-            return Ok(Answer::Whole { persists, until_close });
+        match status {
+            101 if request.upgrade => {
+                progress.said.store(true, Ordering::Relaxed);
+                pump.say(&rewrite::response(&head, status, Onward::Upgraded)?).await?;
+                return Ok(Answer::Upgraded);
+            }
+            101 => return Err(Bad::request("the origin switched protocols unasked").into()),
+            100..=199 => {
+                progress.continued.store(true, Ordering::Relaxed);
+                // HTTP/1.0 knows no interim answers.
+                if !request.http10 {
+                    pump.say(&rewrite::response(&head, status, Onward::Interim)?).await?;
+                }
+            }
+            _ => return answer(pump, &head, status, request, progress).await,
         }
     }
+    Err(Bad::request("the origin sends one interim answer after another").into())
+}
+
+/// Passes the final answer on.
+async fn answer<C: Fn(u64)>(
+    mut pump: Pump<'_, C>,
+    head: &Head,
+    status: u16,
+    request: &ForwardRequest,
+    progress: &Progress,
+) -> Result<Answer, Broken> {
+    let version = head::version(head.first())?;
+    let body = framing::of_response(head, version, status, request.is_head)?;
+    let close =
+        !request.keep_alive || body == Body::UntilClose || unwanted(status, request, progress);
+    let plain = request.http10 && body == Body::Chunked;
+    let said = rewrite::response(head, status, Onward::Final { close, plain })?;
+    progress.said.store(true, Ordering::Relaxed);
+    pump.say(&said).await?;
+    pump.body(body, if plain { Output::Data } else { Output::Chunks }).await?;
+    Ok(Answer::Whole { persists: rewrite::persists(head) && body != Body::UntilClose, close })
+}
+
+/// The answer refuses a body that is still coming, or the client still waits to be told to send it:
+/// what comes next from the client could be either body or request.
+fn unwanted(status: u16, request: &ForwardRequest, progress: &Progress) -> bool {
+    let waits = request.expects_continue && !progress.continued.load(Ordering::Relaxed);
+    !progress.uploaded.load(Ordering::Relaxed) && (status >= 400 || waits)
 }
 
 fn status(head: &Head) -> Result<u16, Bad> {
@@ -262,7 +301,10 @@ fn answer_broke(
         _ if said => {
             // Half an answer must not look whole.
             way.client.reset_on_close();
-            Exchange::ended(Outcome::UpstreamRst)
+            Exchange::ended(match broken {
+                Broken::Bad(_) => Outcome::UpstreamProtocol,
+                _ => Outcome::UpstreamRst,
+            })
         }
         Broken::Bad(bad) => {
             let message = format!("the origin's answer is not valid HTTP: {bad}");

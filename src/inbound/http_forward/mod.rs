@@ -21,6 +21,8 @@ pub use self::exchange::{Exchange, Way};
 pub use self::pump::Counts;
 pub use self::rewrite::{ForwardRequest, read};
 
+pub(super) use self::rewrite::trailers;
+
 /// One client connection that forwards.
 #[derive(Debug)]
 pub struct Session {

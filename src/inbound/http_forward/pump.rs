@@ -6,10 +6,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::{Buf, BytesMut};
 
-use super::super::framing::{self, Body};
-use super::super::head;
+use super::super::chunked::{Decoder, Output};
+use super::super::framing::Body;
 use super::super::parse::{Bad, Parsed};
-use super::rewrite;
 use crate::sys::Stream;
 
 /// Bytes asked of the kernel at once while a body moves.
@@ -85,12 +84,12 @@ impl<C: Fn(u64)> Pump<'_, C> {
         Ok(())
     }
 
-    /// Moves a whole body.
-    pub(super) async fn body(&mut self, body: Body) -> Result<(), Broken> {
+    /// Moves a whole body; `output` is for a chunked one.
+    pub(super) async fn body(&mut self, body: Body, output: Output) -> Result<(), Broken> {
         match body {
             Body::None => Ok(()),
             Body::Length(length) => self.exactly(length).await,
-            Body::Chunked => self.chunks().await,
+            Body::Chunked => self.chunks(output).await,
             Body::UntilClose => self.until_close().await,
         }
     }
@@ -108,20 +107,19 @@ impl<C: Fn(u64)> Pump<'_, C> {
         Ok(())
     }
 
-    /// Each size line is written anew: what the next hop parses is what was judged here.
-    async fn chunks(&mut self) -> Result<(), Broken> {
+    /// Chunks are written anew: what the next hop parses is what was judged here.
+    async fn chunks(&mut self, output: Output) -> Result<(), Broken> {
+        let (mut decoder, mut out) = (Decoder::new(output), Vec::new());
         loop {
-            let size = self.until(framing::parse_size).await?;
-            self.say(format!("{size:x}\r\n").as_bytes()).await?;
-            if size == 0 {
-                break;
+            let taken = decoder.decode(self.buffer, &mut out)?;
+            self.buffer.advance(taken);
+            self.say(&out).await?;
+            out.clear();
+            if decoder.done() {
+                return Ok(());
             }
-            self.exactly(size).await?;
-            self.until(end_of_chunk).await?;
-            self.say(b"\r\n").await?;
+            self.more().await?;
         }
-        let trailers = self.until(head::parse_trailers).await?;
-        self.say(&rewrite::trailers(&trailers)).await
     }
 
     async fn until_close(&mut self) -> Result<(), Broken> {
@@ -134,13 +132,5 @@ impl<C: Fn(u64)> Pump<'_, C> {
                 Err(error) => return Err(error),
             }
         }
-    }
-}
-
-fn end_of_chunk(bytes: &[u8]) -> Result<Parsed<()>, Bad> {
-    match bytes {
-        [b'\r', b'\n', ..] => Ok(Parsed::Whole { value: (), used: 2 }),
-        [] | [b'\r'] => Ok(Parsed::Incomplete),
-        _ => Err(Bad::request("a chunk is longer than its size says: check the sender")),
     }
 }

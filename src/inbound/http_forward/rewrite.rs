@@ -58,6 +58,10 @@ pub struct ForwardRequest {
     pub keep_alive: bool,
     /// A HEAD request: its answer has no body.
     pub is_head: bool,
+    /// The client waits for `100 Continue` before it sends its body.
+    pub expects_continue: bool,
+    /// An HTTP/1.0 client: it knows neither chunks nor interim answers.
+    pub http10: bool,
 }
 
 /// Reads a request head in absolute form.
@@ -72,6 +76,8 @@ pub fn read(head: &Head) -> Result<ForwardRequest, Bad> {
     let body = framing::of_request(head, version)?;
     let named = connection_tokens(head)?;
     let upgrade = version == Version::Http11
+        && body == Body::None
+        && head.first() == b"GET"
         && named.iter().any(|name| name == "upgrade")
         && head.values("upgrade").any(|value| value.eq_ignore_ascii_case(b"websocket"));
     let keep_alive = version == Version::Http11 && !named.iter().any(|name| name == "close");
@@ -84,12 +90,14 @@ pub fn read(head: &Head) -> Result<ForwardRequest, Bad> {
         upgrade,
         keep_alive,
         is_head: head.first() == b"HEAD",
+        expects_continue: head.values("expect").any(|e| e.eq_ignore_ascii_case(b"100-continue")),
+        http10: version == Version::Http10,
         target,
     })
 }
 
 /// Splits `http://host[:port][/path][?query]`.
-fn absolute(text: &[u8]) -> Result<(Target, Vec<u8>), Bad> {
+fn absolute(text: &[u8]) -> Result<(Target, &[u8]), Bad> {
     let shown = || text[..text.len().min(80)].escape_ascii().to_string();
     let rest = match text.split_at_checked(7) {
         Some((scheme, rest)) if scheme.eq_ignore_ascii_case(b"http://") => rest,
@@ -115,8 +123,7 @@ fn absolute(text: &[u8]) -> Result<(Target, Vec<u8>), Bad> {
         return Err(Bad::request("the address holds a user name: send it in Authorization"));
     }
     let target = Target::parse_authority(authority, Some(HTTP))?;
-    let slash: &[u8] = if path.starts_with(b"/") { b"" } else { b"/" };
-    Ok((target, [slash, path].concat()))
+    Ok((target, path))
 }
 
 /// The field names `Connection` lists, in lower case.
@@ -135,7 +142,7 @@ fn connection_tokens(head: &Head) -> Result<Vec<String>, Bad> {
 
 struct Start<'a> {
     method: &'a [u8],
-    path: Vec<u8>,
+    path: &'a [u8],
     version: &'a [u8],
 }
 
@@ -149,7 +156,12 @@ fn origin_form(
     let host = target.to_string();
     let host = host.strip_suffix(":80").unwrap_or(&host);
     let mut out = Vec::with_capacity(512);
-    for part in [start.method, b" ", &start.path, b" ", start.version, b"\r\nHost: "] {
+    let lead: &[u8] = match start.path.first() {
+        None if start.method == b"OPTIONS" => b"*", // RFC 9112 section 3.2.4
+        Some(b'/') => b"",
+        _ => b"/",
+    };
+    for part in [start.method, b" ", lead, start.path, b" ", start.version, b"\r\nHost: "] {
         out.extend_from_slice(part);
     }
     out.extend_from_slice(host.as_bytes());
@@ -177,33 +189,52 @@ fn put(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
     }
 }
 
-/// A response's head for the client: hop-by-hop fields removed, `Connection` by our own choice.
+/// What a response is to its client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Onward {
+    /// 1xx.
+    Interim,
+    /// 101: bytes from here on.
+    Upgraded,
+    /// The answer. `close`: the connection ends with it; `plain`: chunks are taken off.
+    Final { close: bool, plain: bool },
+}
+
+/// A response's head for the client: hop-by-hop fields removed, `Connection` by our own choice, and
+/// our own version (RFC 9110 section 2.5).
 ///
 /// # Errors
 /// [`Bad`] when its `Connection` names a framing field.
-pub(super) fn response(head: &Head, upgraded: bool, close: bool) -> Result<Bytes, Bad> {
+pub(super) fn response(head: &Head, status: u16, onward: Onward) -> Result<Bytes, Bad> {
     let named = connection_tokens(head)?;
     let mut out = Vec::with_capacity(512);
-    for part in [head.first(), b" ", head.second(), b" ", head.third(), b"\r\n"] {
+    for part in [b"HTTP/1.1 ", head.second(), b" ", head.third(), b"\r\n"] {
         out.extend_from_slice(part);
     }
+    // Such an answer has no length to tell (RFC 9110 section 8.6).
+    let bodiless = matches!(status, 100..=199 | 204);
+    let plain = matches!(onward, Onward::Final { plain: true, .. });
     for (name, value) in head.fields() {
         let lower = String::from_utf8_lossy(name).to_ascii_lowercase();
-        if !stays_here(&lower, &named) {
+        let framing = (bodiless && lower == "content-length")
+            || ((bodiless || plain) && lower == "transfer-encoding");
+        if !framing && !stays_here(&lower, &named) {
             put(&mut out, name, value);
         }
     }
-    if upgraded {
-        out.extend_from_slice(b"Connection: Upgrade\r\nUpgrade: websocket\r\n");
-    } else if close {
-        out.extend_from_slice(b"Connection: close\r\n");
+    match onward {
+        Onward::Upgraded => {
+            out.extend_from_slice(b"Connection: Upgrade\r\nUpgrade: websocket\r\n");
+        }
+        Onward::Final { close: true, .. } => out.extend_from_slice(b"Connection: close\r\n"),
+        _ => {}
     }
     out.extend_from_slice(b"\r\n");
     Ok(out.into())
 }
 
 /// A trailer section without the fields no trailer may carry, its blank line included.
-pub(super) fn trailers(section: &Head) -> Bytes {
+pub(in crate::inbound) fn trailers(section: &Head) -> Bytes {
     let mut out = Vec::new();
     for (name, value) in section.fields() {
         let lower = String::from_utf8_lossy(name).to_ascii_lowercase();
