@@ -167,6 +167,7 @@ impl Wire<'_> {
         let mut wire = Wire { stream, buffer: wipe.buffer, kind: self.kind };
         let label = wire.until(socks5::parse_user).await.map_err(refused)?;
         wipe.whole = true;
+        drop(wipe);
         self.say(&[0x01, 0x00]).await?;
         Ok(label)
     }
