@@ -237,7 +237,7 @@ async fn m12_cut_at_random_points_counts_what_arrived() {
         let mut buffer = vec![0; 9_000];
         while let Ok(n @ 1..) = origin.read(&mut buffer).await {
             received += n as u64;
-            if next(&mut state) % 8 == 0 {
+            if next(&mut state).is_multiple_of(8) {
                 tokio::time::sleep(Duration::from_millis(1)).await; // a stalling reader
             }
         }
