@@ -1,2 +1,372 @@
-//! connection.
+//! The story of one connection, top to bottom: read this file first.
+//!
+//! [`serve`] walks a client from accept to its last line in the log; [`carry`] takes one target
+//! from policy to an open way out. Rooms do the work, this file carries values between them and
+//! decides nothing a room could decide.
 #![forbid(unsafe_code)]
+
+mod forward;
+mod refusal;
+mod watch;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use bytes::{Bytes, BytesMut};
+
+use crate::inbound::{self, Failed, Kind, Read, Reply, Request};
+use crate::lifecycle::drain::{Guard, Phase};
+use crate::listener::{Accepted, Permit};
+use crate::names::{Names, Resolved};
+use crate::outcome::Outcome;
+use crate::policy::{Address, Admitted, Own, Policy};
+use crate::record::{Book, Connection, Record, Stage};
+use crate::relay::{self, Ended, HalfClose, PipePool};
+use crate::sys::Stream;
+use crate::target::{Host, Target};
+use crate::upstream::{Connected, Destination, Upstream};
+
+pub use self::refusal::Refusal;
+
+/// What every connection shares. Parts that a reload changes are swapped whole.
+pub struct House {
+    /// Log, metrics, live table.
+    pub book: Arc<Book>,
+    /// The rules.
+    pub policy: ArcSwap<Policy>,
+    /// What belongs to this host; refreshed while the gateway runs.
+    pub own: ArcSwap<Own>,
+    /// The resolver.
+    pub names: ArcSwap<Names>,
+    /// The way out.
+    pub upstream: Arc<Upstream>,
+    /// `upstream.kind`, for the log.
+    pub upstream_kind: &'static str,
+    /// The `route` of the log: `direct`, or none with `socks5`.
+    pub route: Option<&'static str>,
+    /// What a client's FIN does.
+    pub half_close: HalfClose,
+    /// Pipes for splicing.
+    pub pipes: Arc<PipePool>,
+    /// Deadlines.
+    pub limits: ArcSwap<Limits>,
+}
+
+/// The deadlines of a connection.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// For one whole request head.
+    pub head_timeout: Duration,
+    /// Between requests of an HTTP forward connection.
+    pub keepalive_idle: Duration,
+    /// What the relay needs to know.
+    pub relay: relay::Settings,
+}
+
+/// Bytes a head is read into; grows to the parsers' own bound.
+const HEAD_BUFFER: usize = 1024;
+/// How long a client over the limit may take to say what it wants before it is turned away.
+const OVERFLOW_HEAD: Duration = Duration::from_secs(1);
+
+/// Serves one client from accept to end.
+pub async fn serve(house: Arc<House>, accepted: Accepted, drain: Guard) {
+    let Accepted { stream, peer, original_dst, permit, .. } = accepted;
+    let mut connection = house.book.connection(peer);
+    let full = matches!(permit, Permit::Overflow(_));
+    match original_dst {
+        Some(to) => transparent(&house, stream, connection, to, full, &drain).await,
+        None => match read_head(&house, &stream, full, &drain).await {
+            Ok(Read::Tunnel(request)) => {
+                connection.kind(request.kind.label());
+                tunnel(&house, stream, connection, *request, full, &drain).await;
+            }
+            Ok(Read::Forward(session)) => {
+                connection.kind(Kind::Http.label());
+                forward::serve(&house, stream, connection, *session, full, &drain).await;
+            }
+            Err(failed) => turn_away(&stream, connection, failed).await,
+        },
+    }
+    drop(permit);
+}
+
+/// Reads the first request head under one deadline; nothing read is ever lost.
+async fn read_head(
+    house: &House,
+    stream: &Stream,
+    full: bool,
+    drain: &Guard,
+) -> Result<Read, Failed> {
+    let limit = if full { OVERFLOW_HEAD } else { house.limits.load().head_timeout };
+    let mut buffer = BytesMut::with_capacity(HEAD_BUFFER);
+    let over = async {
+        tokio::select! {
+            () = tokio::time::sleep(limit) => Outcome::HeadTimeout,
+            () = drain.reached(Phase::Forced) => Outcome::Draining,
+        }
+    };
+    let read = tokio::select! {
+        biased;
+        read = inbound::read(stream, &mut buffer) => Ok(read),
+        outcome = over => Err(outcome),
+    };
+    match read {
+        Ok(read) => read,
+        Err(_) if full => Err(Failed::unread(&buffer, Outcome::Overloaded)),
+        Err(outcome) => Err(Failed::unread(&buffer, outcome)),
+    }
+}
+
+/// Ends a connection whose head asked for nothing we could carry.
+async fn turn_away(stream: &Stream, mut connection: Connection, failed: Failed) {
+    connection.kind(failed.kind.label());
+    let mut record = connection.record();
+    let reply = failed.words(record.id());
+    record.stage(Stage::Reply);
+    inbound::reply::say_and_close(stream, &reply).await;
+    record.finish(failed.outcome);
+}
+
+/// A connection that came by address: nothing is read before the far side is there, because it may
+/// be the one to speak first.
+async fn transparent(
+    house: &House,
+    stream: Stream,
+    mut connection: Connection,
+    to: SocketAddr,
+    full: bool,
+    drain: &Guard,
+) {
+    connection.kind(Kind::Transparent.label());
+    match std::num::NonZeroU16::new(to.port()) {
+        Some(port) => {
+            let target = Target { host: Host::from(to.ip()), port };
+            let request = Request::transparent(target);
+            tunnel(house, stream, connection, request, full, drain).await;
+        }
+        None => {
+            stream.reset_on_close();
+            connection.record().finish(Outcome::BadRequest);
+        }
+    }
+}
+
+/// SOCKS, CONNECT and redirected connections: one target, then bytes both ways.
+async fn tunnel(
+    house: &House,
+    stream: Stream,
+    mut connection: Connection,
+    request: Request,
+    full: bool,
+    drain: &Guard,
+) {
+    let mut record = connection.record();
+    describe(&mut record, &request);
+    let ask = Ask { target: &request.target, early: !request.early.is_empty(), full, drain };
+    match carry(house, &stream, &mut record, ask).await {
+        Ok(connected) => {
+            record.stage(Stage::Reply);
+            let said = request.reply.success(connected.reported);
+            if stream.write_all(&said).await.is_err() {
+                return record.finish(Outcome::ClientGone);
+            }
+            splice(house, &stream, connected, record, request.early).await;
+        }
+        Err(refusal) => refuse(&stream, record, request.reply, refusal).await,
+    }
+}
+
+fn describe(record: &mut Record, request: &Request) {
+    let from = if request.kind == Kind::Transparent { "none" } else { "client" };
+    record.target(&request.target, from);
+    if let Some(label) = &request.label {
+        record.label(label.as_str());
+    }
+    if request.host_mismatch {
+        record.error_word("host_mismatch");
+    }
+}
+
+/// Says no, in the client's own protocol, and ends the record.
+async fn refuse(stream: &Stream, mut record: Record, reply: Reply, refusal: Refusal) {
+    record.stage(Stage::Reply);
+    if reply == Reply::Opaque {
+        stream.reset_on_close();
+    } else if refusal.outcome != Outcome::ClientGone {
+        let said = reply.failure(refusal.outcome, &refusal.message, record.id());
+        inbound::reply::say_and_close(stream, &said).await;
+    }
+    record.finish(refusal.outcome);
+}
+
+/// What [`carry`] is asked.
+#[derive(Clone, Copy)]
+pub(crate) struct Ask<'a> {
+    pub(crate) target: &'a Target,
+    /// The client has already sent bytes for the far side: its FIN is then a half-close.
+    pub(crate) early: bool,
+    /// The client is over a limit: it is told so once its target is known.
+    pub(crate) full: bool,
+    pub(crate) drain: &'a Guard,
+}
+
+/// Takes one target from policy to an open way out, or to the reason why there is none.
+pub(crate) async fn carry(
+    house: &House,
+    client: &Stream,
+    record: &mut Record,
+    ask: Ask<'_>,
+) -> Result<Connected, Refusal> {
+    let admitted = admit(house, record, ask.target)?;
+    if ask.full {
+        return Err(Refusal::overloaded());
+    }
+    if ask.drain.phase() >= Phase::Draining {
+        return Err(Refusal::draining());
+    }
+    let cut = Arc::clone(record.cut());
+    let connected = tokio::select! {
+        biased;
+        connected = way_out(house, record, admitted) => connected?,
+        () = watch::client_gone(client, ask.early) => return Err(Refusal::client_gone()),
+        _ = cut.wait() => return Err(Refusal::draining()),
+    };
+    record.connected();
+    Ok(connected)
+}
+
+/// Step 3: may it? Every decision is recorded, whatever it is.
+pub(crate) fn admit(
+    house: &House,
+    record: &mut Record,
+    target: &Target,
+) -> Result<Admitted<Target>, Refusal> {
+    record.stage(Stage::Policy);
+    let (policy, own) = (house.policy.load(), house.own.load());
+    let (decision, judged) = policy.judge_host(&own, target);
+    let refusal = |refused| Refusal::policy(refused, target, decision.rule.as_deref());
+    let judged = judged.map_err(refusal);
+    record.verdict(decision.mode.label(), decision.verdict.label(), decision.rule);
+    judged
+}
+
+/// Steps 4 and 5: where is it, and the way there.
+async fn way_out(
+    house: &House,
+    record: &mut Record,
+    admitted: Admitted<Target>,
+) -> Result<Connected, Refusal> {
+    record.stage(Stage::Dns);
+    let destination = locate(house, record, admitted).await?;
+    record.stage(Stage::Dial);
+    record.upstream(house.upstream_kind);
+    record.route(house.route);
+    let connected = house.upstream.connect(destination).await?;
+    if let Some(address) = connected.address {
+        record.dialled(address);
+    }
+    Ok(connected)
+}
+
+/// Step 4: the admitted host's addresses, each judged again before it may be dialled.
+async fn locate(
+    house: &House,
+    record: &mut Record,
+    admitted: Admitted<Target>,
+) -> Result<Destination, Refusal> {
+    let names = house.names.load_full();
+    let asked = Instant::now();
+    let resolved = names.resolve(&admitted).await;
+    let (addresses, by) = match resolved {
+        Ok(Resolved::Passed(admitted)) => {
+            record.resolved("upstream", None);
+            return Ok(Destination::Name(admitted));
+        }
+        Ok(Resolved::Addresses { addresses, by }) => {
+            if by != "literal" {
+                house.book.dns(by, "ok", asked.elapsed());
+            }
+            (addresses, by)
+        }
+        Err(error) => {
+            house.book.dns("system", error.result(), asked.elapsed());
+            return Err(error.into());
+        }
+    };
+    let port = admitted.get().port.get();
+    let first = addresses.first().map(|ip| SocketAddr::new(*ip, port));
+    record.resolved(by, first);
+    judge_answers(house, record, &admitted, &addresses).map(Destination::Addresses)
+}
+
+/// Keeps the addresses that may be dialled; none left is the refusal of the last one.
+fn judge_answers(
+    house: &House,
+    record: &mut Record,
+    admitted: &Admitted<Target>,
+    addresses: &[std::net::IpAddr],
+) -> Result<Vec<Admitted<Address>>, Refusal> {
+    let (policy, own) = (house.policy.load(), house.own.load());
+    let mut refused = None;
+    let mut kept = Vec::with_capacity(addresses.len());
+    for ip in addresses {
+        let (decision, judged) = policy.judge_address(&own, admitted, *ip);
+        match judged {
+            Ok(address) => kept.push(address),
+            Err(why) => refused = Some((decision, why)),
+        }
+    }
+    match refused {
+        Some((decision, why)) if kept.is_empty() => {
+            let rule = decision.rule;
+            let refusal = Refusal::policy(why, admitted.get(), rule.as_deref());
+            record.verdict(decision.mode.label(), decision.verdict.label(), rule);
+            Err(refusal)
+        }
+        _ => Ok(kept),
+    }
+}
+
+/// Steps 6 and 7: bytes both ways until one end of the story, then the last line.
+pub(crate) async fn splice(
+    house: &House,
+    client: &Stream,
+    connected: Connected,
+    mut record: Record,
+    early_up: Bytes,
+) {
+    record.stage(Stage::Relay);
+    let Connected { stream: upstream, early, slot, .. } = connected;
+    let limits = house.limits.load_full();
+    let (meter, cut) = (Arc::clone(record.meter()), Arc::clone(record.cut()));
+    let relayed = relay::run(
+        client,
+        &upstream,
+        early_up,
+        early,
+        house.half_close,
+        &limits.relay,
+        &house.pipes,
+        &meter,
+        &cut,
+    );
+    let relayed = Box::pin(relayed).await;
+    drop((upstream, slot));
+    record.lost(relayed.lost);
+    record.finish(ending(relayed.ended));
+}
+
+fn ending(ended: Ended) -> Outcome {
+    use crate::lifecycle::cut::CutReason;
+    match ended {
+        Ended::FinFin => Outcome::FinFin,
+        Ended::ClientRst => Outcome::ClientRst,
+        Ended::UpstreamRst => Outcome::UpstreamRst,
+        Ended::Idle => Outcome::Idle,
+        Ended::HalfCloseIdle => Outcome::HalfCloseIdle,
+        Ended::Cut(CutReason::Drained) => Outcome::Drained,
+        Ended::Cut(CutReason::Denied) => Outcome::Denied,
+    }
+}

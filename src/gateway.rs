@@ -1,2 +1,183 @@
-//! gateway.
+//! Assembles the rooms, and ends them: binds, spawns, owns readiness, reload and drain.
+//!
+//! The only place, next to `connection.rs`, that knows every room.
 #![forbid(unsafe_code)]
+
+mod bind;
+mod build;
+mod error;
+mod judge;
+mod own;
+mod reload;
+mod run;
+mod view;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::sync::watch;
+
+use crate::config::Config;
+use crate::connection::{self, House};
+use crate::lifecycle::cut::CutReason;
+use crate::lifecycle::drain::{Drain, Phase};
+use crate::listener::{self, Bound};
+use crate::record::Book;
+use crate::relay::PipePool;
+use crate::upstream::Upstream;
+
+pub use self::error::StartError;
+pub use self::judge::Judge;
+pub use self::run::{Again, run};
+
+/// How often this host's addresses are looked at again.
+const OWN_REFRESH: Duration = Duration::from_secs(5);
+/// How long cut connections get to write their last line.
+pub(crate) const LAST_LINES: Duration = Duration::from_millis(150);
+
+/// A running gateway. Dropping it stops nothing in good order: call [`Gateway::stop`].
+pub struct Gateway {
+    house: Arc<House>,
+    config: Config,
+    drain: Arc<Drain>,
+    limits: Arc<listener::Limits>,
+    splice: Arc<AtomicBool>,
+    /// The descriptor limit after it was raised.
+    descriptors: u64,
+    stop_accepting: watch::Sender<bool>,
+    bound: bind::Addresses,
+}
+
+impl Gateway {
+    /// Binds every listener, then serves. Nothing is bound when it fails.
+    ///
+    /// # Errors
+    /// [`StartError`], naming the setting and what to do.
+    pub async fn start(config: Config, book: Arc<Book>) -> Result<Self, StartError> {
+        let descriptors = crate::sys::limits::raise_descriptors();
+        let listeners = bind::all(&config.listen)?;
+        let bound = listeners.addresses();
+        let splice = Arc::new(AtomicBool::new(config.relay.splice));
+        let house = assemble(&config, book, &bound, &splice)?;
+        let most = build::fitting(config.limits.max_connections, descriptors.after);
+        if most < config.limits.max_connections {
+            tracing::warn!(
+                wanted = config.limits.max_connections,
+                most,
+                descriptors = descriptors.after,
+                "limits.max_connections does not fit the descriptor limit and was lowered: raise it with ulimit -n"
+            );
+        }
+        let gateway = Self {
+            limits: listener::Limits::new(most, config.limits.per_client),
+            drain: Drain::new(),
+            stop_accepting: watch::Sender::new(false),
+            house,
+            config,
+            splice,
+            descriptors: descriptors.after,
+            bound,
+        };
+        gateway.serve(listeners)?;
+        Ok(gateway)
+    }
+
+    /// The proxy's addresses as bound.
+    pub fn proxy(&self) -> &[SocketAddr] {
+        &self.bound.proxy
+    }
+
+    /// The admin listener's address as bound.
+    pub fn admin(&self) -> SocketAddr {
+        self.bound.admin
+    }
+
+    fn serve(&self, listeners: bind::Listeners) -> Result<(), StartError> {
+        for bound in listeners.proxy {
+            self.accept(bound);
+        }
+        tokio::spawn(Arc::clone(&self.house.upstream).keep_pool());
+        tokio::spawn(refresh_own(Arc::clone(&self.house), self.bound.clone()));
+        view::serve(listeners.admin, self)
+            .map_err(|source| StartError::System { what: "the admin thread", source })
+    }
+
+    fn accept(&self, bound: Bound) {
+        let (house, drain) = (Arc::clone(&self.house), Arc::clone(&self.drain));
+        let book = Arc::clone(&self.house.book);
+        let mut stop = self.stop_accepting.subscribe();
+        let stop = async move { drop(stop.wait_for(|stop| *stop).await) };
+        tokio::spawn(listener::accept_loop(
+            bound,
+            Arc::clone(&self.limits),
+            self.bound.listeners(),
+            move |errno| book.accept_error(errno),
+            move |accepted| {
+                // A panic ends this task only: the record's guard writes its line on the way out.
+                drop(tokio::spawn(connection::serve(Arc::clone(&house), accepted, drain.guard())));
+            },
+            stop,
+        ));
+    }
+
+    /// Stops accepting, lets what runs finish for `drain_timeout`, then cuts it. Ends early when
+    /// `hurry` does.
+    pub async fn stop(&self, hurry: impl Future<Output = ()>) {
+        self.stop_accepting.send_replace(true);
+        self.drain.advance(Phase::Draining);
+        let patience = tokio::time::sleep(self.config.limits.drain_timeout);
+        let in_time = tokio::select! {
+            biased;
+            () = self.drain.finished() => true,
+            () = patience => false,
+            () = hurry => false,
+        };
+        if !in_time {
+            self.cut_all().await;
+        }
+    }
+
+    async fn cut_all(&self) {
+        self.drain.advance(Phase::Forced);
+        self.house.book.live().each(|entry| entry.cut().cut(CutReason::Drained));
+        drop(tokio::time::timeout(LAST_LINES, self.drain.finished()).await);
+    }
+}
+
+fn assemble(
+    config: &Config,
+    book: Arc<Book>,
+    bound: &bind::Addresses,
+    splice: &Arc<AtomicBool>,
+) -> Result<Arc<House>, StartError> {
+    let upstream = Upstream::new(build::upstream(&config.upstream));
+    Ok(Arc::new(House {
+        policy: ArcSwap::from_pointee(build::policy(&config.policy)?),
+        own: ArcSwap::from_pointee(own::look(
+            bound.listeners(),
+            bind::Addresses::internal(&config.upstream),
+        )),
+        names: ArcSwap::from_pointee(build::names(&config.dns)),
+        upstream_kind: upstream.kind().label(),
+        route: build::route(config.upstream.kind),
+        upstream,
+        half_close: build::half_close(&config.upstream),
+        pipes: PipePool::for_this_process(),
+        limits: ArcSwap::from_pointee(build::limits(config, Arc::clone(splice))),
+        book,
+    }))
+}
+
+/// Keeps this host's addresses fresh: an address that appears later is ours too.
+async fn refresh_own(house: Arc<House>, bound: bind::Addresses) {
+    let mut tick = tokio::time::interval(OWN_REFRESH);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+    loop {
+        tick.tick().await;
+        let internal = house.own.load().internal.clone();
+        house.own.store(Arc::new(own::look(bound.listeners(), internal)));
+    }
+}

@@ -1,7 +1,67 @@
 //! The commands, one file each.
+//!
+//! They see settings and snapshots, never a connection; only these files print.
 #![forbid(unsafe_code)]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "commands talk to people")]
+
+mod args;
+mod config;
+mod env;
+mod find;
+mod generate;
+mod policy;
+mod status;
+mod up;
+mod wait;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use clap::error::ErrorKind;
+
+use self::args::{Command, ConfigCommand, PolicyCommand, Program};
+
+/// Exit codes of contract.md, as `sysexits.h` numbers them.
+mod exit {
+    /// A check failed.
+    pub(super) const FAILED: u8 = 1;
+    /// The command line is wrong.
+    pub(super) const USAGE: u8 = 64;
+    /// No gateway to talk to.
+    pub(super) const NO_GATEWAY: u8 = 69;
+    /// Try again: a port in use, not ready.
+    pub(super) const TRY_AGAIN: u8 = 75;
+    /// The configuration is wrong.
+    pub(super) const CONFIG: u8 = 78;
+}
 
 /// Runs the command named by argv.
-pub fn main() -> std::process::ExitCode {
-    std::process::ExitCode::SUCCESS
+pub fn main() -> ExitCode {
+    let program = match Program::try_parse() {
+        Ok(program) => program,
+        Err(error) => return not_parsed(&error),
+    };
+    let settings = program.settings;
+    match program.command {
+        Command::Up => up::run(&settings),
+        Command::Status { json } => status::run(&settings, json),
+        Command::Wait { timeout } => wait::run(&settings, timeout),
+        Command::Env { shell } => env::run(&settings, shell),
+        Command::Config { command: ConfigCommand::Check { file } } => config::check(settings, file),
+        Command::Config { command: ConfigCommand::Show { json } } => config::show(&settings, json),
+        Command::Policy { command: PolicyCommand::Test { json, hosts } } => {
+            policy::test(&settings, &hosts, json)
+        }
+        Command::Completions { shell } => generate::completions(shell),
+        Command::Man => generate::man(),
+    }
+}
+
+/// Help and version are answers; everything else is a usage error, which clap would end with 2.
+fn not_parsed(error: &clap::Error) -> ExitCode {
+    let _closed_pipe = error.print();
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => ExitCode::SUCCESS,
+        _ => ExitCode::from(exit::USAGE),
+    }
 }

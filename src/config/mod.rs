@@ -1,12 +1,36 @@
 //! Settings: as written (flags, environment, file), then what they mean.
 //!
-//! Nothing here binds, dials or starts anything, and nothing here reads a file from the working
-//! directory, which may be a stranger's repository.
+//! Stage one ([`parse`]) knows types and names and keeps where each value came from; stage two
+//! ([`check`]) knows meanings. Both find every problem, not just the first. Nothing here binds,
+//! dials or starts anything, and nothing here reads a file from the working directory, which may
+//! be a stranger's repository.
 #![forbid(unsafe_code)]
 
+mod check;
+mod check_policy;
+mod duration;
+mod environment;
+mod from_file;
+mod from_words;
+mod keys;
+mod load;
+mod problem;
+mod reload;
 mod settings;
+mod show;
+mod written;
 
+pub(crate) use duration::parse as parse_duration;
+
+pub use check::{Checked, Whereabouts, check, whereabouts};
+pub use environment::Environment;
+pub use from_words::Flag;
+pub use load::{Loaded, SYSTEM_FILE, load, read};
+pub use problem::{Origin, Problem, Problems};
+pub use reload::{Reloaded, reloaded};
 pub use settings::{
     Config, Dns, DnsMode, HalfClose, Limits, Listen, Log, LogFormat, LogTo, Policy, PolicyMode,
     Record, Relay, Suffix, Transparent, Upstream, UpstreamKind,
 };
+pub use show::{Shown, shown};
+pub use written::{Written, parse};

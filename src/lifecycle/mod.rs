@@ -1,5 +1,11 @@
-//! The lifecycle room.
+//! From start to end: readiness, draining, signals, the run directory.
+//!
+//! It knows no connection and no protocol; `gateway.rs` asks it when to stop.
 #![forbid(unsafe_code)]
 
 pub mod cut;
+pub mod drain;
+pub(crate) mod port_owner;
 pub mod ready;
+pub mod run_dir;
+pub mod signals;

@@ -1,2 +1,54 @@
-//! The listener room.
+//! Who comes in: listening sockets, the accept loop that never dies and never spins, and the bounds
+//! on clients. It reads no byte a client sends.
 #![forbid(unsafe_code)]
+
+mod accept;
+mod limits;
+mod trouble;
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+
+pub use self::accept::accept_loop;
+pub use self::limits::{Limits, Permit, Place};
+use crate::sys::{self, Stream};
+
+/// A bound, listening socket that nobody accepts from yet.
+#[derive(Debug)]
+pub struct Bound {
+    socket: OwnedFd,
+    address: SocketAddr,
+}
+
+/// A client that came in.
+#[derive(Debug)]
+pub struct Accepted {
+    /// Its connection.
+    pub stream: Stream,
+    /// Where it comes from.
+    pub peer: SocketAddr,
+    /// Where it came in.
+    pub local: SocketAddr,
+    /// Where it was going, if netfilter sent it here.
+    pub original_dst: Option<SocketAddr>,
+    /// Its place; to be held until the connection is closed.
+    pub permit: Permit,
+}
+
+impl Bound {
+    /// Binds and listens; port 0 lets the kernel pick.
+    ///
+    /// # Errors
+    /// What `bind(2)` says, its errno kept: `EADDRINUSE`, `EACCES`, `EADDRNOTAVAIL`.
+    pub fn new(address: SocketAddr) -> io::Result<Self> {
+        let socket = sys::listen(address)?;
+        let address = sys::bound_address(&socket)?;
+        Ok(Self { socket, address })
+    }
+
+    /// The address as bound.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+}

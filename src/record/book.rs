@@ -96,6 +96,11 @@ impl Book {
         self.totals.now(self.active(), self.access.dropped())
     }
 
+    /// The log behind it.
+    pub fn log(&self) -> &AccessLog {
+        &self.access
+    }
+
     /// A failed accept, by the name of its `errno(3)`.
     pub fn accept_error(&self, errno: &str) {
         self.metrics.accept_error(errno);

@@ -50,6 +50,18 @@ impl Meter {
     }
 }
 
+impl Meter {
+    /// Counts bytes the upstream's socket took.
+    pub fn add_up(&self, bytes: u64) {
+        self.up.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Counts bytes the client's socket took.
+    pub fn add_down(&self, bytes: u64) {
+        self.down.fetch_add(bytes, Ordering::Relaxed);
+    }
+}
+
 /// What a client's FIN does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HalfClose {

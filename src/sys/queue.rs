@@ -1,4 +1,4 @@
-//! How much of what a socket took has not arrived (tcp(7), `SIOCOUTQ`).
+//! How much of what a socket took has not left, or has not arrived (tcp(7), `SIOCOUTQ`).
 
 use std::io;
 use std::os::fd::AsFd;
@@ -8,13 +8,28 @@ use std::os::fd::AsFd;
 /// # Errors
 /// What `ioctl(2)` says.
 #[cfg(target_os = "linux")]
-#[allow(unsafe_code)] // rustix has no safe name for this request
 pub fn unacked(socket: &impl AsFd) -> io::Result<usize> {
-    use std::ffi::c_int;
     const SIOCOUTQ: rustix::ioctl::Opcode = 0x5411; // linux/sockios.h, the same as TIOCOUTQ
-    // SAFETY: the request writes one int through its argument and reads nothing (tcp(7)).
+    queue::<SIOCOUTQ>(socket)
+}
+
+/// Bytes not yet sent: a reset throws these away.
+///
+/// # Errors
+/// What `ioctl(2)` says.
+#[cfg(target_os = "linux")]
+pub fn unsent(socket: &impl AsFd) -> io::Result<usize> {
+    const SIOCOUTQNSD: rustix::ioctl::Opcode = 0x894b; // linux/sockios.h
+    queue::<SIOCOUTQNSD>(socket)
+}
+
+#[cfg(target_os = "linux")]
+#[allow(unsafe_code)] // rustix has no safe name for these two
+fn queue<const OPCODE: rustix::ioctl::Opcode>(socket: &impl AsFd) -> io::Result<usize> {
+    use std::ffi::c_int;
+    // SAFETY: both requests write one int through their argument and read nothing (tcp(7)).
     let bytes = unsafe {
-        let getter = rustix::ioctl::Getter::<SIOCOUTQ, c_int>::new();
+        let getter = rustix::ioctl::Getter::<OPCODE, c_int>::new();
         rustix::ioctl::ioctl(socket, getter)
     }?;
     Ok(usize::try_from(bytes).unwrap_or(0))
@@ -26,5 +41,14 @@ pub fn unacked(socket: &impl AsFd) -> io::Result<usize> {
 /// None.
 #[cfg(not(target_os = "linux"))]
 pub fn unacked(_socket: &impl AsFd) -> io::Result<usize> {
+    Ok(0)
+}
+
+/// Not told here: taken as nothing waiting.
+///
+/// # Errors
+/// None.
+#[cfg(not(target_os = "linux"))]
+pub fn unsent(_socket: &impl AsFd) -> io::Result<usize> {
     Ok(0)
 }

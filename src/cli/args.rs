@@ -1,0 +1,134 @@
+//! The command line, as clap reads it.
+#![forbid(unsafe_code)]
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// A gateway that lets any command-line tool reach private services on a tailnet.
+#[derive(Debug, Parser)]
+#[command(name = "tailrace", version = VERSION, arg_required_else_help = true)]
+pub(super) struct Program {
+    #[command(flatten)]
+    pub(super) settings: Settings,
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+/// Version, commit and target, as `--version` prints them.
+const VERSION: &str = concat!(
+    env!("CARGO_PKG_VERSION"),
+    " (",
+    env!("TAILRACE_COMMIT"),
+    ", ",
+    env!("TAILRACE_TARGET"),
+    ")"
+);
+
+/// Where settings come from; every command takes these.
+#[derive(Debug, Clone, Args)]
+pub(super) struct Settings {
+    /// The configuration file [default: $TAILRACE_CONFIG, then /etc/tailrace/config.toml]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(super) config: Option<PathBuf>,
+    /// One setting, as policy.mode=enforce; wins over environment and file; may be repeated
+    #[arg(long, global = true, value_name = "KEY=VALUE")]
+    pub(super) set: Vec<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Start the gateway
+    Up,
+    /// Show the running gateway: upstream, listeners, policy, counters
+    Status {
+        /// For programs
+        #[arg(long)]
+        json: bool,
+    },
+    /// Return when a connection would be carried; 75 at the deadline
+    Wait {
+        /// How long to wait, as 60s or 2m
+        #[arg(long, default_value = "60s", value_parser = duration)]
+        timeout: Duration,
+    },
+    /// Print the proxy environment, ready for eval
+    Env {
+        /// In which words
+        #[arg(long, value_enum, default_value_t = Shell::Sh)]
+        shell: Shell,
+    },
+    /// Check or show the settings
+    Config {
+        #[command(subcommand)]
+        command: ConfigCommand,
+    },
+    /// Ask the policy
+    Policy {
+        #[command(subcommand)]
+        command: PolicyCommand,
+    },
+    /// Print shell completions
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page
+    Man,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum ConfigCommand {
+    /// Say everything that is wrong with the settings; 78 if anything is
+    Check {
+        /// The file to check instead of the one in force
+        file: Option<PathBuf>,
+    },
+    /// Print the effective settings and where each came from
+    Show {
+        /// For programs
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum PolicyCommand {
+    /// Print each host's verdict and why; 1 if any would be refused
+    Test {
+        /// For programs
+        #[arg(long)]
+        json: bool,
+        /// Hosts, with or without a port
+        #[arg(required = true, value_name = "HOST")]
+        hosts: Vec<String>,
+    },
+}
+
+/// In which words `env` speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Shell {
+    /// POSIX shells, bash and zsh
+    Sh,
+    /// fish
+    Fish,
+    /// One object
+    Json,
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    crate::config::parse_duration(text).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Program::command().debug_assert();
+    }
+}

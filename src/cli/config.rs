@@ -1,0 +1,69 @@
+//! `tailrace config check` and `config show`.
+#![forbid(unsafe_code)]
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use serde_json::json;
+
+use super::args::Settings;
+use super::exit;
+use super::find::Given;
+use crate::config;
+
+pub(super) fn check(settings: Settings, file: Option<PathBuf>) -> ExitCode {
+    let settings = Settings { config: file.or(settings.config), ..settings };
+    let given = Given::new(&settings);
+    match given.load() {
+        Ok(loaded) => {
+            for notice in &loaded.checked.notices {
+                eprintln!("{notice}");
+            }
+            match &loaded.file {
+                Some(file) => println!("{}: sound", file.display()),
+                None => println!("no file, the settings are sound"),
+            }
+            ExitCode::SUCCESS
+        }
+        Err(problems) => {
+            eprintln!("{problems}");
+            ExitCode::from(exit::CONFIG)
+        }
+    }
+}
+
+pub(super) fn show(settings: &Settings, json: bool) -> ExitCode {
+    let given = Given::new(settings);
+    match given.load() {
+        Ok(loaded) => {
+            let shown = config::shown(&loaded.written, &loaded.checked.config);
+            if json {
+                print_json(&shown)
+            } else {
+                print_text(&shown)
+            }
+            ExitCode::SUCCESS
+        }
+        Err(problems) => {
+            eprintln!("{problems}");
+            ExitCode::from(exit::CONFIG)
+        }
+    }
+}
+
+fn print_text(shown: &[config::Shown]) {
+    for one in shown {
+        println!("{} = {}  # {}", one.path, one.value, one.origin);
+    }
+}
+
+fn print_json(shown: &[config::Shown]) {
+    let object: serde_json::Map<String, serde_json::Value> = shown
+        .iter()
+        .map(|one| {
+            let row = json!({"value": one.value, "origin": one.origin.to_string()});
+            (one.path.to_owned(), row)
+        })
+        .collect();
+    println!("{}", serde_json::Value::Object(object));
+}

@@ -1,0 +1,101 @@
+//! How a command finds the running gateway, and asks its admin listener.
+//!
+//! `run_dir/gateway.json` first, then the settings' own addresses (contract.md).
+#![forbid(unsafe_code)]
+
+use std::io::{self, Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::args::Settings;
+use crate::config::{self, Environment, Flag, Loaded, Problems, Whereabouts};
+use crate::lifecycle::run_dir;
+
+/// For one question to the admin listener.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// More than any answer but `/metrics` of a busy gateway.
+const MAX_ANSWER: u64 = 64 * 1024 * 1024;
+
+/// Where the gateway is, or would be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Found {
+    pub(super) proxy: Vec<SocketAddr>,
+    pub(super) admin: SocketAddr,
+}
+
+/// The sources of one command's settings.
+pub(super) struct Given {
+    file: Option<PathBuf>,
+    flags: Vec<Flag>,
+    environment: Environment,
+}
+
+impl Given {
+    pub(super) fn new(settings: &Settings) -> Self {
+        let flags = settings.set.iter().map(|text| Flag::set(text)).collect();
+        let environment = Environment::of_process();
+        Self { file: settings.config.clone(), flags, environment }
+    }
+
+    /// The settings, or everything that is wrong with them.
+    pub(super) fn load(&self) -> Result<Loaded, Problems> {
+        config::load(self.file.as_deref(), &self.environment, &self.flags)
+    }
+
+    /// What finding a gateway needs, though the rest may be wrong or missing.
+    fn whereabouts(&self) -> Result<Whereabouts, Problems> {
+        let (written, _) = config::read(self.file.as_deref(), &self.environment, &self.flags);
+        config::whereabouts(&written, &self.environment)
+    }
+}
+
+/// Finds the gateway: what it published, else where the settings put it.
+pub(super) fn gateway(settings: &Settings) -> Result<Found, Problems> {
+    let asked = Given::new(settings).whereabouts()?;
+    Ok(match run_dir::read(&asked.run_dir) {
+        Some(published) => Found { proxy: published.proxy, admin: published.admin },
+        None => Found { proxy: asked.proxy, admin: asked.admin },
+    })
+}
+
+/// An answer of the admin listener.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Answer {
+    pub(super) status: u16,
+    pub(super) body: String,
+}
+
+/// Asks the admin listener one question.
+///
+/// # Errors
+/// No gateway there, none that answers in time, or one that speaks no HTTP.
+pub(super) fn get(admin: SocketAddr, path: &str) -> io::Result<Answer> {
+    let mut stream = TcpStream::connect_timeout(&admin, PATIENCE)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {admin}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes())?;
+    let mut text = Vec::new();
+    stream.take(MAX_ANSWER).read_to_end(&mut text)?;
+    parse(&text).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "not an HTTP answer"))
+}
+
+fn parse(text: &[u8]) -> Option<Answer> {
+    let text = std::str::from_utf8(text).ok()?;
+    let (head, body) = text.split_once("\r\n\r\n")?;
+    let status = head.strip_prefix("HTTP/1.1 ")?.split(' ').next()?.parse().ok()?;
+    Some(Answer { status, body: body.to_owned() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_are_read_and_strangers_are_not() {
+        let answer = parse(b"HTTP/1.1 503 Service Unavailable\r\nA: b\r\n\r\n{}").unwrap();
+        assert_eq!((answer.status, answer.body.as_str()), (503, "{}"));
+        assert_eq!(parse(b"SSH-2.0-OpenSSH\r\n\r\n"), None);
+    }
+}

@@ -1,0 +1,60 @@
+//! `tailrace up`: the gateway itself, until a signal ends it.
+#![forbid(unsafe_code)]
+
+use std::process::ExitCode;
+
+use super::args::Settings;
+use super::exit;
+use super::find::Given;
+use crate::config::{self, Config};
+use crate::gateway;
+use crate::record::{Book, log};
+
+pub(super) fn run(settings: &Settings) -> ExitCode {
+    let given = Given::new(settings);
+    let loaded = match given.load() {
+        Ok(loaded) => loaded,
+        Err(problems) => {
+            eprintln!("{problems}");
+            return ExitCode::from(exit::CONFIG);
+        }
+    };
+    let (access, writer) = match log::open(&loaded.checked.config.log) {
+        Ok(log) => log,
+        Err(error) => {
+            eprintln!("{error}");
+            return ExitCode::from(exit::CONFIG);
+        }
+    };
+    log::install(&access);
+    for notice in &loaded.checked.notices {
+        tracing::warn!("{notice}");
+    }
+    let book = Book::new(access);
+    let again = |running: &Config| again(&given, running);
+    let ended = gateway::run(loaded.checked.config, std::sync::Arc::clone(&book), &again);
+    let code = match ended {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("tailrace: {error}");
+            ExitCode::from(error.exit_code())
+        }
+    };
+    writer.close(&book.totals(), gateway::LAST_LINES);
+    code
+}
+
+/// Reads the settings once more, for SIGHUP.
+fn again(given: &Given, running: &Config) -> Result<Config, Vec<String>> {
+    let lines =
+        |problems: config::Problems| problems.0.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let fresh = given.load().map_err(lines)?.checked;
+    let config::Reloaded { config, kept } = config::reloaded(running, fresh.config);
+    for table in kept {
+        tracing::warn!(table, "changed in the settings, but only a restart takes it over");
+    }
+    for notice in &fresh.notices {
+        tracing::warn!("{notice}");
+    }
+    Ok(config)
+}

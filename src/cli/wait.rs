@@ -1,0 +1,45 @@
+//! `tailrace wait`: returns when a connection would be carried.
+#![forbid(unsafe_code)]
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use super::args::Settings;
+use super::{exit, find};
+
+/// Between two looks.
+const PAUSE: Duration = Duration::from_millis(50);
+
+pub(super) fn run(settings: &Settings, timeout: Duration) -> ExitCode {
+    let deadline = Instant::now() + timeout;
+    loop {
+        let missing = match find::gateway(settings) {
+            Ok(found) => missing(&found),
+            Err(problems) => {
+                eprintln!("{problems}");
+                return ExitCode::from(exit::CONFIG);
+            }
+        };
+        let Some(missing) = missing else { return ExitCode::SUCCESS };
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            eprintln!("tailrace: not ready: {missing}");
+            return ExitCode::from(exit::TRY_AGAIN);
+        }
+        std::thread::park_timeout(PAUSE.min(left));
+    }
+}
+
+/// What is missing, in words; nothing when a connection would be carried.
+fn missing(found: &find::Found) -> Option<String> {
+    let answer = match find::get(found.admin, "/readyz") {
+        Ok(answer) if answer.status == 200 => return None,
+        Ok(answer) => answer,
+        Err(error) => return Some(format!("no gateway answers at {}: {error}", found.admin)),
+    };
+    let body: Value = serde_json::from_str(&answer.body).unwrap_or_default();
+    let message = body["message"].as_str().unwrap_or("it does not say why");
+    Some(format!("{message} ({})", body["error"].as_str().unwrap_or("unknown")))
+}

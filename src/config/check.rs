@@ -1,0 +1,392 @@
+//! Stage two: what the settings mean. Every impossible value and combination is refused here.
+#![forbid(unsafe_code)]
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use super::check_policy;
+use super::environment::Environment;
+use super::keys::Later;
+use super::problem::{Origin, Problem, Problems, quoted};
+use super::settings::{
+    Config, Dns, DnsMode, HalfClose, Limits, Listen, Log, LogFormat, LogTo, Record, Relay,
+    Transparent, Upstream, UpstreamKind,
+};
+use super::written::{Written, default_of};
+use crate::target::Host;
+
+/// What to write instead of an upstream that is not there yet.
+const INSTEAD: &str = "use upstream.kind = \"socks5\" with upstream.socks5 set to a SOCKS5 \
+                       server, or upstream.kind = \"direct\"";
+
+/// Settings that hold together.
+#[derive(Debug, Clone)]
+pub struct Checked {
+    /// For the gateway.
+    pub config: Config,
+    /// Sentences the operator should read: allowed, but perhaps not what was meant.
+    pub notices: Vec<String>,
+}
+
+/// What a command needs to find a running gateway.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Whereabouts {
+    /// Folder of `gateway.json`.
+    pub run_dir: PathBuf,
+    /// As set: a port may be 0.
+    pub proxy: Vec<SocketAddr>,
+    /// As set: the port may be 0.
+    pub admin: SocketAddr,
+}
+
+/// The work in hand: what is written, and what was found wrong with it so far.
+pub(super) struct Check<'a> {
+    pub(super) written: &'a Written,
+    pub(super) problems: Vec<Problem>,
+}
+
+/// Says what the settings mean.
+///
+/// # Errors
+/// Everything that is wrong with them, those of stage one included.
+pub fn check(written: &Written, env: &Environment) -> Result<Checked, Problems> {
+    let mut check = Check { written, problems: written.problems.clone() };
+    check.later();
+    let run_dir = check.run_dir(env);
+    let listen = check.listen();
+    let upstream = check.upstream();
+    let dns = check.dns(upstream.as_ref().map(|upstream| upstream.kind));
+    let policy = check_policy::policy(&mut check);
+    let log = check.log();
+    if let (Some(listen), Some(upstream)) = (&listen, &upstream) {
+        check.clashes(listen, upstream.kind);
+    }
+    let problems = check.sorted();
+    match (listen, upstream) {
+        (Some(listen), Some(upstream)) if problems.is_empty() => {
+            let config = Config {
+                run_dir,
+                listen,
+                transparent: Transparent {
+                    server_first: written.duration("transparent.server_first"),
+                },
+                upstream,
+                dns,
+                policy,
+                limits: limits(written),
+                relay: Relay { splice: written.switch("relay.splice") },
+                record: Record { process: written.switch("record.process") },
+                log,
+            };
+            let notices = notices(&config);
+            Ok(Checked { config, notices })
+        }
+        _ => Err(Problems(problems)),
+    }
+}
+
+/// The part of the settings that tells where a gateway is; other settings' meanings do not count.
+///
+/// # Errors
+/// What is wrong with the writing, or with this part.
+pub fn whereabouts(written: &Written, env: &Environment) -> Result<Whereabouts, Problems> {
+    let mut check = Check { written, problems: written.problems.clone() };
+    let run_dir = check.run_dir(env);
+    let listen = check.listen();
+    match (listen, check.sorted()) {
+        (Some(Listen { proxy, admin, .. }), problems) if problems.is_empty() => {
+            Ok(Whereabouts { run_dir, proxy, admin })
+        }
+        (_, problems) => Err(Problems(problems)),
+    }
+}
+
+impl Check<'_> {
+    pub(super) fn fail(&mut self, origin: Origin, what: impl Into<String>) {
+        self.problems.push(Problem { origin, what: what.into() });
+    }
+
+    fn sorted(&mut self) -> Vec<Problem> {
+        self.problems.sort();
+        self.problems.dedup();
+        std::mem::take(&mut self.problems)
+    }
+
+    /// Was something written for this setting that could not be read?
+    pub(super) fn broken(&self, path: &str) -> bool {
+        self.written.entry(path).is_some_and(|entry| entry.broken)
+    }
+
+    /// Values whose feature comes in a later version.
+    fn later(&mut self) {
+        for entry in self.written.entries() {
+            let Later::NotDefault(what) = entry.key.later else { continue };
+            if entry.raw != default_of(entry.key) {
+                let path = entry.key.path;
+                let way = if path.starts_with("tailnet.") { INSTEAD } else { "leave it out" };
+                let what = format!("{path}: {what} is not built yet in this version; {way}");
+                self.fail(entry.origin.clone(), what);
+            }
+        }
+        for origin in &self.written.forwards {
+            let what =
+                "[[forward]]: static forwards are not built yet in this version; leave it out";
+            self.fail(origin.clone(), what);
+        }
+    }
+
+    fn run_dir(&mut self, env: &Environment) -> PathBuf {
+        let text = self.written.text("run_dir");
+        if text.is_empty() {
+            return default_run_dir(env.get("XDG_RUNTIME_DIR"));
+        }
+        if !Path::new(text).is_absolute() {
+            let what = format!("run_dir wants an absolute path, not {}", quoted(text));
+            self.fail(self.written.origin("run_dir"), what);
+        }
+        text.into()
+    }
+
+    fn listen(&mut self) -> Option<Listen> {
+        let remote =
+            self.written.switch("listen.allow_remote") || self.broken("listen.allow_remote");
+        let mut proxy: Vec<SocketAddr> = Vec::new();
+        for item in self.written.list("listen.proxy") {
+            let Some(address) = self.address("listen.proxy", &item.text, &item.origin) else {
+                continue;
+            };
+            self.near(address, remote, &item.origin);
+            if proxy.contains(&address) && address.port() != 0 {
+                self.fail(item.origin.clone(), format!("listen.proxy has {address} twice"));
+            }
+            proxy.push(address);
+        }
+        if self.written.list("listen.proxy").is_empty() && !self.broken("listen.proxy") {
+            let what = "listen.proxy is empty: give at least one address";
+            self.fail(self.written.origin("listen.proxy"), what);
+        }
+        let origin = self.written.origin("listen.admin");
+        let admin = self.address("listen.admin", self.written.text("listen.admin"), &origin)?;
+        self.near(admin, remote, &origin);
+        let admin_hosts = self.admin_hosts();
+        let allow_remote = self.written.switch("listen.allow_remote");
+        Some(Listen { proxy, admin, admin_hosts, allow_remote })
+    }
+
+    fn admin_hosts(&mut self) -> Vec<String> {
+        let mut hosts = Vec::new();
+        for item in self.written.list("listen.admin_hosts") {
+            let bare = item.text.trim_matches(['[', ']']);
+            match Host::parse(bare.as_bytes()) {
+                Ok(host) => hosts.push(host.to_string()),
+                Err(why) => {
+                    self.fail(item.origin.clone(), format!("listen.admin_hosts: {why}"));
+                }
+            }
+        }
+        hosts
+    }
+
+    fn address(&mut self, path: &str, text: &str, origin: &Origin) -> Option<SocketAddr> {
+        if let Ok(address) = text.parse() {
+            return Some(address);
+        }
+        let what = format!(
+            "{path} wants an address and a port such as 127.0.0.1:1055 or [::1]:1055, not {}",
+            quoted(text)
+        );
+        self.fail(origin.clone(), what);
+        None
+    }
+
+    /// F7: a listener beyond loopback is asked for twice.
+    fn near(&mut self, address: SocketAddr, remote: bool, origin: &Origin) {
+        if !remote && !address.ip().to_canonical().is_loopback() {
+            let what = format!(
+                "{address} is not loopback: others could use the gateway; set \
+                 listen.allow_remote = true if that is wanted"
+            );
+            self.fail(origin.clone(), what);
+        }
+    }
+
+    fn upstream(&mut self) -> Option<Upstream> {
+        let w = self.written;
+        let kind = self.kind()?;
+        Some(Upstream {
+            kind,
+            connect_timeout: w.duration("upstream.connect_timeout"),
+            local_timeout: w.duration("upstream.local_timeout"),
+            half_close: match w.text("upstream.half_close") {
+                "propagate" => HalfClose::Propagate,
+                "defer" => HalfClose::Defer,
+                _ => HalfClose::Auto,
+            },
+            max_connections: Some(w.number("upstream.max_connections")).filter(|most| *most != 0),
+            pool: w.number("upstream.pool"),
+            mark: Some(w.number("upstream.mark")).filter(|mark| *mark != 0),
+        })
+    }
+
+    fn kind(&mut self) -> Option<UpstreamKind> {
+        let w = self.written;
+        let (kind, server) = (w.text("upstream.kind"), w.text("upstream.socks5"));
+        let origin = w.origin("upstream.kind");
+        match kind {
+            "direct" => Some(UpstreamKind::Direct),
+            "tailscaled" | "localapi" => {
+                let what =
+                    format!("upstream.kind = {kind:?} is not built yet in this version; {INSTEAD}");
+                self.fail(origin, what);
+                None
+            }
+            "socks5" if server.is_empty() => {
+                if !self.broken("upstream.socks5") {
+                    let what =
+                        "upstream.kind = \"socks5\" needs upstream.socks5, such as 127.0.0.1:1080";
+                    self.fail(origin, what);
+                }
+                None
+            }
+            _ if server.is_empty() => {
+                if !self.broken("upstream.kind") && !self.broken("upstream.socks5") {
+                    let what = format!(
+                        "upstream.kind = \"auto\" without upstream.socks5 means a tailscaled, which \
+                         is not built yet in this version; {INSTEAD}"
+                    );
+                    self.fail(origin, what);
+                }
+                None
+            }
+            _ => self.socks5(server).map(UpstreamKind::Socks5),
+        }
+    }
+
+    fn socks5(&mut self, text: &str) -> Option<SocketAddr> {
+        let origin = self.written.origin("upstream.socks5");
+        let address = self.address("upstream.socks5", text, &origin)?;
+        if address.port() == 0 || address.ip().is_unspecified() {
+            let what = format!("upstream.socks5 = {address} is no place to connect to");
+            self.fail(origin, what);
+            return None;
+        }
+        Some(address)
+    }
+
+    fn dns(&mut self, kind: Option<UpstreamKind>) -> Dns {
+        let w = self.written;
+        let mode = match (w.text("dns.mode"), kind) {
+            ("system", _) | (_, Some(UpstreamKind::Direct)) => DnsMode::System,
+            _ => DnsMode::Upstream,
+        };
+        if w.text("dns.mode") == "tailnet" {
+            let what = "dns.mode = \"tailnet\" needs upstream.kind tailscaled or localapi and is \
+                        not built yet in this version; leave it out, or use \"upstream\" or \"system\"";
+            self.fail(w.origin("dns.mode"), what);
+        }
+        Dns {
+            mode,
+            timeout: w.duration("dns.timeout"),
+            cache_entries: w.number("dns.cache_entries"),
+        }
+    }
+
+    fn log(&mut self) -> Log {
+        let w = self.written;
+        let to = match w.text("log.to") {
+            "stderr" => LogTo::Stderr,
+            "stdout" => LogTo::Stdout,
+            path => {
+                if !path.contains('/') && !self.broken("log.to") {
+                    let what = format!(
+                        "log.to wants stderr, stdout or a path with a / in it, not {}",
+                        quoted(path)
+                    );
+                    self.fail(w.origin("log.to"), what);
+                }
+                LogTo::File(path.into())
+            }
+        };
+        Log {
+            level: w.text("log.level").parse().unwrap_or(tracing::Level::INFO),
+            format: match w.text("log.format") {
+                "text" => LogFormat::Text,
+                "json" => LogFormat::Json,
+                _ => LogFormat::Auto,
+            },
+            to,
+            access: w.switch("log.access"),
+        }
+    }
+
+    /// F10: ports that would lead the gateway to itself. Port 0 is a port the kernel picks.
+    fn clashes(&mut self, listen: &Listen, kind: UpstreamKind) {
+        let admin = listen.admin;
+        if let Some(proxy) = listen.proxy.iter().find(|p| p.port() != 0 && p.port() == admin.port())
+        {
+            let what = format!(
+                "listen.admin {admin} has the port of listen.proxy {proxy}: give it its own"
+            );
+            let origin = self.last("listen.admin", "listen.proxy");
+            self.fail(origin, what);
+        }
+        let UpstreamKind::Socks5(server) = kind else { return };
+        for (path, ours) in
+            listen.proxy.iter().map(|a| ("listen.proxy", a)).chain([("listen.admin", &admin)])
+        {
+            // Another host may use the same port number.
+            let here = server.ip().to_canonical().is_loopback() || server.ip() == ours.ip();
+            if here && ours.port() == server.port() {
+                let what = format!(
+                    "upstream.socks5 {server} has the port of {path} {ours}: that is this gateway"
+                );
+                let origin = self.last("upstream.socks5", path);
+                return self.fail(origin, what);
+            }
+        }
+    }
+
+    /// Of two settings, where the one was written that is not a default.
+    fn last(&self, one: &str, other: &str) -> Origin {
+        match self.written.origin(one) {
+            Origin::Default => self.written.origin(other),
+            origin => origin,
+        }
+    }
+}
+
+/// `$XDG_RUNTIME_DIR/tailrace`, else `/run/tailrace` where `/run` is writable, else
+/// `/tmp/tailrace-<uid>`.
+fn default_run_dir(xdg_runtime_dir: Option<&str>) -> PathBuf {
+    if let Some(dir) = xdg_runtime_dir.map(Path::new).filter(|dir| dir.is_absolute()) {
+        return dir.join("tailrace");
+    }
+    if rustix::fs::access("/run", rustix::fs::Access::WRITE_OK).is_ok() {
+        return "/run/tailrace".into();
+    }
+    format!("/tmp/tailrace-{}", rustix::process::geteuid().as_raw()).into()
+}
+
+fn limits(w: &Written) -> Limits {
+    Limits {
+        max_connections: w.number("limits.max_connections"),
+        per_client: w.number("limits.per_client"),
+        head_timeout: w.duration("limits.head_timeout"),
+        keepalive_idle: w.duration("limits.keepalive_idle"),
+        idle_timeout: w.duration("limits.idle_timeout"),
+        half_close_timeout: w.duration("limits.half_close_timeout"),
+        drain_timeout: w.duration("limits.drain_timeout"),
+    }
+}
+
+fn notices(config: &Config) -> Vec<String> {
+    let mut notices = Vec::new();
+    if config.dns.mode == DnsMode::Upstream {
+        notices.push(
+            "dns.mode = \"upstream\": names are resolved by the upstream, so policy.allowed_nets \
+             and policy.deny_nets judge only targets given as addresses"
+                .to_owned(),
+        );
+    }
+    notices
+}

@@ -1,0 +1,119 @@
+//! What the policy lists mean. A rule that could never match is an error, not a silent rule.
+#![forbid(unsafe_code)]
+
+use std::net::IpAddr;
+
+use globset::GlobBuilder;
+use ipnet::IpNet;
+
+use super::check::Check;
+use super::problem::quoted;
+use super::settings::{Policy, PolicyMode, Suffix};
+use super::written::Item;
+use crate::policy::suffix;
+
+const SUFFIXES: &str = "policy.allowed_host_suffixes";
+const GLOBS: &str = "policy.allowed_hosts";
+const NETS: &str = "policy.allowed_nets";
+
+/// Reads `[policy]`.
+pub(super) fn policy(check: &mut Check<'_>) -> Policy {
+    let mode = match check.written.text("policy.mode") {
+        "off" => PolicyMode::Off,
+        "enforce" => PolicyMode::Enforce,
+        _ => PolicyMode::Log,
+    };
+    let lists = [SUFFIXES, GLOBS, NETS];
+    let none = lists.iter().all(|list| check.written.list(list).is_empty() && !check.broken(list));
+    if mode == PolicyMode::Enforce && none {
+        let what = format!(
+            "policy.mode = \"enforce\" with {SUFFIXES}, {GLOBS} and {NETS} all empty would refuse \
+             everything: allow something, or use \"log\""
+        );
+        check.fail(check.written.origin("policy.mode"), what);
+    }
+    Policy {
+        mode,
+        suffixes: each(check, SUFFIXES, read_suffix),
+        globs: each(check, GLOBS, read_glob),
+        nets: each(check, NETS, read_net),
+        deny_nets: each(check, "policy.deny_nets", read_net),
+    }
+}
+
+/// Reads every item of a list; what cannot be read becomes a problem at its own place.
+fn each<T>(check: &mut Check<'_>, path: &str, read: fn(&str) -> Result<T, String>) -> Vec<T> {
+    let items: &[Item] = check.written.list(path);
+    let mut values = Vec::with_capacity(items.len());
+    for item in items {
+        match read(&item.text) {
+            Ok(value) => values.push(value),
+            Err(why) => check.fail(item.origin.clone(), format!("{path}: {why}")),
+        }
+    }
+    values
+}
+
+fn read_suffix(text: &str) -> Result<Suffix, String> {
+    let suffix =
+        suffix::Suffix::parse(text).map_err(|why| super::problem::plain(&why.to_string()))?;
+    Ok(Suffix { name: suffix.name.as_str().to_owned(), apex: suffix.apex })
+}
+
+/// Letters of host names and of globs; anything else is in no host name.
+fn is_glob_char(c: char) -> bool {
+    c.is_ascii_alphanumeric() || "._-*?[]{},!".contains(c)
+}
+
+fn read_glob(text: &str) -> Result<String, String> {
+    let bare = text.strip_suffix('.').unwrap_or(text).to_ascii_lowercase();
+    if bare.is_empty() || !bare.chars().all(is_glob_char) {
+        return Err(format!("{} would never match a host name", quoted(text)));
+    }
+    if bare.split('.').any(str::is_empty) {
+        return Err(format!("{} has an empty label and would never match", quoted(text)));
+    }
+    let glob = GlobBuilder::new(&bare.replace('.', "/")).literal_separator(true).build();
+    glob.map_err(|why| format!("{} is no glob: {}", quoted(text), why.kind()))?;
+    Ok(bare)
+}
+
+fn read_net(text: &str) -> Result<IpNet, String> {
+    if let Ok(address) = text.parse::<IpAddr>() {
+        return Ok(IpNet::from(address.to_canonical()));
+    }
+    let no_net =
+        || format!("{} is no network: write one such as 10.0.0.0/8 or fd00::/8", quoted(text));
+    let net: IpNet = text.parse().map_err(|_| no_net())?;
+    if net.addr() != net.network() {
+        return Err(format!(
+            "{} has bits set beyond its prefix: did you mean {}?",
+            quoted(text),
+            net.trunc()
+        ));
+    }
+    // Addresses are judged in canonical form, so an IPv4-mapped network would never match.
+    match net {
+        IpNet::V6(v6) if v6.prefix_len() >= 96 && v6.addr().to_ipv4_mapped().is_some() => {
+            Err(format!("{} is IPv4 in IPv6 form: write it as an IPv4 network", quoted(text)))
+        }
+        net => Ok(net),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn globs_and_nets_that_never_match_are_refused() {
+        for bad in ["a b", "http://x", "a..b", "ü*", "", ".", "[a", "{a"] {
+            assert!(read_glob(bad).is_err(), "{bad}");
+        }
+        assert_eq!(read_glob("Grafana-*.x.").as_deref(), Ok("grafana-*.x"));
+        for bad in ["10.0.0.1/8", "10.0.0.0/33", "x", "::ffff:10.0.0.0/104", "fe80::1/10"] {
+            assert!(read_net(bad).is_err(), "{bad}");
+        }
+        assert_eq!(read_net("10.1.2.3").map(|n| n.to_string()).as_deref(), Ok("10.1.2.3/32"));
+    }
+}

@@ -1,0 +1,202 @@
+//! The settings file: TOML with the place of every key and value kept.
+#![forbid(unsafe_code)]
+
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+
+use toml::Spanned;
+use toml::de::{DeArray, DeTable, DeValue};
+
+use super::keys::{self, FORWARD, Key, Kind};
+use super::problem::{Origin, find_key, plain, quoted};
+use super::written::{Item, Raw, Written, split, timed, unknown, within, word};
+
+/// The file's name and the byte each line starts at.
+struct Places<'a> {
+    path: Arc<Path>,
+    text: &'a str,
+    starts: Vec<usize>,
+}
+
+impl<'a> Places<'a> {
+    fn new(path: &Path, text: &'a str) -> Self {
+        let after = text.match_indices('\n').map(|(at, _)| at + 1);
+        Self { path: path.into(), text, starts: std::iter::once(0).chain(after).collect() }
+    }
+
+    /// Line and column of a byte offset; columns count characters.
+    fn at(&self, offset: usize) -> Origin {
+        let line = self.starts.partition_point(|start| *start <= offset).max(1);
+        let start = self.starts.get(line - 1).copied().unwrap_or(0);
+        let before = self.text.as_bytes().get(start..offset.min(self.text.len())).unwrap_or(&[]);
+        // Bytes that continue a character (10xxxxxx) are no columns of their own.
+        let column = before.iter().filter(|byte| **byte & 0xC0 != 0x80).count() + 1;
+        Origin::File { path: Arc::clone(&self.path), line, column }
+    }
+
+    fn of(&self, span: &Range<usize>) -> Origin {
+        self.at(span.start)
+    }
+}
+
+/// Reads a whole file into what is written.
+pub(super) fn read(path: &Path, text: &str, written: &mut Written) {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let places = Places::new(path, text);
+    if let Some(at) = find_key(text) {
+        let what = "holds a literal tailnet key: put it in a file of its own and name that file";
+        written.fail(places.at(at), what);
+    }
+    let (table, errors) = DeTable::parse_recoverable(text);
+    let mut last = 0;
+    for error in &errors {
+        let origin = places.at(error.span().map_or(0, |span| span.start));
+        let Origin::File { line, .. } = origin else { continue };
+        // One slip makes the parser complain several times on its line; the first says it.
+        if line != last {
+            written.fail(origin, format!("broken TOML: {}", plain(error.message())));
+        }
+        last = line;
+    }
+    // What could be recovered of a broken file is guesswork: further complaints would mislead.
+    match errors.is_empty() {
+        true => top(table.get_ref(), &places, written),
+        false => written.doubt(),
+    }
+}
+
+fn top(table: &DeTable<'_>, places: &Places<'_>, written: &mut Written) {
+    for (name, value) in table {
+        let path: &str = name.get_ref();
+        match value.get_ref() {
+            DeValue::Array(items) if path == "forward" => forwards(items, places, written),
+            DeValue::Table(inner) if keys::is_section(path) => {
+                section(path, inner, places, written);
+            }
+            _ if path == "forward" => {
+                written.fail(places.of(&name.span()), "write each as [[forward]]");
+            }
+            other if keys::is_section(path) => {
+                let what = format!("{path} is a table, not {}", name_of(other));
+                written.fail(places.of(&value.span()), what);
+            }
+            _ => setting(path, name, value, places, written),
+        }
+    }
+}
+
+fn section(name: &str, table: &DeTable<'_>, places: &Places<'_>, written: &mut Written) {
+    for (key, value) in table {
+        setting(&format!("{name}.{}", key.get_ref()), key, value, places, written);
+    }
+}
+
+fn setting<S>(
+    path: &str,
+    name: &Spanned<S>,
+    value: &Spanned<DeValue<'_>>,
+    places: &Places<'_>,
+    written: &mut Written,
+) {
+    let Some(key) = keys::find(path) else {
+        return written.fail(places.of(&name.span()), unknown(path));
+    };
+    let read = typed(key, value.get_ref(), &value.span(), places);
+    written.put(key, read, places.of(&value.span()));
+}
+
+fn forwards(items: &DeArray<'_>, places: &Places<'_>, written: &mut Written) {
+    for item in items.iter() {
+        written.forwards.push(places.of(&item.span()));
+        let DeValue::Table(table) = item.get_ref() else {
+            written.fail(places.of(&item.span()), "write each as [[forward]]");
+            continue;
+        };
+        for (name, value) in table {
+            let known = FORWARD.iter().any(|key| *key == name.get_ref());
+            if !known {
+                let near =
+                    FORWARD.iter().min_by_key(|k| strsim::damerau_levenshtein(k, name.get_ref()));
+                let what = format!(
+                    "unknown key {}: did you mean {}?",
+                    quoted(&format!("forward.{}", name.get_ref())),
+                    near.unwrap_or(&"listen")
+                );
+                written.fail(places.of(&name.span()), what);
+            } else if !value.get_ref().is_str() {
+                let what = format!(
+                    "forward.{} wants a string, not {}",
+                    name.get_ref(),
+                    name_of(value.get_ref())
+                );
+                written.fail(places.of(&value.span()), what);
+            }
+        }
+    }
+}
+
+/// Reads a TOML value by its key's kind.
+fn typed(
+    key: &Key,
+    value: &DeValue<'_>,
+    span: &Range<usize>,
+    places: &Places<'_>,
+) -> Result<Raw, String> {
+    let wrong = |wants: &str| Err(format!("wants {wants}, not {}", name_of(value)));
+    match (key.kind, value) {
+        (Kind::Text, DeValue::String(text)) => Ok(Raw::Text(text.trim().to_owned())),
+        (Kind::List | Kind::ListOrText, DeValue::Array(array)) => {
+            items(array, places).map(Raw::List)
+        }
+        (Kind::ListOrText, DeValue::String(text)) => Ok(Raw::List(split(text, &places.of(span)))),
+        (Kind::Switch, DeValue::Boolean(on)) => Ok(Raw::Switch(*on)),
+        (Kind::SwitchOrAuto, DeValue::Boolean(on)) => Ok(Raw::Text(on.to_string())),
+        (Kind::SwitchOrAuto, DeValue::String(text)) => word(&["auto", "true", "false"], text),
+        (Kind::Word(words), DeValue::String(text)) => word(words, text),
+        (Kind::Number(least, most), DeValue::Integer(number)) => {
+            match i128::from_str_radix(number.as_str(), number.radix()) {
+                Ok(number) => within(number, least, most),
+                Err(_) => Err(format!("wants a number from {least} to {most}: this is too large")),
+            }
+        }
+        (Kind::Duration | Kind::DurationOrZero, DeValue::String(text)) => timed(key.kind, text),
+        (Kind::Text | Kind::Word(_), _) => wrong("a string"),
+        (Kind::List, _) => wrong("a list of strings"),
+        (Kind::ListOrText, _) => wrong("a list of strings or one string with commas"),
+        (Kind::Switch, _) => wrong("true or false"),
+        (Kind::SwitchOrAuto, _) => wrong("true, false or \"auto\""),
+        (Kind::Number(..), _) => wrong("a whole number"),
+        (Kind::Duration | Kind::DurationOrZero, _) => wrong("a duration such as \"7s\""),
+    }
+}
+
+/// The items of a list; blank ones are dropped.
+fn items(array: &DeArray<'_>, places: &Places<'_>) -> Result<Vec<Item>, String> {
+    let mut items = Vec::new();
+    for value in array.iter() {
+        let DeValue::String(text) = value.get_ref() else {
+            return Err(format!(
+                "wants a list of strings, not one with {}",
+                name_of(value.get_ref())
+            ));
+        };
+        if !text.trim().is_empty() {
+            let origin = places.of(&value.span());
+            items.push(Item { text: text.trim().to_owned(), origin });
+        }
+    }
+    Ok(items)
+}
+
+fn name_of(value: &DeValue<'_>) -> String {
+    match value {
+        DeValue::String(text) => format!("the string {}", quoted(text)),
+        DeValue::Integer(number) => format!("the number {}", plain(number.as_str())),
+        DeValue::Float(number) => format!("the number {}", plain(number.as_str())),
+        DeValue::Boolean(on) => format!("the switch {on}"),
+        DeValue::Datetime(_) => "a date".to_owned(),
+        DeValue::Array(_) => "a list".to_owned(),
+        DeValue::Table(_) => "a table".to_owned(),
+    }
+}

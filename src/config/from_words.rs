@@ -1,0 +1,92 @@
+//! Settings written as single texts: environment variables and flags.
+#![forbid(unsafe_code)]
+
+use super::environment::Environment;
+use super::keys::{self, KEYS, Key};
+use super::problem::{Origin, quoted};
+use super::written::{Written, typed, unknown};
+
+/// Variables of ours that are no settings.
+const OURS: [&str; 6] = [
+    "TAILRACE_CONFIG",
+    "TAILRACE_ID",
+    "TAILRACE_BIN",
+    "TAILRACE_CACHE",
+    "TAILRACE_REQUIRE_ALL",
+    "TAILRACE_SKIP_LOG",
+];
+
+/// One setting given on the command line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Flag {
+    /// As typed, for messages: `--set policy.mode=enforce`.
+    pub shown: String,
+    /// `policy.mode`.
+    pub path: String,
+    /// `enforce`.
+    pub value: String,
+}
+
+impl Flag {
+    /// `--set KEY=VALUE`. Without `=` the value is missing, which the check will say.
+    pub fn set(text: &str) -> Self {
+        let (path, value) = text.split_once('=').unwrap_or((text, ""));
+        Self {
+            shown: format!("--set {text}"),
+            path: path.trim().to_owned(),
+            value: value.to_owned(),
+        }
+    }
+
+    /// A flag of its own for one setting: `--policy enforce`.
+    pub fn named(flag: &str, path: &str, value: &str) -> Self {
+        let shown = format!("{flag} {value}");
+        Self { shown, path: path.to_owned(), value: value.to_owned() }
+    }
+}
+
+/// Lays the environment over what is written.
+pub(super) fn environment(env: &Environment, written: &mut Written) {
+    for (name, value) in env.iter().filter(|(name, _)| name.starts_with("TAILRACE_")) {
+        let origin = Origin::Environment(name.to_owned());
+        let key = KEYS.iter().find(|key| key.variable() == name);
+        match (key, value.to_str()) {
+            (Some(key), Some(value)) => put(key, value, origin, written),
+            (Some(_), None) => written.fail(origin, "the value is not UTF-8"),
+            (None, _) if OURS.contains(&name) || is_service_link(name) => {}
+            (None, _) => {
+                let near = keys::nearest_variable(name);
+                written.fail(origin, format!("unknown variable: did you mean {near}?"));
+            }
+        }
+    }
+}
+
+/// Kubernetes sets these in every pod next to a Service called `tailrace`; they are no settings.
+fn is_service_link(name: &str) -> bool {
+    let rest = name.strip_prefix("TAILRACE_").unwrap_or("");
+    rest == "PORT" || rest.starts_with("PORT_") || rest.starts_with("SERVICE_")
+}
+
+/// Lays the flags over what is written.
+pub(super) fn flags(flags: &[Flag], written: &mut Written) {
+    for flag in flags {
+        let origin = Origin::Flag(flag.shown.clone());
+        if flag.shown.starts_with("--set ") && !flag.shown.contains('=') {
+            written.fail(origin, "write KEY=VALUE");
+            continue;
+        }
+        match keys::find(&flag.path) {
+            Some(key) => put(key, &flag.value, origin, written),
+            None => written.fail(origin, unknown(&flag.path)),
+        }
+    }
+}
+
+fn put(key: &'static Key, value: &str, origin: Origin, written: &mut Written) {
+    if super::problem::find_key(value).is_some() {
+        let what = format!("{} holds a literal key: put it in a file of its own", quoted(key.path));
+        return written.fail(origin, what);
+    }
+    written.put(key, typed(key.kind, value, &origin), origin);
+}

@@ -1,0 +1,243 @@
+//! The one table of every setting: path, type, default, and what this version can do with it.
+//!
+//! File, environment, flags, `config show` and the reload all read it; nothing here checks a value.
+#![forbid(unsafe_code)]
+
+/// What a value of a setting looks like where it is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// A string.
+    Text,
+    /// A list of strings; one comma-separated string in the environment and in flags.
+    List,
+    /// A list that may be one comma-separated string in the file too.
+    ListOrText,
+    /// `true` or `false`.
+    Switch,
+    /// `true`, `false` or `"auto"`.
+    SwitchOrAuto,
+    /// A whole number within these bounds, both included.
+    Number(i64, i64),
+    /// A duration above zero.
+    Duration,
+    /// A duration that may be zero.
+    DurationOrZero,
+    /// One of these words.
+    Word(&'static [&'static str]),
+}
+
+/// What happens when a running gateway finds a changed value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Change {
+    /// Taken over on SIGHUP.
+    Reload,
+    /// Kept until the next start.
+    Restart,
+}
+
+/// Which part of a setting waits for a later version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Later {
+    /// None: all of it works.
+    No,
+    /// Any value but the default; the text names the feature.
+    NotDefault(&'static str),
+}
+
+/// One setting.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Key {
+    /// `section.name`, or the bare name at the top.
+    pub(crate) path: &'static str,
+    pub(crate) kind: Kind,
+    /// As it would be written in the environment.
+    pub(crate) default: &'static str,
+    pub(crate) change: Change,
+    pub(crate) later: Later,
+}
+
+impl Key {
+    /// `policy` of `policy.mode`; empty at the top.
+    pub(crate) fn section(&self) -> &'static str {
+        self.path.split_once('.').map_or("", |(section, _)| section)
+    }
+
+    /// `mode` of `policy.mode`.
+    pub(crate) fn name(&self) -> &'static str {
+        self.path.rsplit_once('.').map_or(self.path, |(_, name)| name)
+    }
+
+    /// `TAILRACE_POLICY_MODE` of `policy.mode`.
+    pub(crate) fn variable(&self) -> String {
+        format!("TAILRACE_{}", self.path.replace('.', "_").to_ascii_uppercase())
+    }
+}
+
+const fn key(path: &'static str, kind: Kind, default: &'static str) -> Key {
+    Key { path, kind, default, change: Change::Restart, later: Later::No }
+}
+
+const fn live(path: &'static str, kind: Kind, default: &'static str) -> Key {
+    Key { path, kind, default, change: Change::Reload, later: Later::No }
+}
+
+const fn later(path: &'static str, kind: Kind, default: &'static str, what: &'static str) -> Key {
+    Key { path, kind, default, change: Change::Restart, later: Later::NotDefault(what) }
+}
+
+const TAILNET: &str = "managing a tailscaled";
+const SYNTHETIC: &str = "lending addresses to names";
+const REQUIRE_SNI: &str = "refusing TLS without a server name";
+
+/// Words of `upstream.kind`.
+const KINDS: &[&str] = &["auto", "tailscaled", "localapi", "socks5", "direct"];
+
+use Kind::{Duration, DurationOrZero, List, ListOrText, Number, Switch, SwitchOrAuto, Text, Word};
+
+/// The biggest number of connections anybody may ask for.
+const CONNECTIONS: i64 = 10_000_000;
+
+/// Every setting, in the order of `config.toml`.
+pub(crate) static KEYS: &[Key] = &[
+    key("run_dir", Text, ""),
+    key("listen.proxy", List, "127.0.0.1:1055,[::1]:1055"),
+    later("listen.tproxy", List, "", "listening with IP_TRANSPARENT"),
+    key("listen.admin", Text, "127.0.0.1:9155"),
+    key("listen.admin_hosts", List, ""),
+    later("listen.dns", Text, "", "the DNS server for clients"),
+    key("listen.allow_remote", Switch, "false"),
+    key("transparent.server_first", Duration, "200ms"),
+    key("upstream.kind", Word(KINDS), "auto"),
+    key("upstream.socks5", Text, ""),
+    later(
+        "upstream.outside_tailnet",
+        Word(&["allow", "refuse"]),
+        "allow",
+        "telling the tailnet from the outside",
+    ),
+    key("upstream.connect_timeout", Duration, "7s"),
+    key("upstream.local_timeout", Duration, "2s"),
+    key("upstream.half_close", Word(&["auto", "propagate", "defer"]), "auto"),
+    key("upstream.max_connections", Number(0, CONNECTIONS), "0"),
+    key("upstream.pool", Number(0, 1024), "8"),
+    key("upstream.mark", Number(0, u32::MAX as i64), "0"),
+    Key {
+        path: "tailnet.manage",
+        kind: SwitchOrAuto,
+        default: "auto",
+        change: Change::Restart,
+        later: Later::NotDefault(TAILNET),
+    },
+    later("tailnet.tailscaled", Text, "tailscaled", TAILNET),
+    later("tailnet.socket", Text, "", TAILNET),
+    later("tailnet.auth_key_file", Text, "", TAILNET),
+    later("tailnet.hostname", Text, "autoheal-{id}", TAILNET),
+    later("tailnet.tags", List, "", TAILNET),
+    later("tailnet.login_server", Text, "", TAILNET),
+    later("tailnet.control_proxy", Text, "", TAILNET),
+    later("tailnet.accept_routes", Switch, "true", TAILNET),
+    key("tailnet.tailnet", Text, ""),
+    later("tailnet.ready_wait", Duration, "20s", TAILNET),
+    later("tailnet.start_jitter", DurationOrZero, "0s", TAILNET),
+    live("dns.mode", Word(&["tailnet", "upstream", "system"]), ""),
+    live("dns.timeout", Duration, "3s"),
+    live("dns.cache_entries", Number(0, CONNECTIONS), "10000"),
+    Key {
+        path: "dns.synthetic",
+        kind: Text,
+        default: "",
+        change: Change::Reload,
+        later: Later::NotDefault(SYNTHETIC),
+    },
+    live("policy.mode", Word(&["off", "log", "enforce"]), "log"),
+    live("policy.allowed_host_suffixes", ListOrText, ""),
+    live("policy.allowed_hosts", List, ""),
+    live("policy.allowed_nets", List, ""),
+    live(
+        "policy.deny_nets",
+        List,
+        "0.0.0.0/8,127.0.0.0/8,169.254.0.0/16,100.100.100.200/32,224.0.0.0/4,240.0.0.0/4,\
+         ::/128,::1/128,fe80::/10,fd00:ec2::254/128,ff00::/8",
+    ),
+    Key {
+        path: "policy.require_sni",
+        kind: Switch,
+        default: "false",
+        change: Change::Reload,
+        later: Later::NotDefault(REQUIRE_SNI),
+    },
+    live("limits.max_connections", Number(1, CONNECTIONS), "8192"),
+    live("limits.per_client", Number(0, CONNECTIONS), "0"),
+    live("limits.head_timeout", Duration, "10s"),
+    live("limits.keepalive_idle", Duration, "60s"),
+    live("limits.idle_timeout", Duration, "1h"),
+    live("limits.half_close_timeout", Duration, "60s"),
+    live("limits.drain_timeout", Duration, "4s"),
+    live("relay.splice", Switch, "true"),
+    key("record.process", Switch, "true"),
+    live("log.level", Word(&["error", "warn", "info", "debug", "trace"]), "info"),
+    live("log.format", Word(&["auto", "text", "json"]), "auto"),
+    live("log.to", Text, "stderr"),
+    live("log.access", Switch, "true"),
+];
+
+/// Keys of one `[[forward]]`, both text.
+pub(crate) const FORWARD: [&str; 2] = ["listen", "target"];
+
+/// The setting at `path`.
+pub(crate) fn find(path: &str) -> Option<&'static Key> {
+    KEYS.iter().find(|key| key.path == path)
+}
+
+/// Is `name` a table of settings?
+pub(crate) fn is_section(name: &str) -> bool {
+    !name.is_empty() && KEYS.iter().any(|key| key.section() == name)
+}
+
+/// The setting or table whose path is nearest to one that does not exist.
+///
+/// A right name in the wrong table counts as one slip, so `limits.connect_timeout` leads to
+/// `upstream.connect_timeout`.
+pub(crate) fn nearest(path: &str) -> &'static str {
+    let last = path.rsplit('.').next().unwrap_or(path);
+    let far = |key: &&Key| {
+        let whole = strsim::damerau_levenshtein(path, key.path);
+        whole.min(strsim::damerau_levenshtein(last, key.name()) + 1)
+    };
+    let table = |key: &&Key| strsim::damerau_levenshtein(path, key.section());
+    let by_key = KEYS.iter().min_by_key(far);
+    let by_table = KEYS.iter().filter(|key| !key.section().is_empty()).min_by_key(table);
+    match (by_key, by_table) {
+        (Some(key), Some(in_table)) if far(&key) <= table(&in_table) => key.path,
+        (_, Some(in_table)) => in_table.section(),
+        (key, None) => key.map_or("", |key| key.path),
+    }
+}
+
+/// The variable whose name is nearest to one that does not exist.
+pub(crate) fn nearest_variable(name: &str) -> String {
+    let far = |variable: &String| strsim::damerau_levenshtein(name, variable);
+    KEYS.iter().map(Key::variable).min_by_key(far).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nearest_key_survives_slips_of_letter_and_table() {
+        assert_eq!(nearest("policy.mdoe"), "policy.mode");
+        assert_eq!(nearest("limits.connect_timeout"), "upstream.connect_timeout");
+        assert_eq!(nearest("polcy"), "policy");
+        assert_eq!(nearest("run-dir"), "run_dir");
+        assert_eq!(nearest_variable("TAILRACE_POLICY_MODES"), "TAILRACE_POLICY_MODE");
+    }
+
+    #[test]
+    fn paths_and_variables_are_unique() {
+        let mut seen: Vec<String> = KEYS.iter().map(Key::variable).collect();
+        seen.sort();
+        seen.dedup();
+        assert_eq!(seen.len(), KEYS.len());
+    }
+}

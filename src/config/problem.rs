@@ -1,0 +1,132 @@
+//! Where a value was written, and what is wrong with it: one line each, safe to print.
+#![forbid(unsafe_code)]
+
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+
+/// Where a value came from.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Origin {
+    /// A place in the settings file; line and column count from 1, columns in characters.
+    File {
+        /// As it was given.
+        path: Arc<Path>,
+        /// From 1.
+        line: usize,
+        /// From 1.
+        column: usize,
+    },
+    /// The environment variable of this name.
+    Environment(String),
+    /// The flag as it was typed, `--set policy.mode=enforce`.
+    Flag(String),
+    /// Written nowhere.
+    Default,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File { path, line, column } => {
+                write!(f, "{}:{line}:{column}", plain(&path.to_string_lossy()))
+            }
+            Self::Environment(name) => write!(f, "environment {}", plain(name)),
+            Self::Flag(text) => write!(f, "flag {}", plain(text)),
+            Self::Default => write!(f, "default"),
+        }
+    }
+}
+
+/// One thing wrong with the settings.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Problem {
+    /// Where.
+    pub origin: Origin,
+    /// What, and what to do about it.
+    pub what: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "config: {}: {}", self.origin, self.what)
+    }
+}
+
+/// Everything wrong with the settings; prints one line each.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{}", lines(.0))]
+pub struct Problems(pub Vec<Problem>);
+
+fn lines(problems: &[Problem]) -> String {
+    problems.iter().map(Problem::to_string).collect::<Vec<_>>().join("\n")
+}
+
+/// Longest piece of somebody's input shown in a message, in characters.
+const SHOWN: usize = 120;
+
+/// The prefix every tailnet key starts with.
+const KEY_PREFIX: &str = "tskey-";
+
+/// A value in quotes: control characters escaped, cut at a bound, a tailnet key never shown.
+pub(crate) fn quoted(value: &str) -> String {
+    format!("\"{}\"", plain(value))
+}
+
+/// The same without quotes. Only printable ASCII passes, so no terminal can be steered by it.
+pub(crate) fn plain(value: &str) -> String {
+    let mut text = String::new();
+    for c in redacted(value).chars().take(SHOWN) {
+        match c {
+            '"' => text.push('"'),
+            ' '..='~' => text.push(c),
+            c if c.is_control() || !c.is_alphanumeric() => text.extend(c.escape_default()),
+            c => text.push(c),
+        }
+    }
+    if value.chars().nth(SHOWN).is_some() {
+        text.push('…');
+    }
+    text
+}
+
+/// The value with every tailnet key in it made unreadable.
+pub(crate) fn redacted(value: &str) -> String {
+    let mut rest = value;
+    let mut out = String::new();
+    while let Some(at) = find_key(rest) {
+        out.push_str(&rest[..at]);
+        out.push_str("[redacted]");
+        rest = rest[at + KEY_PREFIX.len()..].trim_start_matches(is_key_char);
+    }
+    out.push_str(rest);
+    out
+}
+
+/// Byte offset of the first literal tailnet key in a text.
+pub(crate) fn find_key(text: &str) -> Option<usize> {
+    text.match_indices(KEY_PREFIX)
+        .find(|(at, prefix)| text[at + prefix.len()..].starts_with(is_key_char))
+        .map(|(at, _)| at)
+}
+
+fn is_key_char(c: char) -> bool {
+    c.is_ascii_alphanumeric() || c == '-'
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_are_safe_to_print() {
+        assert_eq!(plain("a\nb\u{1b}[2J\u{202e}ü"), "a\\nb\\u{1b}[2J\\u{202e}ü");
+        assert_eq!(plain(&"x".repeat(500)).chars().count(), SHOWN + 1);
+    }
+
+    #[test]
+    fn a_key_is_never_shown() {
+        assert_eq!(redacted("a tskey-auth-X1-y2 b tskey-z"), "a [redacted] b [redacted]");
+        assert_eq!(redacted("tskey- alone is no key"), "tskey- alone is no key");
+    }
+}

@@ -1,0 +1,96 @@
+//! The effective settings with where each came from, no secret among them.
+#![forbid(unsafe_code)]
+
+use super::problem::{Origin, redacted};
+use super::settings::{Config, DnsMode, UpstreamKind};
+use super::written::{Entry, Raw, Written};
+
+/// One setting as `config show` prints it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Shown {
+    /// `policy.mode`.
+    pub path: &'static str,
+    /// The value; as TOML it is `value.to_string()`.
+    pub value: toml::Value,
+    /// Where it was written.
+    pub origin: Origin,
+}
+
+/// Every setting, in the order of `config.toml`, with what its default came to.
+pub fn shown(written: &Written, config: &Config) -> Vec<Shown> {
+    let one = |entry: &Entry| Shown {
+        path: entry.key.path,
+        value: effective(entry.key.path, config).unwrap_or_else(|| value(&entry.raw)),
+        origin: entry.origin.clone(),
+    };
+    written.entries().iter().map(one).collect()
+}
+
+/// Settings whose meaning differs from what is written.
+fn effective(path: &str, config: &Config) -> Option<toml::Value> {
+    let word = match path {
+        "run_dir" => return Some(config.run_dir.to_string_lossy().into_owned().into()),
+        "upstream.kind" => match config.upstream.kind {
+            UpstreamKind::Socks5(_) => "socks5",
+            UpstreamKind::Direct => "direct",
+        },
+        "dns.mode" => match config.dns.mode {
+            DnsMode::Upstream => "upstream",
+            DnsMode::System => "system",
+        },
+        _ => return None,
+    };
+    Some(word.into())
+}
+
+fn value(raw: &Raw) -> toml::Value {
+    match raw {
+        Raw::Text(text) => secretless(text).into(),
+        Raw::List(items) => {
+            items.iter().map(|item| secretless(&item.text)).collect::<Vec<_>>().into()
+        }
+        Raw::Switch(on) => (*on).into(),
+        Raw::Number(number) => (*number).into(),
+        Raw::Duration(duration) => spelled(*duration).into(),
+    }
+}
+
+/// The text without tailnet keys and without the user and password of a URL.
+fn secretless(text: &str) -> String {
+    let text = redacted(text);
+    let Some((scheme, rest)) = text.split_once("://") else { return text };
+    let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    match authority.rsplit_once('@') {
+        Some((_, host)) => format!("{scheme}://[redacted]@{host}{path}"),
+        None => text,
+    }
+}
+
+/// A duration in its largest whole unit.
+fn spelled(duration: std::time::Duration) -> String {
+    let millis = duration.as_millis();
+    let units = [("h", 3_600_000), ("m", 60_000), ("s", 1000)];
+    let whole = units.iter().find(|(_, unit)| millis.is_multiple_of(*unit) && millis > 0);
+    match whole {
+        Some((name, unit)) => format!("{}{name}", millis / unit),
+        None => format!("{millis}ms"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn a9_no_secret_is_shown() {
+        assert_eq!(secretless("http://u:p@proxy:3128/x"), "http://[redacted]@proxy:3128/x");
+        assert_eq!(secretless("/run/key"), "/run/key");
+    }
+
+    #[test]
+    fn durations_are_spelled_in_their_largest_whole_unit() {
+        let spell = |millis| spelled(Duration::from_millis(millis));
+        assert_eq!([spell(200), spell(7000), spell(3_600_000)], ["200ms", "7s", "1h"]);
+    }
+}

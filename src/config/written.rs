@@ -1,0 +1,219 @@
+//! Stage one: every setting with its type and the place it was written, nothing judged yet.
+#![forbid(unsafe_code)]
+
+use std::path::Path;
+use std::time::Duration;
+
+use super::duration;
+use super::environment::Environment;
+use super::from_words::Flag;
+use super::keys::{self, KEYS, Key, Kind};
+use super::problem::{Origin, Problem, quoted};
+use super::{from_file, from_words};
+
+/// A value of the right type.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Raw {
+    Text(String),
+    List(Vec<Item>),
+    Switch(bool),
+    Number(i64),
+    Duration(Duration),
+}
+
+/// One item of a list, with its own place.
+#[derive(Debug, Clone)]
+pub(super) struct Item {
+    pub(super) text: String,
+    pub(super) origin: Origin,
+}
+
+/// Two items are the same when they say the same, wherever they stand.
+impl PartialEq for Item {
+    fn eq(&self, other: &Self) -> bool {
+        self.text == other.text
+    }
+}
+
+impl Eq for Item {}
+
+/// One setting as it stands after all layers.
+#[derive(Debug, Clone)]
+pub(super) struct Entry {
+    pub(super) key: &'static Key,
+    pub(super) raw: Raw,
+    pub(super) origin: Origin,
+    /// A value was written that could not be read, so nothing may be concluded from `raw`.
+    pub(super) broken: bool,
+}
+
+/// All settings as written, and what was wrong with the writing.
+#[derive(Debug, Clone)]
+pub struct Written {
+    entries: Vec<Entry>,
+    /// Where each `[[forward]]` starts.
+    pub(super) forwards: Vec<Origin>,
+    pub(super) problems: Vec<Problem>,
+}
+
+/// Reads the layers, later ones over earlier ones: defaults, file (path and text), environment,
+/// flags. Never fails and touches nothing: what is wrong is kept for [`check`](super::check).
+pub fn parse(file: Option<(&Path, &str)>, env: &Environment, flags: &[Flag]) -> Written {
+    let mut written = Written::defaults();
+    if let Some((path, text)) = file {
+        from_file::read(path, text, &mut written);
+    }
+    from_words::environment(env, &mut written);
+    from_words::flags(flags, &mut written);
+    written
+}
+
+impl Written {
+    fn defaults() -> Self {
+        let entry = |key: &'static Key| Entry {
+            key,
+            raw: default_of(key),
+            origin: Origin::Default,
+            broken: false,
+        };
+        Self {
+            entries: KEYS.iter().map(entry).collect(),
+            forwards: Vec::new(),
+            problems: Vec::new(),
+        }
+    }
+
+    /// Adds a problem.
+    pub(super) fn fail(&mut self, origin: Origin, what: impl Into<String>) {
+        self.problems.push(Problem { origin, what: what.into() });
+    }
+
+    /// Lays a value over what was there, or notes what is wrong with it.
+    pub(super) fn put(&mut self, key: &'static Key, read: Result<Raw, String>, origin: Origin) {
+        let Some(entry) = self.entries.iter_mut().find(|entry| entry.key == key) else { return };
+        match read {
+            Ok(raw) => (entry.raw, entry.origin) = (raw, origin),
+            Err(what) => {
+                entry.broken = true;
+                self.fail(origin, format!("{} {what}", key.path));
+            }
+        }
+    }
+
+    /// What the file says is unknown, so no setting left at its default may be blamed.
+    pub(super) fn doubt(&mut self) {
+        self.entries.iter_mut().for_each(|entry| entry.broken = true);
+    }
+
+    pub(super) fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    /// The entry at a path of the table.
+    pub(super) fn entry(&self, path: &str) -> Option<&Entry> {
+        self.entries.iter().find(|entry| entry.key.path == path)
+    }
+
+    pub(super) fn origin(&self, path: &str) -> Origin {
+        self.entry(path).map_or(Origin::Default, |entry| entry.origin.clone())
+    }
+
+    pub(super) fn text(&self, path: &str) -> &str {
+        match self.entry(path).map(|entry| &entry.raw) {
+            Some(Raw::Text(text)) => text,
+            _ => "",
+        }
+    }
+
+    pub(super) fn list(&self, path: &str) -> &[Item] {
+        match self.entry(path).map(|entry| &entry.raw) {
+            Some(Raw::List(items)) => items,
+            _ => &[],
+        }
+    }
+
+    pub(super) fn switch(&self, path: &str) -> bool {
+        matches!(self.entry(path).map(|entry| &entry.raw), Some(Raw::Switch(true)))
+    }
+
+    /// A number; its bounds were checked when it was read, so it fits.
+    pub(super) fn number(&self, path: &str) -> u32 {
+        match self.entry(path).map(|entry| &entry.raw) {
+            Some(Raw::Number(number)) => u32::try_from(*number).unwrap_or(u32::MAX),
+            _ => 0,
+        }
+    }
+
+    pub(super) fn duration(&self, path: &str) -> Duration {
+        match self.entry(path).map(|entry| &entry.raw) {
+            Some(Raw::Duration(duration)) => *duration,
+            _ => Duration::ZERO,
+        }
+    }
+}
+
+/// A key's default, read by the same reader as everything else.
+pub(super) fn default_of(key: &Key) -> Raw {
+    // `dns.mode` has no word for its default, which depends on the upstream: it stays empty text.
+    typed(key.kind, key.default, &Origin::Default).unwrap_or_else(|_| Raw::Text(String::new()))
+}
+
+/// Reads a text by its kind: how environment, flags and defaults are written.
+pub(super) fn typed(kind: Kind, text: &str, origin: &Origin) -> Result<Raw, String> {
+    let wrong = |wants: &str| format!("wants {wants}, not {}", quoted(text));
+    match kind {
+        Kind::Text => Ok(Raw::Text(text.trim().to_owned())),
+        Kind::List | Kind::ListOrText => Ok(Raw::List(split(text, origin))),
+        Kind::Switch => text.trim().parse().map(Raw::Switch).map_err(|_| wrong("true or false")),
+        Kind::SwitchOrAuto => word(&["auto", "true", "false"], text),
+        Kind::Word(words) => word(words, text),
+        Kind::Number(least, most) => {
+            let number = text.trim().parse::<i128>();
+            number.map_err(|_| wrong("a whole number")).and_then(|n| within(n, least, most))
+        }
+        Kind::Duration | Kind::DurationOrZero => timed(kind, text),
+    }
+}
+
+/// A duration, above zero unless its kind lets it be zero.
+pub(super) fn timed(kind: Kind, text: &str) -> Result<Raw, String> {
+    let parsed = duration::parse(text).map_err(|why| format!("{} {why}", quoted(text)))?;
+    if parsed.is_zero() && kind == Kind::Duration {
+        return Err(format!("{} is zero: it would always be over at once", quoted(text)));
+    }
+    Ok(Raw::Duration(parsed))
+}
+
+/// One of these words.
+pub(super) fn word(words: &[&str], text: &str) -> Result<Raw, String> {
+    let text = text.trim();
+    if words.contains(&text) {
+        return Ok(Raw::Text(text.to_owned()));
+    }
+    let nearest = words.iter().min_by_key(|word| strsim::damerau_levenshtein(text, word));
+    let list = words.join(", ");
+    Err(format!(
+        "wants one of {list}, not {}: did you mean {}?",
+        quoted(text),
+        nearest.unwrap_or(&"")
+    ))
+}
+
+/// A number within bounds.
+pub(super) fn within(number: i128, least: i64, most: i64) -> Result<Raw, String> {
+    match i64::try_from(number) {
+        Ok(fits) if (least..=most).contains(&fits) => Ok(Raw::Number(fits)),
+        _ => Err(format!("wants a number from {least} to {most}, not {number}")),
+    }
+}
+
+/// Comma-separated items; blank ones are dropped.
+pub(super) fn split(text: &str, origin: &Origin) -> Vec<Item> {
+    let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
+    items.map(|item| Item { text: item.to_owned(), origin: origin.clone() }).collect()
+}
+
+/// The sentence for a key nobody knows.
+pub(super) fn unknown(path: &str) -> String {
+    format!("unknown key {}: did you mean {}?", quoted(path), keys::nearest(path))
+}

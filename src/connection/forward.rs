@@ -1,0 +1,236 @@
+//! HTTP forward: one client connection, one target, verdict and record per request.
+//!
+//! An upstream connection is kept for the next request to the same target; policy is asked again
+//! for each (P26).
+#![forbid(unsafe_code)]
+
+use super::{Ask, House, Refusal, admit, carry};
+use crate::inbound::http_forward::{Counts, Exchange, ForwardRequest, Session, Way};
+use crate::inbound::{self, Failed, Reply};
+use crate::lifecycle::drain::{Guard, Phase};
+use crate::outcome::Outcome;
+use crate::record::{Connection, Record, Stage};
+use crate::relay::Meter;
+use crate::sys::Stream;
+use crate::target::Target;
+use crate::upstream::Connected;
+
+/// An upstream connection between two requests.
+struct Kept {
+    target: Target,
+    connected: Connected,
+}
+
+/// What one request left behind.
+enum After {
+    /// The client may ask again, perhaps over the same upstream connection.
+    Next(Option<Kept>),
+    /// Nothing more comes on this connection.
+    End,
+}
+
+/// Serves request after request until one side has had enough.
+pub(super) async fn serve(
+    house: &House,
+    client: Stream,
+    mut connection: Connection,
+    mut session: Session,
+    full: bool,
+    drain: &Guard,
+) {
+    let mut kept = None;
+    loop {
+        let request = match next(house, &client, &mut session, drain).await {
+            Next::Request(request) => *request,
+            Next::Closed => return,
+            Next::Bad(failed) => return super::turn_away(&client, connection, failed).await,
+        };
+        let line = Line { house, client: &client, full, drain };
+        match line.request(connection.record(), &mut session, request, kept.take()).await {
+            After::Next(idle) => kept = idle,
+            After::End => return,
+        }
+        if drain.phase() >= Phase::Draining {
+            return;
+        }
+    }
+}
+
+enum Next {
+    Request(Box<ForwardRequest>),
+    Closed,
+    Bad(Failed),
+}
+
+/// The next request head: an idle connection ends with the drain, a started head is heard out.
+async fn next(house: &House, client: &Stream, session: &mut Session, drain: &Guard) -> Next {
+    let (idle, head) = {
+        let limits = house.limits.load();
+        (limits.keepalive_idle, limits.head_timeout)
+    };
+    if !session.started() {
+        let begun = tokio::select! {
+            biased;
+            begun = session.begin(client, idle) => begun,
+            () = drain.reached(Phase::Draining) => false,
+        };
+        if !begun {
+            return Next::Closed;
+        }
+    }
+    tokio::select! {
+        biased;
+        read = session.next(client, head) => match read {
+            Ok(request) => Next::Request(Box::new(request)),
+            Err(failed) => Next::Bad(failed),
+        },
+        () = drain.reached(Phase::Forced) => Next::Closed,
+    }
+}
+
+/// The record's meter, as the exchange counts.
+struct Metered<'a>(&'a Meter);
+
+impl Counts for Metered<'_> {
+    fn up(&self, bytes: u64) {
+        self.0.add_up(bytes);
+    }
+
+    fn down(&self, bytes: u64) {
+        self.0.add_down(bytes);
+    }
+}
+
+/// What every request of one client connection shares.
+struct Line<'a> {
+    house: &'a House,
+    client: &'a Stream,
+    full: bool,
+    drain: &'a Guard,
+}
+
+impl Line<'_> {
+    async fn request(
+        &self,
+        mut record: Record,
+        session: &mut Session,
+        request: ForwardRequest,
+        kept: Option<Kept>,
+    ) -> After {
+        describe(&mut record, &request);
+        let (mut connected, mut reused) = match self.way(&mut record, &request.target, kept).await {
+            Ok(way) => way,
+            Err(refusal) => return self.refuse(record, refusal).await,
+        };
+        loop {
+            record.stage(Stage::Relay);
+            let exchange = self.exchange(&record, session, &request, &connected).await;
+            if !(exchange.stale && reused) {
+                return self.end(record, session, request.target, connected, exchange).await;
+            }
+            // The kept connection had been closed meanwhile and nothing was answered: once more.
+            reused = false;
+            connected = match self.fresh(&mut record, &request.target).await {
+                Ok(connected) => connected,
+                Err(refusal) => return self.refuse(record, refusal).await,
+            };
+        }
+    }
+
+    /// The kept connection when it leads to this target, else a new one. Policy first, always.
+    async fn way(
+        &self,
+        record: &mut Record,
+        target: &Target,
+        kept: Option<Kept>,
+    ) -> Result<(Connected, bool), Refusal> {
+        match kept {
+            Some(kept) if kept.target == *target && !self.full => {
+                admit(self.house, record, target)?;
+                record.upstream(self.house.upstream_kind);
+                record.route(self.house.route);
+                record.connected();
+                Ok((kept.connected, true))
+            }
+            _ => Ok((self.fresh(record, target).await?, false)),
+        }
+    }
+
+    async fn fresh(&self, record: &mut Record, target: &Target) -> Result<Connected, Refusal> {
+        // A request's body may follow at once: its client's FIN is no good-bye.
+        let ask = Ask { target, early: true, full: self.full, drain: self.drain };
+        carry(self.house, self.client, record, ask).await
+    }
+
+    async fn exchange(
+        &self,
+        record: &Record,
+        session: &mut Session,
+        request: &ForwardRequest,
+        connected: &Connected,
+    ) -> Exchange {
+        let idle = self.house.limits.load().relay.idle;
+        let way = Way { client: self.client, upstream: &connected.stream, idle };
+        let early = connected.early.clone();
+        let counts = Metered(record.meter());
+        let exchange = session.exchange(way, early, request, &counts);
+        tokio::select! {
+            biased;
+            exchange = Box::pin(exchange) => exchange,
+            reason = record.cut().wait() => {
+                self.client.reset_on_close();
+                connected.stream.reset_on_close();
+                Exchange::ended(super::ending(crate::relay::Ended::Cut(reason)))
+            }
+        }
+    }
+
+    async fn end(
+        &self,
+        mut record: Record,
+        session: &mut Session,
+        target: Target,
+        mut connected: Connected,
+        exchange: Exchange,
+    ) -> After {
+        if let Some((early_up, early_down)) = exchange.upgraded {
+            connected.early = early_down;
+            super::splice(self.house, self.client, connected, record, early_up).await;
+            return After::End;
+        }
+        if let Some(message) = &exchange.message {
+            record.stage(Stage::Reply);
+            self.say(&record, exchange.outcome, message).await;
+        }
+        record.finish(exchange.outcome);
+        if !exchange.client_reusable {
+            session.close(self.client).await;
+            return After::End;
+        }
+        After::Next(exchange.upstream_reusable.then_some(Kept { target, connected }))
+    }
+
+    async fn refuse(&self, mut record: Record, refusal: Refusal) -> After {
+        record.stage(Stage::Reply);
+        if refusal.outcome != Outcome::ClientGone {
+            self.say(&record, refusal.outcome, &refusal.message).await;
+        }
+        record.finish(refusal.outcome);
+        After::End
+    }
+
+    async fn say(&self, record: &Record, outcome: Outcome, message: &str) {
+        let said = Reply::Http.failure(outcome, message, record.id());
+        inbound::reply::say_and_close(self.client, &said).await;
+    }
+}
+
+fn describe(record: &mut Record, request: &ForwardRequest) {
+    record.target(&request.target, "client");
+    if let Some(label) = &request.label {
+        record.label(label.as_str());
+    }
+    if request.host_mismatch {
+        record.error_word("host_mismatch");
+    }
+}

@@ -1,0 +1,69 @@
+//! Why a target was not carried: causes of every room become an outcome here, once, by `match`.
+#![forbid(unsafe_code)]
+
+use crate::names::NameError;
+use crate::outcome::Outcome;
+use crate::policy::Refused;
+use crate::target::Target;
+use crate::upstream::UpstreamError;
+
+/// An outcome and the one sentence a person can act on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// How the target's story ends.
+    pub outcome: Outcome,
+    /// What the client is told, where its protocol has room for it.
+    pub message: String,
+}
+
+impl Refusal {
+    pub(crate) fn new(outcome: Outcome, message: impl Into<String>) -> Self {
+        Self { outcome, message: message.into() }
+    }
+
+    pub(crate) fn client_gone() -> Self {
+        Self::new(Outcome::ClientGone, "the client left before the far side answered")
+    }
+
+    pub(crate) fn draining() -> Self {
+        Self::new(Outcome::Draining, "the gateway is shutting down: try again when it is back")
+    }
+
+    pub(crate) fn overloaded() -> Self {
+        let message = "too many connections at once: close some, or raise limits.max_connections \
+                       or limits.per_client";
+        Self::new(Outcome::Overloaded, message)
+    }
+
+    pub(crate) fn policy(refused: Refused, target: &Target, rule: Option<&str>) -> Self {
+        let rule = rule.map(|rule| format!(" ({rule})")).unwrap_or_default();
+        match refused {
+            Refused::Loop => Self::new(
+                Outcome::Loop,
+                format!("{target} is this gateway itself{rule}: ask for another target"),
+            ),
+            Refused::Denied => Self::new(
+                Outcome::Denied,
+                format!(
+                    "{target} is not allowed by policy{rule}: ask for another target, or have it added to [policy]"
+                ),
+            ),
+        }
+    }
+}
+
+impl From<NameError> for Refusal {
+    fn from(error: NameError) -> Self {
+        let outcome = match &error {
+            NameError::NotFound { .. } | NameError::Failed { .. } => Outcome::DnsError,
+            NameError::Timeout { .. } => Outcome::DnsTimeout,
+        };
+        Self::new(outcome, error.to_string())
+    }
+}
+
+impl From<UpstreamError> for Refusal {
+    fn from(error: UpstreamError) -> Self {
+        Self::new(error.outcome(), error.to_string())
+    }
+}

@@ -1,0 +1,112 @@
+//! Settings become rooms: what `config` says, in the types each room takes.
+#![forbid(unsafe_code)]
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use crate::config::{self, Config, DnsMode, PolicyMode, UpstreamKind};
+use crate::connection;
+use crate::names::{self, Names};
+use crate::policy::{self, Policy, PolicyError, Rules};
+use crate::relay::{self, HalfClose};
+use crate::target::Name;
+use crate::upstream;
+
+pub(super) fn policy(settings: &config::Policy) -> Result<Policy, PolicyError> {
+    Policy::new(Rules {
+        mode: match settings.mode {
+            PolicyMode::Off => policy::Mode::Off,
+            PolicyMode::Log => policy::Mode::Log,
+            PolicyMode::Enforce => policy::Mode::Enforce,
+        },
+        suffixes: settings.suffixes.iter().filter_map(suffix).collect(),
+        globs: settings.globs.clone(),
+        nets: settings.nets.clone(),
+        deny_nets: settings.deny_nets.clone(),
+    })
+}
+
+/// The check has read each of them once already: none is lost here.
+fn suffix(written: &config::Suffix) -> Option<policy::Suffix> {
+    let name = Name::parse(written.name.as_bytes()).ok()?;
+    Some(policy::Suffix { name, apex: written.apex })
+}
+
+pub(super) fn names(settings: &config::Dns) -> Names {
+    let mode = match settings.mode {
+        DnsMode::Upstream => names::Mode::Upstream,
+        DnsMode::System => names::Mode::System,
+    };
+    Names::new(mode, settings.timeout)
+}
+
+pub(super) fn upstream(settings: &config::Upstream) -> upstream::Settings {
+    upstream::Settings {
+        kind: match settings.kind {
+            UpstreamKind::Socks5(address) => upstream::Kind::Socks5(address),
+            UpstreamKind::Direct => upstream::Kind::Direct,
+        },
+        connect_timeout: settings.connect_timeout,
+        local_timeout: settings.local_timeout,
+        pool: settings.pool,
+        max_connections: settings.max_connections,
+        mark: settings.mark,
+    }
+}
+
+/// `auto` is `propagate` with `direct` and `defer` with `socks5`: who knows which tailscaled is
+/// behind that port (reliability.md C6).
+pub(super) fn half_close(settings: &config::Upstream) -> HalfClose {
+    match (settings.half_close, settings.kind) {
+        (config::HalfClose::Propagate, _) | (config::HalfClose::Auto, UpstreamKind::Direct) => {
+            HalfClose::Propagate
+        }
+        (config::HalfClose::Defer, _) | (config::HalfClose::Auto, UpstreamKind::Socks5(_)) => {
+            HalfClose::Defer
+        }
+    }
+}
+
+/// The `route` of the log: with `socks5` nobody knows what lies behind.
+pub(super) fn route(kind: UpstreamKind) -> Option<&'static str> {
+    match kind {
+        UpstreamKind::Socks5(_) => None,
+        UpstreamKind::Direct => Some("direct"),
+    }
+}
+
+/// The deadlines of a connection. `splice` is shared with relays that already run.
+pub(super) fn limits(config: &Config, splice: Arc<AtomicBool>) -> connection::Limits {
+    connection::Limits {
+        head_timeout: config.limits.head_timeout,
+        keepalive_idle: config.limits.keepalive_idle,
+        relay: relay::Settings {
+            idle: config.limits.idle_timeout,
+            half_close_timeout: config.limits.half_close_timeout,
+            splice,
+        },
+    }
+}
+
+/// Descriptors kept back for listeners, the pool, logs, pipes and the runtime itself.
+const RESERVE: u64 = 128;
+
+/// The most client connections that fit the descriptor limit, two descriptors each.
+pub(super) fn fitting(wanted: u32, descriptors: u64) -> u32 {
+    let room = descriptors.saturating_sub(RESERVE.min(descriptors / 2)) / 2;
+    wanted.min(u32::try_from(room).unwrap_or(u32::MAX)).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn r2_connections_fit_the_descriptors() {
+        assert_eq!(fitting(8192, 20_000), 8192);
+        assert_eq!(fitting(9_900, 20_000), 9_900);
+        assert_eq!(fitting(20_000, 20_000), 9_936);
+        assert_eq!(fitting(8192, 64), 16);
+        assert_eq!(fitting(8192, 0), 1);
+    }
+}

@@ -1,0 +1,76 @@
+//! Why the gateway could not start, and with which exit code that ends `up`.
+#![forbid(unsafe_code)]
+
+use std::io;
+use std::net::SocketAddr;
+
+use crate::lifecycle::port_owner;
+
+/// Why the gateway could not start. Each names the thing and what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The port belongs to somebody else (EADDRINUSE).
+    #[error(
+        "{key}: {address} is already in use{owner}: stop that process, or set {key} to another port"
+    )]
+    InUse {
+        /// The setting.
+        key: &'static str,
+        /// The address asked for.
+        address: SocketAddr,
+        /// ` by process N`, or nothing.
+        owner: String,
+    },
+    /// The address cannot be listened on.
+    #[error("{key}: cannot listen on {address}: {source}; set {key} to an address of this host")]
+    Bind {
+        /// The setting.
+        key: &'static str,
+        /// The address asked for.
+        address: SocketAddr,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// No proxy address of the list exists on this host.
+    #[error("listen.proxy: none of its addresses exists on this host: set it to 127.0.0.1:1055")]
+    NoListener,
+    /// The run directory cannot be used.
+    #[error("{0}")]
+    RunDir(#[from] crate::lifecycle::run_dir::RunDirError),
+    /// The log cannot be opened.
+    #[error("{0}")]
+    Log(#[from] crate::record::log::LogError),
+    /// A rule does not compile.
+    #[error("policy: {0}")]
+    Policy(#[from] crate::policy::PolicyError),
+    /// The system refuses threads, epoll or signals.
+    #[error("cannot set up {what}: {source}")]
+    System {
+        /// What was to be set up.
+        what: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}
+
+impl StartError {
+    pub(super) fn bind(key: &'static str, address: SocketAddr, source: io::Error) -> Self {
+        if source.kind() != io::ErrorKind::AddrInUse {
+            return Self::Bind { key, address, source };
+        }
+        let owner = port_owner::of(address).map(|pid| format!(" by process {pid}"));
+        Self::InUse { key, address, owner: owner.unwrap_or_default() }
+    }
+
+    /// The exit code of contract.md: 75 try again, 78 bad configuration.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::InUse { .. } | Self::System { .. } => 75,
+            Self::Bind { .. }
+            | Self::NoListener
+            | Self::RunDir(_)
+            | Self::Log(_)
+            | Self::Policy(_) => 78,
+        }
+    }
+}

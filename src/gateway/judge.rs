@@ -1,0 +1,32 @@
+//! The policy of some settings, to be asked without a running gateway.
+#![forbid(unsafe_code)]
+
+use super::{StartError, build, own};
+use crate::config::Config;
+use crate::policy::{Decision, Own, Policy};
+use crate::target::Target;
+
+/// Settings' policy and this host as it is now.
+#[derive(Debug)]
+pub struct Judge {
+    policy: Policy,
+    own: Own,
+}
+
+impl Judge {
+    /// Compiles the settings' rules.
+    ///
+    /// # Errors
+    /// [`StartError::Policy`].
+    pub fn new(config: &Config) -> Result<Self, StartError> {
+        let listeners = config.listen.proxy.iter().copied().chain([config.listen.admin]).collect();
+        let internal = super::bind::Addresses::internal(&config.upstream);
+        Ok(Self { policy: build::policy(&config.policy)?, own: own::look(listeners, internal) })
+    }
+
+    /// The decision about a target, and whether the present mode refuses it.
+    pub fn ask(&self, target: &Target) -> (Decision, bool) {
+        let (decision, judged) = self.policy.judge_host(&self.own, target);
+        (decision, judged.is_err())
+    }
+}

@@ -1,0 +1,51 @@
+//! New settings for a running gateway: swapped whole, and live connections are judged again.
+#![forbid(unsafe_code)]
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::{Gateway, StartError, build};
+use crate::config::Config;
+use crate::lifecycle::cut::CutReason;
+
+impl Gateway {
+    /// Takes over `policy`, `limits`, `dns` and `relay` of `config`; live connections that the new
+    /// policy refuses are cut with a reset both ways.
+    ///
+    /// # Errors
+    /// [`StartError::Policy`]; then everything stays as it was.
+    pub fn reload(&mut self, config: Config) -> Result<(), StartError> {
+        let policy = build::policy(&config.policy)?;
+        self.house.policy.store(Arc::new(policy));
+        self.house.names.store(Arc::new(build::names(&config.dns)));
+        self.splice.store(config.relay.splice, Ordering::Relaxed);
+        self.house.limits.store(Arc::new(build::limits(&config, Arc::clone(&self.splice))));
+        let most = build::fitting(config.limits.max_connections, self.descriptors);
+        self.limits.set(most, config.limits.per_client);
+        self.house.book.log().reload(&config.log)?;
+        self.config = config;
+        self.judge_again();
+        Ok(())
+    }
+
+    /// What was allowed yesterday is asked again today (reliability.md B24).
+    fn judge_again(&self) {
+        let (policy, own) = (self.house.policy.load(), self.house.own.load());
+        self.house.book.live().each(|entry| {
+            let Some(target) = entry.target() else { return };
+            let (mut decision, judged) = policy.judge_host(&own, &target);
+            let mut refused = judged.is_err();
+            if let (Ok(admitted), Some(address)) = (judged, entry.address()) {
+                let (of_address, judged) = policy.judge_address(&own, &admitted, address.ip());
+                if judged.is_err() {
+                    (decision, refused) = (of_address, true);
+                }
+            }
+            if refused {
+                let (mode, verdict) = (decision.mode.label(), decision.verdict.label());
+                entry.judged(mode, verdict, decision.rule);
+                entry.cut().cut(CutReason::Denied);
+            }
+        });
+    }
+}

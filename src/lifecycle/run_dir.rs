@@ -1,0 +1,177 @@
+//! The run directory: ours alone, and `gateway.json` in it, by which commands find the gateway.
+#![forbid(unsafe_code)]
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Read as _, Write as _};
+use std::net::SocketAddr;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+/// The file `up` writes when it listens and removes at the end.
+const FILE: &str = "gateway.json";
+/// More than the file ever holds.
+const MAX_FILE: u64 = 64 * 1024;
+
+/// Where a running gateway is to be found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Published {
+    /// The gateway's process.
+    pub pid: u32,
+    /// Its version.
+    pub version: String,
+    /// The proxy's addresses as bound.
+    pub proxy: Vec<SocketAddr>,
+    /// The admin listener's address as bound.
+    pub admin: SocketAddr,
+}
+
+/// Why the run directory is of no use.
+#[derive(Debug, thiserror::Error)]
+pub enum RunDirError {
+    /// It cannot be made or looked at.
+    #[error("run_dir {path}: {source}; set run_dir to a folder this user can create")]
+    Unusable {
+        /// The folder.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// It is a link, or no folder.
+    #[error("run_dir {path} is not a folder of its own: remove it, or set run_dir elsewhere")]
+    NotAFolder {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// It belongs to somebody else, who could put files there.
+    #[error(
+        "run_dir {path} belongs to uid {owner}, not to {us}: set run_dir to a folder of your own"
+    )]
+    Foreign {
+        /// The folder.
+        path: PathBuf,
+        /// Who owns it.
+        owner: u32,
+        /// Who we are.
+        us: u32,
+    },
+}
+
+/// A run directory that is ours: 0700, no link, our uid.
+#[derive(Debug, Clone)]
+pub struct RunDir {
+    path: PathBuf,
+}
+
+/// The published file; dropping it removes the file.
+#[derive(Debug)]
+pub struct Publication {
+    path: PathBuf,
+    pid: u32,
+}
+
+impl RunDir {
+    /// Makes the folder, or checks the one that is there; others' rights are taken away.
+    ///
+    /// # Errors
+    /// [`RunDirError`], naming the folder.
+    pub fn open(path: &Path) -> Result<Self, RunDirError> {
+        let unusable = |source| RunDirError::Unusable { path: path.to_owned(), source };
+        let mut builder = DirBuilder::new();
+        match builder.recursive(true).mode(0o700).create(path) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(unusable(error));
+            }
+            _ => {}
+        }
+        let seen = fs::symlink_metadata(path).map_err(unusable)?;
+        if !seen.is_dir() {
+            return Err(RunDirError::NotAFolder { path: path.to_owned() });
+        }
+        let us = rustix::process::geteuid().as_raw();
+        if seen.uid() != us {
+            return Err(RunDirError::Foreign { path: path.to_owned(), owner: seen.uid(), us });
+        }
+        if seen.mode() & 0o077 != 0 {
+            let private = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+            fs::set_permissions(path, private).map_err(unusable)?;
+        }
+        Ok(Self { path: path.to_owned() })
+    }
+
+    /// Writes `gateway.json`, whole or not at all, readable by us alone.
+    ///
+    /// # Errors
+    /// [`RunDirError::Unusable`], for a full disk say.
+    pub fn publish(
+        &self,
+        proxy: &[SocketAddr],
+        admin: SocketAddr,
+    ) -> Result<Publication, RunDirError> {
+        let pid = std::process::id();
+        let version = env!("CARGO_PKG_VERSION").to_owned();
+        let published = Published { pid, version, proxy: proxy.to_vec(), admin };
+        let path = self.path.join(FILE);
+        let unusable = |source| RunDirError::Unusable { path: path.clone(), source };
+        let text = serde_json::to_vec(&published).map_err(|error| unusable(error.into()))?;
+        let fresh = self.path.join(format!(".{FILE}.{pid}"));
+        let write = || -> io::Result<()> {
+            let _stale = fs::remove_file(&fresh);
+            let mut options = OpenOptions::new();
+            let mut file = options.write(true).create_new(true).mode(0o600).open(&fresh)?;
+            file.write_all(&text)?;
+            fs::rename(&fresh, &path)
+        };
+        write().map_err(unusable)?;
+        Ok(Publication { path, pid })
+    }
+}
+
+impl Drop for Publication {
+    fn drop(&mut self) {
+        // A gateway started meanwhile has written its own: leave that one.
+        let ours = self.path.parent().and_then(read).is_some_and(|seen| seen.pid == self.pid);
+        if ours {
+            let _gone_already = fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// What a gateway published in `run_dir`; none when there is no readable file of sound form.
+pub fn read(run_dir: &Path) -> Option<Published> {
+    let file = File::open(run_dir.join(FILE)).ok()?;
+    let mut text = Vec::new();
+    file.take(MAX_FILE).read_to_end(&mut text).ok()?;
+    serde_json::from_slice(&text).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn the_folder_and_the_file_are_ours_alone() {
+        let base = tempfile::tempdir().unwrap();
+        let path = base.path().join("a/run");
+        let run_dir = RunDir::open(&path).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o700);
+        let admin = "127.0.0.1:9155".parse().unwrap();
+        let publication = run_dir.publish(&["127.0.0.1:1055".parse().unwrap()], admin).unwrap();
+        let file = path.join(FILE);
+        assert_eq!(fs::metadata(&file).unwrap().mode() & 0o777, 0o600);
+        assert_eq!(read(&path).unwrap().admin, admin);
+        drop(publication);
+        assert!(!file.exists());
+    }
+
+    #[test]
+    fn a_link_is_refused() {
+        let base = tempfile::tempdir().unwrap();
+        let link = base.path().join("link");
+        symlink(base.path(), &link).unwrap();
+        assert!(matches!(RunDir::open(&link), Err(RunDirError::NotAFolder { .. })));
+    }
+}

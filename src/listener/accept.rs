@@ -1,0 +1,220 @@
+//! The accept loop: a place first, then a client.
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::trouble::{self, Trouble};
+use super::{Accepted, Bound, Limits, Permit};
+use crate::sys::{self, Listener, Stream};
+
+/// Clients accepted in a row before other tasks of this worker get their turn.
+const TURN: u32 = 16;
+
+/// Accepts until `stop` ends; the listening socket is closed when the future ends or is dropped.
+///
+/// `own` are all the addresses we listen on: a client that asked for one of them came directly.
+/// `on_error` gets the `errno` label of each failed accept, `handle` each client.
+pub async fn accept_loop(
+    bound: Bound,
+    limits: Arc<Limits>,
+    own: Vec<SocketAddr>,
+    on_error: impl Fn(&'static str),
+    mut handle: impl FnMut(Accepted),
+    stop: impl Future,
+) {
+    let listener = match Listener::new(bound.socket) {
+        Ok(listener) => listener,
+        Err(error) => {
+            let address = bound.address;
+            tracing::error!(%address, %error, "epoll takes no listener: nothing is accepted there");
+            return;
+        }
+    };
+    let mut door = Door { listener, limits, own, trouble: Trouble::new(), spare: spare() };
+    let run = async {
+        loop {
+            door.turn(&on_error, &mut handle).await;
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::select! {
+        biased;
+        _ = stop => {}
+        () = run => {}
+    }
+}
+
+struct Door {
+    listener: Listener,
+    limits: Arc<Limits>,
+    own: Vec<SocketAddr>,
+    trouble: Trouble,
+    /// A descriptor to give up when there is none left, so that one client can be told.
+    spare: Option<OwnedFd>,
+}
+
+impl Door {
+    /// Accepts a few clients.
+    async fn turn(&mut self, on_error: &impl Fn(&'static str), handle: &mut impl FnMut(Accepted)) {
+        for _ in 0..TURN {
+            match self.next().await {
+                Ok(accepted) => {
+                    self.trouble.over();
+                    handle(accepted);
+                }
+                Err(error) => {
+                    on_error(trouble::label(&error));
+                    self.trouble.say(&error, Instant::now());
+                    if trouble::out_of_descriptors(&error) {
+                        self.tell_one().await.into_iter().for_each(&mut *handle);
+                    }
+                    if let Some(pause) = self.trouble.pause(&error) {
+                        tokio::time::sleep(pause).await;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Waits for a client, then for a place, then accepts: an idle listener holds no place.
+    async fn next(&self) -> io::Result<Accepted> {
+        loop {
+            self.listener.somebody().await?;
+            let permit = self.limits.take().await;
+            match self.listener.accept().await {
+                Ok((socket, peer)) => return self.welcome(socket, peer, permit),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Gives up the spare descriptor for one client, who is to be told that there is no room.
+    async fn tell_one(&mut self) -> Option<Accepted> {
+        self.spare = self.spare.take().or_else(spare);
+        drop(self.spare.take()?);
+        let (socket, peer) = self.listener.accept().await.ok()?;
+        let permit = self.limits.take().await.without_room();
+        self.welcome(socket, peer, permit).ok()
+    }
+
+    fn welcome(&self, socket: OwnedFd, peer: SocketAddr, permit: Permit) -> io::Result<Accepted> {
+        let stream = Stream::new(socket)?;
+        let local = stream.local_addr()?;
+        let asked = sys::original_dst(&stream, local);
+        let original_dst = sys::redirected(asked, local, &self.own);
+        let permit = permit.of_client(peer, original_dst.unwrap_or(local));
+        Ok(Accepted { stream, peer, local, original_dst, permit })
+    }
+}
+
+fn spare() -> Option<OwnedFd> {
+    use rustix::fs::{Mode, OFlags, open};
+    open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpStream;
+    use std::time::Duration;
+
+    use tokio::sync::{mpsc, oneshot};
+    use tokio::time::timeout;
+
+    use super::*;
+
+    const DEADLINE: Duration = Duration::from_secs(10);
+
+    struct Running {
+        address: SocketAddr,
+        clients: mpsc::UnboundedReceiver<Accepted>,
+        stop: oneshot::Sender<()>,
+        task: tokio::task::JoinHandle<()>,
+    }
+
+    fn run(limits: Arc<Limits>) -> Running {
+        let bound = Bound::new(([127, 0, 0, 1], 0).into()).unwrap();
+        let address = bound.address();
+        let (send, clients) = mpsc::unbounded_channel();
+        let (stop, stopped) = oneshot::channel::<()>();
+        let task = tokio::spawn(accept_loop(
+            bound,
+            limits,
+            vec![address],
+            |_errno| {},
+            move |accepted| send.send(accepted).unwrap(),
+            stopped,
+        ));
+        Running { address, clients, stop, task }
+    }
+
+    impl Running {
+        async fn client(&mut self) -> Accepted {
+            timeout(DEADLINE, self.clients.recv()).await.unwrap().unwrap()
+        }
+    }
+
+    #[tokio::test]
+    async fn clients_come_in_with_their_addresses_and_directly() {
+        let mut running = run(Limits::new(10, 0));
+        let client = TcpStream::connect(running.address).unwrap();
+        let accepted = running.client().await;
+        assert_eq!(accepted.peer, client.local_addr().unwrap());
+        assert_eq!(accepted.local, running.address);
+        assert_eq!(accepted.original_dst, None);
+        assert!(matches!(accepted.permit, Permit::Full(_)));
+    }
+
+    #[tokio::test]
+    async fn s2_the_port_is_free_once_stopped() {
+        let running = run(Limits::new(10, 0));
+        running.stop.send(()).unwrap();
+        timeout(DEADLINE, running.task).await.unwrap().unwrap();
+        let error = TcpStream::connect(running.address).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+    }
+
+    #[tokio::test]
+    async fn over_max_connections_is_overflow_until_one_leaves() {
+        let mut running = run(Limits::new(1, 0));
+        let _clients: Vec<_> =
+            (0..3).map(|_| TcpStream::connect(running.address).unwrap()).collect();
+        let first = running.client().await;
+        let second = running.client().await;
+        assert!(matches!(first.permit, Permit::Full(_)));
+        assert!(matches!(second.permit, Permit::Overflow(_)));
+        assert!(matches!(running.client().await.permit, Permit::Overflow(_)));
+        drop(first);
+        let _fourth = TcpStream::connect(running.address).unwrap();
+        assert!(matches!(running.client().await.permit, Permit::Full(_)));
+    }
+
+    #[tokio::test]
+    async fn r6_loopback_clients_are_counted_by_user() {
+        let mut running = run(Limits::new(10, 1));
+        let _clients: Vec<_> =
+            (0..2).map(|_| TcpStream::connect(running.address).unwrap()).collect();
+        let first = running.client().await;
+        assert!(matches!(first.permit, Permit::Full(_)));
+        assert!(matches!(running.client().await.permit, Permit::Overflow(_)));
+    }
+
+    #[tokio::test]
+    async fn two_hundred_at_once_all_come_in() {
+        let mut running = run(Limits::new(2000, 0));
+        let address = running.address;
+        let connecting = tokio::task::spawn_blocking(move || {
+            (0..200).map(|_| TcpStream::connect(address).unwrap()).collect::<Vec<_>>()
+        });
+        let mut held = Vec::new();
+        for _ in 0..200 {
+            held.push(running.client().await);
+        }
+        assert!(held.iter().all(|accepted| matches!(accepted.permit, Permit::Full(_))));
+        assert_eq!(connecting.await.unwrap().len(), 200);
+    }
+}

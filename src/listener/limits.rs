@@ -1,0 +1,258 @@
+//! How many clients there may be, in all and of one kind.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+
+use crate::sys;
+
+/// Clients over a bound that may be told so at the same time; further ones wait in the backlog.
+const OVERFLOW: u32 = 64;
+
+/// The bounds and what counts against them. Shared by every listener.
+#[derive(Debug)]
+pub struct Limits {
+    most: AtomicU32,
+    per_client: AtomicU32,
+    live: Mutex<Live>,
+    freed: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Live {
+    full: u32,
+    overflow: u32,
+    clients: HashMap<Client, u32>,
+}
+
+/// Whom `per_client` counts: users of this host, addresses beyond it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Client {
+    User(u32),
+    Address(IpAddr),
+}
+
+/// A place for one client; dropping it gives the place back.
+#[derive(Debug)]
+pub enum Permit {
+    /// To be served.
+    Full(Place),
+    /// Over a bound: to be answered `overloaded` and closed.
+    Overflow(Place),
+}
+
+/// What a permit holds.
+#[derive(Debug)]
+pub struct Place {
+    limits: Arc<Limits>,
+    kind: Kind,
+    client: Option<Client>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Full,
+    Overflow,
+    /// Beyond even those: nothing is held.
+    Beyond,
+}
+
+impl Limits {
+    /// At most `most` clients at once, and `per_client` of each; 0 there: no bound.
+    pub fn new(most: u32, per_client: u32) -> Arc<Self> {
+        Arc::new(Self {
+            most: AtomicU32::new(most),
+            per_client: AtomicU32::new(per_client),
+            live: Mutex::default(),
+            freed: Notify::new(),
+        })
+    }
+
+    /// New bounds, for clients that come from now on.
+    pub fn set(&self, most: u32, per_client: u32) {
+        self.most.store(most, Relaxed);
+        self.per_client.store(per_client, Relaxed);
+        self.freed.notify_waiters();
+    }
+
+    /// A place, waiting until there is one: a full one if possible, else one to say "no" from.
+    pub(super) async fn take(self: &Arc<Self>) -> Permit {
+        loop {
+            let freed = self.freed.notified();
+            if let Some(permit) = self.try_take() {
+                return permit;
+            }
+            freed.await;
+        }
+    }
+
+    fn try_take(self: &Arc<Self>) -> Option<Permit> {
+        let mut live = self.live();
+        if live.full < self.most.load(Relaxed) {
+            live.full += 1;
+            return Some(Permit::Full(self.place(Kind::Full)));
+        }
+        live.try_overflow().then(|| Permit::Overflow(self.place(Kind::Overflow)))
+    }
+
+    fn place(self: &Arc<Self>, kind: Kind) -> Place {
+        Place { limits: Arc::clone(self), kind, client: None }
+    }
+
+    fn live(&self) -> MutexGuard<'_, Live> {
+        self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Live {
+    fn try_overflow(&mut self) -> bool {
+        let room = self.overflow < OVERFLOW;
+        self.overflow += u32::from(room);
+        room
+    }
+
+    /// Counts `client` unless it has `most` already.
+    fn try_count(&mut self, client: Client, most: u32) -> bool {
+        let count = self.clients.entry(client).or_default();
+        let room = *count < most;
+        *count += u32::from(room);
+        room
+    }
+
+    fn uncount(&mut self, client: Client) {
+        if let Entry::Occupied(mut entry) = self.clients.entry(client) {
+            *entry.get_mut() -= 1;
+            if *entry.get() == 0 {
+                entry.remove();
+            }
+        }
+    }
+}
+
+impl Permit {
+    /// Whether there is room to wait for the client's request and answer it. If not, it is over
+    /// `per_client` together with 64 others: close it at once.
+    pub fn may_answer(&self) -> bool {
+        let (Self::Full(place) | Self::Overflow(place)) = self;
+        place.kind != Kind::Beyond
+    }
+
+    /// Counts the permit for its client; over `per_client` it is one to say "no" from.
+    pub(super) fn of_client(self, peer: SocketAddr, server: SocketAddr) -> Self {
+        match self {
+            Self::Full(mut place) => {
+                let most = place.limits.per_client.load(Relaxed);
+                if most == 0 {
+                    return Self::Full(place);
+                }
+                let client = Client::of(peer, server);
+                if place.limits.live().try_count(client, most) {
+                    place.client = Some(client);
+                    return Self::Full(place);
+                }
+                Self::Full(place).without_room()
+            }
+            overflow @ Self::Overflow(_) => overflow,
+        }
+    }
+
+    /// The same client, to be told "no".
+    pub(super) fn without_room(self) -> Self {
+        let (Self::Full(place) | Self::Overflow(place)) = self;
+        let limits = Arc::clone(&place.limits);
+        drop(place);
+        let told = limits.live().try_overflow();
+        Self::Overflow(limits.place(if told { Kind::Overflow } else { Kind::Beyond }))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut live = self.limits.live();
+        match self.kind {
+            Kind::Full => live.full -= 1,
+            Kind::Overflow => live.overflow -= 1,
+            Kind::Beyond => {}
+        }
+        if let Some(client) = self.client {
+            live.uncount(client);
+        }
+        drop(live);
+        self.limits.freed.notify_waiters();
+    }
+}
+
+impl Client {
+    /// By user for clients on this host, as far as the kernel tells, by address otherwise.
+    /// `server` is where the client thinks it is connected to.
+    fn of(peer: SocketAddr, server: SocketAddr) -> Self {
+        let ip = peer.ip().to_canonical();
+        let user = ip.is_loopback().then(|| sys::socket_owner(peer, server).ok()).flatten();
+        user.map_or(Self::Address(ip), |owner| Self::User(owner.uid))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FAR: &str = "192.0.2.1:5000";
+    const OTHER: &str = "192.0.2.2:5000";
+
+    fn full(permit: &Permit) -> bool {
+        matches!(permit, Permit::Full(_))
+    }
+
+    fn of(permit: Permit, peer: &str) -> Permit {
+        permit.of_client(peer.parse().unwrap(), "192.0.2.9:1055".parse().unwrap())
+    }
+
+    #[tokio::test]
+    async fn over_the_bound_64_are_told_and_the_next_one_waits() {
+        let limits = Limits::new(1, 0);
+        let first = limits.take().await;
+        assert!(full(&first));
+        let mut told = Vec::new();
+        for _ in 0..OVERFLOW {
+            told.push(limits.take().await);
+        }
+        assert!(told.iter().all(|permit| !full(permit) && permit.may_answer()));
+        let next = tokio::spawn({
+            let limits = Arc::clone(&limits);
+            async move { full(&limits.take().await) }
+        });
+        tokio::task::yield_now().await;
+        assert!(!next.is_finished());
+        drop(first);
+        assert!(next.await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn r6_one_client_is_capped_and_others_are_not() {
+        let limits = Limits::new(1000, 2);
+        let mut held = Vec::new();
+        for at in 0..100 {
+            let permit = of(limits.take().await, FAR);
+            assert_eq!(full(&permit), at < 2, "{at}");
+            assert_eq!(permit.may_answer(), at < 2 + OVERFLOW, "{at}");
+            held.push(permit);
+        }
+        assert!(full(&of(limits.take().await, OTHER)));
+        held.clear();
+        assert!(full(&of(limits.take().await, FAR)));
+        assert_eq!(limits.live().clients.len(), 0);
+        assert_eq!((limits.live().full, limits.live().overflow), (0, 0));
+    }
+
+    #[tokio::test]
+    async fn s7_a_reload_moves_the_bound_for_those_who_wait() {
+        let limits = Limits::new(0, 0);
+        assert!(!full(&limits.take().await));
+        limits.set(1, 0);
+        assert!(full(&limits.take().await));
+    }
+}

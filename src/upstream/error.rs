@@ -1,0 +1,193 @@
+//! How the way out can fail, with the cause kept to the edge.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use rustix::io::Errno;
+
+use crate::outcome::{Outcome, Unreachable};
+
+/// Why there is no connection to the target.
+#[derive(Debug, thiserror::Error)]
+pub enum UpstreamError {
+    /// The upstream itself does not take connections.
+    #[error("upstream {address} is down ({source}): start it, or correct upstream.socks5")]
+    Down {
+        /// The upstream.
+        address: SocketAddr,
+        /// What `connect(2)` said.
+        source: io::Error,
+    },
+    /// The upstream did not take the connection in time.
+    #[error("upstream {address} took no connection within {after:?}: see whether it hangs")]
+    LocalTimeout {
+        /// The upstream.
+        address: SocketAddr,
+        /// `upstream.local_timeout`.
+        after: Duration,
+    },
+    /// No answer from the far side in time.
+    #[error(
+        "no answer within {after:?} (upstream.connect_timeout): see whether the host is up and its \
+         port open to this node"
+    )]
+    Timeout {
+        /// `upstream.connect_timeout`.
+        after: Duration,
+    },
+    /// The way to the far side timed out, says the upstream or the kernel.
+    #[error("the far side did not answer: see whether the host is up and its port open")]
+    Expired,
+    /// The upstream could not connect and did not say why: a reply code that names no reason.
+    #[error("the upstream could not connect (SOCKS5 reply {rep:02x}): see its own log")]
+    Failed {
+        /// REP.
+        rep: u8,
+    },
+    /// The upstream closed or reset the connection instead of answering.
+    #[error("the upstream closed the connection without an answer: see its own log")]
+    Closed {
+        /// The reset, if it was one.
+        #[source]
+        source: Option<io::Error>,
+    },
+    /// The far side refused.
+    #[error("the far side refused the connection: nothing listens on that port")]
+    Refused,
+    /// No route to the network.
+    #[error("no route to that address: see which networks are reachable from here")]
+    NoRoute,
+    /// The host is not there.
+    #[error("the host cannot be reached: see whether it is up")]
+    HostUnreachable,
+    /// The upstream broke its protocol.
+    #[error("upstream {address} does not speak SOCKS5 as we need it: {what}")]
+    Protocol {
+        /// The upstream.
+        address: SocketAddr,
+        /// What is wrong with what it said.
+        what: &'static str,
+    },
+    /// Our own bound or the system's: connections, descriptors, ports or memory.
+    #[error("no room for a further upstream connection ({what}): raise it, or try again")]
+    Full {
+        /// What ran out.
+        what: &'static str,
+    },
+    /// This host's kernel refused the dial for a reason of its own.
+    #[error("dialling {address} failed: {source}")]
+    Dial {
+        /// The address dialled.
+        address: SocketAddr,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// Nothing to dial: a name came unresolved to `direct`, or with no address.
+    #[error("there is no address to dial: resolve the name first")]
+    NoAddress,
+}
+
+impl UpstreamError {
+    /// How the connection ends for the client.
+    pub fn outcome(&self) -> Outcome {
+        match self {
+            Self::Down { .. } => Outcome::UpstreamDown,
+            Self::LocalTimeout { .. } | Self::Timeout { .. } | Self::Expired => {
+                Outcome::ConnectTimeout
+            }
+            Self::Failed { .. } | Self::Closed { .. } | Self::Dial { .. } => {
+                Outcome::UpstreamFailed
+            }
+            Self::Refused => Outcome::Refused,
+            Self::NoRoute => Outcome::Unreachable(Unreachable::NoRoute),
+            Self::HostUnreachable => Outcome::Unreachable(Unreachable::Host),
+            Self::Protocol { .. } => Outcome::UpstreamProtocol,
+            Self::Full { .. } => Outcome::Overloaded,
+            Self::NoAddress => Outcome::Internal,
+        }
+    }
+
+    /// Whether the upstream itself is not there.
+    pub fn is_down(&self) -> bool {
+        matches!(self, Self::Down { .. })
+    }
+
+    /// Whether trying another address of the same target makes no sense.
+    pub(super) fn is_final(&self) -> bool {
+        use UpstreamError::{Down, Full, LocalTimeout, Protocol};
+        matches!(self, Down { .. } | LocalTimeout { .. } | Full { .. } | Protocol { .. })
+    }
+
+    /// What a reply code says (RFC 1928 section 6).
+    pub(super) fn of_reply(rep: u8) -> Self {
+        match rep {
+            3 => Self::NoRoute,
+            4 => Self::HostUnreachable,
+            5 => Self::Refused,
+            6 => Self::Expired,
+            rep => Self::Failed { rep },
+        }
+    }
+
+    /// What a failed dial to the upstream itself says.
+    pub(super) fn of_local_dial(address: SocketAddr, source: io::Error) -> Self {
+        match Errno::from_io_error(&source) {
+            Some(errno) if exhausted(errno).is_some() => Self::full(errno),
+            _ => Self::Down { address, source },
+        }
+    }
+
+    /// What a failed dial to the far side says.
+    pub(super) fn of_far_dial(address: SocketAddr, source: io::Error) -> Self {
+        match Errno::from_io_error(&source) {
+            Some(Errno::CONNREFUSED | Errno::CONNRESET) => Self::Refused,
+            Some(Errno::NETUNREACH | Errno::AFNOSUPPORT | Errno::NETDOWN) => Self::NoRoute,
+            Some(Errno::HOSTUNREACH | Errno::HOSTDOWN) => Self::HostUnreachable,
+            Some(Errno::TIMEDOUT) => Self::Expired,
+            Some(errno) if exhausted(errno).is_some() => Self::full(errno),
+            _ => Self::Dial { address, source },
+        }
+    }
+
+    fn full(errno: Errno) -> Self {
+        Self::Full { what: exhausted(errno).unwrap_or("the system's memory") }
+    }
+}
+
+fn exhausted(errno: Errno) -> Option<&'static str> {
+    match errno {
+        Errno::MFILE => Some("this process's limit on open files"),
+        Errno::NFILE => Some("the system's limit on open files"),
+        Errno::ADDRNOTAVAIL | Errno::AGAIN => Some("free local ports"),
+        Errno::NOBUFS | Errno::NOMEM => Some("the system's memory"),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reply_codes_keep_their_meaning() {
+        let outcome = |rep| UpstreamError::of_reply(rep).outcome();
+        assert_eq!(outcome(1), Outcome::UpstreamFailed);
+        assert_eq!(outcome(2), Outcome::UpstreamFailed);
+        assert_eq!(outcome(3), Outcome::Unreachable(Unreachable::NoRoute));
+        assert_eq!(outcome(4), Outcome::Unreachable(Unreachable::Host));
+        assert_eq!(outcome(5), Outcome::Refused);
+        assert_eq!(outcome(6), Outcome::ConnectTimeout);
+        assert_eq!(outcome(8), Outcome::UpstreamFailed);
+    }
+
+    #[test]
+    fn r14_exhaustion_is_overloaded_on_both_ways() {
+        let address = ([127, 0, 0, 1], 9).into();
+        for errno in [Errno::MFILE, Errno::NFILE, Errno::ADDRNOTAVAIL, Errno::NOBUFS] {
+            let near = UpstreamError::of_local_dial(address, errno.into());
+            let far = UpstreamError::of_far_dial(address, errno.into());
+            assert_eq!((near.outcome(), far.outcome()), (Outcome::Overloaded, Outcome::Overloaded));
+        }
+    }
+}
