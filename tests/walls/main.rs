@@ -1,0 +1,196 @@
+//! The house keeps its walls: rooms import only what the map in `docs/architecture.md` names.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail loudly")]
+
+mod imports;
+mod source;
+
+use std::collections::BTreeSet;
+
+use imports::imports;
+use source::{File, code, files};
+
+/// Modules that belong to no room: everybody may use them whole.
+const FREE: [&str; 3] = ["target", "outcome", "sys"];
+/// The two that know every room: one at start, one per connection.
+const CARRIERS: [&str; 2] = ["gateway", "connection"];
+
+/// What may cross a wall, per room. `room::item` is that item alone, `room` is all of it.
+const CROSSINGS: &[(&str, &[&str])] = &[
+    // Rooms 1-7, in the order a connection walks through them.
+    ("listener", &[]),
+    ("inbound", &[]),
+    ("policy", &[]),
+    ("names", &["policy::Admitted"]),
+    ("upstream", &["policy::Admitted", "policy::Address"]),
+    ("relay", &["lifecycle::cut"]),
+    ("record", &["relay::Meter", "lifecycle::cut", "config"]),
+    // Beside the path.
+    ("admin", &[]),
+    ("config", &["policy::suffix"]),
+    ("lifecycle", &[]),
+    ("cli", &["config", "gateway", "lifecycle", "policy", "record"]),
+    // What everybody may use depends on nobody.
+    ("target", &[]),
+    ("outcome", &[]),
+    ("sys", &[]),
+];
+
+fn allowed(room: &str) -> &'static [&'static str] {
+    CROSSINGS.iter().find(|(name, _)| *name == room).map_or(&[], |(_, crossings)| crossings)
+}
+
+/// The crossing that lets `room` import `path`, itself included; `None`: a wall is in the way.
+fn crossing(room: &str, path: &str) -> Option<&'static str> {
+    allowed(room).iter().copied().find(|open| {
+        path == *open || path.strip_prefix(open).is_some_and(|rest| rest.starts_with("::"))
+    })
+}
+
+/// `policy`, `names` and the parsers' crate-wide vocabulary ask nothing of the free modules but these.
+fn is_free(room: &str, top: &str) -> bool {
+    match room {
+        // Pure: hosts in, verdicts out.
+        "policy" => top == "target",
+        "target" | "outcome" | "sys" => false,
+        _ => FREE.contains(&top),
+    }
+}
+
+fn complaints(file: &File, modules: &BTreeSet<String>) -> Vec<String> {
+    let room = file.room();
+    if CARRIERS.contains(&room) || ["lib", "main"].contains(&room) {
+        return Vec::new();
+    }
+    let mut found = imports(&code(&file.text));
+    found.retain(|path| {
+        let top = path.split("::").next().unwrap_or_default();
+        modules.contains(top)
+            && top != room
+            && !is_free(room, top)
+            && crossing(room, path).is_none()
+    });
+    found.iter().map(|path| format!("{}: {path}", file.path)).collect()
+}
+
+fn modules(files: &[File]) -> BTreeSet<String> {
+    files.iter().map(|file| file.room().to_owned()).collect()
+}
+
+#[test]
+fn rooms_import_only_what_the_map_names() {
+    let files = files();
+    let modules = modules(&files);
+    let complaints: Vec<String> = files.iter().flat_map(|f| complaints(f, &modules)).collect();
+    assert!(complaints.is_empty(), "imports through a wall:\n{}", complaints.join("\n"));
+}
+
+#[test]
+fn every_room_is_on_the_map_and_every_crossing_is_used() {
+    let files = files();
+    for room in modules(&files) {
+        let known = CROSSINGS.iter().any(|(name, _)| *name == room)
+            || CARRIERS.contains(&room.as_str())
+            || ["lib", "main"].contains(&room.as_str());
+        assert!(known, "{room} is not on the map: say what it may import");
+    }
+    let used: BTreeSet<(&str, &str)> = files
+        .iter()
+        .flat_map(|f| imports(&code(&f.text)).into_iter().map(|path| (f.room(), path)))
+        .filter_map(|(room, path)| Some((room, crossing(room, &path)?)))
+        .collect();
+    for (room, crossings) in CROSSINGS {
+        for open in *crossings {
+            assert!(used.contains(&(*room, *open)), "{room} no longer imports {open}: close it");
+        }
+    }
+}
+
+#[test]
+fn policy_touches_no_socket_no_file_and_no_clock() {
+    const FORBIDDEN: [&str; 10] = [
+        "tokio",
+        "std::io",
+        "std::fs",
+        "std::time",
+        "std::env",
+        "std::process",
+        "std::thread",
+        "TcpStream",
+        "UdpSocket",
+        "ToSocketAddrs",
+    ];
+    for file in files().iter().filter(|f| f.room() == "policy") {
+        let code = code(&file.text);
+        for word in FORBIDDEN {
+            assert!(!code.contains(word), "{} uses {word}", file.path);
+        }
+    }
+}
+
+#[test]
+fn only_policy_makes_permissions() {
+    let makers: Vec<String> = files()
+        .into_iter()
+        .filter(|f| f.room() != "policy" && code(&f.text).contains("Admitted::new"))
+        .map(|f| f.path)
+        .collect();
+    assert!(makers.is_empty(), "{makers:?}");
+    let verdict = files().into_iter().find(|f| f.path == "src/policy/verdict.rs").unwrap();
+    assert!(verdict.text.contains("pub struct Admitted<T>(T);"), "its field stays private");
+}
+
+#[test]
+fn unsafe_lives_in_sys_alone() {
+    for file in files() {
+        let inside = file.room() == "sys" || file.room() == "lib";
+        let code = code(&file.text);
+        assert!(
+            inside || code.contains("#![forbid(unsafe_code)]"),
+            "{} does not forbid unsafe code",
+            file.path
+        );
+        let holds = code.split(|c: char| !c.is_alphanumeric() && c != '_').any(|w| w == "unsafe");
+        assert!(!holds || file.room() == "sys", "{} holds unsafe", file.path);
+    }
+}
+
+#[test]
+fn every_file_says_what_it_is_for_and_holds_one_idea() {
+    for file in files() {
+        let name = file.path.rsplit('/').next().unwrap();
+        assert!(
+            !["utils.rs", "util.rs", "common.rs", "helpers.rs"].contains(&name),
+            "{}",
+            file.path
+        );
+        assert!(file.text.starts_with("//! "), "{} does not open with its purpose", file.path);
+        let lines = file.text.lines().count();
+        assert!(lines <= 500, "{} has {lines} lines: split it by idea", file.path);
+    }
+}
+
+#[test]
+fn a_hole_in_a_wall_is_seen() {
+    let modules: BTreeSet<String> = CROSSINGS.iter().map(|(room, _)| (*room).to_owned()).collect();
+    let holes = [
+        ("src/relay/mod.rs", "use crate::policy::Admitted;"),
+        ("src/relay/mod.rs", "use crate::{sys::Stream, record::Record};"),
+        ("src/names/system.rs", "use crate::policy::{Admitted, Policy};"),
+        ("src/upstream/a/b.rs", "use super::super::super::inbound::Kind;"),
+        ("src/policy/judge.rs", "fn f() { crate::sys::tune(); }"),
+        ("src/target.rs", "use crate::sys::Stream;"),
+    ];
+    for (path, text) in holes {
+        let file = File { path: path.to_owned(), text: text.to_owned() };
+        assert_eq!(complaints(&file, &modules).len(), 1, "{path}: {text}");
+    }
+    let whole = [
+        ("src/names/mod.rs", "use crate::policy::Admitted; use crate::target::{Host, Name};"),
+        ("src/relay/mod.rs", "// use crate::policy::Policy;\nlet s = \"crate::policy::Policy\";"),
+        ("src/relay/mod.rs", "use crate::lifecycle::cut::{Cut, CutReason}; use crate::relay::X;"),
+    ];
+    for (path, text) in whole {
+        let file = File { path: path.to_owned(), text: text.to_owned() };
+        assert_eq!(complaints(&file, &modules), Vec::<String>::new(), "{text}");
+    }
+}

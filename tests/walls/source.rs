@@ -1,0 +1,90 @@
+//! The sources as the walls' tests read them.
+
+use std::fs;
+use std::path::Path;
+
+/// One source file.
+pub struct File {
+    /// From the crate's folder on: `src/policy/mod.rs`.
+    pub path: String,
+    pub text: String,
+}
+
+impl File {
+    /// The room it belongs to: the folder, or a file of its own directly under `src`.
+    pub fn room(&self) -> &str {
+        let inner = self.path.strip_prefix("src/").unwrap();
+        let room = inner.split('/').next().unwrap();
+        room.strip_suffix(".rs").unwrap_or(room)
+    }
+}
+
+/// Every `src/**/*.rs`.
+pub fn files() -> Vec<File> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut found = Vec::new();
+    let mut folders = vec![root.join("src")];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|e| e == "rs") {
+                let text = fs::read_to_string(&path).unwrap();
+                let path = path.strip_prefix(root).unwrap().to_str().unwrap().to_owned();
+                found.push(File { path, text });
+            }
+        }
+    }
+    found.sort_by(|a, b| a.path.cmp(&b.path));
+    assert!(found.len() > 20, "the sources are where the crate was built");
+    found
+}
+
+/// The text without comments and without what strings hold.
+pub fn code(text: &str) -> String {
+    let mut code = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(first) = rest.chars().next() {
+        let skipped = match first {
+            '/' if rest.starts_with("//") => rest.find('\n').unwrap_or(rest.len()),
+            '/' if rest.starts_with("/*") => rest.find("*/").map_or(rest.len(), |end| end + 2),
+            '"' => string(rest, '"'),
+            'r' if rest.starts_with("r#\"") => rest.find("\"#").map_or(rest.len(), |end| end + 2),
+            // A character, not a lifetime.
+            '\'' if rest.starts_with("'\\") => string(rest, '\''),
+            '\'' if rest.chars().nth(2) == Some('\'') => {
+                2 + rest.chars().nth(1).unwrap().len_utf8()
+            }
+            _ => 0,
+        };
+        if skipped == 0 {
+            code.push(first);
+            rest = &rest[first.len_utf8()..];
+        } else {
+            rest = &rest[skipped..];
+        }
+    }
+    code
+}
+
+/// Length of a literal that starts here and ends at the next `quote` no backslash escapes.
+fn string(text: &str, quote: char) -> usize {
+    let mut escaped = false;
+    for (at, c) in text.char_indices().skip(1) {
+        match c {
+            _ if escaped => escaped = false,
+            '\\' => escaped = true,
+            c if c == quote => return at + 1,
+            _ => {}
+        }
+    }
+    text.len()
+}
+
+#[test]
+fn comments_and_strings_are_no_code() {
+    let text = "a // b\n\"c \\\" // d\" e /* f */ '\"' g 'x: r#\"h \" i\"# j \"http://k\" l";
+    let words: Vec<String> = code(text).split_whitespace().map(str::to_owned).collect();
+    assert_eq!(words, ["a", "e", "g", "'x:", "j", "l"]);
+}
