@@ -1,3 +1,6 @@
+//! The admin listener over real sockets: what it serves, whom it refuses, what it bounds.
+#![forbid(unsafe_code)]
+
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;

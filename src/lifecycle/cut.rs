@@ -1,6 +1,7 @@
 //! Ending a relay from outside: the end of a drain, or a policy that now says no.
 //!
 //! A cut relay ends by a reset both ways. The first reason given stands.
+#![forbid(unsafe_code)]
 
 use std::sync::atomic::{AtomicU8, Ordering};
 

@@ -1,4 +1,5 @@
 //! The accept loop: a place first, then a client.
+#![forbid(unsafe_code)]
 
 use std::future::Future;
 use std::io;

@@ -1,4 +1,5 @@
 //! How many clients there may be, in all and of one kind.
+#![forbid(unsafe_code)]
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;

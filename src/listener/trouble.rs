@@ -1,4 +1,5 @@
 //! What to do when accept fails: which errors pass, which need a pause, and how much to say.
+#![forbid(unsafe_code)]
 
 use std::io;
 use std::time::{Duration, Instant};

@@ -1,3 +1,6 @@
+//! Records from birth to line: one each, counted once, whatever happens to them.
+#![forbid(unsafe_code)]
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,4 +1,5 @@
 //! Both directions in one task: turns, half-close, silence, resets, and the end.
+#![forbid(unsafe_code)]
 
 use std::future::Future;
 use std::pin::Pin;

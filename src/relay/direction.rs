@@ -3,6 +3,7 @@
 //! Copy first, through the worker's scratch buffer; a direction that has moved 64 KiB without a
 //! pause takes a pipe. What lies in between is always sent before anything more is read. It
 //! decides nothing about the connection's end: it says what it met.
+#![forbid(unsafe_code)]
 
 use std::cell::RefCell;
 use std::io;

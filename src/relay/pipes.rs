@@ -2,6 +2,7 @@
 //!
 //! A pipe with bytes in it is closed, never pooled: they are somebody's. Pipes nobody took for
 //! half a second are closed, so that a quiet gateway holds none.
+#![forbid(unsafe_code)]
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};

@@ -1,4 +1,5 @@
 //! How the way out can fail, with the cause kept to the edge.
+#![forbid(unsafe_code)]
 
 use std::io;
 use std::net::SocketAddr;

@@ -1,4 +1,5 @@
 //! The talk with a SOCKS5 upstream: greeting, request, reply, over one open connection.
+#![forbid(unsafe_code)]
 
 use std::io;
 use std::net::SocketAddr;

@@ -1,4 +1,5 @@
 //! Whether the upstream is known to be up.
+#![forbid(unsafe_code)]
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 

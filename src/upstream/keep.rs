@@ -1,4 +1,5 @@
 //! Keeping the pool full and the health known, in the background and at a measured pace.
+#![forbid(unsafe_code)]
 
 use std::net::SocketAddr;
 use std::sync::Arc;

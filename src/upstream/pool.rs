@@ -1,4 +1,5 @@
 //! Upstream connections held open and greeted, so that a request costs one round trip.
+#![forbid(unsafe_code)]
 
 use std::collections::VecDeque;
 use std::io;

@@ -1,4 +1,5 @@
 //! Happy eyeballs (RFC 8305): several addresses, the first to answer wins.
+#![forbid(unsafe_code)]
 
 use std::future::{Future, poll_fn};
 use std::net::SocketAddr;

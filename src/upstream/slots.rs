@@ -1,4 +1,5 @@
 //! How many upstream connections there may be.
+#![forbid(unsafe_code)]
 
 use std::sync::Arc;
 

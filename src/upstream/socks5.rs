@@ -1,6 +1,7 @@
 //! What is said to a SOCKS5 server, and reading what it says (RFC 1928, client side).
 //!
 //! Pure: bytes in, values out.
+#![forbid(unsafe_code)]
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 

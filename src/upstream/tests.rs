@@ -1,4 +1,5 @@
 //! The room against real sockets: a SOCKS5 server that follows a script, byte by byte.
+#![forbid(unsafe_code)]
 
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 

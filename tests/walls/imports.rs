@@ -3,7 +3,7 @@
 /// Every path that starts at the crate or goes up by `super`, from the crate's root on, groups
 /// spread out: `crate::a::{B, c::D}` is `a::B` and `a::c::D`. Leading `super`s are dropped, so that
 /// one that climbs to the root shows the module it reaches.
-pub fn imports(code: &str) -> Vec<String> {
+pub(crate) fn imports(code: &str) -> Vec<String> {
     let mut found = Vec::new();
     for start in ["crate::", "super::"] {
         for (at, _) in code.match_indices(start) {

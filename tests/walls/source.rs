@@ -4,15 +4,15 @@ use std::fs;
 use std::path::Path;
 
 /// One source file.
-pub struct File {
+pub(crate) struct File {
     /// From the crate's folder on: `src/policy/mod.rs`.
-    pub path: String,
-    pub text: String,
+    pub(crate) path: String,
+    pub(crate) text: String,
 }
 
 impl File {
     /// The room it belongs to: the folder, or a file of its own directly under `src`.
-    pub fn room(&self) -> &str {
+    pub(crate) fn room(&self) -> &str {
         let inner = self.path.strip_prefix("src/").unwrap();
         let room = inner.split('/').next().unwrap();
         room.strip_suffix(".rs").unwrap_or(room)
@@ -20,7 +20,7 @@ impl File {
 }
 
 /// Every `src/**/*.rs`.
-pub fn files() -> Vec<File> {
+pub(crate) fn files() -> Vec<File> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut found = Vec::new();
     let mut folders = vec![root.join("src")];
@@ -42,7 +42,7 @@ pub fn files() -> Vec<File> {
 }
 
 /// The text without comments and without what strings hold.
-pub fn code(text: &str) -> String {
+pub(crate) fn code(text: &str) -> String {
     let mut code = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(first) = rest.chars().next() {

@@ -1,4 +1,5 @@
 //! How relays end: FIN, half-close, reset, silence, cut.
+#![forbid(unsafe_code)]
 
 use super::*;
 use crate::lifecycle::cut::CutReason;

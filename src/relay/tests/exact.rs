@@ -1,4 +1,5 @@
 //! Every byte once and in order, in each mode.
+#![forbid(unsafe_code)]
 
 use super::*;
 use crate::relay::{Ended, Fallback};

@@ -1,4 +1,5 @@
 //! The relay over real loopback sockets. The peers are plain tokio streams.
+#![forbid(unsafe_code)]
 
 mod ends;
 mod exact;

@@ -1,4 +1,5 @@
 //! The pool: bounds, clean pipes only, nothing kept while idle; and the size of a relay.
+#![forbid(unsafe_code)]
 
 use super::*;
 use crate::relay::Fallback;
