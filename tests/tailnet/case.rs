@@ -1,0 +1,153 @@
+//! Runs cases one after the other and reports them in libtest's words.
+//!
+//! A case that cannot run is `ignored` and named with its reason; with `TAILRACE_REQUIRE_ALL=1` it
+//! fails.
+
+use std::io::Write as _;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::ExitCode;
+use std::time::Instant;
+
+use crate::stage::Programs;
+use crate::tailnet::Tailnet;
+
+/// One thing to prove.
+#[derive(Clone)]
+pub struct Case {
+    pub name: &'static str,
+    /// A command without which the case is skipped.
+    pub needs: Option<&'static str>,
+    pub run: fn(&Tailnet),
+}
+
+/// What the arguments, read as libtest reads them, choose.
+pub struct Chosen {
+    pub cases: Vec<Case>,
+    pub only_list: bool,
+    filtered_out: usize,
+}
+
+impl Chosen {
+    pub fn from_arguments(all: &[Case], arguments: impl Iterator<Item = String>) -> Chosen {
+        let arguments: Vec<String> = arguments.collect();
+        let exact = arguments.iter().any(|a| a == "--exact");
+        let mut filters: Vec<&String> = Vec::new();
+        let mut skips: Vec<&String> = Vec::new();
+        let mut rest = arguments.iter();
+        while let Some(argument) = rest.next() {
+            match argument.as_str() {
+                "--skip" => skips.extend(rest.next()),
+                "--test-threads" | "--color" | "--format" | "--logfile" => {
+                    let _value = rest.next();
+                }
+                other if other.starts_with('-') => {}
+                _ => filters.push(argument),
+            }
+        }
+        let hit = |name: &str, f: &String| if exact { name == f } else { name.contains(f) };
+        let cases: Vec<Case> = all
+            .iter()
+            .filter(|c| filters.is_empty() || filters.iter().any(|f| hit(c.name, f)))
+            .filter(|c| !skips.iter().any(|s| hit(c.name, s)))
+            .cloned()
+            .collect();
+        let only_list = arguments.iter().any(|a| a == "--list");
+        Chosen { filtered_out: all.len() - cases.len(), cases, only_list }
+    }
+}
+
+/// Prints the names, as `--list` asks.
+pub fn list(chosen: &Chosen) -> ExitCode {
+    for case in &chosen.cases {
+        println!("{}: test", case.name);
+    }
+    ExitCode::SUCCESS
+}
+
+/// Nothing can run here: every case is skipped for the same reason.
+pub fn skip_all(chosen: &Chosen, why: &str) -> ExitCode {
+    let started = Instant::now();
+    let mut tally = Tally::default();
+    println!("\nrunning {} tests", chosen.cases.len());
+    for case in &chosen.cases {
+        tally.skip(case.name, why);
+    }
+    tally.close(chosen, started)
+}
+
+/// Builds the tailnet and runs every chosen case in it.
+pub fn run_all(chosen: &Chosen, programs: &Programs) -> ExitCode {
+    if chosen.cases.is_empty() {
+        return skip_all(chosen, "");
+    }
+    let started = Instant::now();
+    let mut tally = Tally::default();
+    println!("\nrunning {} tests", chosen.cases.len());
+    let tailnet = catch_unwind(|| Tailnet::start(programs));
+    for case in &chosen.cases {
+        match (&tailnet, missing(case)) {
+            (_, Some(command)) => tally.skip(case.name, &format!("needs the command {command}")),
+            (Err(_), _) => tally.fail(case.name, "the tailnet did not come up (see above)"),
+            (Ok(tailnet), None) => match catch_unwind(AssertUnwindSafe(|| (case.run)(tailnet))) {
+                Ok(()) => tally.pass(case.name),
+                Err(_) => tally.fail(case.name, &tailnet.evidence()),
+            },
+        }
+    }
+    drop(tailnet);
+    tally.close(chosen, started)
+}
+
+fn missing(case: &Case) -> Option<&'static str> {
+    case.needs.filter(|command| !crate::stage::have(command))
+}
+
+#[derive(Default)]
+struct Tally {
+    passed: usize,
+    ignored: usize,
+    failures: Vec<&'static str>,
+}
+
+impl Tally {
+    fn pass(&mut self, name: &str) {
+        self.passed += 1;
+        println!("test {name} ... ok");
+    }
+
+    fn fail(&mut self, name: &'static str, why: &str) {
+        self.failures.push(name);
+        println!("test {name} ... FAILED\n{why}");
+    }
+
+    fn skip(&mut self, name: &'static str, why: &str) {
+        let line = format!("SKIPPED {name}: {why}\n");
+        if std::env::var("TAILRACE_REQUIRE_ALL").as_deref() == Ok("1") {
+            return self.fail(name, &format!("{line}TAILRACE_REQUIRE_ALL=1 allows no skip"));
+        }
+        self.ignored += 1;
+        eprint!("{line}");
+        if let Some(path) = std::env::var_os("TAILRACE_SKIP_LOG") {
+            let log = std::fs::OpenOptions::new().append(true).create(true).open(path);
+            let _ = log.and_then(|mut log| log.write_all(line.as_bytes()));
+        }
+        println!("test {name} ... ignored, {why}");
+    }
+
+    fn close(self, chosen: &Chosen, started: Instant) -> ExitCode {
+        if !self.failures.is_empty() {
+            println!("\nfailures:\n    {}", self.failures.join("\n    "));
+        }
+        println!(
+            "\ntest result: {}. {} passed; {} failed; {} ignored; 0 measured; {} filtered out; \
+             finished in {:.2}s\n",
+            if self.failures.is_empty() { "ok" } else { "FAILED" },
+            self.passed,
+            self.failures.len(),
+            self.ignored,
+            chosen.filtered_out,
+            started.elapsed().as_secs_f64()
+        );
+        if self.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(101) }
+    }
+}

@@ -1,0 +1,68 @@
+//! What tailscaled cannot reach, and tailscaled not being there.
+
+use crate::case::Case;
+use crate::curl::{Curl, Inbound};
+use crate::gateway::Gateway;
+use crate::policy::refused;
+use crate::tailnet::Tailnet;
+
+/// Nothing listens there, and the ACL lets the question through: tailscaled answers at once.
+const CLOSED: u16 = 9100;
+/// The ACL drops it: tailscaled gives up after five seconds.
+const FORBIDDEN: u16 = 9999;
+
+pub fn cases() -> Vec<Case> {
+    let case = |name, run| Case { name, needs: None, run };
+    vec![
+        case("closed_port_is_upstream_failed", closed_port),
+        case("port_the_acl_forbids_is_upstream_failed", forbidden_port),
+        case("unknown_name_is_upstream_failed", unknown_name),
+        case("no_tailscaled_is_upstream_down", no_tailscaled),
+    ]
+}
+
+fn closed_port(tailnet: &Tailnet) {
+    for inbound in Inbound::BY_PROXY {
+        let host = if inbound.carries_names() { "svc" } else { &tailnet.svc };
+        fails(tailnet, inbound, &format!("http://{host}:{CLOSED}/"));
+    }
+}
+
+fn forbidden_port(tailnet: &Tailnet) {
+    fails(tailnet, Inbound::Connect, &format!("http://{}:{FORBIDDEN}/", tailnet.svc));
+}
+
+fn unknown_name(tailnet: &Tailnet) {
+    for inbound in Inbound::BY_PROXY.into_iter().filter(|i| i.carries_names()) {
+        fails(tailnet, inbound, "http://nobody.lab.ts.net:8080/");
+    }
+}
+
+/// tailscaled's SOCKS5 port answers every failure with the same byte: the general one.
+fn fails(tailnet: &Tailnet, inbound: Inbound, url: &str) {
+    let gateway = tailnet.gateway();
+    let mark = gateway.mark();
+    let answer = Curl::at(gateway, inbound, url).run(tailnet);
+    refused(inbound, &answer, 502);
+    if inbound == Inbound::Forward {
+        let body: serde_json::Value = serde_json::from_str(&answer.body).expect("a JSON body");
+        assert_eq!(body["error"], "upstream_failed", "{body}");
+    }
+    let line = gateway.access_after(mark);
+    assert_eq!(line["outcome"], "upstream_failed", "{line}");
+}
+
+/// The gateway stands while its upstream falls: every inbound says so, and nothing goes another way.
+fn no_tailscaled(tailnet: &Tailnet) {
+    let stand_in = crate::counter::Counter::start(tailnet);
+    let gateway = Gateway::start(tailnet, "fallen", &stand_in.address, &[]);
+    stand_in.stop(tailnet);
+    for inbound in Inbound::BY_PROXY {
+        let mark = gateway.mark();
+        let host = if inbound.carries_names() { "svc" } else { &tailnet.svc };
+        let answer = Curl::new(&gateway, inbound, host, "/hello").run(tailnet);
+        refused(inbound, &answer, 503);
+        assert_eq!(gateway.access_after(mark)["outcome"], "upstream_down", "{inbound:?}");
+    }
+    gateway.stop();
+}

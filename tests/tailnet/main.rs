@@ -1,0 +1,47 @@
+//! The proof on a real tailnet: tailscaled and headscale as people run them, in two network
+//! namespaces of this machine, and curl reaching private services through the built gateway.
+//!
+//! One tailnet serves every case. The program runs itself again as the first process of a PID
+//! namespace, so whatever happens nothing that it started outlives it. It must not know how the
+//! gateway works inside: it starts `tailrace up` and looks at what clients, origin and log see.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a test fails by panicking and talks by printing"
+)]
+#![allow(unreachable_pub, reason = "a program of its own: nothing outside to reach from")]
+#![allow(clippy::disallowed_methods, reason = "waits poll a condition, with a deadline")]
+
+mod bulk;
+mod case;
+mod control;
+mod counter;
+mod curl;
+mod faults;
+mod gateway;
+mod localapi;
+mod namespace;
+mod origin;
+mod policy;
+mod process;
+mod reach;
+mod stage;
+mod tailnet;
+
+fn main() -> std::process::ExitCode {
+    let cases: Vec<case::Case> = [reach::cases(), bulk::cases(), policy::cases(), faults::cases()]
+        .into_iter()
+        .flatten()
+        .collect();
+    let chosen = case::Chosen::from_arguments(&cases, std::env::args().skip(1));
+    if chosen.only_list {
+        return case::list(&chosen);
+    }
+    match stage::enter() {
+        Ok(programs) => case::run_all(&chosen, &programs),
+        Err(why) => case::skip_all(&chosen, &why),
+    }
+}

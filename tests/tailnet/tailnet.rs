@@ -1,0 +1,127 @@
+//! The tailnet: `world` with the control server and a node `svc` that carries the services, `box`
+//! with the sandbox's node. `box` reaches only the control server by itself.
+
+use std::path::Path;
+use std::process::Command;
+use std::sync::OnceLock;
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::control::{Control, URL};
+use crate::gateway::Gateway;
+use crate::localapi;
+use crate::namespace::Namespace;
+use crate::origin::Origin;
+use crate::process::{Process, must, wait_for};
+use crate::stage::Programs;
+
+/// tailscaled's SOCKS5 port in the sandbox.
+pub const UPSTREAM: &str = "127.0.0.1:1080";
+/// The port every service answers at.
+pub const PORT: u16 = 8080;
+/// A service behind the subnet route; `box` has no other way to it.
+pub const BEHIND_ROUTE: &str = "10.50.0.7";
+
+/// Everything that runs. Fields are dropped in this order.
+pub struct Tailnet {
+    gateway: OnceLock<Gateway>,
+    pub origin: Origin,
+    /// svc's address in the tailnet.
+    pub svc: String,
+    sandbox: Process,
+    services: Process,
+    control: Control,
+    pub sandboxed: Namespace,
+    _world: Namespace,
+    pub dir: TempDir,
+}
+
+impl Tailnet {
+    /// Builds it and waits until the sandbox's node sees `svc` and its subnet route.
+    pub fn start(programs: &Programs) -> Tailnet {
+        let dir = tempfile::Builder::new().prefix("tailrace-tailnet-").tempdir().expect("a folder");
+        let (world, sandboxed) = (Namespace::new(), Namespace::new());
+        wire(&world, &sandboxed);
+        let origin = world.enter(|| Origin::start(dir.path(), &["127.0.0.1", BEHIND_ROUTE]));
+        let control = Control::start(programs, &world, dir.path());
+        let services = node(programs, &world, dir.path(), "svc", &[]);
+        let prefs = preferences("svc", json!({"AdvertiseRoutes": ["10.50.0.0/24"]}));
+        localapi::login(&socket(dir.path(), "svc"), &control.key("tag:internal"), &prefs);
+        let socks = format!("--socks5-server={UPSTREAM}");
+        let sandbox = node(programs, &sandboxed, dir.path(), "box", &[&socks]);
+        let prefs = preferences("sandbox", json!({"ShieldsUp": true}));
+        localapi::login(&socket(dir.path(), "box"), &control.key("tag:sandbox"), &prefs);
+        let svc = peer(&socket(dir.path(), "box"), "svc");
+        let gateway = OnceLock::new();
+        Tailnet { gateway, origin, svc, sandbox, services, control, sandboxed, _world: world, dir }
+    }
+
+    /// The gateway most cases share: any target, tailscaled's port as upstream.
+    pub fn gateway(&self) -> &Gateway {
+        self.gateway.get_or_init(|| Gateway::start(self, "shared", UPSTREAM, &[]))
+    }
+
+    /// What the parts said last, for a failed case.
+    pub fn evidence(&self) -> String {
+        let gateway = self.gateway.get().map(Gateway::evidence).unwrap_or_default();
+        gateway + &self.sandbox.tail() + &self.services.tail() + &self.control.server.tail()
+    }
+}
+
+/// Joins the two namespaces and gives `world` an address only a subnet route leads to.
+fn wire(world: &Namespace, sandboxed: &Namespace) {
+    world.must("ip", &["link", "add", "far", "type", "veth", "peer", "name", "near"]);
+    world.must("ip", &["link", "set", "near", "netns", &sandboxed.pid()]);
+    world.must("ip", &["addr", "add", "10.99.0.1/24", "dev", "far"]);
+    world.must("ip", &["link", "set", "far", "up"]);
+    world.must("ip", &["addr", "add", &format!("{BEHIND_ROUTE}/32"), "dev", "lo"]);
+    sandboxed.enter(|| {
+        must("ip", &["addr", "add", "10.99.0.2/24", "dev", "near"]);
+        must("ip", &["link", "set", "near", "up"]);
+    });
+}
+
+fn socket(dir: &Path, name: &str) -> std::path::PathBuf {
+    dir.join(name).join("s.sock")
+}
+
+/// Starts a userspace tailscaled with nothing of our environment.
+fn node(programs: &Programs, place: &Namespace, dir: &Path, name: &str, more: &[&str]) -> Process {
+    let home = dir.join(name);
+    std::fs::create_dir(&home).expect("a folder for tailscaled");
+    let mut command = Command::new(programs.folder.join("tailscaled"));
+    command.args(["--tun=userspace-networking", "--state=mem:", "--no-logs-no-support"]);
+    command.arg(format!("--statedir={}", home.display()));
+    command.arg(format!("--socket={}", socket(dir, name).display())).args(more);
+    command.env_clear().env("PATH", std::env::var_os("PATH").unwrap()).env("HOME", &home);
+    command.env("SSL_CERT_FILE", dir.join("ca.pem"));
+    let log = dir.join(format!("{name}.log"));
+    place.enter(|| Process::start(&format!("tailscaled {name}"), &mut command, &log))
+}
+
+/// Whole preferences: `start` replaces all of them.
+fn preferences(hostname: &str, more: Value) -> Value {
+    let mut prefs = json!({
+        "ControlURL": URL, "WantRunning": true, "LoggedOut": false, "RouteAll": true,
+        "CorpDNS": true, "Hostname": hostname, "NoStatefulFiltering": true, "NetfilterMode": 0,
+        "AutoUpdate": {"Check": false, "Apply": null},
+    });
+    if let (Value::Object(prefs), Value::Object(more)) = (&mut prefs, more) {
+        prefs.extend(more);
+    }
+    prefs
+}
+
+/// The address of the peer of that name, once it is online and its subnet route is approved.
+fn peer(socket: &Path, name: &str) -> String {
+    wait_for("svc as a peer, with its route", || {
+        let status = localapi::status(socket);
+        let peers = status["Peer"].as_object()?;
+        let peer = peers.values().find(|p| p["HostName"] == name)?;
+        let routed = peer["PrimaryRoutes"].as_array()?.iter().any(|r| r == "10.50.0.0/24");
+        let online = peer["Online"] == true;
+        let address = peer["TailscaleIPs"].as_array()?.first()?.as_str()?;
+        (routed && online).then(|| address.to_owned())
+    })
+}
