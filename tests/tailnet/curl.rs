@@ -74,6 +74,7 @@ pub struct Answer {
     pub status: u16,
     pub connect_status: u16,
     pub body: String,
+    #[expect(dead_code, reason = "shown when a case fails")]
     pub stderr: String,
 }
 
