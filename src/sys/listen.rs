@@ -15,8 +15,8 @@ const BACKLOG: i32 = 4096;
 
 const FLAGS: SocketFlags = SocketFlags::NONBLOCK.union(SocketFlags::CLOEXEC);
 
-/// Binds `address` and listens. An IPv6 socket takes IPv6 only, so that `[::]` and `0.0.0.0` can
-/// both be had.
+/// Binds `address` and listens. `[::]` takes IPv4 too, whatever `net.ipv6.bindv6only` says, as the
+/// admin listener and most servers do.
 ///
 /// # Errors
 /// What `bind(2)` says: `EADDRINUSE`, `EACCES`, `EADDRNOTAVAIL` (no such address on this host).
@@ -25,7 +25,7 @@ pub fn listen(address: SocketAddr) -> io::Result<OwnedFd> {
     let socket = rustix::net::socket_with(family, SocketType::STREAM, FLAGS, None)?;
     sockopt::set_socket_reuseaddr(&socket, true)?;
     if address.is_ipv6() {
-        sockopt::set_ipv6_v6only(&socket, true)?;
+        sockopt::set_ipv6_v6only(&socket, !address.ip().is_unspecified())?;
     }
     tune(&socket)?; // accepted sockets inherit it: five calls less for each
     rustix::net::bind(&socket, &address)?;
