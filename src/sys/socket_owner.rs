@@ -13,8 +13,11 @@ const HEADER: usize = 16;
 const BY_FAMILY: u16 = 20;
 /// `NLM_F_REQUEST` (linux/netlink.h).
 const REQUEST: u16 = 1;
+/// Where `struct inet_diag_req_v2` and `struct inet_diag_msg` have the two ports.
+const ASKED: usize = HEADER + 8;
+const ANSWERED: usize = HEADER + 4;
 /// Where `struct inet_diag_msg` has `idiag_uid`, behind the header; the inode follows.
-const UID: usize = HEADER + 68;
+const UID: usize = HEADER + 64;
 
 /// The owner of a socket on this host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,11 +36,17 @@ pub fn socket_owner(local: SocketAddr, remote: SocketAddr) -> io::Result<Owner> 
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let kind = (AddressFamily::NETLINK, SocketType::DGRAM, Some(netlink::SOCK_DIAG));
     let socket = rustix::net::socket_with(kind.0, kind.1, flags, kind.2)?;
-    rustix::net::send(&socket, &question(local, remote), SendFlags::empty())?;
+    let question = question(local, remote);
+    rustix::net::send(&socket, &question, SendFlags::empty())?;
     let mut answer = [0; 512];
     // The kernel answers within send(2): nothing to wait for.
     let (length, _) = rustix::net::recv(&socket, &mut answer[..], RecvFlags::empty())?;
-    parse(&answer[..length])
+    let owner = parse(&answer[..length])?;
+    // Where there is no such connection, the kernel names a listener on that port instead.
+    match answer[ANSWERED..ANSWERED + 4] == question[ASKED..ASKED + 4] {
+        true => Ok(owner),
+        false => Err(Errno::NOENT.into()),
+    }
 }
 
 /// `struct nlmsghdr` and `struct inet_diag_req_v2` (linux/inet_diag.h).
