@@ -69,6 +69,12 @@ pub(super) enum Command {
         #[command(subcommand)]
         command: PolicyCommand,
     },
+    /// Show the gateway at work, without account, tailscaled or root
+    Demo {
+        /// The part that runs in a network namespace of its own
+        #[arg(long, hide = true)]
+        redirected: bool,
+    },
     /// Print shell completions
     Completions {
         /// The shell

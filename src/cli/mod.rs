@@ -6,6 +6,7 @@
 
 mod args;
 mod config;
+mod demo;
 mod env;
 mod find;
 mod generate;
@@ -52,6 +53,7 @@ pub fn main() -> ExitCode {
         Command::Policy { command: PolicyCommand::Test { json, hosts } } => {
             policy::test(&settings, &hosts, json)
         }
+        Command::Demo { redirected } => demo::run(redirected),
         Command::Completions { shell } => generate::completions(shell),
         Command::Man => generate::man(),
     }

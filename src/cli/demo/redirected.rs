@@ -1,0 +1,66 @@
+//! Redirected connections, shown in a user and network namespace of their own.
+//!
+//! The program calls itself there by `unshare(1)`: rules and routes of this host stay untouched.
+#![forbid(unsafe_code)]
+
+use std::process::Stdio;
+
+use tokio::net::TcpStream;
+use tokio::process::Command;
+
+use super::table::Ended;
+use super::world::World;
+use super::{Failure, client};
+
+/// An address of the documentation network: without the redirect it leads nowhere.
+const TARGET: &str = "203.0.113.9";
+
+/// Runs [`inside`] in fresh namespaces.
+pub(super) async fn show() -> Result<Ended, Failure> {
+    let program = std::env::current_exe().map_err(|error| error.to_string())?;
+    let mut child = Command::new("unshare");
+    child.args(["--user", "--map-root-user", "--net", "--"]).arg(program);
+    child.args(["demo", "--redirected"]).stdin(Stdio::null());
+    let done = match child.output().await {
+        Ok(done) => done,
+        Err(error) => return Ok(Ended::NotHere(format!("unshare: {error}"))),
+    };
+    let said = String::from_utf8_lossy(&done.stderr);
+    let last = said.lines().last().unwrap_or_default().trim_start_matches("tailrace demo: ");
+    match last.strip_prefix("cannot: ") {
+        _ if done.status.success() => Ok(Ended::Carried((4096, 4096))),
+        Some(why) => Ok(Ended::NotHere(why.to_owned())),
+        None if said.contains("unshare") => Ok(Ended::NotHere(last.to_owned())),
+        None => Err(last.to_owned()),
+    }
+}
+
+/// The redirected part itself: rules, a gateway, and a client that knows nothing of it.
+pub(super) async fn inside() -> Result<bool, Failure> {
+    system("ip", &["link", "set", "lo", "up"]).await?;
+    system("ip", &["route", "add", "default", "dev", "lo"]).await?;
+    let world = World::start().await.map_err(|error| error.to_string())?;
+    let gateway = super::start(&world).await?;
+    let port = gateway.proxy().first().ok_or("the gateway has no proxy address")?.port();
+    let rules = format!(
+        "add table ip demo\n\
+         add chain ip demo out {{ type nat hook output priority -100; }}\n\
+         add rule ip demo out ip daddr {TARGET} tcp dport 5432 redirect to :{port}"
+    );
+    system("nft", &[&rules]).await?;
+    let stream = TcpStream::connect((TARGET, 5432)).await.map_err(|error| error.to_string())?;
+    client::echo(stream, 4096).await?;
+    Ok(world.asked() == 1)
+}
+
+async fn system(program: &str, arguments: &[&str]) -> Result<(), Failure> {
+    let done = Command::new(program).args(arguments).stdin(Stdio::null()).output().await;
+    match done {
+        Ok(done) if done.status.success() => Ok(()),
+        Ok(done) => {
+            let why = String::from_utf8_lossy(&done.stderr);
+            Err(format!("cannot: {program}: {}", why.lines().next().unwrap_or_default()))
+        }
+        Err(error) => Err(format!("cannot: {program}: {error}")),
+    }
+}

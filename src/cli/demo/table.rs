@@ -1,0 +1,81 @@
+//! What the demonstration prints.
+#![forbid(unsafe_code)]
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::Failure;
+use super::client::Moved;
+
+/// How a step ended, when it ended as it should.
+pub(super) enum Ended {
+    /// Carried, with its bytes.
+    Carried(Moved),
+    /// Refused, as it has to be: the reason.
+    Refused(String),
+    /// Could not be shown here: why.
+    NotHere(String),
+}
+
+/// One line of the table.
+pub(super) struct Row {
+    way: &'static str,
+    what: &'static str,
+    ended: Result<Ended, Failure>,
+    took: Duration,
+}
+
+impl Row {
+    pub(super) fn new(
+        way: &'static str,
+        what: &'static str,
+        ended: Result<Ended, Failure>,
+        took: Duration,
+    ) -> Self {
+        Self { way, what, ended, took }
+    }
+
+    pub(super) fn held(&self) -> bool {
+        self.ended.is_ok()
+    }
+
+    fn cells(&self) -> (&'static str, String, String) {
+        match &self.ended {
+            Ok(Ended::Carried((up, down))) => {
+                ("✓", "carried".to_owned(), format!("{} ↑ {} ↓", size(*up), size(*down)))
+            }
+            Ok(Ended::Refused(why)) => ("✓", format!("refused: {why}"), String::new()),
+            Ok(Ended::NotHere(why)) => ("–", format!("not shown here: {why}"), String::new()),
+            Err(why) => ("✗", format!("FAILED: {why}"), String::new()),
+        }
+    }
+}
+
+pub(super) fn print(rows: &[Row]) {
+    println!("  {:<14} {:<34} {:<44} {:>21} {:>9}", "way", "what", "result", "bytes", "ms");
+    for row in rows {
+        let (mark, result, bytes) = row.cells();
+        let took = row.took.as_secs_f64() * 1000.0;
+        println!("{mark} {:<14} {:<34} {result:<44} {bytes:>21} {took:>9.1}", row.way, row.what);
+    }
+}
+
+/// The counters that moved.
+pub(super) fn print_metrics(before: &BTreeMap<String, f64>, after: &BTreeMap<String, f64>) {
+    println!("\nmetrics that moved:");
+    for (name, value) in after {
+        let moved = value - before.get(name).copied().unwrap_or(0.0);
+        let telling = name.contains("_total") && !name.contains("process_");
+        if telling && moved > 0.0 {
+            println!("  {name:<78} +{moved}");
+        }
+    }
+}
+
+fn size(bytes: u64) -> String {
+    match bytes {
+        0..10_000 => format!("{bytes} B"),
+        10_000..10_000_000 => format!("{} kB", bytes / 1000),
+        _ => format!("{} MB", bytes / 1_000_000),
+    }
+}
