@@ -125,8 +125,9 @@ async fn turn_away(stream: &Stream, mut connection: Connection, failed: Failed) 
     let mut record = connection.record();
     let reply = failed.words(record.id());
     record.stage(Stage::Reply);
-    inbound::reply::say_and_close(stream, &reply).await;
+    // The story is over before the last words: a client that lingers must not hold up its line.
     record.finish(failed.outcome);
+    inbound::reply::say_and_close(stream, &reply).await;
 }
 
 /// A connection that came by address: nothing is read before the far side is there, because it may
@@ -192,13 +193,13 @@ fn describe(record: &mut Record, request: &Request) {
 /// Says no, in the client's own protocol, and ends the record.
 async fn refuse(stream: &Stream, mut record: Record, reply: Reply, refusal: Refusal) {
     record.stage(Stage::Reply);
+    let said = reply.failure(refusal.outcome, &refusal.message, record.id());
+    record.finish(refusal.outcome);
     if reply == Reply::Opaque {
         stream.reset_on_close();
     } else if refusal.outcome != Outcome::ClientGone {
-        let said = reply.failure(refusal.outcome, &refusal.message, record.id());
         inbound::reply::say_and_close(stream, &said).await;
     }
-    record.finish(refusal.outcome);
 }
 
 /// What [`carry`] is asked.

@@ -10,7 +10,7 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use rig::wait::{PATIENCE, assert_within, eventually, pause, timed};
+use rig::wait::{PATIENCE, assert_within, eventually, eventually_some, pause, timed};
 use rig::{End, Gateway, HttpAnswer, Inbound, Origin, Setup, Tailscaled, Wire, client};
 
 const NAME: &str = "db.corp.example:80";
@@ -93,9 +93,10 @@ fn a2_every_other_method_is_405_and_changes_nothing() {
             );
         }
     }
-    let head =
-        raw(&gateway, "HEAD /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
-    assert_eq!(head.status(), 200);
+    let mut head = Wire::dial(gateway.admin());
+    head.send("HEAD /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    assert_eq!(head.read_head().status(), 200);
+    head.expect_end(End::Fin);
     assert!(gateway.alive());
     assert_eq!(gateway.admin_get("/readyz").status(), 200);
 }
@@ -374,7 +375,11 @@ fn status_and_connections_show_what_runs() {
     let mut wire = gateway.open(Inbound::Socks5, NAME);
     wire.send("hello");
     wire.expect("hello");
-    let row = gateway.admin_get("/api/v1/connections").json()[0].clone();
+    // A byte is counted just after the receiver's socket took it.
+    let row = eventually_some("the row of the tunnel", PATIENCE, || {
+        Some(gateway.admin_get("/api/v1/connections").json()[0].clone())
+            .filter(|row| row["bytes_down"] == 5)
+    });
     for (key, value) in [
         ("inbound", "socks5".into()),
         ("host", "db.corp.example".into()),

@@ -36,6 +36,11 @@ fn busy(gateway: &Gateway, inbound: Inbound) -> Wire {
     wire
 }
 
+/// The access lines of tunnels; looking whether the port is free may make lines too.
+fn tunnels(gateway: &Gateway) -> Vec<serde_json::Value> {
+    gateway.access_lines().into_iter().filter(|line| line["bytes_up"] != 0).collect()
+}
+
 #[track_caller]
 fn closes_at_once(gateway: &Gateway) {
     let start = Instant::now();
@@ -69,6 +74,7 @@ fn s2_streams_finish_exact_while_new_clients_are_turned_away() {
     assert_eq!((ready.status(), ready.json()["error"].as_str()), (503, Some("draining")));
     assert_eq!(gateway.admin_get("/healthz").status(), 200, "draining is alive");
     let sent: Vec<u8> = (0..300_000_u32).flat_map(u32::to_le_bytes).collect();
+    assert!(gateway.alive());
     for wire in &mut wires {
         let mut twin = wire.twin();
         let data = sent.clone();
@@ -79,13 +85,12 @@ fn s2_streams_finish_exact_while_new_clients_are_turned_away() {
         let (got, end) = wire.rest();
         writer.join().unwrap();
         assert_eq!((sha256(&got), end), (sha256(&sent), End::Fin));
-        assert!(gateway.alive());
     }
     let (status, took) = timed(|| gateway.wait_exit(PATIENCE));
     assert_eq!(status.code(), Some(0));
     assert_within("the end after the last stream", took, 2 * FAST);
     assert_eq!(origin.visits().len(), 3);
-    let lines = gateway.access_lines();
+    let lines = tunnels(&gateway);
     assert!(lines.iter().all(|l| l["outcome"] == "fin_fin") && lines.len() == 3, "{lines:?}");
 }
 
@@ -124,7 +129,7 @@ fn s4_a_second_signal_ends_at_once() {
         assert_eq!(status.code(), Some(code));
         assert_within("the end", took, 2 * FAST);
         wire.expect_end(End::Reset);
-        assert_eq!(gateway.access_lines()[0]["outcome"], "drained");
+        assert_eq!(tunnels(&gateway)[0]["outcome"], "drained");
     }
 }
 

@@ -187,7 +187,7 @@ impl Line<'_> {
 
     async fn end(
         &self,
-        mut record: Record,
+        record: Record,
         session: &mut Session,
         target: Target,
         mut connected: Connected,
@@ -198,11 +198,10 @@ impl Line<'_> {
             super::splice(self.house, self.client, connected, record, early_up).await;
             return After::End;
         }
-        if let Some(message) = &exchange.message {
-            record.stage(Stage::Reply);
-            self.say(&record, exchange.outcome, message).await;
+        match &exchange.message {
+            Some(message) => self.say(record, exchange.outcome, message).await,
+            None => record.finish(exchange.outcome),
         }
-        record.finish(exchange.outcome);
         if !exchange.client_reusable {
             session.close(self.client).await;
             return After::End;
@@ -211,16 +210,20 @@ impl Line<'_> {
     }
 
     async fn refuse(&self, mut record: Record, refusal: Refusal) -> After {
-        record.stage(Stage::Reply);
-        if refusal.outcome != Outcome::ClientGone {
-            self.say(&record, refusal.outcome, &refusal.message).await;
+        if refusal.outcome == Outcome::ClientGone {
+            record.stage(Stage::Reply);
+            record.finish(refusal.outcome);
+        } else {
+            self.say(record, refusal.outcome, &refusal.message).await;
         }
-        record.finish(refusal.outcome);
         After::End
     }
 
-    async fn say(&self, record: &Record, outcome: Outcome, message: &str) {
+    /// The last words. The line is written before them, so that no client can hold it up.
+    async fn say(&self, mut record: Record, outcome: Outcome, message: &str) {
+        record.stage(Stage::Reply);
         let said = Reply::Http.failure(outcome, message, record.id());
+        record.finish(outcome);
         inbound::reply::say_and_close(self.client, &said).await;
     }
 }

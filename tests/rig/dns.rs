@@ -30,18 +30,29 @@ impl Dns {
     /// The last record is given again when the script is used up.
     #[track_caller]
     pub fn take_over(records: impl IntoIterator<Item = Record>) -> Dns {
-        let socket = UdpSocket::bind("127.0.0.1:53").expect("rig: port 53 of the namespace");
-        let resolv = std::env::temp_dir().join(format!("tailrace-resolv-{}", std::process::id()));
-        std::fs::write(&resolv, "nameserver 127.0.0.1\noptions timeout:1 attempts:2\n")
-            .expect("rig: resolv.conf");
-        netns::must("mount", &["--bind", &resolv.to_string_lossy(), "/etc/resolv.conf"]);
-        let _ = std::fs::remove_file(&resolv);
+        let socket = here();
         let questions = Arc::new(Mutex::new(Vec::new()));
         let (seen, mut script) = (questions.clone(), records.into_iter().collect::<VecDeque<_>>());
         spawn(move || {
             let mut packet = [0; 1500];
             while let Ok((n, from)) = socket.recv_from(&mut packet) {
                 answer(&socket, &packet[..n], from, &mut script, &seen);
+            }
+        });
+        Dns { questions }
+    }
+
+    /// The same, but it never answers.
+    #[track_caller]
+    pub fn silent() -> Dns {
+        let socket = here();
+        let questions = Arc::new(Mutex::new(Vec::new()));
+        let seen = Arc::clone(&questions);
+        spawn(move || {
+            let mut packet = [0; 1500];
+            while let Ok(n) = socket.recv(&mut packet) {
+                let asked = question(&packet[..n]).map(|(name, kind, _)| (name, kind));
+                seen.lock().unwrap().extend(asked);
             }
         });
         Dns { questions }
@@ -56,6 +67,18 @@ impl Dns {
     pub fn asked(&self, name: &str) -> usize {
         self.questions().iter().filter(|(n, kind)| n == name && *kind == A).count()
     }
+}
+
+/// Port 53 of this namespace, made the resolver of every process in it.
+#[track_caller]
+fn here() -> UdpSocket {
+    let socket = UdpSocket::bind("127.0.0.1:53").expect("rig: port 53 of the namespace");
+    let resolv = std::env::temp_dir().join(format!("tailrace-resolv-{}", std::process::id()));
+    std::fs::write(&resolv, "nameserver 127.0.0.1\noptions timeout:1 attempts:2\n")
+        .expect("rig: resolv.conf");
+    netns::must("mount", &["--bind", &resolv.to_string_lossy(), "/etc/resolv.conf"]);
+    let _ = std::fs::remove_file(&resolv);
+    socket
 }
 
 fn answer(

@@ -1,0 +1,274 @@
+//! Chapter R, what is left behind: R10 (a small memory cgroup), R15 (descriptors, memory and tasks
+//! after 20,000 endings), R17 (tasks after clients vanish in every phase).
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail loudly")]
+
+mod rig;
+
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use rig::wait::{PATIENCE, eventually};
+use rig::wire::abort;
+use rig::{Dns, Gateway, Inbound, Origin, Reply, Tailscaled, client, netns, skip};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// What should be the same before and after.
+#[derive(Debug)]
+struct Vitals {
+    fds: usize,
+    tasks: u64,
+    rss: u64,
+}
+
+#[track_caller]
+fn vitals(gateway: &Gateway) -> Vitals {
+    eventually("no active connection", PATIENCE, || {
+        gateway.metrics().value("tailrace_connections_active", &[]) == 0.0
+    });
+    Vitals { fds: gateway.fd_count(), tasks: gateway.tasks(), rss: gateway.rss() }
+}
+
+/// Descriptors and tasks come back to what they were, memory to within 5 % (and 2 MiB, for the
+/// allocator's own pages).
+#[track_caller]
+fn back_to(gateway: &Gateway, before: &Vitals) {
+    eventually("tasks and descriptors are back", PATIENCE, || {
+        gateway.tasks() <= before.tasks && gateway.fd_count() <= before.fds
+    });
+    let after = vitals(gateway);
+    let allowed = before.rss + before.rss / 20 + (2 << 20);
+    assert!(after.rss <= allowed, "memory grew: {before:?}, then {after:?}");
+}
+
+/// One short connection with the `n`th of many endings; never waits for long.
+fn short(proxy: SocketAddr, n: usize) {
+    let mut stream = TcpStream::connect(proxy).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    // A cheap shuffle with a fixed seed: endings come in no order, the same in every run.
+    match (n.wrapping_mul(2_654_435_761) >> 7) % 8 {
+        0 => abort(&stream),
+        1 => drop(stream.write_all(&[5, 1])),
+        2 => {
+            let _ = stream.write_all(b"GET / HTTP/1.1\r\n\r\n");
+            let _ = stream.read_to_end(&mut Vec::new());
+        }
+        3 => {
+            let _ = stream.write_all(&client::socks4a_request(b"db.corp.example", 80, b""));
+            abort(&stream);
+        }
+        4 => {
+            let _ = stream.write_all(&client::socks4a_request(b"evil.example", 80, b""));
+            let _ = stream.read_to_end(&mut Vec::new());
+        }
+        ending => relayed(stream, ending),
+    }
+}
+
+/// A connection that carries 1 KiB there and back, and then ends one way or the other.
+fn relayed(mut stream: TcpStream, ending: usize) {
+    stream.write_all(&client::socks4a_request(b"db.corp.example", 80, b"soak")).unwrap();
+    let mut reply = [0; 8];
+    stream.read_exact(&mut reply).unwrap();
+    assert_eq!(reply[1], 0x5a);
+    let mut data = [7; 1024];
+    stream.write_all(&data).unwrap();
+    stream.read_exact(&mut data).unwrap();
+    if ending == 5 {
+        return abort(&stream);
+    }
+    stream.shutdown(std::net::Shutdown::Write).unwrap();
+    if ending == 6 {
+        assert_eq!(stream.read(&mut data).unwrap(), 0);
+    }
+}
+
+/// Runs `act` for each of `count` numbers on a few threads.
+fn on_threads(count: usize, act: impl Fn(usize) + Sync) {
+    let next = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..6 {
+            scope.spawn(|| {
+                loop {
+                    let n = next.fetch_add(1, Ordering::Relaxed);
+                    if n >= count {
+                        return;
+                    }
+                    act(n);
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn r15_twenty_thousand_endings_leave_nothing_behind() {
+    let origin = Origin::echo();
+    let fake = Tailscaled::with("db.corp.example", origin.address());
+    let gateway = Gateway::start(|s| {
+        s.upstream(fake.address()).enforce(&["corp.example"]);
+    });
+    let proxy = gateway.proxy();
+    on_threads(4000, |n| short(proxy, n));
+    let before = vitals(&gateway);
+    on_threads(16_000, |n| short(proxy, 4000 + n));
+    back_to(&gateway, &before);
+    eventually("each is counted once (I3)", PATIENCE, || {
+        gateway.metrics().value("tailrace_connections_total", &[]) as u64 == 20_000
+    });
+    assert!(!gateway.log().contains("panicked"));
+    assert_eq!(gateway.count("internal"), 0);
+}
+
+/// A phase in which clients vanish.
+#[derive(Clone, Copy, Debug)]
+enum Phase {
+    Sniff,
+    Dial,
+    Reply,
+    Relay,
+    Linger,
+}
+
+/// Opens a connection, brings it to `phase`, and is gone.
+fn vanish(proxy: SocketAddr, phase: Phase) {
+    let mut stream = TcpStream::connect(proxy).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let host: &[u8] = match phase {
+        Phase::Sniff => {
+            stream.write_all(&[5]).unwrap();
+            return abort(&stream);
+        }
+        Phase::Dial => b"silent.example",
+        Phase::Reply | Phase::Relay | Phase::Linger => b"db.corp.example",
+    };
+    stream.write_all(&client::socks4a_request(host, 80, b"")).unwrap();
+    if matches!(phase, Phase::Relay | Phase::Linger) {
+        stream.read_exact(&mut [0; 8]).unwrap();
+        stream.write_all(b"some").unwrap();
+    }
+    if matches!(phase, Phase::Linger) {
+        stream.shutdown(std::net::Shutdown::Write).unwrap();
+        let _ = stream.read(&mut [0; 1]);
+    }
+    abort(&stream);
+}
+
+#[test]
+fn r17_clients_that_vanish_leave_no_task_behind() {
+    let origin = Origin::echo();
+    let fake = Tailscaled::with("db.corp.example", origin.address());
+    fake.answer_for("silent.example", Reply::Silent);
+    let gateway = Gateway::chained(&fake);
+    let proxy = gateway.proxy();
+    for phase in [Phase::Sniff, Phase::Dial, Phase::Reply, Phase::Relay, Phase::Linger] {
+        on_threads(50, |_| vanish(proxy, phase)); // warm
+        let before = vitals(&gateway);
+        on_threads(1000, |_| vanish(proxy, phase));
+        back_to(&gateway, &before);
+        assert_eq!(gateway.count("internal"), 0, "{phase:?}");
+    }
+    eventually("the fake has none left either", PATIENCE, || fake.open() == 0);
+}
+
+#[test]
+fn r17_clients_that_vanish_while_a_name_is_asked_leave_no_task_behind() {
+    netns::inside(|| {
+        let _dns = Dns::silent();
+        let gateway = Gateway::start(|s| {
+            s.direct();
+        });
+        let proxy = gateway.proxy();
+        let before = vitals(&gateway);
+        on_threads(200, |_| {
+            let mut stream = TcpStream::connect(proxy).unwrap();
+            stream.write_all(&client::socks4a_request(b"silent.example", 80, b"")).unwrap();
+            abort(&stream);
+        });
+        back_to(&gateway, &before);
+        assert_eq!(gateway.count("client_gone"), 200);
+    });
+}
+
+/// A memory cgroup (v1 or v2) with a limit, removed when dropped.
+struct Cgroup(PathBuf);
+
+impl Cgroup {
+    fn new(limit: u64) -> Option<Cgroup> {
+        let name = format!("tailrace-test-{}", std::process::id());
+        let at = |base: &Path, file: &str| {
+            let folder = base.join(&name);
+            std::fs::create_dir(&folder).ok()?;
+            let group = Cgroup(folder);
+            std::fs::write(group.0.join(file), limit.to_string()).ok()?;
+            Some(group)
+        };
+        at(Path::new("/sys/fs/cgroup/memory"), "memory.limit_in_bytes")
+            .or_else(|| at(Path::new("/sys/fs/cgroup"), "memory.max"))
+    }
+
+    fn take(&self, pid: u32) -> bool {
+        std::fs::write(self.0.join("cgroup.procs"), pid.to_string()).is_ok()
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir(&self.0);
+    }
+}
+
+/// Bytes each relay of R10 carries.
+const EACH: usize = 10 << 20;
+
+#[test]
+fn r10_a_thousand_relays_fit_64_mib() {
+    let Some(group) = Cgroup::new(64 << 20) else {
+        return skip("no memory cgroup can be made here");
+    };
+    let origin = Origin::start(|guest| {
+        let block = vec![42; 256 << 10];
+        let _sent = (0..EACH / block.len()).all(|_| guest.send(&block));
+        guest.fin();
+        guest.read_to_end();
+    });
+    let fake = Tailscaled::with("db.corp.example", origin.address());
+    let mut gateway = Gateway::chained(&fake);
+    assert!(group.take(gateway.pid()), "the gateway moves into the cgroup");
+    let proxy = gateway.proxy();
+    let mut streams: Vec<TcpStream> = (0..1000).map(|_| started(proxy)).collect();
+    // All of them are full of data now; then each is read to its end.
+    let per_thread = streams.len() / 4;
+    std::thread::scope(|scope| {
+        for part in streams.chunks_mut(per_thread) {
+            scope.spawn(|| part.iter_mut().for_each(finished));
+        }
+    });
+    drop(streams);
+    assert!(gateway.alive(), "killed for want of memory");
+    gateway.settle_and_check(1000);
+    drop(gateway);
+    eventually("the cgroup can go", 5 * SECOND, || std::fs::remove_dir(&group.0).is_ok());
+}
+
+fn started(proxy: SocketAddr) -> TcpStream {
+    let mut stream = TcpStream::connect(proxy).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(50))).unwrap();
+    stream.write_all(&client::request(Inbound::Socks4a, "db.corp.example:80")).unwrap();
+    stream.read_exact(&mut [0; 8]).unwrap();
+    stream
+}
+
+fn finished(stream: &mut TcpStream) {
+    let (mut buffer, mut total) = (vec![0; 256 << 10], 0);
+    loop {
+        match stream.read(&mut buffer).unwrap() {
+            0 => break,
+            n => total += n,
+        }
+    }
+    assert_eq!(total, EACH);
+}
