@@ -38,6 +38,8 @@ pub(super) async fn show() -> Result<Ended, Failure> {
 /// The redirected part itself: rules, a gateway, and a client that knows nothing of it.
 pub(super) async fn inside() -> Result<bool, Failure> {
     system("ip", &["link", "set", "lo", "up"]).await?;
+    // Without an address of its own the client would send from 0.0.0.0.
+    system("ip", &["address", "add", "192.0.2.1/32", "dev", "lo"]).await?;
     system("ip", &["route", "add", "default", "dev", "lo"]).await?;
     let world = World::start().await.map_err(|error| error.to_string())?;
     let gateway = super::start(&world).await?;
