@@ -46,9 +46,7 @@ pub(super) fn run(settings: &Settings) -> ExitCode {
 
 /// Reads the settings once more, for SIGHUP.
 fn again(given: &Given, running: &Config) -> Result<Config, Vec<String>> {
-    let lines =
-        |problems: config::Problems| problems.0.iter().map(ToString::to_string).collect::<Vec<_>>();
-    let fresh = given.load().map_err(lines)?.checked;
+    let fresh = given.load().map_err(|problems| problems.lines())?.checked;
     let config::Reloaded { config, kept } = config::reloaded(running, fresh.config);
     for table in kept {
         tracing::warn!(table, "changed in the settings, but only a restart takes it over");

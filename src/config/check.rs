@@ -180,7 +180,10 @@ impl Check<'_> {
             match Host::parse(bare.as_bytes()) {
                 Ok(host) => hosts.push(host.to_string()),
                 Err(why) => {
-                    self.fail(item.origin.clone(), format!("listen.admin_hosts: {why}"));
+                    self.fail(item.origin.clone(), {
+                        let why = check_policy::reason(&why);
+                        format!("listen.admin_hosts: {} is no host: {why}", quoted(&item.text))
+                    });
                 }
             }
         }

@@ -10,7 +10,8 @@ use super::check::Check;
 use super::problem::quoted;
 use super::settings::{Policy, PolicyMode, Suffix};
 use super::written::Item;
-use crate::policy::suffix;
+use crate::policy::suffix::{self, SuffixError};
+use crate::target::HostError;
 
 const SUFFIXES: &str = "policy.allowed_host_suffixes";
 const GLOBS: &str = "policy.allowed_hosts";
@@ -55,9 +56,33 @@ fn each<T>(check: &mut Check<'_>, path: &str, read: fn(&str) -> Result<T, String
 }
 
 fn read_suffix(text: &str) -> Result<Suffix, String> {
-    let suffix =
-        suffix::Suffix::parse(text).map_err(|why| super::problem::plain(&why.to_string()))?;
+    let suffix = suffix::Suffix::parse(text).map_err(|why| match why {
+        SuffixError::Empty { .. } => {
+            format!("{} names no domain: write it like .corp.example", quoted(text))
+        }
+        SuffixError::Address { .. } => {
+            format!("{} is an address: put it in {NETS}", quoted(text))
+        }
+        SuffixError::Name { source, .. } => {
+            format!("{} would never match: {}", quoted(text), reason(&source))
+        }
+    })?;
     Ok(Suffix { name: suffix.name.as_str().to_owned(), apex: suffix.apex })
+}
+
+/// Why a text is no host, without the text: that is shown once, bounded and without keys.
+pub(super) fn reason(why: &HostError) -> &'static str {
+    match why {
+        HostError::Empty => "it is empty",
+        HostError::Character { .. } => "a host has only ASCII letters, digits, '.', '_' and '-'",
+        HostError::Length { .. } => {
+            "a label is empty or longer than 63 bytes, or all of it longer than 253"
+        }
+        HostError::Number { .. } => "it looks like an address",
+        HostError::ALabel { .. } => "an xn-- label in it decodes to no international name",
+        HostError::Port { .. } => "it has a port",
+        HostError::Brackets { .. } => "it has brackets",
+    }
 }
 
 /// Letters of host names and of globs; anything else is in no host name.

@@ -26,15 +26,6 @@ pub(crate) enum Kind {
     Word(&'static [&'static str]),
 }
 
-/// What happens when a running gateway finds a changed value.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Change {
-    /// Taken over on SIGHUP.
-    Reload,
-    /// Kept until the next start.
-    Restart,
-}
-
 /// Which part of a setting waits for a later version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Later {
@@ -52,7 +43,6 @@ pub(crate) struct Key {
     pub(crate) kind: Kind,
     /// As it would be written in the environment.
     pub(crate) default: &'static str,
-    pub(crate) change: Change,
     pub(crate) later: Later,
 }
 
@@ -74,15 +64,11 @@ impl Key {
 }
 
 const fn key(path: &'static str, kind: Kind, default: &'static str) -> Key {
-    Key { path, kind, default, change: Change::Restart, later: Later::No }
-}
-
-const fn live(path: &'static str, kind: Kind, default: &'static str) -> Key {
-    Key { path, kind, default, change: Change::Reload, later: Later::No }
+    Key { path, kind, default, later: Later::No }
 }
 
 const fn later(path: &'static str, kind: Kind, default: &'static str, what: &'static str) -> Key {
-    Key { path, kind, default, change: Change::Restart, later: Later::NotDefault(what) }
+    Key { path, kind, default, later: Later::NotDefault(what) }
 }
 
 const TAILNET: &str = "managing a tailscaled";
@@ -125,7 +111,6 @@ pub(crate) static KEYS: &[Key] = &[
         path: "tailnet.manage",
         kind: SwitchOrAuto,
         default: "auto",
-        change: Change::Restart,
         later: Later::NotDefault(TAILNET),
     },
     later("tailnet.tailscaled", Text, "tailscaled", TAILNET),
@@ -139,21 +124,15 @@ pub(crate) static KEYS: &[Key] = &[
     key("tailnet.tailnet", Text, ""),
     later("tailnet.ready_wait", Duration, "20s", TAILNET),
     later("tailnet.start_jitter", DurationOrZero, "0s", TAILNET),
-    live("dns.mode", Word(&["tailnet", "upstream", "system"]), ""),
-    live("dns.timeout", Duration, "3s"),
-    live("dns.cache_entries", Number(0, CONNECTIONS), "10000"),
-    Key {
-        path: "dns.synthetic",
-        kind: Text,
-        default: "",
-        change: Change::Reload,
-        later: Later::NotDefault(SYNTHETIC),
-    },
-    live("policy.mode", Word(&["off", "log", "enforce"]), "log"),
-    live("policy.allowed_host_suffixes", ListOrText, ""),
-    live("policy.allowed_hosts", List, ""),
-    live("policy.allowed_nets", List, ""),
-    live(
+    key("dns.mode", Word(&["tailnet", "upstream", "system"]), ""),
+    key("dns.timeout", Duration, "3s"),
+    key("dns.cache_entries", Number(0, CONNECTIONS), "10000"),
+    Key { path: "dns.synthetic", kind: Text, default: "", later: Later::NotDefault(SYNTHETIC) },
+    key("policy.mode", Word(&["off", "log", "enforce"]), "log"),
+    key("policy.allowed_host_suffixes", ListOrText, ""),
+    key("policy.allowed_hosts", List, ""),
+    key("policy.allowed_nets", List, ""),
+    key(
         "policy.deny_nets",
         List,
         "0.0.0.0/8,127.0.0.0/8,169.254.0.0/16,100.100.100.200/32,224.0.0.0/4,240.0.0.0/4,\
@@ -163,22 +142,21 @@ pub(crate) static KEYS: &[Key] = &[
         path: "policy.require_sni",
         kind: Switch,
         default: "false",
-        change: Change::Reload,
         later: Later::NotDefault(REQUIRE_SNI),
     },
-    live("limits.max_connections", Number(1, CONNECTIONS), "8192"),
-    live("limits.per_client", Number(0, CONNECTIONS), "0"),
-    live("limits.head_timeout", Duration, "10s"),
-    live("limits.keepalive_idle", Duration, "60s"),
-    live("limits.idle_timeout", Duration, "1h"),
-    live("limits.half_close_timeout", Duration, "60s"),
-    live("limits.drain_timeout", Duration, "4s"),
-    live("relay.splice", Switch, "true"),
+    key("limits.max_connections", Number(1, CONNECTIONS), "8192"),
+    key("limits.per_client", Number(0, CONNECTIONS), "0"),
+    key("limits.head_timeout", Duration, "10s"),
+    key("limits.keepalive_idle", Duration, "60s"),
+    key("limits.idle_timeout", Duration, "1h"),
+    key("limits.half_close_timeout", Duration, "60s"),
+    key("limits.drain_timeout", Duration, "4s"),
+    key("relay.splice", Switch, "true"),
     key("record.process", Switch, "true"),
-    live("log.level", Word(&["error", "warn", "info", "debug", "trace"]), "info"),
-    live("log.format", Word(&["auto", "text", "json"]), "auto"),
-    live("log.to", Text, "stderr"),
-    live("log.access", Switch, "true"),
+    key("log.level", Word(&["error", "warn", "info", "debug", "trace"]), "info"),
+    key("log.format", Word(&["auto", "text", "json"]), "auto"),
+    key("log.to", Text, "stderr"),
+    key("log.access", Switch, "true"),
 ];
 
 /// Keys of one `[[forward]]`, both text.

@@ -18,6 +18,8 @@ mod problem;
 mod reload;
 mod settings;
 mod show;
+#[cfg(test)]
+mod tests;
 mod written;
 
 pub(crate) use duration::parse as parse_duration;

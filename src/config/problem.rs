@@ -55,11 +55,14 @@ impl fmt::Display for Problem {
 
 /// Everything wrong with the settings; prints one line each.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{}", lines(.0))]
+#[error("{}", self.lines().join("\n"))]
 pub struct Problems(pub Vec<Problem>);
 
-fn lines(problems: &[Problem]) -> String {
-    problems.iter().map(Problem::to_string).collect::<Vec<_>>().join("\n")
+impl Problems {
+    /// One line each, without line ends.
+    pub fn lines(&self) -> Vec<String> {
+        self.0.iter().map(Problem::to_string).collect()
+    }
 }
 
 /// Longest piece of somebody's input shown in a message, in characters.
