@@ -599,6 +599,22 @@ fn b24_a_reload_that_denies_cuts_live_tunnels() {
 }
 
 #[test]
+fn b24_a_reload_that_denies_cuts_a_forward_exchange_under_way() {
+    let origin = Origin::never_reader();
+    let fake = Tailscaled::with("db.corp.example", origin.address());
+    let mut gateway = enforcing(&fake);
+    let mut wire = gateway.dial();
+    wire.send(client::request(Inbound::Forward, "db.corp.example:80"));
+    eventually("the request is under way", PATIENCE, || origin.visits().len() == 1);
+    gateway.setup().enforce(&["other.example"]);
+    gateway.reload();
+    let (_, took) = timed(|| wire.expect_end(End::Reset));
+    assert!(took <= bound(Duration::from_secs(1)), "{took:?}");
+    gateway.settle_with(&fake, 1, 1);
+    assert_eq!(gateway.outcome(1), "denied");
+}
+
+#[test]
 fn b24_a_reload_that_still_allows_cuts_nothing() {
     let origin = Origin::echo();
     let fake = Tailscaled::with("db.corp.example", origin.address());

@@ -203,7 +203,10 @@ impl Line<'_> {
             None => record.finish(exchange.outcome),
         }
         if !exchange.client_reusable {
-            session.close(self.client).await;
+            // Only a whole answer ends politely: after a FIN half a one would look whole.
+            if exchange.outcome == Outcome::Ok {
+                session.close(self.client).await;
+            }
             return After::End;
         }
         After::Next(exchange.upstream_reusable.then_some(Kept { target, connected }))

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::gateway::Gateway;
 use super::tailscaled::Tailscaled;
-use super::wait::{PATIENCE, eventually, eventually_some, pause};
+use super::wait::{PATIENCE, eventually, eventually_some, holds_within, pause};
 
 impl Gateway {
     /// Open descriptors.
@@ -12,12 +12,17 @@ impl Gateway {
         std::fs::read_dir(format!("/proc/{}/fd", self.pid())).map_or(0, Iterator::count)
     }
 
+    /// What its open descriptors are: `socket:[…]`, `pipe:[…]`, paths.
+    pub fn fds(&self) -> Vec<String> {
+        let entries = std::fs::read_dir(format!("/proc/{}/fd", self.pid()));
+        let links = entries.into_iter().flatten().flatten();
+        let targets = links.filter_map(|l| std::fs::read_link(l.path()).ok());
+        targets.map(|t| t.to_string_lossy().into_owned()).collect()
+    }
+
     /// Open descriptors whose link begins so (`socket:`, `pipe:`).
     pub fn fds_of(&self, kind: &str) -> usize {
-        let links =
-            std::fs::read_dir(format!("/proc/{}/fd", self.pid())).into_iter().flatten().flatten();
-        let targets = links.filter_map(|l| std::fs::read_link(l.path()).ok());
-        targets.filter(|t| t.to_string_lossy().starts_with(kind)).count()
+        self.fds().iter().filter(|t| t.starts_with(kind)).count()
     }
 
     /// User and system time so far (proc(5) stat fields 14 and 15, 100 ticks a second).
@@ -55,9 +60,8 @@ impl Gateway {
             self.metrics().value("tailrace_connections_active", &[]) == 0.0
         });
         let base = self.baseline;
-        eventually(&format!("at most {base} open descriptors (I1)"), PATIENCE, || {
-            self.fd_count() <= base
-        });
+        let back = holds_within(PATIENCE, || self.fd_count() <= base);
+        assert!(back, "at most {base} open descriptors (I1): {:#?}", self.fds());
         assert_eq!(total(self), targets, "targets counted (I3)");
         assert!(self.alive(), "the gateway has died (I2)");
         assert!(!self.log().contains("panicked"), "a panic in the log (I2)");

@@ -27,6 +27,18 @@ pub fn eventually_some<T>(what: &str, limit: Duration, mut look: impl FnMut() ->
     }
 }
 
+/// Polls until `condition` holds; false when `limit` has passed. For tests that say more about why.
+pub fn holds_within(limit: Duration, mut condition: impl FnMut() -> bool) -> bool {
+    let start = Instant::now();
+    while !condition() {
+        if start.elapsed() > limit {
+            return false;
+        }
+        pause(Duration::from_millis(2));
+    }
+    true
+}
+
 /// Lets time pass because the scenario asks for it, never to hope that something is done by then.
 pub fn pause(length: Duration) {
     let end = Instant::now() + length;
