@@ -264,6 +264,7 @@ impl<'a> Relay<'a> {
         let backlog = self.up.backlog() + self.down.backlog();
         let lost = backlog as u64 + late_up + late_down;
         self.sides.pipes.count_lost(lost);
+        self.sides.meter.take_back(late_up, late_down);
         Relayed {
             up: self.up.moved().saturating_sub(late_up),
             down: self.down.moved().saturating_sub(late_down),

@@ -31,7 +31,8 @@ pub struct Settings {
     pub splice: Arc<AtomicBool>,
 }
 
-/// Bytes of one connection, counted when the receiver's socket took them.
+/// Bytes of one connection, counted when the receiver's socket took them. A reset takes back what
+/// the receiver had not acknowledged by then.
 #[derive(Debug, Default)]
 pub struct Meter {
     up: AtomicU64,
@@ -47,6 +48,11 @@ impl Meter {
     /// Bytes the client's socket took.
     pub fn down(&self) -> u64 {
         self.down.load(Ordering::Relaxed)
+    }
+
+    fn take_back(&self, up: u64, down: u64) {
+        self.up.fetch_sub(up.min(self.up()), Ordering::Relaxed);
+        self.down.fetch_sub(down.min(self.down()), Ordering::Relaxed);
     }
 }
 

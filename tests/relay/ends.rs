@@ -147,10 +147,11 @@ fn c11_m3_the_tail_after_a_readers_pause_beyond_the_origins_close() {
 
 #[test]
 fn c12_half_closed_then_silent_ends_after_the_linger() {
-    let origin = Origin::start(|guest| {
+    let over = Gate::new();
+    let until = over.clone();
+    let origin = Origin::start(move |guest| {
         guest.read_to_end();
-        guest.read_to_end();
-        while !super::rig::server::peer_left(&guest.stream, Duration::from_millis(100)) {}
+        until.wait(); // and says nothing, not even FIN
     });
     let mut gateway = Mode::Splice.gateway_with(|s| {
         s.set("limits.half_close_timeout", "1s");
@@ -163,6 +164,7 @@ fn c12_half_closed_then_silent_ends_after_the_linger() {
     assert_eq!(gateway.outcome(1), "half_close_idle");
     let waiting = sockets(&gateway).into_iter().filter(|s| s.state == "08").count();
     assert_eq!(waiting, 0, "sockets in CLOSE_WAIT");
+    over.open();
     gateway.settle_and_check(1);
 }
 
