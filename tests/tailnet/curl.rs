@@ -87,8 +87,14 @@ impl Curl {
         Curl::at(gateway, inbound, &format!("http://{host}:{PORT}{path}"))
     }
 
-    /// Any URL.
+    /// Any URL. The origin is asked to close after its answer: through tailscaled 1.98.9 a client's
+    /// FIN is held back until the upstream ends (`upstream.half_close`).
     pub fn at(gateway: &Gateway, inbound: Inbound, url: &str) -> Curl {
+        Curl::kept_alive(gateway, inbound, url).with(&["--header", "Connection: close"])
+    }
+
+    /// Any URL, and the origin keeps its side open when curl leaves.
+    pub fn kept_alive(gateway: &Gateway, inbound: Inbound, url: &str) -> Curl {
         let mut command = Command::new("curl");
         command.env_clear().env("PATH", std::env::var_os("PATH").unwrap());
         command.args(["--disable", "--silent", "--show-error", "--max-time", "100"]);

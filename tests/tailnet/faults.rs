@@ -4,7 +4,7 @@ use crate::case::Case;
 use crate::curl::{Curl, Inbound};
 use crate::gateway::Gateway;
 use crate::policy::refused;
-use crate::tailnet::Tailnet;
+use crate::tailnet::{Tailnet, UPSTREAM};
 
 /// Nothing listens there, and the ACL lets the question through: tailscaled answers at once.
 const CLOSED: u16 = 9100;
@@ -17,6 +17,7 @@ pub fn cases() -> Vec<Case> {
         case("closed_port_is_upstream_failed", closed_port),
         case("port_the_acl_forbids_is_upstream_failed", forbidden_port),
         case("unknown_name_is_upstream_failed", unknown_name),
+        case("left_keep_alive_origin_is_let_go_after_the_linger", left_behind),
         case("no_tailscaled_is_upstream_down", no_tailscaled),
     ]
 }
@@ -50,6 +51,19 @@ fn fails(tailnet: &Tailnet, inbound: Inbound, url: &str) {
     }
     let line = gateway.access_after(mark);
     assert_eq!(line["outcome"], "upstream_failed", "{line}");
+}
+
+/// curl leaves, the origin stays: the FIN is held back (C6), but not for ever (C12).
+fn left_behind(tailnet: &Tailnet) {
+    let linger = [("TAILRACE_LIMITS_HALF_CLOSE_TIMEOUT", "1s")];
+    let gateway = Gateway::start(tailnet, "linger", UPSTREAM, &linger);
+    for inbound in [Inbound::Socks5Name, Inbound::Connect] {
+        let mark = gateway.mark();
+        let answer = Curl::kept_alive(&gateway, inbound, "http://svc:8080/hello").run(tailnet);
+        assert_eq!((answer.exit, answer.status), (0, 200), "{inbound:?}: {answer:?}");
+        assert_eq!(gateway.access_after(mark)["outcome"], "half_close_idle", "{inbound:?}");
+    }
+    gateway.stop();
 }
 
 /// The gateway stands while its upstream falls: every inbound says so, and nothing goes another way.

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
@@ -76,10 +76,11 @@ fn write_noise(path: &Path) {
 fn serve(stream: &TcpStream, file: &Path) {
     let mut reader = BufReader::new(stream);
     while let Some(request) = Request::read(&mut reader) {
-        if answer(&request, &mut reader, stream, file).is_err() {
-            return;
+        if answer(&request, &mut reader, stream, file).is_err() || request.is_last {
+            break;
         }
     }
+    let _ = stream.shutdown(Shutdown::Both);
 }
 
 fn answer(
@@ -115,6 +116,7 @@ struct Request {
     host: String,
     length: u64,
     expects_continue: bool,
+    is_last: bool,
 }
 
 impl Request {
@@ -133,6 +135,7 @@ impl Request {
                 "host" => request.host = value.trim().to_owned(),
                 "content-length" => request.length = value.trim().parse().ok()?,
                 "expect" => request.expects_continue = true,
+                "connection" => request.is_last = value.trim().eq_ignore_ascii_case("close"),
                 _ => {}
             }
         }
