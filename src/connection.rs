@@ -65,8 +65,6 @@ pub struct Limits {
     pub relay: relay::Settings,
 }
 
-/// Bytes a head is read into; grows to the parsers' own bound.
-const HEAD_BUFFER: usize = 1024;
 /// How long a client over the limit may take to say what it wants before it is turned away.
 const OVERFLOW_HEAD: Duration = Duration::from_secs(1);
 
@@ -99,24 +97,27 @@ async fn read_head(
     full: bool,
     drain: &Guard,
 ) -> Result<Read, Failed> {
+    let late = if full { Outcome::Overloaded } else { Outcome::HeadTimeout };
     let limit = if full { OVERFLOW_HEAD } else { house.limits.load().head_timeout };
-    let mut buffer = BytesMut::with_capacity(HEAD_BUFFER);
-    let over = async {
-        tokio::select! {
-            () = tokio::time::sleep(limit) => Outcome::HeadTimeout,
-            () = drain.reached(Phase::Forced) => Outcome::Draining,
-        }
-    };
-    let read = tokio::select! {
+    let mut buffer = BytesMut::new();
+    let deadline = tokio::time::sleep(limit);
+    tokio::pin!(deadline);
+    tokio::select! {
         biased;
-        read = inbound::read(stream, &mut buffer) => Ok(read),
-        outcome = over => Err(outcome),
-    };
-    match read {
-        Ok(read) => read,
-        Err(_) if full => Err(Failed::unread(&buffer, Outcome::Overloaded)),
-        Err(outcome) => Err(Failed::unread(&buffer, outcome)),
+        _ = stream.readiness().readable() => {}
+        () = &mut deadline => return Err(Failed::unread(&buffer, late)),
+        // A client that has said nothing yet is in the middle of nothing.
+        () = drain.reached(Phase::Draining) => {
+            return Err(Failed::unread(&buffer, Outcome::Draining));
+        }
     }
+    let over = tokio::select! {
+        biased;
+        read = inbound::read(stream, &mut buffer) => return read,
+        () = &mut deadline => late,
+        () = drain.reached(Phase::Forced) => Outcome::Draining,
+    };
+    Err(Failed::unread(&buffer, over))
 }
 
 /// Ends a connection whose head asked for nothing we could carry.
