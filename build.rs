@@ -5,8 +5,8 @@ use std::process::Command;
 
 fn main() {
     let target = std::env::var("TARGET").unwrap_or_else(|_| "unknown".to_owned());
-    println!("cargo::rustc-env=TAILRACE_TARGET={target}");
-    println!("cargo::rustc-env=TAILRACE_COMMIT={}", commit());
+    println!("cargo::rustc-env=BUILD_TARGET={target}");
+    println!("cargo::rustc-env=BUILD_COMMIT={}", commit());
     if Path::new(".git/HEAD").exists() {
         println!("cargo::rerun-if-changed=.git/HEAD");
     }

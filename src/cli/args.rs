@@ -17,14 +17,8 @@ pub(super) struct Program {
 }
 
 /// Version, commit and target, as `--version` prints them.
-const VERSION: &str = concat!(
-    env!("CARGO_PKG_VERSION"),
-    " (",
-    env!("TAILRACE_COMMIT"),
-    ", ",
-    env!("TAILRACE_TARGET"),
-    ")"
-);
+const VERSION: &str =
+    concat!(env!("CARGO_PKG_VERSION"), " (", env!("BUILD_COMMIT"), ", ", env!("BUILD_TARGET"), ")");
 
 /// Where settings come from; every command takes these.
 #[derive(Debug, Clone, Args)]

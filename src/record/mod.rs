@@ -30,7 +30,7 @@ pub use stage::Stage;
 pub fn build() -> (&'static str, &'static str, &'static str) {
     (
         env!("CARGO_PKG_VERSION"),
-        option_env!("TAILRACE_COMMIT").unwrap_or("unknown"),
-        option_env!("TAILRACE_TARGET").unwrap_or(std::env::consts::ARCH),
+        option_env!("BUILD_COMMIT").unwrap_or("unknown"),
+        option_env!("BUILD_TARGET").unwrap_or(std::env::consts::ARCH),
     )
 }
