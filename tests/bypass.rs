@@ -70,10 +70,12 @@ fn b0_allowed_control_passes_in_all_five_protocols() {
         assert_eq!(fetch(gateway.proxy(), inbound, target).body, b"allowed", "{inbound:?}");
     }
     gateway.settle_with(&fake, 5, 5);
-    for (line, inbound) in gateway.access_lines().iter().zip(Inbound::ALL) {
-        assert_eq!(line["inbound"], inbound.label());
-        assert_eq!(line["policy"]["verdict"], "allow", "{line}");
-    }
+    let lines = gateway.access_lines();
+    assert!(lines.iter().all(|l| l["policy"]["verdict"] == "allow"), "{lines:?}");
+    // A tunnel's line comes when it has ended, so the order is not that of the requests.
+    let mut inbounds: Vec<_> = lines.iter().map(|l| l["inbound"].as_str().unwrap()).collect();
+    inbounds.sort_unstable();
+    assert_eq!(inbounds, ["connect", "http", "socks4", "socks4", "socks5"]);
 }
 
 #[test]

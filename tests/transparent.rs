@@ -77,9 +77,12 @@ fn b28_direct_connections_are_told_apart_with_a_nat_table() {
             assert_eq!(fetch(gateway.proxy(), inbound, TARGET).body, b"direct", "{inbound:?}");
         }
         gateway.settle_with(&fake, 5, 5);
-        let inbounds: Vec<_> =
-            gateway.access_lines().iter().map(|l| l["inbound"].clone()).collect();
-        assert_eq!(inbounds, Inbound::ALL.map(Inbound::label));
+        let metrics = gateway.metrics();
+        let of = |inbound| metrics.value("tailrace_connections_total", &[("inbound", inbound)]);
+        assert_eq!(
+            ["socks4", "socks5", "connect", "http", "transparent"].map(of),
+            [2.0, 1.0, 1.0, 1.0, 0.0]
+        );
     });
 }
 

@@ -73,6 +73,8 @@ impl Gateway {
         };
         let (proxy, admin) = (address(&told["proxy"][0]), address(&told["admin"]));
         let mut gateway = Gateway { child, setup, proxy, admin, baseline: 0 };
+        // The admin thread may still be building its runtime: it is there once it has answered.
+        gateway.admin_get("/healthz");
         gateway.baseline = gateway.steady_fds();
         gateway
     }
