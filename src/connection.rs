@@ -1,6 +1,6 @@
 //! The story of one connection, top to bottom: read this file first.
 //!
-//! [`serve`] walks a client from accept to its last line in the log; [`carry`] takes one target
+//! [`serve`] walks a client from accept to its last line in the log; `carry` takes one target
 //! from policy to an open way out. Rooms do the work, this file carries values between them and
 //! decides nothing a room could decide.
 #![forbid(unsafe_code)]
