@@ -186,7 +186,7 @@ pub(super) struct Totals {
     lost: AtomicU64,
 }
 
-/// [`Totals`] at one moment.
+/// `Totals` at one moment.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct TotalsNow {
     /// Targets asked for, and connections that asked for none, that have ended.
