@@ -1,0 +1,196 @@
+//! The parsers of the inbound room against other people's: what ours accepts, they read the same way.
+//!
+//! And against themselves: where the input is split makes no difference (R16, mistake 10).
+
+use std::net::SocketAddr;
+
+use fast_socks5::Socks5Command;
+use fast_socks5::client::{Config, Socks5Stream};
+use fast_socks5::util::target_addr::TargetAddr;
+use proptest::prelude::*;
+use tailrace::inbound::framing::{self, Body};
+use tailrace::inbound::head::{self, Head, Side};
+use tailrace::inbound::{Bad, Parsed, connect, http_forward, socks4, socks5};
+use tailrace::outcome::Outcome;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+/// What a request of fast-socks5's client looks like on the wire: greeting and request.
+fn client_says(target: TargetAddr) -> (Vec<u8>, Vec<u8>) {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    runtime.block_on(async {
+        let (near, mut far) = tokio::io::duplex(4096);
+        let client = async {
+            let mut stream = Socks5Stream::use_stream(near, None, Config::default()).await?;
+            stream.request(Socks5Command::TCPConnect, target).await
+        };
+        let server = async {
+            let mut greeting = vec![0; 3];
+            far.read_exact(&mut greeting).await.unwrap();
+            far.write_all(&[5, 0]).await.unwrap();
+            let mut request = vec![0; 1024];
+            let n = far.read(&mut request).await.unwrap();
+            request.truncate(n);
+            far.write_all(&[5, 0, 0, 1, 0, 0, 0, 0, 0, 0]).await.unwrap();
+            (greeting, request)
+        };
+        let (answered, said) = tokio::join!(client, server);
+        answered.unwrap();
+        said
+    })
+}
+
+/// A parser's verdict with the value reduced to what can be compared.
+fn verdict<T: std::fmt::Debug>(result: Result<Parsed<T>, Bad>) -> Result<String, Outcome> {
+    result.map(|parsed| format!("{parsed:?}")).map_err(|bad| bad.outcome)
+}
+
+/// Each prefix either waits for more or already says what the whole input says.
+fn every_prefix_agrees<T: std::fmt::Debug>(
+    input: &[u8],
+    parse: impl Fn(&[u8]) -> Result<Parsed<T>, Bad>,
+) -> Result<(), TestCaseError> {
+    let whole = verdict(parse(input));
+    for end in 0..input.len() {
+        let part = verdict(parse(&input[..end]));
+        prop_assert!(
+            part == Ok("Incomplete".into()) || part == whole,
+            "{end} of {}: {part:?}, whole: {whole:?}",
+            input.len()
+        );
+    }
+    Ok(())
+}
+
+fn whole(input: &[u8], side: Side) -> Option<(Head, usize)> {
+    match head::parse(input, side) {
+        Ok(Parsed::Whole { value, used }) => Some((value, used)),
+        _ => None,
+    }
+}
+
+/// Nearly right heads, so that both verdicts come up often.
+fn heads() -> impl Strategy<Value = Vec<u8>> {
+    let piece = prop_oneof![
+        4 => "[A-Za-z-]{1,10}: ?[ -~]{0,16}\r\n".prop_map(String::into_bytes),
+        1 => Just(b"Host: h\r\n".to_vec()),
+        1 => Just(b"Content-Length: 5\r\n".to_vec()),
+        1 => Just(b"Transfer-Encoding: chunked\r\n".to_vec()),
+        1 => Just(b"\r\n".to_vec()),
+        1 => Just(b"\n".to_vec()),
+        1 => Just(b" ".to_vec()),
+        1 => proptest::collection::vec(any::<u8>(), 0..4),
+    ];
+    let first = prop_oneof![
+        8 => "(GET|POST|CONNECT) (http://h/[!-~]{0,8}|h:[0-9]{1,5}) HTTP/1\\.[01]\r\n",
+        8 => "HTTP/1\\.[01] [1-5][0-9][0-9]( [ -~]{0,9})?\r\n",
+        1 => "[ -~]{0,20}\r\n",
+    ];
+    (first, proptest::collection::vec(piece, 0..8), any::<bool>()).prop_map(|(first, rest, end)| {
+        let mut head = first.into_bytes();
+        head.extend(rest.concat());
+        if end {
+            head.extend(b"\r\n");
+        }
+        head
+    })
+}
+
+fn fields_agree(ours: &Head, theirs: &[httparse::Header<'_>]) -> Result<(), TestCaseError> {
+    let ours: Vec<_> = ours.fields().collect();
+    let theirs: Vec<_> = theirs.iter().map(|h| (h.name.as_bytes(), h.value)).collect();
+    prop_assert_eq!(ours, theirs);
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn socks5_names_of_another_client_are_read(name in "[a-z]([a-z0-9-]{0,20}[a-z0-9])?(\\.[a-z]{1,10}){0,3}", port in 1u16..) {
+        let (greeting, request) = client_says(TargetAddr::Domain(name.clone(), port));
+        let method = Parsed::Whole { value: socks5::Method::None, used: 3 };
+        prop_assert_eq!(socks5::parse_greeting(&greeting), Ok(method));
+        // A name with a fake A-label is refused on purpose (B7).
+        prop_assume!(!name.split('.').any(|label| label.starts_with("xn--")));
+        let Ok(Parsed::Whole { value, used }) = socks5::parse_request(&request) else {
+            return Err(TestCaseError::fail(format!("{name}:{port} refused")));
+        };
+        prop_assert_eq!(value.to_string(), format!("{name}:{port}"));
+        prop_assert_eq!(used, request.len());
+    }
+
+    #[test]
+    fn socks5_addresses_of_another_client_are_read(ip in any::<std::net::IpAddr>(), port in 1u16..) {
+        let address = SocketAddr::new(ip, port);
+        let (_, request) = client_says(TargetAddr::Ip(address));
+        let Ok(Parsed::Whole { value, used }) = socks5::parse_request(&request) else {
+            return Err(TestCaseError::fail(format!("{address} refused")));
+        };
+        prop_assert_eq!(value.to_string(), SocketAddr::new(ip.to_canonical(), port).to_string());
+        prop_assert_eq!(used, request.len());
+    }
+}
+
+proptest! {
+    #[test]
+    fn r16_socks_verdicts_do_not_hang_on_splits(
+        version in prop_oneof![Just(4u8), Just(5u8), any::<u8>()],
+        start in prop_oneof![
+            Just(vec![1, 0, 80, 0, 0, 0, 7]), Just(vec![1, 0, 3]), Just(vec![1, 0, 1]),
+            Just(vec![1, 0, 4]), Just(vec![]),
+        ],
+        body in proptest::collection::vec(any::<u8>(), 0..600),
+    ) {
+        let input = [vec![version], start, body].concat();
+        every_prefix_agrees(&input, socks4::parse)?;
+        every_prefix_agrees(&input, socks5::parse_greeting)?;
+        every_prefix_agrees(&input, socks5::parse_request)?;
+        every_prefix_agrees(&input[1..], |bytes| socks5::parse_user(&mut bytes.to_vec()))?;
+    }
+
+    #[test]
+    fn r16_head_verdicts_do_not_hang_on_splits(input in heads()) {
+        every_prefix_agrees(&input, |bytes| head::parse(bytes, Side::Request))?;
+        every_prefix_agrees(&input, |bytes| head::parse(bytes, Side::Response))?;
+        every_prefix_agrees(&input, head::parse_trailers)?;
+    }
+
+    #[test]
+    fn requests_we_accept_another_parser_reads_alike(input in heads()) {
+        let Some((ours, used)) = whole(&input, Side::Request) else { return Ok(()) };
+        let mut fields = [httparse::EMPTY_HEADER; 128];
+        let mut theirs = httparse::Request::new(&mut fields);
+        prop_assert_eq!(theirs.parse(&input), Ok(httparse::Status::Complete(used)));
+        prop_assert_eq!(ours.first(), theirs.method.unwrap().as_bytes());
+        prop_assert_eq!(ours.second(), theirs.path.unwrap().as_bytes());
+        fields_agree(&ours, theirs.headers)?;
+    }
+
+    #[test]
+    fn responses_we_accept_another_parser_reads_alike(input in heads()) {
+        let Some((ours, used)) = whole(&input, Side::Response) else { return Ok(()) };
+        let mut fields = [httparse::EMPTY_HEADER; 128];
+        let mut theirs = httparse::Response::new(&mut fields);
+        prop_assert_eq!(theirs.parse(&input), Ok(httparse::Status::Complete(used)));
+        let code = theirs.code.unwrap().to_string();
+        prop_assert_eq!(ours.second(), code.as_bytes());
+        fields_agree(&ours, theirs.headers)?;
+    }
+
+    #[test]
+    fn what_goes_on_to_an_origin_is_strict_and_framed_as_judged(input in heads()) {
+        let Some((head, _)) = whole(&input, Side::Request) else { return Ok(()) };
+        let _no_panic = connect::read(&head);
+        let Ok(request) = http_forward::read(&head) else { return Ok(()) };
+        let Some((onward, used)) = whole(&request.head, Side::Request) else {
+            return Err(TestCaseError::fail("not a head any more"));
+        };
+        prop_assert_eq!(used, request.head.len());
+        let version = head::version(onward.third()).unwrap();
+        prop_assert_eq!(framing::of_request(&onward, version), Ok(request.body));
+        prop_assert_eq!(onward.values("host").count(), 1);
+        prop_assert_eq!(onward.values("proxy-authorization").count(), 0);
+        prop_assert!(matches!(request.body, Body::None | Body::Length(_) | Body::Chunked));
+        prop_assert!(onward.second().starts_with(b"/"));
+    }
+}
