@@ -2,6 +2,8 @@
 //!
 //! And against themselves: where the input is split makes no difference (R16, mistake 10).
 
+#![allow(clippy::unwrap_used, reason = "a broken oracle should fail loudly")]
+
 use std::net::SocketAddr;
 
 use fast_socks5::Socks5Command;
