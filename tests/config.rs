@@ -185,6 +185,8 @@ fn f6_a_port_in_use_is_named_with_its_owner() {
         let up = setup.fail();
         let text = stderr(&up).concat();
         assert_eq!(up.status.code(), Some(75), "{text}");
+        let begin = format!("config: {}:", setup.config().display());
+        assert!(stderr(&up).iter().any(|line| line.starts_with(&begin)), "{text}");
         assert!(text.contains(key) && text.contains(&address), "{text}");
         let owner = format!("by process {}", std::process::id());
         assert!(text.contains("in use") && text.contains(&owner), "{text}");
@@ -318,6 +320,13 @@ fn f11_tailrace_config_names_the_file_and_the_flag_wins() {
     assert_eq!((stderr(&check), check.status.code()), (vec![line], Some(78)));
     let check = setup.run(&["config", "check", "--config", &file.to_string_lossy()]);
     assert_eq!(check.status.code(), Some(0), "{:?}", stderr(&check));
+}
+
+#[test]
+fn a_log_that_cannot_be_opened_names_its_setting() {
+    let mut setup = fine();
+    setup.set("log.to", "/nonexistent/folder/log");
+    refused_for(&mut setup, "config: @:", "/nonexistent/folder/log");
 }
 
 #[test]

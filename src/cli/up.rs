@@ -22,7 +22,7 @@ pub(super) fn run(settings: &Settings) -> ExitCode {
     let (access, writer) = match log::open(&loaded.checked.config.log) {
         Ok(log) => log,
         Err(error) => {
-            eprintln!("{error}");
+            eprintln!("config: {}: {error}", loaded.written.origin("log.to"));
             return ExitCode::from(exit::CONFIG);
         }
     };
@@ -36,7 +36,10 @@ pub(super) fn run(settings: &Settings) -> ExitCode {
     let code = match ended {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("tailrace: {error}");
+            match error.key() {
+                Some(key) => eprintln!("config: {}: {error}", loaded.written.origin(key)),
+                None => eprintln!("tailrace: {error}"),
+            }
             ExitCode::from(error.exit_code())
         }
     };

@@ -114,7 +114,8 @@ impl Written {
         self.entries.iter().find(|entry| entry.key.path == path)
     }
 
-    pub(super) fn origin(&self, path: &str) -> Origin {
+    /// Where the setting at `path` was written.
+    pub fn origin(&self, path: &str) -> Origin {
         self.entry(path).map_or(Origin::Default, |entry| entry.origin.clone())
     }
 

@@ -62,6 +62,18 @@ impl StartError {
         Self::InUse { key, address, owner: owner.unwrap_or_default() }
     }
 
+    /// The setting it is about, where there is one.
+    pub fn key(&self) -> Option<&'static str> {
+        match self {
+            Self::InUse { key, .. } | Self::Bind { key, .. } => Some(key),
+            Self::NoListener => Some("listen.proxy"),
+            Self::RunDir(_) => Some("run_dir"),
+            Self::Log(_) => Some("log.to"),
+            Self::Policy(_) => Some("policy.allowed_hosts"),
+            Self::System { .. } => None,
+        }
+    }
+
     /// The exit code of contract.md: 75 try again, 78 bad configuration.
     pub fn exit_code(&self) -> u8 {
         match self {
