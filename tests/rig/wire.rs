@@ -128,25 +128,36 @@ impl Wire {
         );
     }
 
-    /// Everything up to the end of the connection.
+    /// Everything up to the end of the connection; gives up after ten seconds of silence.
     pub fn rest(&mut self) -> (Vec<u8>, End) {
-        self.rest_within(PATIENCE)
+        self.collect(|silence, _| silence)
     }
 
     /// Everything that comes within `limit`, and how it ended.
     pub fn rest_within(&mut self, limit: Duration) -> (Vec<u8>, End) {
         let deadline = Instant::now() + limit;
+        self.collect(|_, now| deadline.saturating_duration_since(now))
+    }
+
+    /// Reads to the end, or until `left` (told what is left of the silence allowed, and the time)
+    /// says zero.
+    fn collect(&mut self, left: impl Fn(Duration, Instant) -> Duration) -> (Vec<u8>, End) {
+        let mut heard = Instant::now();
         let mut all = Vec::new();
         let mut chunk = vec![0; 65_536];
         let end = loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
+            let now = Instant::now();
+            let wait = left(PATIENCE.saturating_sub(now - heard), now);
+            if wait.is_zero() {
                 break End::Open;
             }
-            let _ = self.stream.set_read_timeout(Some(left));
+            let _ = self.stream.set_read_timeout(Some(wait));
             match self.stream.read(&mut chunk) {
                 Ok(0) => break End::Fin,
-                Ok(n) => all.extend_from_slice(&chunk[..n]),
+                Ok(n) => {
+                    all.extend_from_slice(&chunk[..n]);
+                    heard = Instant::now();
+                }
                 Err(e) => match e.kind() {
                     io::ErrorKind::Interrupted
                     | io::ErrorKind::WouldBlock
