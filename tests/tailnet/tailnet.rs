@@ -53,6 +53,9 @@ impl Tailnet {
         let prefs = preferences("sandbox", json!({"ShieldsUp": true}));
         localapi::login(&socket(dir.path(), "box"), &control.key("tag:sandbox"), &prefs);
         let svc = peer(&socket(dir.path(), "box"), "svc");
+        for host in ["svc", BEHIND_ROUTE] {
+            wait_for("tailscaled to carry", || carries(&sandboxed, host).then_some(()));
+        }
         let gateway = OnceLock::new();
         Tailnet { gateway, origin, svc, sandbox, services, control, sandboxed, _world: world, dir }
     }
@@ -98,6 +101,14 @@ fn node(programs: &Programs, place: &Namespace, dir: &Path, name: &str, more: &[
     command.env("SSL_CERT_FILE", dir.join("ca.pem"));
     let log = dir.join(format!("{name}.log"));
     place.enter(|| Process::start(&format!("tailscaled {name}"), &mut command, &log))
+}
+
+/// Whether tailscaled's own port reaches the origin: only then is a failure the gateway's.
+fn carries(sandboxed: &Namespace, host: &str) -> bool {
+    let url = format!("http://{host}:{PORT}/hello");
+    let mut curl = Command::new("curl");
+    curl.args(["--disable", "--silent", "--fail", "--socks5-hostname", UPSTREAM, &url]);
+    sandboxed.enter(|| curl.output()).is_ok_and(|output| output.status.success())
 }
 
 /// Whole preferences: `start` replaces all of them.
