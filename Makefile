@@ -32,5 +32,6 @@ fuzz: ## every fuzz target for FUZZ_SECONDS (20); needs a nightly toolchain and 
 	set -e; for target in $(FUZZ_TARGETS); do \
 		$(CARGO) +nightly fuzz run "$$target" -- -max_total_time=$(FUZZ_SECONDS) -timeout=5; done
 
-bench: ## criterion benches, and the gateway beside two bare relays
-	$(CARGO) bench --locked
+bench: ## criterion benches, and the gateway beside two bare relays: docs/performance.md
+	$(CARGO) bench --locked --bench parsers --bench policy --bench relay
+	$(CARGO) bench --locked --bench versus
