@@ -8,9 +8,9 @@ use ipnet::IpNet;
 
 use super::check::Check;
 use super::problem::quoted;
-use super::settings::{Policy, PolicyMode, Suffix};
+use super::settings::{Policy, PolicyMode};
 use super::written::Item;
-use crate::policy::suffix::{self, SuffixError};
+use crate::policy::suffix::{Suffix, SuffixError};
 use crate::target::HostError;
 
 const SUFFIXES: &str = "policy.allowed_host_suffixes";
@@ -56,7 +56,7 @@ fn each<T>(check: &mut Check<'_>, path: &str, read: fn(&str) -> Result<T, String
 }
 
 fn read_suffix(text: &str) -> Result<Suffix, String> {
-    let suffix = suffix::Suffix::parse(text).map_err(|why| match why {
+    Suffix::parse(text).map_err(|why| match why {
         SuffixError::Empty { .. } => {
             format!("{} names no domain: write it like .corp.example", quoted(text))
         }
@@ -66,8 +66,7 @@ fn read_suffix(text: &str) -> Result<Suffix, String> {
         SuffixError::Name { source, .. } => {
             format!("{} would never match: {}", quoted(text), reason(&source))
         }
-    })?;
-    Ok(Suffix { name: suffix.name.as_str().to_owned(), apex: suffix.apex })
+    })
 }
 
 /// Why a text is no host, without the text: that is shown once, bounded and without keys.

@@ -32,7 +32,7 @@ pub use problem::{Origin, Problem, Problems};
 pub use reload::{Reloaded, reloaded};
 pub use settings::{
     Config, Dns, DnsMode, HalfClose, Limits, Listen, Log, LogFormat, LogTo, Policy, PolicyMode,
-    Record, Relay, Suffix, Transparent, Upstream, UpstreamKind,
+    Record, Relay, Transparent, Upstream, UpstreamKind,
 };
 pub use show::{Shown, shown};
 pub use written::{Written, parse};

@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use crate::policy::suffix::Suffix;
+
 /// Everything the gateway may be told, after all checks.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
@@ -137,15 +139,6 @@ pub enum PolicyMode {
     Log,
     /// Refuse what they do not allow.
     Enforce,
-}
-
-/// One allowed suffix.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Suffix {
-    /// Canonical name without the leading dot.
-    pub name: String,
-    /// The name itself is allowed too (written without a leading dot).
-    pub apex: bool,
 }
 
 /// Bounds.

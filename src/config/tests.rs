@@ -102,7 +102,7 @@ fn the_comma_separated_field_goes_in_unchanged() {
         .policy
         .suffixes
         .into_iter()
-        .map(|suffix| (suffix.name, suffix.apex))
+        .map(|suffix| (suffix.name.to_string(), suffix.apex))
         .collect();
     let all = [("internal.example.com", false), ("ts.net", false), ("x", false), ("y.z", true)];
     assert_eq!(names, all.map(|(name, apex)| (name.to_owned(), apex)));

@@ -9,7 +9,6 @@ use crate::connection;
 use crate::names::{self, Names};
 use crate::policy::{self, Policy, PolicyError, Rules};
 use crate::relay::{self, HalfClose};
-use crate::target::Name;
 use crate::upstream;
 
 pub(super) fn policy(settings: &config::Policy) -> Result<Policy, PolicyError> {
@@ -19,17 +18,11 @@ pub(super) fn policy(settings: &config::Policy) -> Result<Policy, PolicyError> {
             PolicyMode::Log => policy::Mode::Log,
             PolicyMode::Enforce => policy::Mode::Enforce,
         },
-        suffixes: settings.suffixes.iter().filter_map(suffix).collect(),
+        suffixes: settings.suffixes.clone(),
         globs: settings.globs.clone(),
         nets: settings.nets.clone(),
         deny_nets: settings.deny_nets.clone(),
     })
-}
-
-/// The check has read each of them once already: none is lost here.
-fn suffix(written: &config::Suffix) -> Option<policy::Suffix> {
-    let name = Name::parse(written.name.as_bytes()).ok()?;
-    Some(policy::Suffix { name, apex: written.apex })
 }
 
 pub(super) fn names(settings: &config::Dns) -> Names {

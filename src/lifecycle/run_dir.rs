@@ -1,12 +1,13 @@
 //! The run directory: ours alone, and `gateway.json` in it, by which commands find the gateway.
 #![forbid(unsafe_code)]
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
 
 /// The file `up` writes when it listens and removes at the end.
@@ -138,9 +139,17 @@ impl Drop for Publication {
     }
 }
 
-/// What a gateway published in `run_dir`; none when there is no readable file of sound form.
+/// What a gateway published in `run_dir`; none when there is no sound file of ours. A stranger's
+/// file, a link or a pipe is none: it could send commands to the wrong gateway, or hold them up.
 pub fn read(run_dir: &Path) -> Option<Published> {
-    let file = File::open(run_dir.join(FILE)).ok()?;
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let flags = i32::try_from(flags.bits()).ok()?;
+    let mut options = OpenOptions::new();
+    let file = options.read(true).custom_flags(flags).open(run_dir.join(FILE)).ok()?;
+    let seen = file.metadata().ok()?;
+    if !seen.is_file() || seen.uid() != rustix::process::geteuid().as_raw() {
+        return None;
+    }
     let mut text = Vec::new();
     file.take(MAX_FILE).read_to_end(&mut text).ok()?;
     serde_json::from_slice(&text).ok()
@@ -173,5 +182,17 @@ mod tests {
         let link = base.path().join("link");
         symlink(base.path(), &link).unwrap();
         assert!(matches!(RunDir::open(&link), Err(RunDirError::NotAFolder { .. })));
+    }
+
+    #[test]
+    fn a_link_to_a_sound_file_is_not_read() {
+        let base = tempfile::tempdir().unwrap();
+        let run_dir = RunDir::open(&base.path().join("run")).unwrap();
+        let admin = "127.0.0.1:9155".parse().unwrap();
+        let _publication = run_dir.publish(&[admin], admin).unwrap();
+        let other = base.path().join("other");
+        fs::create_dir(&other).unwrap();
+        symlink(base.path().join("run").join(FILE), other.join(FILE)).unwrap();
+        assert_eq!(read(&other), None);
     }
 }

@@ -18,8 +18,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::exit;
-use crate::config::{Config, HalfClose, PolicyMode, Suffix, UpstreamKind};
+use crate::config::{Config, HalfClose, PolicyMode, UpstreamKind};
 use crate::gateway::Gateway;
+use crate::policy::Suffix;
 use crate::record::{AccessLog, Book};
 
 use self::steps::Step;
@@ -56,7 +57,7 @@ fn settings(upstream: SocketAddr) -> Config {
     // This upstream keeps half-closed connections; an old tailscaled would not.
     config.upstream.half_close = HalfClose::Propagate;
     config.policy.mode = PolicyMode::Enforce;
-    config.policy.suffixes = vec![Suffix { name: "corp.demo".to_owned(), apex: false }];
+    config.policy.suffixes = Suffix::parse(".corp.demo").into_iter().collect();
     config.policy.nets = world::NETS.iter().filter_map(|net| net.parse().ok()).collect();
     config
 }
