@@ -125,7 +125,7 @@ impl Metrics {
 
     /// The text format (Prometheus exposition format 0.0.4).
     pub(super) fn render(&self) -> String {
-        self.handle.render()
+        sorted(&self.handle.render())
     }
 
     /// Moves recorded durations into their buckets, so that memory stays flat between scrapes.
@@ -210,6 +210,26 @@ impl Metrics {
     fn inbound(&self, at: u8) -> &PerInbound {
         &self.per_inbound[usize::from(at).min(INBOUND.len() - 1)]
     }
+}
+
+/// Families by name, and counters and gauges by label, so that two scrapes can be compared by eye.
+/// A histogram's buckets stay in their own order.
+fn sorted(text: &str) -> String {
+    let mut families: Vec<Vec<&str>> =
+        text.split("\n\n").map(|family| family.lines().collect()).collect();
+    families.sort();
+    let mut out = String::with_capacity(text.len());
+    for family in &mut families {
+        if !family.iter().any(|line| line.starts_with("# TYPE ") && line.ends_with(" histogram")) {
+            family.sort_unstable(); // '#' comes before any name
+        }
+        for line in family.iter() {
+            out.push_str(line);
+            out.push('\n');
+        }
+        out.push('\n');
+    }
+    out
 }
 
 fn recorder() -> PrometheusRecorder {
