@@ -130,6 +130,7 @@ impl Failed {
         let reply = match kind {
             Kind::Http => Saying::Words(Reply::Http),
             Kind::Socks4 => Saying::Words(Reply::Socks4),
+            Kind::Socks5 if socks5::negotiated(so_far) => Saying::Words(Reply::Socks5),
             _ => Saying::Nothing,
         };
         let message = match outcome {

@@ -36,7 +36,7 @@ pub enum Read {
 /// [`Failed`] with what to say; a client that leaves is [`Outcome::ClientGone`].
 pub async fn read(stream: &Stream, buffer: &mut BytesMut) -> Result<Read, Failed> {
     buffer.reserve(DIALOGUE);
-    let mut wire = Wire { stream, buffer, kind: Kind::Unknown };
+    let mut wire = Wire { stream, buffer, at: 0, kind: Kind::Unknown };
     let first = wire.until(|bytes| Ok(first_byte(bytes))).await?;
     wire.kind = Kind::of_first_byte(first);
     match wire.kind {
@@ -61,25 +61,33 @@ fn first_byte(bytes: &[u8]) -> Parsed<u8> {
 struct Wire<'a> {
     stream: &'a Stream,
     buffer: &'a mut BytesMut,
+    /// What lies before was understood; it stays, so that a deadline still sees what it cuts off.
+    at: usize,
     kind: Kind,
 }
 
 impl Wire<'_> {
-    /// Reads until `parse` has a whole message, then takes its bytes.
+    /// Reads until `parse` has a whole message, then steps over its bytes.
     async fn until<T>(
         &mut self,
         mut parse: impl FnMut(&mut [u8]) -> Result<Parsed<T>, Bad>,
     ) -> Result<T, Failed> {
         loop {
-            match parse(self.buffer) {
+            match parse(&mut self.buffer[self.at..]) {
                 Ok(Parsed::Whole { value, used }) => {
-                    self.buffer.advance(used);
+                    self.at += used;
                     return Ok(value);
                 }
                 Ok(Parsed::Incomplete) => self.more().await?,
                 Err(bad) => return Err(self.bad(bad)),
             }
         }
+    }
+
+    /// The bytes that nobody has understood yet.
+    fn rest(&mut self) -> BytesMut {
+        self.buffer.advance(std::mem::take(&mut self.at));
+        self.buffer.split()
     }
 
     async fn more(&mut self) -> Result<(), Failed> {
@@ -126,7 +134,7 @@ impl Wire<'_> {
             target,
             label,
             host_mismatch: mismatch,
-            early: self.buffer.split().freeze(),
+            early: self.rest().freeze(),
             reply,
         }))
     }
@@ -163,9 +171,10 @@ impl Wire<'_> {
             _ => failed,
         };
         let stream = self.stream;
-        let mut wipe = Wipe { buffer: self.buffer, whole: false };
-        let mut wire = Wire { stream, buffer: wipe.buffer, kind: self.kind };
+        let mut wipe = Wipe { buffer: self.buffer, from: self.at, whole: false };
+        let mut wire = Wire { stream, buffer: wipe.buffer, at: self.at, kind: self.kind };
         let label = wire.until(socks5::parse_user).await.map_err(refused)?;
+        self.at = wire.at;
         wipe.whole = true;
         drop(wipe);
         self.say(&[0x01, 0x00]).await?;
@@ -179,7 +188,7 @@ impl Wire<'_> {
             let asked = connect::read(&head).map_err(|bad| self.bad(bad))?;
             return Ok(self.tunnel(asked.target, asked.label, asked.host_mismatch));
         }
-        let session = Session::new(head, self.buffer.split());
+        let session = Session::new(head, self.rest());
         Ok(Read::Forward(Box::new(session)))
     }
 }
@@ -188,13 +197,14 @@ impl Wire<'_> {
 /// zeroed by their parser.
 struct Wipe<'a> {
     buffer: &'a mut BytesMut,
+    from: usize,
     whole: bool,
 }
 
 impl Drop for Wipe<'_> {
     fn drop(&mut self) {
         if !self.whole {
-            self.buffer.fill(0);
+            self.buffer[self.from..].fill(0);
         }
     }
 }

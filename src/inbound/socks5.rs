@@ -80,6 +80,17 @@ pub fn parse_user(bytes: &mut [u8]) -> Result<Parsed<Option<Label>>, Bad> {
     Ok(Parsed::Whole { value: Label::new(&bytes[2..2 + user_len]), used })
 }
 
+/// Whether a dialogue has come as far as its request: before that no REP can be said.
+pub fn negotiated(dialogue: &[u8]) -> bool {
+    match parse_greeting(dialogue) {
+        Ok(Parsed::Whole { value: Method::None, .. }) => true,
+        Ok(Parsed::Whole { value: Method::UserName, used }) => {
+            matches!(parse_user(&mut dialogue[used..].to_vec()), Ok(Parsed::Whole { .. }))
+        }
+        _ => false,
+    }
+}
+
 /// Reads a request; only CONNECT to a valid host is one.
 ///
 /// # Errors
