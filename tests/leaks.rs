@@ -223,9 +223,9 @@ impl Drop for Cgroup {
     }
 }
 
-/// Bytes each relay of R10 carries. What is held at once does not depend on it, so a fifth of the
-/// 10 MiB will do.
-const EACH: usize = 2 << 20;
+/// Bytes each relay of R10 carries. What the gateway holds does not depend on it; the system's own
+/// memory for TCP must have room for all of it at once (net.ipv4.tcp_mem), or it resets connections.
+const EACH: usize = 512 << 10;
 
 #[test]
 fn r10_a_thousand_relays_fit_64_mib() {
