@@ -124,6 +124,9 @@ async fn read_head(
 async fn turn_away(stream: &Stream, mut connection: Connection, failed: Failed) {
     connection.kind(failed.kind.label());
     let mut record = connection.record();
+    if let Some(asked) = &failed.asked {
+        record.asked(asked);
+    }
     let reply = failed.words(record.id());
     record.stage(Stage::Reply);
     // The story is over before the last words: a client that lingers must not hold up its line.

@@ -81,6 +81,20 @@ pub enum HostError {
     },
 }
 
+impl HostError {
+    /// The text that is no host, escaped; none where it was the port's fault.
+    pub fn host(&self) -> Option<&str> {
+        match self {
+            Self::Empty | Self::Port { .. } => None,
+            Self::Character { host }
+            | Self::Length { host }
+            | Self::Number { host }
+            | Self::ALabel { host }
+            | Self::Brackets { host } => Some(host),
+        }
+    }
+}
+
 impl Host {
     /// Reads a host as clients send it: a name, an IPv4 or a bare IPv6 address.
     ///

@@ -208,6 +208,8 @@ fn a6_the_log_is_one_safe_line_whatever_the_client_sends() {
         wire.expect_end(End::Fin);
         let lines = gateway.wait_for_access(n + 1);
         assert_eq!((lines.len(), &lines[n]["outcome"]), (n + 1, &"bad_request".into()));
+        let shown = host.as_bytes().escape_ascii().to_string();
+        assert_eq!(lines[n]["host"].as_str(), Some(shown.as_str()), "the host, escaped");
     }
     let log = std::fs::read(gateway.log_path()).unwrap();
     assert!(log.iter().all(|b| (b' '..=b'~').contains(b) || *b == b'\n'), "printable ASCII only");

@@ -110,6 +110,8 @@ pub struct Failed {
     pub message: String,
     /// How to say so.
     pub reply: Saying,
+    /// What a SOCKS client sent in place of a host, escaped. HTTP's may hold a credential.
+    pub asked: Option<String>,
 }
 
 /// What a failed connection is told.
@@ -141,7 +143,7 @@ impl Failed {
             Outcome::Draining => "the gateway is shutting down: try again when it is back",
             _ => "the request could not be read",
         };
-        Self { kind, outcome, message: message.to_owned(), reply }
+        Self { kind, outcome, message: message.to_owned(), reply, asked: None }
     }
 
     /// The bytes to say.

@@ -26,11 +26,13 @@ pub struct Bad {
     pub outcome: Outcome,
     /// The sentence for the client.
     pub message: String,
+    /// What was sent in place of a host, escaped.
+    pub asked: Option<String>,
 }
 
 impl Bad {
     pub(super) fn new(outcome: Outcome, message: impl Into<String>) -> Self {
-        Self { outcome, message: message.into() }
+        Self { outcome, message: message.into(), asked: None }
     }
 
     /// [`Outcome::BadRequest`] with its sentence.
@@ -41,6 +43,7 @@ impl Bad {
 
 impl From<HostError> for Bad {
     fn from(error: HostError) -> Self {
-        Self::request(error.to_string())
+        let asked = error.host().map(str::to_owned);
+        Self { asked, ..Self::request(error.to_string()) }
     }
 }

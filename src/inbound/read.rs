@@ -101,7 +101,7 @@ impl Wire<'_> {
     }
 
     fn failed(&self, outcome: Outcome, message: impl Into<String>, reply: Saying) -> Failed {
-        Failed { kind: self.kind, outcome, message: message.into(), reply }
+        Failed { kind: self.kind, outcome, message: message.into(), reply, asked: None }
     }
 
     fn bad(&self, bad: Bad) -> Failed {
@@ -111,7 +111,9 @@ impl Wire<'_> {
             Kind::Http | Kind::Connect => Saying::Words(Reply::Http),
             Kind::Transparent | Kind::Unknown => Saying::Nothing,
         };
-        self.failed(bad.outcome, bad.message, reply)
+        let socks = matches!(self.kind, Kind::Socks4 | Kind::Socks5);
+        let asked = bad.asked.filter(|_| socks);
+        Failed { asked, ..self.failed(bad.outcome, bad.message, reply) }
     }
 
     async fn say(&self, bytes: &[u8]) -> Result<(), Failed> {

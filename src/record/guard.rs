@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::access_log::{self, Line};
+use super::access_log::Line;
 use super::book::Book;
 use super::id::Id;
 use super::labels::{INBOUND, index};
@@ -133,10 +133,10 @@ impl Record {
         self.entry.shown().target = Some(target.clone());
     }
 
-    /// What a client sent in place of a host, when it is none: the log shows it escaped.
-    pub fn asked(&mut self, host: &[u8]) {
-        let kept = &host[..host.len().min(access_log::FIELD)];
-        self.facts.asked = Some(String::from_utf8_lossy(kept).into());
+    /// What a client sent in place of a host, when it is none; escaped, so that it is safe to print
+    /// even after the log was decoded.
+    pub fn asked(&mut self, escaped: &str) {
+        self.facts.asked = Some(escaped.into());
         self.facts.host_from = "client";
     }
 

@@ -83,7 +83,7 @@ fn a4_no_value_makes_a_series() {
         let mut connection = book.connection(CLIENT.into());
         connection.kind("a\"} 1\nfake_metric 1");
         let mut record = connection.record();
-        record.asked(format!("a\"}} 1\nfake_metric {n}").as_bytes());
+        record.asked(&format!("a\"}} 1\nfake_metric {n}"));
         record.verdict("enforce", "deny", Some("x".repeat(n)));
         record.connected();
         record.finish(Outcome::Denied);
@@ -137,7 +137,7 @@ fn the_line_has_the_keys_of_the_contract_in_order() {
     record.label("investigation-42");
     record.finish(Outcome::Refused);
     let mut second = connection.record();
-    second.asked(b"evil\0.corp.example\x1b[2J");
+    second.asked("evil\0.corp.example\x1b[2J");
     second.finish(Outcome::BadRequest);
     assert!(writer.close(&book.totals(), Duration::from_secs(10)));
     let text = std::fs::read_to_string(path).unwrap();
@@ -176,7 +176,7 @@ fn text_lines_are_safe_for_a_terminal() {
     let book = Book::new(log);
     let mut connection = book.connection(CLIENT.into());
     let mut record = connection.record();
-    record.asked("x\n\u{1b}[2J\u{202e}".as_bytes());
+    record.asked("x\n\u{1b}[2J\u{202e}");
     record.finish(Outcome::BadRequest);
     assert!(writer.close(&book.totals(), Duration::from_secs(10)));
     let text = std::fs::read(path).unwrap();

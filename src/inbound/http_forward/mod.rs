@@ -95,6 +95,7 @@ fn bad(bad: Bad) -> Failed {
         outcome: bad.outcome,
         message: bad.message,
         reply: Saying::Words(Reply::Http),
+        asked: None,
     }
 }
 
@@ -104,5 +105,6 @@ fn gone() -> Failed {
         outcome: Outcome::ClientGone,
         message: "the client left before its request was complete".to_owned(),
         reply: Saying::Nothing,
+        asked: None,
     }
 }
