@@ -172,8 +172,10 @@ impl<'a> Object<'a> {
         if !std::mem::replace(&mut self.first, false) {
             self.out.push(b',');
         }
-        escape::json(self.out, key);
-        self.out.push(b':');
+        // Keys are our own words.
+        self.out.push(b'"');
+        self.out.extend_from_slice(key.as_bytes());
+        self.out.extend_from_slice(b"\":");
     }
 }
 

@@ -238,3 +238,15 @@ impl Entry {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entry_stays_small() {
+        // Memory per idle connection is a promise (2.5 kB in all).
+        assert!(size_of::<Entry>() <= 320, "{}", size_of::<Entry>());
+        assert!(size_of::<Meter>() + size_of::<Cut>() <= 128);
+    }
+}
