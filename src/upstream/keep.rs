@@ -29,9 +29,13 @@ impl Upstream {
         let Kind::Socks5(upstream) = self.settings.kind else { return };
         let mut fills = JoinSet::new();
         let mut pace = Pace { pause: PAUSE[0], not_before: Instant::now() };
+        let mut prune_at = Instant::now();
         loop {
             let now = Instant::now();
-            self.pool.prune(now);
+            if now >= prune_at {
+                self.pool.prune(now); // a system call for each: not at every connection taken
+                prune_at = now + TICK;
+            }
             if now >= pace.not_before {
                 for _ in fills.len()..self.wanted(fills.len()) {
                     fills.spawn(Arc::clone(&self).fill(upstream));
