@@ -1,19 +1,24 @@
 //! The parsers of the inbound room against other people's: what ours accepts, they read the same way.
 //!
-//! And against themselves: where the input is split makes no difference (R16, mistake 10).
+//! And against themselves: where the input is split makes no difference (R16, mistake 10), and what
+//! they print they parse. Each of `fuzz/`'s parsers is held here too, without a nightly toolchain.
 
 #![allow(clippy::unwrap_used, reason = "a broken oracle should fail loudly")]
 
 use std::net::SocketAddr;
+use std::path::Path;
 
 use fast_socks5::Socks5Command;
 use fast_socks5::client::{Config, Socks5Stream};
 use fast_socks5::util::target_addr::TargetAddr;
 use proptest::prelude::*;
+use tailrace::config::{self, Environment};
 use tailrace::inbound::framing::{self, Body};
 use tailrace::inbound::head::{self, Head, Side};
 use tailrace::inbound::{Bad, Parsed, connect, http_forward, socks4, socks5};
 use tailrace::outcome::Outcome;
+use tailrace::policy::Suffix;
+use tailrace::sys::redirected;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// What a request of fast-socks5's client looks like on the wire: greeting and request.
@@ -194,5 +199,56 @@ proptest! {
         prop_assert_eq!(onward.values("proxy-authorization").count(), 0);
         prop_assert!(matches!(request.body, Body::None | Body::Length(_) | Body::Chunked));
         prop_assert!(onward.second().starts_with(b"/"));
+    }
+}
+
+/// Settings that are nearly right.
+fn settings() -> impl Strategy<Value = String> {
+    let line = prop_oneof![
+        "\\[(listen|upstream|policy|limits|dns|log|relay|nonsense)\\]\n",
+        "(kind|mode|socks5|proxy|admin|idle_timeout|allowed_nets|level) = \"[ -~]{0,14}\"\n",
+        "(max_connections|per_client|pool|head_timeout) = -?[0-9]{1,12}\n",
+        "(allowed_host_suffixes|deny_nets|proxy) = \\[\"[a-z0-9.:/*]{0,14}\", [0-9\"]{0,3}\\]\n",
+        "[ -~\u{1b}\u{202e}]{0,24}\n",
+    ];
+    proptest::collection::vec(line, 0..10).prop_map(|lines| lines.concat())
+}
+
+proptest! {
+    #[test]
+    fn settings_complaints_are_printable_lines(text in settings()) {
+        let env = Environment::of([("HOME", "/nowhere")]);
+        let written = config::parse(Some((Path::new("case.toml"), &text)), &env, &[]);
+        if let Err(problems) = config::check(&written, &env) {
+            let lines = problems.lines();
+            prop_assert!(!lines.is_empty());
+            prop_assert!(lines.iter().all(|line| line.starts_with("config: ")));
+            prop_assert!(lines.iter().all(|line| !line.contains(char::is_control)), "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn suffix_lists_print_what_they_parse(text in "([.*]{0,2}[a-zA-Z0-9.-]{0,12},? ?){0,5}") {
+        if let Ok(list) = Suffix::parse_list(&text) {
+            let printed: Vec<String> = list.iter().map(ToString::to_string).collect();
+            prop_assert_eq!(Suffix::parse_list(&printed.join(",")), Ok(list));
+        }
+    }
+
+    #[test]
+    fn a_redirected_connection_is_never_one_of_ours(
+        original in any::<Option<SocketAddr>>(), local in any::<SocketAddr>(),
+        own in proptest::collection::vec(any::<SocketAddr>(), 0..3), pick in 0usize..5,
+    ) {
+        let original = match pick {
+            0 => Some(local),
+            1 => own.first().copied(),
+            _ => original,
+        };
+        if let Some(to) = redirected(original, local, &own) {
+            let same = |a: SocketAddr| (a.ip().to_canonical(), a.port()) == (to.ip(), to.port());
+            prop_assert!(to.port() != 0 && !same(local) && !own.iter().copied().any(same));
+            prop_assert_eq!(original.map(|o| (o.ip().to_canonical(), o.port())), Some((to.ip(), to.port())));
+        }
     }
 }

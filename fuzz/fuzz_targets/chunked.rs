@@ -10,9 +10,9 @@ fuzz_target!(|data: &[u8]| {
     let (mut whole, mut out) = (Decoder::new(Output::Chunks), Vec::new());
     let taken = whole.decode(rest, &mut out);
     let (mut parts, mut pieces) = (Decoder::new(Output::Chunks), Vec::new());
-    let again = parts.decode(&rest[..split], &mut pieces).and_then(|first| {
-        Ok(first + parts.decode(&rest[first..], &mut pieces)?)
-    });
+    let again = parts
+        .decode(&rest[..split], &mut pieces)
+        .and_then(|first| Ok(first + parts.decode(&rest[first..], &mut pieces)?));
     assert_eq!(taken, again);
     if taken.is_ok() {
         assert_eq!((&out, whole.done()), (&pieces, parts.done()));

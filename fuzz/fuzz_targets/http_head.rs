@@ -12,7 +12,8 @@ fuzz_target!(|data: &[u8]| {
     assert!(used <= data.len().min(head::MAX_HEAD));
     let _connect = connect::read(&value);
     let Ok(request) = http_forward::read(&value) else { return };
-    let Ok(Parsed::Whole { value: onward, used }) = head::parse(&request.head, Side::Request) else {
+    let Ok(Parsed::Whole { value: onward, used }) = head::parse(&request.head, Side::Request)
+    else {
         panic!("a forwarded head is no head: {}", request.head.escape_ascii());
     };
     assert_eq!(used, request.head.len());
