@@ -229,7 +229,7 @@ impl Entry {
             process: None,
             host: shown.target.as_ref().map(|target| target.host.to_string()),
             port: shown.target.as_ref().map(|target| target.port.get()),
-            address: shown.address.map(|address| address.to_string()),
+            address: shown.address.map(|address| address.ip().to_string()),
             verdict: shown.judged.as_ref().map(|judged| judged.verdict),
             bytes_up: self.meter.up(),
             bytes_down: self.meter.down(),

@@ -112,7 +112,7 @@ fn the_live_table_shows_what_is_known() {
         (&row["inbound"], &row["host"], &row["stage"]),
         (&"socks5".into(), &"db.corp.example".into(), &"dial".into())
     );
-    assert_eq!((&row["address"], &row["verdict"]), (&"10.0.0.1:5432".into(), &"would_deny".into()));
+    assert_eq!((&row["address"], &row["verdict"]), (&"10.0.0.1".into(), &"would_deny".into()));
     let mut seen = 0;
     book.live().each(|live| {
         seen += 1;
