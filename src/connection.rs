@@ -72,6 +72,9 @@ const OVERFLOW_HEAD: Duration = Duration::from_secs(1);
 pub async fn serve(house: Arc<House>, accepted: Accepted, drain: Guard) {
     let Accepted { stream, peer, original_dst, permit, .. } = accepted;
     let mut connection = house.book.connection(peer);
+    if !permit.may_answer() {
+        return connection.record().finish(Outcome::Overloaded);
+    }
     let full = matches!(permit, Permit::Overflow(_));
     match original_dst {
         Some(to) => transparent(&house, stream, connection, to, full, &drain).await,
