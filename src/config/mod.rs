@@ -1,7 +1,7 @@
 //! Settings: as written (flags, environment, file), then what they mean.
 //!
 //! Stage one ([`parse`]) knows types and names and keeps where each value came from; stage two
-//! ([`check`]) knows meanings. Both find every problem, not just the first. Nothing here binds,
+//! (`check`) knows meanings. Both find every problem, not just the first. Nothing here binds,
 //! dials or starts anything, and nothing here reads a file from the working directory, which may
 //! be a stranger's repository.
 #![forbid(unsafe_code)]

@@ -57,7 +57,7 @@ pub struct Written {
 }
 
 /// Reads the layers, later ones over earlier ones: defaults, file (path and text), environment,
-/// flags. Never fails and touches nothing: what is wrong is kept for [`check`](super::check).
+/// flags. Never fails and touches nothing: what is wrong is kept for `check`.
 pub fn parse(file: Option<(&Path, &str)>, env: &Environment, flags: &[Flag]) -> Written {
     let mut written = Written::defaults();
     if let Some((path, text)) = file {

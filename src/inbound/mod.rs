@@ -1,6 +1,6 @@
 //! Who speaks what: the first bytes of a client become a request.
 //!
-//! One port takes SOCKS4, SOCKS5, HTTP CONNECT and HTTP forward. Parsers touch no socket; [`read`]
+//! One port takes SOCKS4, SOCKS5, HTTP CONNECT and HTTP forward. Parsers touch no socket; `read`
 //! feeds them. This room knows neither policy nor upstream.
 #![forbid(unsafe_code)]
 
