@@ -21,6 +21,14 @@ struct Kept {
     connected: Connected,
 }
 
+impl Kept {
+    /// Neither closed nor speaking out of turn: a request with a body cannot be sent twice.
+    fn rests(&self) -> bool {
+        let seen = self.connected.stream.try_peek(&mut [0]);
+        seen.is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock)
+    }
+}
+
 /// What one request left behind.
 enum After {
     /// The client may ask again, perhaps over the same upstream connection.
@@ -145,7 +153,7 @@ impl Line<'_> {
         kept: Option<Kept>,
     ) -> Result<(Connected, bool), Refusal> {
         match kept {
-            Some(kept) if kept.target == *target && !self.full => {
+            Some(kept) if kept.target == *target && !self.full && kept.rests() => {
                 admit(self.house, record, target)?;
                 record.upstream(self.house.upstream_kind);
                 record.route(self.house.route);
@@ -209,6 +217,8 @@ impl Line<'_> {
             }
             return After::End;
         }
+        // They were the beginning of this answer, and are not that of the next.
+        connected.early.clear();
         After::Next(exchange.upstream_reusable.then_some(Kept { target, connected }))
     }
 

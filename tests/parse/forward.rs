@@ -1,8 +1,11 @@
 //! P23 and P26 to P29: requests forwarded one by one.
 
+use std::time::Duration;
+
+use crate::rig::wait::pause;
 use crate::rig::{
-    Answer, End, Gateway, HttpAnswer, HttpOrigin, HttpReply, Inbound, Origin, Tailscaled, Wire,
-    assert_http_refused, assert_says,
+    Answer, End, Gateway, HttpAnswer, HttpOrigin, HttpReply, Inbound, Origin, Reply, Tailscaled,
+    Then, Wire, assert_http_refused, assert_says,
 };
 
 fn get(target: &str, fields: &str) -> String {
@@ -77,6 +80,41 @@ fn p26_an_upstream_that_closed_between_requests_is_replaced() {
     drop(wire);
     gateway.settle_and_check(5);
     assert_eq!(gateway.count("ok"), 5);
+}
+
+#[test]
+fn p26_a_request_with_a_body_is_not_sent_to_an_upstream_that_has_closed() {
+    let origin = HttpOrigin::start(|_| match HttpReply::ok("x") {
+        HttpReply::Keep(bytes) => HttpReply::Close(bytes),
+        other => other,
+    });
+    let (_fake, mut gateway) = before(&origin);
+    let mut wire = gateway.dial();
+    for _ in 0..5 {
+        assert_eq!(exchange(&mut wire, post("Content-Length: 5", "hello")).status(), 200);
+        // The client rests between its requests; the origin's FIN comes meanwhile.
+        pause(Duration::from_millis(20));
+    }
+    drop(wire);
+    gateway.settle_and_check(5);
+    assert_eq!(gateway.count("ok"), 5);
+}
+
+#[test]
+fn p29_bytes_that_came_with_the_upstreams_reply_answer_one_request_only() {
+    let early = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nearly";
+    let fake = Tailscaled::start();
+    let reply = [&crate::rig::socks_script::reply(0)[..], early].concat();
+    fake.answer(Reply::Bytes(reply, Then::Hold));
+    let mut gateway = Gateway::start(|s| {
+        s.upstream(fake.address()).set("limits.idle_timeout", "1s");
+    });
+    let mut wire = gateway.dial();
+    assert_eq!(exchange(&mut wire, get("h/1", "")).body, b"early");
+    wire.send(get("h/2", ""));
+    let (bytes, _) = wire.rest();
+    assert!(!bytes.ends_with(b"early"), "the same bytes answer again");
+    gateway.settle_with(&fake, 2, 1);
 }
 
 #[test]

@@ -45,6 +45,10 @@ impl Session {
 
     /// Waits up to `idle` for the next request's first byte; false when none comes.
     pub async fn begin(&mut self, client: &Stream, idle: Duration) -> bool {
+        if self.buffer.is_empty() {
+            // Nothing is held while a client rests.
+            self.buffer = BytesMut::new();
+        }
         let more = client.read_more(&mut self.buffer, 1024);
         matches!(tokio::time::timeout(idle, more).await, Ok(Ok(n)) if n > 0)
     }

@@ -11,8 +11,10 @@ use super::super::framing::Body;
 use super::super::parse::{Bad, Parsed};
 use crate::sys::Stream;
 
-/// Bytes asked of the kernel at once while a body moves.
-const ROOM: usize = 32 * 1024;
+/// Bytes asked of the kernel at once while heads and chunks are read.
+const ROOM: usize = 16 * 1024;
+/// Bytes moved at a time where the body's length is known.
+const PIECE: usize = 64 * 1024;
 
 /// Counts bytes as the receiver's socket takes them.
 pub trait Counts {
@@ -95,16 +97,27 @@ impl<C: Fn(u64)> Pump<'_, C> {
     }
 
     async fn exactly(&mut self, mut left: u64) -> Result<(), Broken> {
+        let here = self.buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+        let piece = self.buffer.split_to(here);
+        self.say(&piece).await?;
+        left -= here as u64;
+        let mut scratch = Vec::new();
         while left > 0 {
-            if self.buffer.is_empty() {
-                self.more().await?;
+            match self.piece(&mut scratch, left).await? {
+                0 => return Err(Broken::Early),
+                n => left -= n as u64,
             }
-            let here = self.buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
-            let piece = self.buffer.split_to(here);
-            self.say(&piece).await?;
-            left -= here as u64;
         }
         Ok(())
+    }
+
+    /// Moves what is there, at most `left` bytes; 0 is the sender's FIN.
+    async fn piece(&mut self, scratch: &mut Vec<u8>, left: u64) -> Result<usize, Broken> {
+        // Allocated only for a body that did not come with its head, and no larger than it.
+        scratch.resize(PIECE.min(usize::try_from(left).unwrap_or(PIECE)), 0);
+        let n = self.source.read(scratch).await.map_err(Broken::Source)?;
+        self.say(&scratch[..n]).await?;
+        Ok(n)
     }
 
     /// Chunks are written anew: what the next hop parses is what was judged here.
@@ -123,14 +136,10 @@ impl<C: Fn(u64)> Pump<'_, C> {
     }
 
     async fn until_close(&mut self) -> Result<(), Broken> {
-        loop {
-            let piece = self.buffer.split();
-            self.say(&piece).await?;
-            match self.more().await {
-                Ok(()) => {}
-                Err(Broken::Early) => return Ok(()),
-                Err(error) => return Err(error),
-            }
-        }
+        let piece = self.buffer.split();
+        self.say(&piece).await?;
+        let mut scratch = Vec::new();
+        while self.piece(&mut scratch, u64::MAX).await? > 0 {}
+        Ok(())
     }
 }
