@@ -3,7 +3,7 @@
 //! The buffer belongs to the caller: a dropped future leaves it with everything that came.
 #![forbid(unsafe_code)]
 
-use bytes::{Buf, BytesMut};
+use bytes::BytesMut;
 
 use super::head::{self, Head, Side};
 use super::http_forward::Session;
@@ -86,8 +86,9 @@ impl Wire<'_> {
 
     /// The bytes that nobody has understood yet.
     fn rest(&mut self) -> BytesMut {
-        self.buffer.advance(std::mem::take(&mut self.at));
-        self.buffer.split()
+        let rest = std::mem::take(self.buffer).split_off(std::mem::take(&mut self.at));
+        // An empty part of the buffer would keep all of it for as long as the tunnel lives.
+        if rest.is_empty() { BytesMut::new() } else { rest }
     }
 
     async fn more(&mut self) -> Result<(), Failed> {
