@@ -49,6 +49,7 @@ fn main() {
         _ => return, // `cargo test` only asks whether it starts
     }
     let amount = Amount::from_environment();
+    let load = targets::load_average();
     let far = targets::far_end();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let mut all: Vec<(Kind, Vec<Figures>)> = Kind::ALL.map(|kind| (kind, Vec::new())).into();
@@ -59,7 +60,7 @@ fn main() {
             figures.push(runtime.block_on(measure(&target, amount)));
         }
     }
-    report::write(&all, amount.rounds);
+    report::write(&all, amount.rounds, &load);
 }
 
 /// Everything about one target.

@@ -25,14 +25,14 @@ pub(crate) const MEASURES: [(&str, &str, usize, Kind); 14] = [
 ];
 
 /// Prints the table and writes it, and the chart, to `docs/`.
-pub(crate) fn write(all: &[(Kind, Vec<Figures>)], rounds: usize) {
+pub(crate) fn write(all: &[(Kind, Vec<Figures>)], rounds: usize, load: &str) {
     let medians: Vec<(Kind, Figures)> =
         all.iter().map(|(kind, rounds)| (*kind, median(rounds))).collect();
     let table = table(&medians);
     println!("{table}");
     let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs");
     std::fs::create_dir_all(&docs).unwrap();
-    std::fs::write(docs.join("performance.md"), page(&table, rounds)).unwrap();
+    std::fs::write(docs.join("performance.md"), page(&table, rounds, load)).unwrap();
     std::fs::write(docs.join("performance.svg"), chart(&medians)).unwrap();
     println!("written: docs/performance.md, docs/performance.svg");
 }
@@ -62,7 +62,8 @@ fn table(medians: &[(Kind, Figures)]) -> String {
             let value = figures[i];
             write!(text, " {value:.decimals$} {unit}").unwrap();
             let ratio = value / of(medians, *reference, i);
-            if !matches!(kind, Kind::BareCopy | Kind::BareSplice) && ratio.is_finite() {
+            let ours = !matches!(kind, Kind::BareCopy | Kind::BareSplice);
+            if ours && of(medians, *reference, i) >= 0.01 {
                 write!(text, " (× {ratio:.2})").unwrap();
             }
             text += " |";
@@ -71,14 +72,16 @@ fn table(medians: &[(Kind, Figures)]) -> String {
     text + "\n"
 }
 
-fn page(table: &str, rounds: usize) -> String {
+fn page(table: &str, rounds: usize, load: &str) -> String {
     format!(
         "# Performance\n\n\
          Written by `make bench`: one hop on loopback, client → target → a far end that speaks \
          SOCKS5, each target in turn, medians of {rounds} rounds. CPU is the target's own user and \
          system time. In brackets: the ratio to the bare splice relay for bulk, to the bare copy \
          relay for the rest, from the same run. The bare relays (`benches/bare/`) parse nothing \
-         and shake no hands; they are the floor. Absolute figures differ from machine to machine.\n\n\
+         and shake no hands; they are the floor. Absolute figures differ from machine to machine. \
+         Load average when the run began: {load}; well over 0 means that others worked on the same \
+         cores, and then rates and round trips say little.\n\n\
          {table}\n![CPU and time beside the bare relays](performance.svg)\n"
     )
 }

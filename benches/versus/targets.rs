@@ -68,6 +68,12 @@ impl Drop for Told {
     }
 }
 
+/// How busy the machine is: the mean of the last minute (proc(5), loadavg).
+pub(crate) fn load_average() -> String {
+    let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    text.split(' ').next().unwrap_or_default().to_owned()
+}
+
 /// This program again, as the far end.
 pub(crate) fn far_end() -> Told {
     let mut command = Command::new(std::env::current_exe().unwrap());
