@@ -7,8 +7,7 @@ use std::process::ExitCode;
 use serde_json::json;
 
 use super::args::Settings;
-use super::exit;
-use super::find::Given;
+use super::find::{self, Given};
 use crate::config;
 
 pub(super) fn check(settings: Settings, file: Option<PathBuf>) -> ExitCode {
@@ -25,10 +24,7 @@ pub(super) fn check(settings: Settings, file: Option<PathBuf>) -> ExitCode {
             }
             ExitCode::SUCCESS
         }
-        Err(problems) => {
-            eprintln!("{problems}");
-            ExitCode::from(exit::CONFIG)
-        }
+        Err(problems) => find::misconfigured(&problems),
     }
 }
 
@@ -44,10 +40,7 @@ pub(super) fn show(settings: &Settings, json: bool) -> ExitCode {
             }
             ExitCode::SUCCESS
         }
-        Err(problems) => {
-            eprintln!("{problems}");
-            ExitCode::from(exit::CONFIG)
-        }
+        Err(problems) => find::misconfigured(&problems),
     }
 }
 

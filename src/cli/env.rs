@@ -16,10 +16,7 @@ const DIRECT: [&str; 5] = ["localhost", "127.0.0.1", "::1", "169.254.169.254", "
 pub(super) fn run(settings: &Settings, shell: Shell) -> ExitCode {
     let found = match find::gateway(settings) {
         Ok(found) => found,
-        Err(problems) => {
-            eprintln!("{problems}");
-            return ExitCode::from(exit::CONFIG);
-        }
+        Err(problems) => return find::misconfigured(&problems),
     };
     let Some(proxy) = found.proxy.iter().find(|a| a.is_ipv4()).or(found.proxy.first()) else {
         eprintln!("tailrace: listen.proxy is empty: name an address there");

@@ -6,9 +6,11 @@
 use std::io::{self, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::time::Duration;
 
 use super::args::Settings;
+use super::exit;
 use crate::config::{self, Environment, Flag, Loaded, Problems, Whereabouts};
 use crate::lifecycle::run_dir;
 
@@ -48,6 +50,12 @@ impl Given {
         let (written, _) = config::read(self.file.as_deref(), &self.environment, &self.flags);
         config::whereabouts(&written, &self.environment)
     }
+}
+
+/// Says everything that is wrong with the settings, and how a command ends then.
+pub(super) fn misconfigured(problems: &Problems) -> ExitCode {
+    eprintln!("{problems}");
+    ExitCode::from(exit::CONFIG)
 }
 
 /// Finds the gateway: what it published, else where the settings put it.

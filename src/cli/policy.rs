@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::args::Settings;
 use super::exit;
-use super::find::Given;
+use super::find::{self, Given};
 use crate::gateway;
 use crate::target::{HostError, Target};
 
@@ -27,10 +27,7 @@ pub(super) fn test(settings: &Settings, hosts: &[String], json: bool) -> ExitCod
     let given = Given::new(settings);
     let loaded = match given.load() {
         Ok(loaded) => loaded,
-        Err(problems) => {
-            eprintln!("{problems}");
-            return ExitCode::from(exit::CONFIG);
-        }
+        Err(problems) => return find::misconfigured(&problems),
     };
     let judge = match gateway::Judge::new(&loaded.checked.config) {
         Ok(judge) => judge,

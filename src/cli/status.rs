@@ -11,10 +11,7 @@ use super::{exit, find};
 pub(super) fn run(settings: &Settings, json: bool) -> ExitCode {
     let found = match find::gateway(settings) {
         Ok(found) => found,
-        Err(problems) => {
-            eprintln!("{problems}");
-            return ExitCode::from(exit::CONFIG);
-        }
+        Err(problems) => return find::misconfigured(&problems),
     };
     let answer = match find::get(found.admin, "/api/v1/status") {
         Ok(answer) if answer.status == 200 => answer,

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use super::args::Settings;
 use super::exit;
-use super::find::Given;
+use super::find::{self, Given};
 use crate::config::{self, Config};
 use crate::gateway;
 use crate::record::{Book, log};
@@ -14,10 +14,7 @@ pub(super) fn run(settings: &Settings) -> ExitCode {
     let given = Given::new(settings);
     let loaded = match given.load() {
         Ok(loaded) => loaded,
-        Err(problems) => {
-            eprintln!("{problems}");
-            return ExitCode::from(exit::CONFIG);
-        }
+        Err(problems) => return find::misconfigured(&problems),
     };
     let (access, writer) = match log::open(&loaded.checked.config.log) {
         Ok(log) => log,

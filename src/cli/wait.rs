@@ -17,10 +17,7 @@ pub(super) fn run(settings: &Settings, timeout: Duration) -> ExitCode {
     loop {
         let missing = match find::gateway(settings) {
             Ok(found) => missing(&found),
-            Err(problems) => {
-                eprintln!("{problems}");
-                return ExitCode::from(exit::CONFIG);
-            }
+            Err(problems) => return find::misconfigured(&problems),
         };
         let Some(missing) = missing else { return ExitCode::SUCCESS };
         let left = deadline.saturating_duration_since(Instant::now());
