@@ -29,6 +29,8 @@ pub mod outcome;
 pub mod policy;
 pub mod record;
 pub mod relay;
+pub mod secret;
 pub mod sys;
+pub mod tailnet;
 pub mod target;
 pub mod upstream;

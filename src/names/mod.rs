@@ -5,6 +5,7 @@
 
 mod hosts;
 mod system;
+mod zone;
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -13,6 +14,7 @@ use crate::policy::Admitted;
 use crate::target::{Host, Name, Target};
 
 use self::system::System;
+pub use self::zone::{Dialling, Nameserver, Way, Zone};
 
 /// Who resolves names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

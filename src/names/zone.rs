@@ -1,0 +1,51 @@
+//! What the tailnet says about names, as `gateway.rs` hands it over.
+#![forbid(unsafe_code)]
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
+
+use crate::sys::Stream;
+use crate::target::Name;
+
+/// The tailnet's names.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Zone {
+    /// MagicDNS suffix, as `tail1234.ts.net`; a bare `db` is `db.tail1234.ts.net` when that is known.
+    pub suffix: Option<Name>,
+    /// MagicDNS names and `ExtraRecords`, whole; IPv4 first.
+    pub hosts: HashMap<Name, Vec<IpAddr>>,
+    /// Domains with nameservers of their own (split DNS); none named: answered from `hosts` alone.
+    pub routes: Vec<(Name, Vec<Nameserver>)>,
+    /// Nameservers for everything else; none: this host's.
+    pub global: Vec<Nameserver>,
+}
+
+/// A nameserver.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Nameserver {
+    /// Asked by DNS over TCP.
+    Address(SocketAddr),
+    /// DNS over HTTPS; `bootstrap` are addresses of its host, where some are given.
+    Https {
+        /// The whole URL.
+        url: String,
+        /// Where its host is.
+        bootstrap: Vec<IpAddr>,
+    },
+    /// A form that is not asked.
+    Other(String),
+}
+
+/// A connection under way.
+pub type Dialling = Pin<Box<dyn Future<Output = io::Result<Stream>> + Send>>;
+
+/// The way to nameservers inside the tailnet.
+pub trait Way: Send + Sync + 'static {
+    /// Whether the tailnet leads to `address`.
+    fn covers(&self, address: IpAddr) -> bool;
+    /// Connects to a nameserver that it covers.
+    fn dial(&self, to: SocketAddr) -> Dialling;
+}

@@ -1,0 +1,138 @@
+//! What is known of the tailnet: one value, published whole whenever it changes.
+//!
+//! Only the supervisor and the login write it; everybody else reads it through one `watch`.
+#![forbid(unsafe_code)]
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use super::explain::Fault;
+use super::netmap::Netmap;
+use super::version::Version;
+
+/// How far this node has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// tailscaled starts, or logs in.
+    Starting,
+    /// It runs, and is not logged in.
+    NeedsLogin,
+    /// An admin has to approve the node.
+    NeedsApproval,
+    /// The node is in the tailnet: connections are carried.
+    Running,
+    /// Somebody took the node down (`tailscale down`).
+    Stopped,
+    /// The control server refused the key.
+    AuthFailed,
+    /// The control server wants us to wait.
+    RateLimited,
+    /// tailscaled ends as soon as it is started.
+    CrashLoop,
+    /// tailscaled, or the control server behind it, does not answer.
+    Unreachable,
+}
+
+/// The whole of it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct State {
+    /// How far this node has come.
+    pub phase: Phase,
+    /// Why it is not running, or what to worry about although it is.
+    pub fault: Option<Fault>,
+    /// The first login has neither succeeded nor failed for good: connections may wait for it.
+    pub first_login: bool,
+    /// This node, once it is in a tailnet.
+    pub node: Option<Node>,
+    /// tailscaled's version.
+    pub version: Option<Version>,
+    /// tailscaled's own health warnings, as it words them.
+    pub health: Vec<String>,
+    /// Peers, routes and names.
+    pub netmap: Arc<Netmap>,
+    /// tailscaled's process, where it is known.
+    pub process: Option<u32>,
+    /// Its SOCKS5 port; none with kind `localapi`, and while it is not up.
+    pub port: Option<SocketAddr>,
+    /// Its limit on open files, where it is known.
+    pub open_files: Option<u64>,
+}
+
+/// This node in its tailnet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Node {
+    /// Its MagicDNS name, without the trailing dot.
+    pub name: String,
+    /// Its addresses in the tailnet.
+    pub addresses: Vec<IpAddr>,
+    /// Its tags.
+    pub tags: Vec<String>,
+    /// When its key ends, as tailscaled says it (RFC 3339); none for a key that does not.
+    pub key_expiry: Option<String>,
+}
+
+impl Phase {
+    /// Every phase.
+    pub const ALL: [Self; 9] = [
+        Self::Starting,
+        Self::NeedsLogin,
+        Self::NeedsApproval,
+        Self::Running,
+        Self::Stopped,
+        Self::AuthFailed,
+        Self::RateLimited,
+        Self::CrashLoop,
+        Self::Unreachable,
+    ];
+
+    /// The `state` of the metric, of `/readyz` and of `status`.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::NeedsLogin => "needs_login",
+            Self::NeedsApproval => "needs_approval",
+            Self::Running => "running",
+            Self::Stopped => "stopped",
+            Self::AuthFailed => "auth_failed",
+            Self::RateLimited => "rate_limited",
+            Self::CrashLoop => "crash_loop",
+            Self::Unreachable => "unreachable",
+        }
+    }
+}
+
+impl State {
+    /// Before anything is known.
+    pub fn starting() -> Self {
+        Self {
+            phase: Phase::Starting,
+            fault: None,
+            first_login: true,
+            node: None,
+            version: None,
+            health: Vec::new(),
+            netmap: Arc::default(),
+            process: None,
+            port: None,
+            open_files: None,
+        }
+    }
+
+    /// Whether a connection would be carried.
+    pub fn is_running(&self) -> bool {
+        self.phase == Phase::Running
+    }
+
+    /// Why no connection is carried, in one sentence.
+    pub fn sentence(&self) -> String {
+        match &self.fault {
+            Some(fault) => fault.sentence(),
+            None => Fault::NotYet { phase: self.phase }.sentence(),
+        }
+    }
+
+    /// Whether `address` is this node itself: through tailscaled it leads to this host's loopback.
+    pub fn is_own(&self, address: IpAddr) -> bool {
+        self.node.as_ref().is_some_and(|node| node.addresses.contains(&address))
+    }
+}
