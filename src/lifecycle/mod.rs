@@ -1,8 +1,9 @@
-//! From start to end: readiness, draining, signals, the run directory.
+//! From start to end: readiness, draining, signals, child processes, the run directory.
 //!
 //! It knows no connection and no protocol; `gateway.rs` asks it when to stop.
 #![forbid(unsafe_code)]
 
+pub mod children;
 pub mod cut;
 pub mod drain;
 pub(crate) mod port_owner;
