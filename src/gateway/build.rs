@@ -27,7 +27,7 @@ pub(super) fn policy(settings: &config::Policy) -> Result<Policy, PolicyError> {
 
 pub(super) fn names(settings: &config::Dns) -> Names {
     let mode = match settings.mode {
-        DnsMode::Upstream => names::Mode::Upstream,
+        DnsMode::Tailnet | DnsMode::Upstream => names::Mode::Upstream,
         DnsMode::System => names::Mode::System,
     };
     Names::new(mode, settings.timeout)
@@ -37,7 +37,7 @@ pub(super) fn upstream(settings: &config::Upstream) -> upstream::Settings {
     upstream::Settings {
         kind: match settings.kind {
             UpstreamKind::Socks5(address) => upstream::Kind::Socks5(address),
-            UpstreamKind::Direct => upstream::Kind::Direct,
+            _ => upstream::Kind::Direct,
         },
         connect_timeout: settings.connect_timeout,
         local_timeout: settings.local_timeout,
@@ -57,6 +57,7 @@ pub(super) fn half_close(settings: &config::Upstream) -> HalfClose {
         (config::HalfClose::Defer, _) | (config::HalfClose::Auto, UpstreamKind::Socks5(_)) => {
             HalfClose::Defer
         }
+        _ => HalfClose::Defer,
     }
 }
 
@@ -64,7 +65,7 @@ pub(super) fn half_close(settings: &config::Upstream) -> HalfClose {
 pub(super) fn route(kind: UpstreamKind) -> Option<&'static str> {
     match kind {
         UpstreamKind::Socks5(_) => None,
-        UpstreamKind::Direct => Some("direct"),
+        _ => Some("direct"),
     }
 }
 
