@@ -6,8 +6,10 @@
 mod bind;
 mod build;
 mod error;
+mod explain;
 mod judge;
 mod own;
+mod readiness;
 mod reload;
 mod run;
 mod view;

@@ -8,23 +8,18 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 
-use super::Gateway;
 use super::bind::Addresses;
-use crate::admin;
+use super::{Gateway, explain, readiness};
+use crate::admin::{self, Explaining, Readiness};
 use crate::connection::House;
-use crate::lifecycle::drain::{Drain, Phase};
-use crate::lifecycle::ready::Ready;
+use crate::lifecycle::drain::Drain;
 use crate::record::{self, Book};
 use crate::relay::Fallback;
-
-/// The readiness list's names.
-const UPSTREAM: &str = "upstream";
-const DRAIN: &str = "drain";
 
 struct Snapshots {
     house: Arc<House>,
     drain: Arc<Drain>,
-    ready: Ready,
+    runtime: tokio::runtime::Handle,
     bound: Addresses,
     started: Instant,
 }
@@ -33,16 +28,16 @@ struct Snapshots {
 pub(super) fn serve(listener: TcpListener, gateway: &Gateway) -> io::Result<()> {
     let house = Arc::clone(&gateway.house);
     let runtime = tokio::runtime::Handle::current();
-    let sampled = Arc::downgrade(&house);
+    let (sampled, counted) = (Arc::downgrade(&house), runtime.clone());
     house.book.before_scrape(Box::new(move |book| {
         if let Some(house) = sampled.upgrade() {
-            sample(book, &house, &runtime);
+            sample(book, &house, &counted);
         }
     }));
     let view = Snapshots {
         house,
         drain: Arc::clone(&gateway.drain),
-        ready: Ready::waiting_for(&[UPSTREAM]),
+        runtime,
         bound: gateway.bound.clone(),
         started: Instant::now(),
     };
@@ -60,26 +55,18 @@ fn sample(book: &Book, house: &House, runtime: &tokio::runtime::Handle) {
     }
 }
 
-impl Snapshots {
-    fn refresh(&self) -> Vec<&'static str> {
-        self.ready.set(UPSTREAM, self.house.upstream.is_up());
-        self.ready.set(DRAIN, self.drain.phase() == Phase::Serving);
-        self.ready.pending()
-    }
-}
-
 impl admin::View for Snapshots {
     fn metrics(&self) -> String {
         self.house.book.metrics_text()
     }
 
-    fn pending(&self) -> Vec<&'static str> {
-        self.refresh()
+    fn readiness(&self) -> Readiness {
+        readiness::look(&self.house, &self.drain)
     }
 
-    fn status(&self) -> Value {
+    fn status(&self, _peers: bool) -> Value {
         let (version, commit, target) = record::build();
-        let pending = self.refresh();
+        let pending = self.readiness().pending;
         let (idle, filling) = self.house.upstream.pool_counts();
         json!({
             "version": version,
@@ -99,6 +86,7 @@ impl admin::View for Snapshots {
                 "up": self.house.upstream.is_up(),
                 "pool": {"idle": idle, "filling": filling},
             },
+            "tailnet": null,
             "policy": {"mode": self.house.policy.load().mode().label()},
             "counters": self.house.book.totals(),
         })
@@ -106,6 +94,19 @@ impl admin::View for Snapshots {
 
     fn connections(&self) -> Value {
         json!(self.house.book.connections())
+    }
+
+    fn explain(&self, target: &str) -> Explaining {
+        let asked = target.to_owned();
+        let target = match explain::target(target) {
+            Ok(target) => target,
+            Err(why) => return Box::pin(std::future::ready(Err(why))),
+        };
+        let house = Arc::clone(&self.house);
+        // Where connections ask too: the admin thread's own runtime carries nothing.
+        let task =
+            self.runtime.spawn(async move { explain::explain(&house, &asked, &target).await });
+        Box::pin(async move { task.await.map_err(|error| error.to_string()) })
     }
 
     fn tick(&self) {
