@@ -126,6 +126,21 @@ impl Book {
         self.metrics.pool(idle, filling);
     }
 
+    /// The tailnet's present state.
+    pub fn tailnet_state(&self, state: &str) {
+        self.metrics.tailnet_state(state);
+    }
+
+    /// A managed tailscaled ended and is started again: `exit`, `signal`, `hang` or `oom`.
+    pub fn restarted(&self, cause: &str) {
+        self.metrics.restarted(cause);
+    }
+
+    /// Lines of a child's log that were not passed on, since the start.
+    pub fn child_lines_dropped(&self, total: u64) {
+        self.metrics.dropped("child", total);
+    }
+
     /// Pipes that splice now.
     pub fn pipes(&self, in_use: usize) {
         self.metrics.pipes(in_use);

@@ -11,6 +11,7 @@ mod original_dst;
 mod pipe;
 mod process;
 mod queue;
+mod route;
 #[cfg_attr(not(target_os = "linux"), path = "socket_owner_unsupported.rs")]
 mod socket_owner;
 mod stream;
@@ -23,6 +24,7 @@ pub use original_dst::{original_dst, redirected};
 pub use pipe::Pipe;
 pub use process::{adopts_orphans, harden, inherited};
 pub use queue::{unacked, unsent};
+pub use route::has_route;
 pub use socket_owner::{Owner, socket_owner};
 pub use stream::Stream;
 pub use tune::tune;
