@@ -154,6 +154,7 @@ fn assemble(
     splice: &Arc<AtomicBool>,
 ) -> Result<Arc<House>, StartError> {
     let upstream = Upstream::new(build::upstream(&config.upstream));
+    upstream.point(build::place(config.upstream.kind));
     Ok(Arc::new(House {
         policy: ArcSwap::from_pointee(build::policy(&config.policy)?),
         own: ArcSwap::from_pointee(own::look(

@@ -36,7 +36,7 @@ pub(super) fn names(settings: &config::Dns) -> Names {
 pub(super) fn upstream(settings: &config::Upstream) -> upstream::Settings {
     upstream::Settings {
         kind: match settings.kind {
-            UpstreamKind::Socks5(address) => upstream::Kind::Socks5(address),
+            UpstreamKind::Socks5(_) => upstream::Kind::Socks5,
             UpstreamKind::Direct => upstream::Kind::Direct,
         },
         connect_timeout: settings.connect_timeout,
@@ -44,6 +44,15 @@ pub(super) fn upstream(settings: &config::Upstream) -> upstream::Settings {
         pool: settings.pool,
         max_connections: settings.max_connections,
         mark: settings.mark,
+        outside: true,
+    }
+}
+
+/// Where the upstream is, where that is a setting.
+pub(super) fn place(kind: UpstreamKind) -> Option<upstream::Place> {
+    match kind {
+        UpstreamKind::Socks5(address) => Some(upstream::Place::Port(address)),
+        UpstreamKind::Direct => None,
     }
 }
 
