@@ -122,9 +122,10 @@ impl Line<'_> {
         &self,
         mut record: Record,
         session: &mut Session,
-        request: ForwardRequest,
+        mut request: ForwardRequest,
         kept: Option<Kept>,
     ) -> After {
+        request.target = self.house.qualified(request.target);
         describe(&mut record, &request);
         let (mut connected, mut reused) = match self.way(&mut record, &request.target, kept).await {
             Ok(way) => way,
@@ -156,7 +157,7 @@ impl Line<'_> {
             Some(kept) if kept.target == *target && !self.full && kept.rests() => {
                 admit(self.house, record, target)?;
                 record.upstream(self.house.upstream_kind);
-                record.route(self.house.route);
+                record.route(self.house.route_to(kept.connected.address));
                 record.connected();
                 Ok((kept.connected, true))
             }

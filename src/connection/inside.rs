@@ -9,8 +9,9 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
+use crate::relay::HalfClose;
 use crate::sys;
-use crate::tailnet::{Fault, State};
+use crate::tailnet::{Fault, State, Version};
 use crate::upstream::UpstreamError;
 
 /// tailscaled gives a dial five seconds (net/socks5/socks5.go:209): what it says after less than
@@ -90,23 +91,50 @@ impl Inside {
     }
 
     /// The real cause behind an upstream's failure, where the netmap and the time it took tell one.
-    pub(super) fn reason(&self, error: &UpstreamError) -> Option<Fault> {
+    /// `asked` is the address it was asked for, `took` how long it was waited for.
+    pub(super) fn reason(
+        &self,
+        error: &UpstreamError,
+        asked: Option<SocketAddr>,
+        took: Duration,
+    ) -> Option<Fault> {
         let state = self.now();
         if !state.is_running() {
             return Some(fault_of(&state));
         }
         let (address, after) = match error {
-            UpstreamError::Failed { address: Some(address), after, .. }
-            | UpstreamError::Timeout { address: Some(address), after } => (*address, *after),
-            UpstreamError::Refused { address: Some(address) } => (*address, Duration::ZERO),
-            UpstreamError::Expired { address: Some(address), after } => (*address, (*after).max(SILENCE)),
-            UpstreamError::NoRoute { address: Some(address) }
-            | UpstreamError::Outside { address: Some(address) } => {
-                return Some(Fault::NoRoute { address: address.ip() });
+            UpstreamError::Failed { address, after, .. } => (address.or(asked)?, *after),
+            UpstreamError::Timeout { address, after } => (address.or(asked)?, *after),
+            UpstreamError::Expired => (asked?, took.max(SILENCE)),
+            UpstreamError::Refused => return Some(Fault::Refused { target: asked? }),
+            UpstreamError::NoRoute => return Some(Fault::NoRoute { address: asked?.ip() }),
+            UpstreamError::Outside { address } => {
+                return Some(Fault::NoRoute { address: address.or(asked)?.ip() });
             }
             _ => return None,
         };
         Some(of_address(&state, address, after))
+    }
+}
+
+/// What a client's FIN does, by which tailscaled there is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shield {
+    /// Always the same.
+    Always(HalfClose),
+    /// Passed on to a tailscaled that keeps half-closed connections, else held back (C6).
+    ByVersion,
+}
+
+impl Shield {
+    pub(super) fn with(self, version: Option<&Version>) -> HalfClose {
+        match self {
+            Self::Always(rule) => rule,
+            Self::ByVersion if version.is_some_and(Version::keeps_half_close) => {
+                HalfClose::Propagate
+            }
+            Self::ByVersion => HalfClose::Defer,
+        }
     }
 }
 
@@ -158,14 +186,15 @@ mod tests {
     }
 
     fn failed(address: &str, after: Duration) -> UpstreamError {
-        UpstreamError::Failed { rep: 1, address: address.parse().ok(), after }
+        UpstreamError::Failed { rep: 1, words: None, address: address.parse().ok(), after }
     }
 
     #[test]
     fn one_reply_code_and_its_causes() {
         let (_sender, inside) = inside(state(), true);
         let (at_once, late) = (Duration::from_millis(3), Duration::from_secs(5));
-        let outcome = |address, after| inside.reason(&failed(address, after)).unwrap().outcome();
+        let outcome =
+            |address, after| inside.reason(&failed(address, after), None, after).unwrap().outcome();
         assert_eq!(outcome("100.64.0.1:9100", at_once), Outcome::Refused);
         assert_eq!(outcome("10.50.0.7:9999", late), Outcome::ConnectTimeout);
         assert_eq!(outcome("100.64.0.2:1", late), Outcome::Unreachable(Unreachable::Host));
@@ -175,8 +204,8 @@ mod tests {
             Outcome::Unreachable(Unreachable::NoRoute),
             "outside, and none"
         );
-        let unknown = UpstreamError::Failed { rep: 1, address: None, after: late };
-        assert_eq!(inside.reason(&unknown), None, "a name that was passed on");
+        let unknown = UpstreamError::Failed { rep: 1, words: None, address: None, after: late };
+        assert_eq!(inside.reason(&unknown, None, late), None, "a name that was passed on");
     }
 
     #[test]
@@ -187,7 +216,10 @@ mod tests {
         assert_eq!(kept, addresses()[..1]);
         let none = refusing.inside_only(addresses()[1..].to_vec(), |ip| *ip).unwrap_err();
         assert_eq!(none, Fault::NoRoute { address: addresses()[1] });
-        assert_eq!((refusing.route(addresses()[0]), refusing.route(addresses()[1])), ("tailnet", "outside"));
+        assert_eq!(
+            (refusing.route(addresses()[0]), refusing.route(addresses()[1])),
+            ("tailnet", "outside")
+        );
     }
 
     #[tokio::test(start_paused = true)]
@@ -202,7 +234,8 @@ mod tests {
         };
         let (passed, ()) = tokio::join!(inside.pass(), later);
         assert_eq!(passed, Ok(()));
-        let expired = State { phase: Phase::NeedsLogin, fault: Some(Fault::NodeExpired), ..state() };
+        let expired =
+            State { phase: Phase::NeedsLogin, fault: Some(Fault::NodeExpired), ..state() };
         sender.send_replace(Arc::new(expired));
         let waited = tokio::time::Instant::now();
         assert_eq!(inside.pass().await, Err(Fault::NodeExpired));

@@ -4,9 +4,12 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use arc_swap::ArcSwap;
+
+use super::tailnet::{States, ThroughUpstream};
 use crate::config::{self, Config, DnsMode, PolicyMode, UpstreamKind};
-use crate::connection;
-use crate::names::{self, Names};
+use crate::connection::{self, House, Shield};
+use crate::names::{self, Names, Zone};
 use crate::policy::{self, Policy, PolicyError, Rules};
 use crate::relay::{self, HalfClose};
 use crate::upstream;
@@ -25,47 +28,80 @@ pub(super) fn policy(settings: &config::Policy) -> Result<Policy, PolicyError> {
     })
 }
 
-pub(super) fn names(settings: &config::Dns) -> Names {
-    let mode = match settings.mode {
-        DnsMode::Tailnet | DnsMode::Upstream => names::Mode::Upstream,
-        DnsMode::System => names::Mode::System,
-    };
-    Names::new(mode, settings.timeout)
+/// What a resolver is made of beside its settings, so that a reload can make another one.
+pub(super) struct Naming {
+    pub(super) zone: Arc<ArcSwap<Zone>>,
+    way: Option<Arc<ThroughUpstream>>,
+}
+
+impl Naming {
+    pub(super) fn new(states: Option<&States>) -> Self {
+        Self { zone: Arc::default(), way: states.map(ThroughUpstream::new) }
+    }
+
+    /// Nameservers inside the tailnet are reached as targets are, through this house.
+    pub(super) fn through(&self, house: &Arc<House>) {
+        if let Some(way) = &self.way {
+            way.lead_through(house);
+        }
+    }
+
+    pub(super) fn names(&self, settings: &config::Dns) -> Names {
+        let mode = match settings.mode {
+            DnsMode::Tailnet => names::Mode::Tailnet,
+            DnsMode::Upstream => names::Mode::Upstream,
+            DnsMode::System => names::Mode::System,
+        };
+        let config::Dns { timeout, cache_entries, .. } = *settings;
+        let way = self.way.clone().map(|way| way as Arc<dyn names::Way>);
+        let settings = names::Settings { mode, timeout, cache_entries };
+        Names::new(settings, Arc::clone(&self.zone), way)
+    }
 }
 
 pub(super) fn upstream(settings: &config::Upstream) -> upstream::Settings {
     upstream::Settings {
         kind: match settings.kind {
-            UpstreamKind::Socks5(address) => upstream::Kind::Socks5(address),
-            _ => upstream::Kind::Direct,
+            UpstreamKind::Tailscaled(_) => upstream::Kind::Tailscaled,
+            UpstreamKind::LocalApi => upstream::Kind::LocalApi,
+            UpstreamKind::Socks5(_) => upstream::Kind::Socks5,
+            UpstreamKind::Direct => upstream::Kind::Direct,
         },
         connect_timeout: settings.connect_timeout,
         local_timeout: settings.local_timeout,
         pool: settings.pool,
         max_connections: settings.max_connections,
         mark: settings.mark,
+        outside: settings.outside_tailnet,
     }
 }
 
-/// `auto` is `propagate` with `direct` and `defer` with `socks5`: who knows which tailscaled is
-/// behind that port (reliability.md C6).
-pub(super) fn half_close(settings: &config::Upstream) -> HalfClose {
+/// Where the upstream is, where that is a setting; tailscaled's place is told by the tailnet.
+pub(super) fn place(kind: UpstreamKind) -> Option<upstream::Place> {
+    match kind {
+        UpstreamKind::Socks5(address) => Some(upstream::Place::Port(address)),
+        UpstreamKind::Direct | UpstreamKind::Tailscaled(_) | UpstreamKind::LocalApi => None,
+    }
+}
+
+/// `auto` asks tailscaled's version behind its SOCKS5 port, and defers where nobody knows which
+/// tailscaled that is, and with LocalAPI, which keeps no half-close (reliability.md C6).
+pub(super) fn half_close(settings: &config::Upstream) -> Shield {
+    use config::HalfClose::{Auto, Defer, Propagate};
     match (settings.half_close, settings.kind) {
-        (config::HalfClose::Propagate, _) | (config::HalfClose::Auto, UpstreamKind::Direct) => {
-            HalfClose::Propagate
+        (Propagate, _) | (Auto, UpstreamKind::Direct) => Shield::Always(HalfClose::Propagate),
+        (Auto, UpstreamKind::Tailscaled(_)) => Shield::ByVersion,
+        (Defer, _) | (Auto, UpstreamKind::Socks5(_) | UpstreamKind::LocalApi) => {
+            Shield::Always(HalfClose::Defer)
         }
-        (config::HalfClose::Defer, _) | (config::HalfClose::Auto, UpstreamKind::Socks5(_)) => {
-            HalfClose::Defer
-        }
-        _ => HalfClose::Defer,
     }
 }
 
-/// The `route` of the log: with `socks5` nobody knows what lies behind.
+/// The `route` of the log where it is always the same; with `socks5` nobody knows what lies behind.
 pub(super) fn route(kind: UpstreamKind) -> Option<&'static str> {
     match kind {
-        UpstreamKind::Socks5(_) => None,
-        _ => Some("direct"),
+        UpstreamKind::Direct => Some("direct"),
+        _ => None,
     }
 }
 

@@ -43,6 +43,9 @@ pub enum StartError {
     /// A rule does not compile.
     #[error("policy: {0}")]
     Policy(#[from] crate::policy::PolicyError),
+    /// tailscaled cannot be started, and was asked for by `tailnet.manage = true`.
+    #[error("{}", .0.sentence())]
+    Tailscaled(crate::tailnet::Fault),
     /// The system refuses threads, epoll or signals.
     #[error("cannot set up {what}: {source}")]
     System {
@@ -70,6 +73,7 @@ impl StartError {
             Self::RunDir(_) => Some("run_dir"),
             Self::Log(_) => Some("log.to"),
             Self::Policy(_) => Some("policy.allowed_hosts"),
+            Self::Tailscaled(_) => Some("tailnet.tailscaled"),
             Self::System { .. } => None,
         }
     }
@@ -82,7 +86,8 @@ impl StartError {
             | Self::NoListener
             | Self::RunDir(_)
             | Self::Log(_)
-            | Self::Policy(_) => 78,
+            | Self::Policy(_)
+            | Self::Tailscaled(_) => 78,
         }
     }
 }

@@ -3,40 +3,159 @@
 #![forbid(unsafe_code)]
 
 use std::collections::HashMap;
+use std::future::Future;
 use std::net::IpAddr;
 use std::num::NonZeroU16;
-use std::sync::{Arc, Weak};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
 use super::bind::Addresses;
-use super::own;
-use crate::config::{self, UpstreamKind};
-use crate::connection::House;
+use super::{Gateway, Means, StartError, own};
+use crate::config::{self, Config, UpstreamKind};
+use crate::connection::{House, Inside};
+use crate::lifecycle::children::Children;
 use crate::names::{self, Dialling, Way, Zone};
 use crate::policy::Address;
-use crate::sys::Exiting;
-use crate::tailnet::{self, Nameserver, State};
+use crate::tailnet::{self, Hooks, Keys, Nameserver, State, Tailnet};
 use crate::target::Name;
 use crate::upstream::{Destination, Place};
 
 /// Descriptors of tailscaled's that its own work needs (reliability.md, fact 2).
 const OF_ITS_OWN: u64 = 256;
 
+/// The states as connections see them: after every room has taken them over.
+pub(super) struct States(watch::Sender<Arc<State>>);
+
+impl States {
+    /// Only with the kinds that have a tailscaled.
+    pub(super) fn of(config: &Config) -> Option<Self> {
+        config.tailnet.as_ref()?;
+        Some(Self(watch::Sender::new(Arc::new(State::starting()))))
+    }
+
+    pub(super) fn now(&self) -> Arc<State> {
+        Arc::clone(&self.0.borrow())
+    }
+
+    /// What connections get of it.
+    pub(super) fn inside(&self, config: &Config) -> Inside {
+        let ready_wait =
+            config.tailnet.as_ref().map_or(Duration::ZERO, |tailnet| tailnet.ready_wait);
+        Inside::new(self.0.subscribe(), ready_wait, config.upstream.outside_tailnet)
+    }
+}
+
+/// Our part of the tailnet, and what is counted of it.
+pub(super) struct Membership {
+    tailnet: Tailnet,
+    restarts: Arc<AtomicU64>,
+}
+
+impl Membership {
+    /// Starts tailscaled, or turns to the one that is there; states are carried into the rooms from
+    /// then on.
+    pub(super) fn begin(
+        gateway: &Gateway,
+        states: States,
+        means: Means,
+    ) -> Result<Option<Self>, StartError> {
+        let config = &gateway.config;
+        let Some(settings) = &config.tailnet else { return Ok(None) };
+        let failed = |source| StartError::System { what: "the supervisor of tailscaled", source };
+        let restarts = Arc::new(AtomicU64::new(0));
+        let room = tailnet::Settings::new(
+            settings,
+            config.upstream.kind,
+            config.run_dir.clone(),
+            gateway.descriptors.before,
+        );
+        let tailnet = if settings.manage {
+            let children = match means.children {
+                Some(children) => children,
+                None => Children::start().map_err(failed)?,
+            };
+            let keys = Keys::new(settings.key.clone(), means.key);
+            let hooks = hooks(&gateway.house, &restarts);
+            let (tailnet, fault) = Tailnet::manage(room, keys, children, hooks).map_err(failed)?;
+            match fault {
+                Some(fault) if settings.insisted => return Err(StartError::Tailscaled(fault)),
+                _ => tailnet,
+            }
+        } else {
+            Tailnet::join(room)
+        };
+        let follower = Follower {
+            house: Arc::clone(&gateway.house),
+            zone: Arc::clone(&gateway.naming.zone),
+            settings: config.upstream.clone(),
+            socket: settings.socket.clone(),
+            bound: gateway.bound.clone(),
+            applied: states.0,
+        };
+        tokio::spawn(follower.follow(tailnet.state()));
+        Ok(Some(Self { tailnet, restarts }))
+    }
+
+    /// Whether tailscaled is ours.
+    pub(super) fn is_managed(&self) -> bool {
+        self.tailnet.is_managed()
+    }
+
+    /// How often it was started again; the number lives on in whoever asked.
+    pub(super) fn restarts(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.restarts)
+    }
+
+    /// The key may be another one now.
+    pub(super) fn key_changed(&self) {
+        self.tailnet.key_changed();
+    }
+
+    /// What is known, as the tailnet room itself knows it.
+    pub(super) fn state(&self) -> watch::Receiver<State> {
+        self.tailnet.state()
+    }
+
+    /// Ends tailscaled, if it is ours.
+    pub(super) async fn end(self, hurry: impl Future<Output = ()>) {
+        self.tailnet.stop(hurry).await;
+    }
+}
+
+fn hooks(house: &Arc<House>, restarts: &Arc<AtomicU64>) -> Hooks {
+    let (upstream, book) = (Arc::clone(&house.upstream), Arc::clone(&house.book));
+    let restarts = Arc::clone(restarts);
+    Hooks {
+        probe: Box::new(move || {
+            let upstream = Arc::clone(&upstream);
+            Box::pin(async move { upstream.probe().await.is_ok() })
+        }),
+        restarted: Box::new(move |cause| {
+            restarts.fetch_add(1, Ordering::Relaxed);
+            book.restarted(cause);
+        }),
+        dropped_lines: house.book.child_lines(),
+    }
+}
+
 /// Carries each state from the tailnet room into the others; connections see it last.
-pub(super) struct Follower {
-    pub(super) house: Arc<House>,
-    pub(super) zone: Arc<ArcSwap<Zone>>,
-    pub(super) settings: config::Upstream,
-    pub(super) socket: std::path::PathBuf,
-    pub(super) bound: Addresses,
-    pub(super) applied: watch::Sender<Arc<State>>,
+struct Follower {
+    house: Arc<House>,
+    zone: Arc<ArcSwap<Zone>>,
+    settings: config::Upstream,
+    socket: PathBuf,
+    bound: Addresses,
+    applied: watch::Sender<Arc<State>>,
 }
 
 impl Follower {
     /// Ends with the tailnet room.
-    pub(super) async fn follow(self, mut state: watch::Receiver<State>) {
+    async fn follow(self, mut state: watch::Receiver<State>) {
         loop {
             let now = Arc::new(state.borrow_and_update().clone());
             self.apply(&now);
@@ -83,7 +202,7 @@ impl Follower {
 }
 
 /// A port that was set by hand is tailscaled's even while that is down.
-pub(super) fn fixed_port(settings: &config::Upstream) -> Option<std::net::SocketAddr> {
+fn fixed_port(settings: &config::Upstream) -> Option<std::net::SocketAddr> {
     match settings.kind {
         UpstreamKind::Tailscaled(port) => port,
         _ => None,
@@ -101,12 +220,12 @@ fn most(set: Option<u32>, open_files: Option<u64>) -> Option<u32> {
 fn zone(state: &State) -> Zone {
     let netmap = &state.netmap;
     let mut hosts: HashMap<Name, Vec<IpAddr>> = HashMap::new();
-    let node = state.node.as_ref().and_then(|node| {
-        Some((Name::parse(node.name.as_bytes()).ok()?, node.addresses.clone()))
-    });
-    let peers = netmap.peers.iter().filter_map(|peer| {
-        Some((peer.name.clone()?, peer.addresses.clone()))
-    });
+    let node = state
+        .node
+        .as_ref()
+        .and_then(|node| Some((Name::parse(node.name.as_bytes()).ok()?, node.addresses.clone())));
+    let peers =
+        netmap.peers.iter().filter_map(|peer| Some((peer.name.clone()?, peer.addresses.clone())));
     for (name, addresses) in peers.chain(node) {
         hosts.entry(name).or_insert(addresses);
     }
@@ -136,13 +255,18 @@ fn nameserver(server: &Nameserver) -> names::Nameserver {
 
 /// The way to nameservers inside: judged as any dial is, then through the upstream.
 pub(super) struct ThroughUpstream {
-    pub(super) state: watch::Receiver<Arc<State>>,
-    pub(super) house: std::sync::OnceLock<Weak<House>>,
+    state: watch::Receiver<Arc<State>>,
+    house: OnceLock<Weak<House>>,
 }
 
 impl ThroughUpstream {
-    pub(super) fn new(state: watch::Receiver<Arc<State>>) -> Arc<Self> {
-        Arc::new(Self { state, house: std::sync::OnceLock::new() })
+    pub(super) fn new(states: &States) -> Arc<Self> {
+        Arc::new(Self { state: states.0.subscribe(), house: OnceLock::new() })
+    }
+
+    /// The house whose upstream is used. It owns the resolver that holds this.
+    pub(super) fn lead_through(&self, house: &Arc<House>) {
+        let _first_stays = self.house.set(Arc::downgrade(house));
     }
 }
 
@@ -168,11 +292,6 @@ impl Way for ThroughUpstream {
             connected.map(|connected| connected.stream).map_err(std::io::Error::other)
         })
     }
-}
-
-/// The state as connections see it, before anything is known.
-pub(super) fn unknown() -> watch::Sender<Arc<State>> {
-    watch::Sender::new(Arc::new(tailnet::State::starting()))
 }
 
 #[cfg(test)]

@@ -24,6 +24,7 @@ pub struct Book {
     next: AtomicU64,
     pub(super) totals: Totals,
     sampler: OnceLock<Sampler>,
+    child_lines: Arc<AtomicU64>,
 }
 
 impl Book {
@@ -36,6 +37,7 @@ impl Book {
             next: AtomicU64::new(1),
             totals: Totals::default(),
             sampler: OnceLock::new(),
+            child_lines: Arc::default(),
         })
     }
 
@@ -71,6 +73,7 @@ impl Book {
             entry.count_bytes(&self.metrics);
         }
         self.metrics.dropped("access", self.access.dropped());
+        self.metrics.dropped("child", self.child_lines.load(Ordering::Relaxed));
         self.metrics.tidy();
     }
 
@@ -136,9 +139,9 @@ impl Book {
         self.metrics.restarted(cause);
     }
 
-    /// Lines of a child's log that were not passed on, since the start.
-    pub fn child_lines_dropped(&self, total: u64) {
-        self.metrics.dropped("child", total);
+    /// Counts lines of a child's log that were not passed on.
+    pub fn child_lines(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.child_lines)
     }
 
     /// Pipes that splice now.

@@ -18,7 +18,7 @@ mod stream;
 mod tune;
 
 pub use command::{Preparation, prepare};
-pub use dial::dial;
+pub use dial::{dial, dial_unix};
 pub use listen::{Listener, bound_address, listen};
 pub use original_dst::{original_dst, redirected};
 pub use pipe::Pipe;

@@ -118,6 +118,17 @@ pub enum Fault {
     NoDnsRoute {
         /// The name.
         name: String,
+        /// Who was asked instead.
+        asked: String,
+    },
+    /// The nameservers of the domain all have a form that is not asked.
+    NoNameserver {
+        /// The name.
+        name: String,
+        /// The domain of the DNS route.
+        domain: String,
+        /// Its nameservers, as written.
+        skipped: String,
     },
     /// The domain's nameserver says there is no such name.
     NameUnknown {
@@ -253,9 +264,10 @@ impl Fault {
     /// How a connection ends for it.
     pub fn outcome(&self) -> Outcome {
         match self {
-            Self::NoDnsRoute { .. } | Self::NameUnknown { .. } | Self::NameserverFailed { .. } => {
-                Outcome::DnsError
-            }
+            Self::NoDnsRoute { .. }
+            | Self::NoNameserver { .. }
+            | Self::NameUnknown { .. }
+            | Self::NameserverFailed { .. } => Outcome::DnsError,
             Self::NameserverSilent { .. } => Outcome::DnsTimeout,
             Self::NoRoute { .. } | Self::NoWayOutside { .. } => {
                 Outcome::Unreachable(Unreachable::NoRoute)
@@ -411,9 +423,14 @@ impl Fault {
     /// Names and hosts inside.
     fn of_target(&self) -> (&'static str, String, &'static str) {
         match self {
-            Self::NoDnsRoute { name } => (
+            Self::NoNameserver { name, domain, skipped } => (
                 NAME,
-                format!("no DNS route of the tailnet covers {name}, and nobody else knows it"),
+                format!("{name}: no nameserver of {domain} can be asked ({skipped})"),
+                "give the DNS route a nameserver by address or by https://",
+            ),
+            Self::NoDnsRoute { name, asked } => (
+                NAME,
+                format!("no DNS route of the tailnet covers {name}, and {asked} does not know it"),
                 "add a split-DNS route for its domain in the admin console, or check the spelling",
             ),
             Self::NameUnknown { name, asked } => (
