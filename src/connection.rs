@@ -32,6 +32,7 @@ use crate::upstream::{Connected, Destination, Upstream, UpstreamError};
 
 pub use self::inside::{Inside, Shield};
 pub use self::refusal::Refusal;
+pub(crate) use self::refusal::fault_of_name;
 
 /// What every connection shares. Parts that a reload changes are swapped whole.
 pub struct House {
@@ -85,7 +86,7 @@ impl House {
 
     /// The target as it is judged and written down: a bare name that the tailnet has is made whole
     /// (B21).
-    fn qualified(&self, target: Target) -> Target {
+    pub(crate) fn qualified(&self, target: Target) -> Target {
         let whole = target.host.name().and_then(|name| self.names.load().qualify(name));
         match whole {
             Some(name) => Target { host: Host::Name(name), port: target.port },

@@ -29,7 +29,7 @@ pub(super) fn run(settings: &Settings) -> ExitCode {
     }
     let book = Book::new(access);
     let again = |running: &Config| again(&given, running);
-    let ended = gateway::run(loaded.checked.config, std::sync::Arc::clone(&book), &again);
+    let ended = gateway::run(loaded.checked.config, std::sync::Arc::clone(&book), None, &again);
     let code = match ended {
         Ok(code) => code,
         Err(error) => {

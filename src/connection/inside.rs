@@ -39,6 +39,11 @@ impl Inside {
         Arc::clone(&self.state.borrow())
     }
 
+    /// Whether addresses that nothing in the tailnet covers may be dialled.
+    pub fn goes_outside(&self) -> bool {
+        self.outside
+    }
+
     /// Lets a connection pass while the node is in the tailnet. During the first login it waits.
     ///
     /// # Errors
@@ -49,7 +54,7 @@ impl Inside {
             return Ok(());
         }
         if !now.first_login {
-            return Err(fault_of(&now));
+            return Err(now.why());
         }
         let mut state = self.state.clone();
         let settled = state.wait_for(|state| state.is_running() || !state.first_login);
@@ -58,7 +63,7 @@ impl Inside {
             Ok(Ok(state)) => Arc::clone(&state),
             _ => self.now(),
         };
-        if now.is_running() { Ok(()) } else { Err(fault_of(&now)) }
+        if now.is_running() { Ok(()) } else { Err(now.why()) }
     }
 
     /// The `route` of the log for an address.
@@ -100,7 +105,7 @@ impl Inside {
     ) -> Option<Fault> {
         let state = self.now();
         if !state.is_running() {
-            return Some(fault_of(&state));
+            return Some(state.why());
         }
         let (address, after) = match error {
             UpstreamError::Failed { address, after, .. } => (address.or(asked)?, *after),
@@ -151,10 +156,6 @@ fn of_address(state: &State, target: SocketAddr, after: Duration) -> Fault {
         None if !sys::has_route(target.ip()) => Fault::NoWayOutside { address: target.ip() },
         _ => Fault::Refused { target },
     }
-}
-
-fn fault_of(state: &State) -> Fault {
-    state.fault.clone().unwrap_or(Fault::NotYet { phase: state.phase })
 }
 
 #[cfg(test)]

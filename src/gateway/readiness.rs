@@ -2,12 +2,14 @@
 #![forbid(unsafe_code)]
 
 use crate::admin::Readiness;
-use crate::connection::House;
+use crate::connection::{House, Inside};
 use crate::lifecycle::drain::{Drain, Phase};
 use crate::lifecycle::ready::Ready;
+use crate::tailnet::Fault;
 
 /// The readiness list's names.
 const UPSTREAM: &str = "upstream";
+const TAILNET: &str = "tailnet";
 const DRAIN: &str = "drain";
 
 /// Looks at everything a connection needs.
@@ -16,14 +18,22 @@ pub(super) fn look(house: &House, drain: &Drain) -> Readiness {
     let serving = drain.phase() == Phase::Serving;
     ready.set(UPSTREAM, house.upstream.is_up());
     ready.set(DRAIN, serving);
+    let outside = house.inside.as_ref().map(Inside::now).filter(|state| !state.is_running());
+    ready.set(TAILNET, outside.is_none());
     let pending = ready.pending();
-    let (error, message) = match pending.is_empty() {
-        true => return Readiness::ready(),
-        false if !serving => ("draining", "the gateway is shutting down"),
-        false => (
-            "upstream_down",
-            "the upstream cannot be reached: check that it runs where upstream.socks5 points",
-        ),
+    let (error, message) = match outside {
+        _ if pending.is_empty() => return Readiness::ready(),
+        _ if !serving => ("draining", "the gateway is shutting down".to_owned()),
+        Some(state) => (state.phase.label(), state.sentence()),
+        None => ("upstream_down", no_upstream(house)),
     };
-    Readiness { error, message: message.to_owned(), pending }
+    Readiness { error, message, pending }
+}
+
+fn no_upstream(house: &House) -> String {
+    match house.inside {
+        Some(_) => Fault::NoPort.sentence(),
+        None => "the upstream cannot be reached: check that it runs where upstream.socks5 points"
+            .to_owned(),
+    }
 }

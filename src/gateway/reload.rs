@@ -25,6 +25,9 @@ impl Gateway {
         self.house.book.log().reload(&config.log)?;
         self.config = config;
         self.judge_again();
+        if let Some(membership) = &self.membership {
+            membership.key_changed();
+        }
         Ok(())
     }
 

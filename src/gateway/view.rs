@@ -4,6 +4,7 @@
 use std::io;
 use std::net::TcpListener;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use serde_json::{Value, json};
@@ -15,12 +16,16 @@ use crate::connection::House;
 use crate::lifecycle::drain::Drain;
 use crate::record::{self, Book};
 use crate::relay::Fallback;
+use crate::tailnet::Peer;
+use crate::upstream::Kind;
 
 struct Snapshots {
     house: Arc<House>,
     drain: Arc<Drain>,
     runtime: tokio::runtime::Handle,
     bound: Addresses,
+    /// With a tailscaled: whether it is ours, and how often it was started again.
+    membership: Option<(bool, Arc<AtomicU64>)>,
     started: Instant,
 }
 
@@ -39,6 +44,7 @@ pub(super) fn serve(listener: TcpListener, gateway: &Gateway) -> io::Result<()> 
         drain: Arc::clone(&gateway.drain),
         runtime,
         bound: gateway.bound.clone(),
+        membership: gateway.membership.as_ref().map(|m| (m.is_managed(), m.restarts())),
         started: Instant::now(),
     };
     admin::serve(listener, gateway.config.listen.admin_hosts.clone(), Arc::new(view))
@@ -55,6 +61,45 @@ fn sample(book: &Book, house: &House, runtime: &tokio::runtime::Handle) {
     }
 }
 
+impl Snapshots {
+    /// What is known of the tailnet, with the kinds that lead into one.
+    fn tailnet(&self, peers: bool) -> Value {
+        let (Some(inside), Some((managed, restarts))) = (&self.house.inside, &self.membership)
+        else {
+            return Value::Null;
+        };
+        let state = inside.now();
+        let node = state.node.as_ref();
+        let mut told = json!({
+            "managed": managed,
+            "state": state.phase.label(),
+            "name": node.map(|node| &node.name),
+            "addresses": node.map_or(&[][..], |node| &node.addresses),
+            "tags": node.map_or(&[][..], |node| &node.tags),
+            "key_expiry": node.and_then(|node| node.key_expiry.as_ref()),
+            "version": state.version.as_ref().map(ToString::to_string),
+            "process": state.process,
+            "health": state.health,
+            "restarts": restarts.load(Ordering::Relaxed),
+            "fault": state.fault.as_ref().map(explain::of_fault),
+        });
+        if peers {
+            told["peers"] = state.netmap.peers.iter().map(peer).collect();
+        }
+        told
+    }
+}
+
+fn peer(peer: &Peer) -> Value {
+    json!({
+        "name": peer.name.as_ref().map(ToString::to_string),
+        "host": peer.host,
+        "addresses": peer.addresses,
+        "routes": peer.routes,
+        "online": peer.online,
+    })
+}
+
 impl admin::View for Snapshots {
     fn metrics(&self) -> String {
         self.house.book.metrics_text()
@@ -64,7 +109,7 @@ impl admin::View for Snapshots {
         readiness::look(&self.house, &self.drain)
     }
 
-    fn status(&self, _peers: bool) -> Value {
+    fn status(&self, peers: bool) -> Value {
         let (version, commit, target) = record::build();
         let pending = self.readiness().pending;
         let (idle, filling) = self.house.upstream.pool_counts();
@@ -82,11 +127,13 @@ impl admin::View for Snapshots {
             },
             "upstream": {
                 "kind": self.house.upstream_kind,
-                "address": self.house.own.load().internal.first(),
+                "address": self.house.upstream.place().map(|place| place.to_string()),
                 "up": self.house.upstream.is_up(),
                 "pool": {"idle": idle, "filling": filling},
+                // Whoever finds tailscaled's SOCKS5 port passes the policy by.
+                "internal_port_exposed": self.house.upstream.kind() == Kind::Tailscaled,
             },
-            "tailnet": null,
+            "tailnet": self.tailnet(peers),
             "policy": {"mode": self.house.policy.load().mode().label()},
             "counters": self.house.book.totals(),
         })
@@ -105,7 +152,7 @@ impl admin::View for Snapshots {
         let house = Arc::clone(&self.house);
         // Where connections ask too: the admin thread's own runtime carries nothing.
         let task =
-            self.runtime.spawn(async move { explain::explain(&house, &asked, &target).await });
+            self.runtime.spawn(async move { explain::explain(&house, &asked, target).await });
         Box::pin(async move { task.await.map_err(|error| error.to_string()) })
     }
 

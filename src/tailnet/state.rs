@@ -123,12 +123,14 @@ impl State {
         self.phase == Phase::Running
     }
 
-    /// Why no connection is carried, in one sentence.
+    /// Why no connection is carried, while none is.
+    pub fn why(&self) -> Fault {
+        self.fault.clone().unwrap_or(Fault::NotYet { phase: self.phase })
+    }
+
+    /// The same in one sentence.
     pub fn sentence(&self) -> String {
-        match &self.fault {
-            Some(fault) => fault.sentence(),
-            None => Fault::NotYet { phase: self.phase }.sentence(),
-        }
+        self.why().sentence()
     }
 
     /// Whether `address` is this node itself: through tailscaled it leads to this host's loopback.

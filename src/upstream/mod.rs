@@ -78,6 +78,16 @@ pub enum Destination {
     Addresses(Vec<Admitted<Address>>),
 }
 
+impl Destination {
+    /// The address asked for, the first of several; none for a name passed on.
+    pub fn first(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Name(target) => literal(target.get()),
+            Self::Addresses(list) => list.first().map(|address| address.get().socket_addr()),
+        }
+    }
+}
+
 /// A connection to the target.
 #[derive(Debug)]
 pub struct Connected {
