@@ -5,6 +5,7 @@
 
 mod bind;
 mod build;
+mod commanded;
 mod error;
 mod explain;
 mod judge;
@@ -31,6 +32,7 @@ use crate::record::Book;
 use crate::relay::PipePool;
 use crate::upstream::Upstream;
 
+pub use self::commanded::Commanded;
 pub use self::error::StartError;
 pub use self::judge::Judge;
 pub use self::run::{Again, run};
@@ -95,6 +97,11 @@ impl Gateway {
     /// The admin listener's address as bound.
     pub fn admin(&self) -> SocketAddr {
         self.bound.admin
+    }
+
+    /// Whether a connection would be carried now.
+    pub fn readiness(&self) -> crate::admin::Readiness {
+        readiness::look(&self.house, &self.drain)
     }
 
     fn serve(&self, listeners: bind::Listeners) -> Result<(), StartError> {
