@@ -5,6 +5,7 @@
 
 mod bind;
 mod build;
+mod commanded;
 mod error;
 mod explain;
 mod judge;
@@ -36,6 +37,7 @@ use crate::secret::Secret;
 use crate::sys::limits::Descriptors;
 use crate::upstream::Upstream;
 
+pub use self::commanded::Commanded;
 pub use self::error::StartError;
 pub use self::judge::Judge;
 pub use self::run::{Again, run};
@@ -119,6 +121,21 @@ impl Gateway {
     /// The admin listener's address as bound.
     pub fn admin(&self) -> SocketAddr {
         self.bound.admin
+    }
+
+    /// Whether a connection would be carried now.
+    pub fn readiness(&self) -> crate::admin::Readiness {
+        readiness::look(&self.house, &self.drain)
+    }
+
+    /// Whether waiting will not make it ready: the key was refused, or tailscaled cannot be run.
+    fn is_hopeless(&self) -> bool {
+        self.membership.as_ref().is_some_and(|membership| {
+            let state = membership.state();
+            let state = state.borrow();
+            state.phase == crate::tailnet::Phase::AuthFailed
+                || matches!(state.fault, Some(crate::tailnet::Fault::Binary { .. }))
+        })
     }
 
     fn serve(&self, listeners: bind::Listeners) -> Result<(), StartError> {

@@ -1,6 +1,7 @@
 //! The command line, as clap reads it.
 #![forbid(unsafe_code)]
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -33,8 +34,15 @@ pub(super) struct Settings {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// Start the gateway
-    Up,
+    /// Start the gateway; with a program, run it behind the gateway and end with it
+    Up {
+        /// How long the gateway may take to be ready for the program, as 60s or 2m
+        #[arg(long, default_value = "60s", value_parser = duration)]
+        ready_timeout: Duration,
+        /// A program and its arguments
+        #[arg(last = true, value_name = "CMD")]
+        command: Vec<OsString>,
+    },
     /// Show the running gateway: upstream, listeners, policy, counters
     Status {
         /// For programs

@@ -10,15 +10,21 @@ mod demo;
 mod env;
 mod find;
 mod generate;
+mod key;
 mod policy;
 mod status;
 mod up;
 mod wait;
 
+use std::ffi::OsString;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser as _;
 use clap::error::ErrorKind;
+
+use crate::gateway::Commanded;
+use crate::lifecycle::command::CommandLine;
 
 use self::args::{Command, ConfigCommand, PolicyCommand, Program};
 
@@ -44,7 +50,9 @@ pub fn main() -> ExitCode {
     };
     let settings = program.settings;
     match program.command {
-        Command::Up => up::run(&settings),
+        Command::Up { ready_timeout, command } => {
+            up::run(&settings, commanded(command, ready_timeout).as_ref())
+        }
         Command::Status { json } => status::run(&settings, json),
         Command::Wait { timeout } => wait::run(&settings, timeout),
         Command::Env { shell } => env::run(&settings, shell),
@@ -57,6 +65,12 @@ pub fn main() -> ExitCode {
         Command::Completions { shell } => generate::completions(shell),
         Command::Man => generate::man(),
     }
+}
+
+fn commanded(words: Vec<OsString>, ready_timeout: Duration) -> Option<Commanded> {
+    let mut words = words.into_iter();
+    let line = CommandLine { program: words.next()?, arguments: words.collect() };
+    Some(Commanded { line, ready_timeout })
 }
 
 /// Help and version are answers; everything else is a usage error, which clap would end with 2.

@@ -4,8 +4,10 @@
 #![forbid(unsafe_code)]
 
 pub mod children;
+pub mod command;
 pub mod cut;
 pub mod drain;
+pub mod environment;
 pub(crate) mod port_owner;
 pub mod ready;
 pub mod run_dir;
