@@ -299,7 +299,7 @@ async fn locate(
             (addresses, by)
         }
         Err(error) => {
-            house.book.dns("system", error.result(), asked.elapsed());
+            house.book.dns(error.route(), error.result(), asked.elapsed());
             return Err(error.into());
         }
     };

@@ -55,7 +55,9 @@ impl Refusal {
 impl From<NameError> for Refusal {
     fn from(error: NameError) -> Self {
         let outcome = match &error {
-            NameError::NotFound { .. } | NameError::Failed { .. } => Outcome::DnsError,
+            NameError::NotFound { .. }
+            | NameError::Failed { .. }
+            | NameError::NoNameserver { .. } => Outcome::DnsError,
             NameError::Timeout { .. } => Outcome::DnsTimeout,
         };
         Self::new(outcome, error.to_string())

@@ -30,7 +30,9 @@ pub(super) fn names(settings: &config::Dns) -> Names {
         DnsMode::Upstream => names::Mode::Upstream,
         DnsMode::System => names::Mode::System,
     };
-    Names::new(mode, settings.timeout)
+    let settings =
+        names::Settings { mode, timeout: settings.timeout, cache_entries: settings.cache_entries };
+    Names::new(settings, Arc::default(), None)
 }
 
 pub(super) fn upstream(settings: &config::Upstream) -> upstream::Settings {

@@ -12,6 +12,7 @@ mod queue;
 #[cfg_attr(not(target_os = "linux"), path = "socket_owner_unsupported.rs")]
 mod socket_owner;
 mod stream;
+mod stream_io;
 mod tune;
 
 pub use dial::dial;
