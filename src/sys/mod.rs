@@ -15,6 +15,7 @@ mod route;
 #[cfg_attr(not(target_os = "linux"), path = "socket_owner_unsupported.rs")]
 mod socket_owner;
 mod stream;
+mod stream_io;
 mod tune;
 
 pub use command::{Preparation, prepare};
