@@ -3,9 +3,12 @@
 //! It knows the kernel and nothing of protocols, policy or settings.
 
 mod dial;
+#[cfg_attr(not(target_os = "linux"), path = "exiting_unsupported.rs")]
+mod exiting;
 pub mod limits;
 mod listen;
 mod original_dst;
+mod peer_left;
 #[cfg_attr(not(target_os = "linux"), path = "pipe_unsupported.rs")]
 mod pipe;
 mod queue;
@@ -15,8 +18,10 @@ mod stream;
 mod tune;
 
 pub use dial::{dial, dial_unix};
+pub use exiting::Exiting;
 pub use listen::{Listener, bound_address, listen};
 pub use original_dst::{original_dst, redirected};
+pub use peer_left::peer_left;
 pub use pipe::Pipe;
 pub use queue::{unacked, unsent};
 pub use socket_owner::{Owner, socket_owner};
