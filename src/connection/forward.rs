@@ -178,8 +178,9 @@ impl Line<'_> {
         request: &ForwardRequest,
         connected: &Connected,
     ) -> Exchange {
-        let idle = self.house.limits.load().relay.idle;
-        let way = Way { client: self.client, upstream: &connected.stream, idle };
+        let limits = self.house.limits.load_full();
+        let (idle, upstream_process) = (limits.relay.idle, &*limits.relay.upstream_process);
+        let way = Way { client: self.client, upstream: &connected.stream, idle, upstream_process };
         let early = connected.early.clone();
         let counts = Metered(record.meter());
         let exchange = session.exchange(way, early, request, &counts);

@@ -114,6 +114,7 @@ pub(super) fn limits(config: &Config, splice: Arc<AtomicBool>) -> connection::Li
             idle: config.limits.idle_timeout,
             half_close_timeout: config.limits.half_close_timeout,
             splice,
+            upstream_process: Arc::default(),
         },
     }
 }

@@ -4,9 +4,12 @@
 
 mod command;
 mod dial;
+#[cfg_attr(not(target_os = "linux"), path = "exiting_unsupported.rs")]
+mod exiting;
 pub mod limits;
 mod listen;
 mod original_dst;
+mod peer_left;
 #[cfg_attr(not(target_os = "linux"), path = "pipe_unsupported.rs")]
 mod pipe;
 mod process;
@@ -20,8 +23,10 @@ mod tune;
 
 pub use command::{Preparation, prepare};
 pub use dial::{dial, dial_unix};
+pub use exiting::Exiting;
 pub use listen::{Listener, bound_address, listen};
 pub use original_dst::{original_dst, redirected};
+pub use peer_left::peer_left;
 pub use pipe::Pipe;
 pub use process::{adopts_orphans, harden, inherited};
 pub use queue::{unacked, unsent};
