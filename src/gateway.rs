@@ -19,7 +19,6 @@ mod view;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -53,7 +52,7 @@ pub struct Gateway {
     config: Config,
     drain: Arc<Drain>,
     limits: Arc<listener::Limits>,
-    splice: Arc<AtomicBool>,
+    live: build::Live,
     /// The limit on open files as we were started, and as it was raised.
     descriptors: Descriptors,
     naming: build::Naming,
@@ -80,10 +79,10 @@ impl Gateway {
         let descriptors = crate::sys::limits::raise_descriptors();
         let listeners = bind::all(&config.listen)?;
         let bound = listeners.addresses();
-        let splice = Arc::new(AtomicBool::new(config.relay.splice));
+        let live = build::Live::new(&config);
         let states = tailnet::States::of(&config);
         let naming = build::Naming::new(states.as_ref());
-        let house = assemble(&config, book, &bound, &splice, &naming, states.as_ref())?;
+        let house = assemble(&config, book, &bound, &live, &naming, states.as_ref())?;
         naming.through(&house);
         let most = build::fitting(config.limits.max_connections, descriptors.after);
         if most < config.limits.max_connections {
@@ -100,7 +99,7 @@ impl Gateway {
             stop_accepting: watch::Sender::new(false),
             house,
             config,
-            splice,
+            live,
             descriptors,
             bound,
             naming,
@@ -200,7 +199,7 @@ fn assemble(
     config: &Config,
     book: Arc<Book>,
     bound: &bind::Addresses,
-    splice: &Arc<AtomicBool>,
+    live: &build::Live,
     naming: &build::Naming,
     states: Option<&tailnet::States>,
 ) -> Result<Arc<House>, StartError> {
@@ -220,7 +219,7 @@ fn assemble(
         upstream,
         half_close: build::half_close(&config.upstream),
         pipes: PipePool::for_this_process(),
-        limits: ArcSwap::from_pointee(build::limits(config, Arc::clone(splice))),
+        limits: ArcSwap::from_pointee(live.limits(config)),
         book,
     }))
 }

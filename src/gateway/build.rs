@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 
 use super::tailnet::{States, ThroughUpstream};
 use crate::config::{self, Config, DnsMode, PolicyMode, UpstreamKind};
@@ -12,6 +12,7 @@ use crate::connection::{self, House, Shield};
 use crate::names::{self, Names, Zone};
 use crate::policy::{self, Policy, PolicyError, Rules};
 use crate::relay::{self, HalfClose};
+use crate::sys::Exiting;
 use crate::upstream;
 
 pub(super) fn policy(settings: &config::Policy) -> Result<Policy, PolicyError> {
@@ -105,17 +106,31 @@ pub(super) fn route(kind: UpstreamKind) -> Option<&'static str> {
     }
 }
 
-/// The deadlines of a connection. `splice` is shared with relays that already run.
-pub(super) fn limits(config: &Config, splice: Arc<AtomicBool>) -> connection::Limits {
-    connection::Limits {
-        head_timeout: config.limits.head_timeout,
-        keepalive_idle: config.limits.keepalive_idle,
-        relay: relay::Settings {
-            idle: config.limits.idle_timeout,
-            half_close_timeout: config.limits.half_close_timeout,
-            splice,
-            upstream_process: Arc::default(),
-        },
+/// What running relays look at, shared by every set of limits.
+#[derive(Debug, Clone)]
+pub(super) struct Live {
+    pub(super) splice: Arc<AtomicBool>,
+    pub(super) upstream_process: Arc<ArcSwapOption<Exiting>>,
+}
+
+impl Live {
+    pub(super) fn new(config: &Config) -> Self {
+        let splice = Arc::new(AtomicBool::new(config.relay.splice));
+        Self { splice, upstream_process: Arc::default() }
+    }
+
+    /// The deadlines of a connection.
+    pub(super) fn limits(&self, config: &Config) -> connection::Limits {
+        connection::Limits {
+            head_timeout: config.limits.head_timeout,
+            keepalive_idle: config.limits.keepalive_idle,
+            relay: relay::Settings {
+                idle: config.limits.idle_timeout,
+                half_close_timeout: config.limits.half_close_timeout,
+                splice: Arc::clone(&self.splice),
+                upstream_process: Arc::clone(&self.upstream_process),
+            },
+        }
     }
 }
 

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::watch;
 
 use super::bind::Addresses;
@@ -21,6 +21,7 @@ use crate::connection::{House, Inside};
 use crate::lifecycle::children::Children;
 use crate::names::{self, Dialling, Way, Zone};
 use crate::policy::Address;
+use crate::sys::Exiting;
 use crate::tailnet::{self, Hooks, Keys, Nameserver, State, Tailnet};
 use crate::target::Name;
 use crate::upstream::{Destination, Place};
@@ -95,6 +96,7 @@ impl Membership {
             settings: config.upstream.clone(),
             socket: settings.socket.clone(),
             bound: gateway.bound.clone(),
+            process: Arc::clone(&gateway.live.upstream_process),
             applied: states.0,
         };
         tokio::spawn(follower.follow(tailnet.state()));
@@ -150,6 +152,7 @@ struct Follower {
     settings: config::Upstream,
     socket: PathBuf,
     bound: Addresses,
+    process: Arc<ArcSwapOption<Exiting>>,
     applied: watch::Sender<Arc<State>>,
 }
 
@@ -170,7 +173,7 @@ impl Follower {
         let before = self.applied.borrow().clone();
         if before.process != now.process {
             let exiting = now.process.and_then(|pid| Exiting::of(pid).ok());
-            self.house.upstream_process.store(exiting.map(Arc::new));
+            self.process.store(exiting.map(Arc::new));
         }
         if !Arc::ptr_eq(&before.netmap, &now.netmap) || before.node != now.node {
             self.zone.store(Arc::new(zone(now)));

@@ -82,7 +82,7 @@ impl Destination {
     /// The address asked for, the first of several; none for a name passed on.
     pub fn first(&self) -> Option<SocketAddr> {
         match self {
-            Self::Name(target) => literal(target.get()),
+            Self::Name(target) => Goal::Target(target.get()).first(),
             Self::Addresses(list) => list.first().map(|address| address.get().socket_addr()),
         }
     }
