@@ -108,13 +108,14 @@ impl Inside {
             return Some(state.why());
         }
         let (address, after) = match error {
-            UpstreamError::Failed { address, after, .. } => (address.or(asked)?, *after),
-            UpstreamError::Timeout { address, after } => (address.or(asked)?, *after),
+            // Of several addresses the first one stands for all.
+            UpstreamError::Failed { address, after, .. }
+            | UpstreamError::Timeout { address, after } => (asked.or(*address)?, *after),
             UpstreamError::Expired => (asked?, took.max(SILENCE)),
             UpstreamError::Refused => return Some(Fault::Refused { target: asked? }),
             UpstreamError::NoRoute => return Some(Fault::NoRoute { address: asked?.ip() }),
             UpstreamError::Outside { address } => {
-                return Some(Fault::NoRoute { address: address.or(asked)?.ip() });
+                return Some(Fault::NoRoute { address: asked.or(*address)?.ip() });
             }
             _ => return None,
         };

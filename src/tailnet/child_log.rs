@@ -87,7 +87,7 @@ impl ChildLog {
             kept.last = Some(text.chars().take(300).collect());
         }
         if rate.passes(Instant::now()) {
-            tracing::info!(stream = "child", "tailscaled: {text}");
+            tracing::debug!(stream = "child", "tailscaled: {text}");
         } else {
             self.dropped.fetch_add(1, Ordering::Relaxed);
         }

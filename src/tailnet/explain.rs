@@ -445,7 +445,7 @@ impl Fault {
             ),
             Self::NameserverSilent { name, asked, after } => (
                 NAME,
-                format!("{asked} did not answer for {name} within {after:?}"),
+                format!("{asked} did not answer for {name} within {}", spoken(*after)),
                 "let this node's tag reach it on port 53 over TCP (ACL grant, subnet route), and see whether it runs",
             ),
             Self::NoRoute { address } => (
@@ -468,12 +468,15 @@ impl Fault {
             ),
             Self::Silent { target, peer: Some(peer), after } => (
                 HOST,
-                format!("{target} (by {peer}) did not answer within {after:?}"),
+                format!("{target} (by {peer}) did not answer within {}", spoken(*after)),
                 "grant this node's tag that port in the ACLs; if it has it, the host or its firewall is silent",
             ),
             Self::Silent { target, after, .. } => (
                 HOST,
-                format!("{target}, which is outside the tailnet, did not answer within {after:?}"),
+                format!(
+                    "{target}, which is outside the tailnet, did not answer within {}",
+                    spoken(*after)
+                ),
                 "if it should be inside, advertise and approve a subnet route for it",
             ),
             // Every other fault has its words above: a test walks them all.
@@ -500,6 +503,19 @@ fn refused(refusal: Refusal) -> (&'static str, &'static str) {
     }
 }
 
+/// `5 s`, `2.5 s`.
+fn spoken(after: Duration) -> String {
+    let tenths = (after.as_millis() + 50) / 100;
+    match tenths % 10 {
+        0 => format!("{} s", tenths / 10),
+        part => format!("{}.{part} s", tenths / 10),
+    }
+}
+
 fn said(words: Option<&str>) -> String {
     words.map(|words| format!(", saying \"{words}\"")).unwrap_or_default()
 }
+
+#[cfg(test)]
+#[path = "explain_tests.rs"]
+mod tests;
