@@ -25,6 +25,7 @@ const CROSSINGS: &[(&str, &[&str])] = &[
     ("relay", &["lifecycle::cut"]),
     ("record", &["relay::Meter", "lifecycle::cut", "config"]),
     // Beside the path.
+    ("tailnet", &["config", "lifecycle::children", "lifecycle::port_owner"]),
     ("admin", &[]),
     ("config", &["policy::suffix"]),
     ("lifecycle", &[]),
