@@ -52,6 +52,18 @@ impl Https {
     }
 }
 
+/// The scheme and the host of a URL: the rest may be a key.
+pub(super) fn label(url: &str) -> String {
+    let url = url.parse::<hyper::Uri>().ok();
+    let host = url.as_ref().and_then(hyper::Uri::host);
+    let port = url.as_ref().and_then(hyper::Uri::port_u16);
+    match (host, port) {
+        (Some(host), Some(port)) if port != 443 => format!("https://{host}:{port}"),
+        (Some(host), _) => format!("https://{host}"),
+        (None, _) => "an https:// URL that cannot be read".to_owned(),
+    }
+}
+
 /// Whom to trust, read from the system (`SSL_CERT_FILE` and `SSL_CERT_DIR` too) when first needed.
 #[derive(Default)]
 pub(super) struct Trust(OnceCell<Arc<ClientConfig>>);
@@ -114,6 +126,13 @@ mod tests {
         for bad in other.into_iter().chain(["https://u@x/", "x", "https://", ""]) {
             assert_eq!(read(bad), None, "{bad}");
         }
+    }
+
+    #[test]
+    fn k7_a_label_holds_no_key() {
+        assert_eq!(label("https://u:key@dns.example/key?key"), "https://dns.example");
+        assert_eq!(label("https://[2001:db8::1]:8443/key"), "https://[2001:db8::1]:8443");
+        assert!(!label("https:// /key").contains("key"));
     }
 
     #[test]

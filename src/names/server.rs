@@ -20,7 +20,7 @@ use tokio::time::Instant;
 
 use super::answer::{self, Said, Trouble};
 use super::dial::Dialler;
-use super::https::{Https, Trust};
+use super::https::{self, Https, Trust};
 use super::system::System;
 use super::{Nameserver, Way, Zone};
 use crate::target::Host;
@@ -71,15 +71,23 @@ struct Open {
     exchange: DnsExchange<Dialler>,
     /// Ends the connection's tasks with it.
     _tasks: TokioHandle,
-    used: Mutex<Instant>,
+    times: Mutex<Times>,
 }
 
-/// How a nameserver is called in sentences: `100.64.0.1`, with a port where it is not 53.
+/// When a connection last carried anything, and when an answer.
+#[derive(Clone, Copy)]
+struct Times {
+    used: Instant,
+    answered: Instant,
+}
+
+/// How a nameserver is called in sentences: `100.64.0.1`, with a port where it is not 53; of a URL
+/// the host alone, because the rest may be somebody's key.
 pub(super) fn label(nameserver: &Nameserver) -> String {
     match nameserver {
         Nameserver::Address(at) if at.port() == 53 => at.ip().to_string(),
         Nameserver::Address(at) => at.to_string(),
-        Nameserver::Https { url, .. } => url.clone(),
+        Nameserver::Https { url, .. } => https::label(url),
         Nameserver::Other(text) => text.clone(),
     }
 }
@@ -115,10 +123,9 @@ impl Server {
 
     async fn exchange(self: &Arc<Self>, query: &Query) -> Result<Said, Trouble> {
         let mut hold = self.hold();
-        let open = hold.line.clone().await?;
-        let message = open.ask(query).await?;
-        hold.good = true;
-        answer::read(&message, query)
+        let answer = hold.ask(query).await;
+        hold.end = if answer.is_ok() { End::Good } else { End::Bad };
+        answer::read(&answer?, query)
     }
 
     fn hold(self: &Arc<Self>) -> Hold<'_> {
@@ -132,7 +139,8 @@ impl Server {
                 slot.line.insert(line).clone()
             }
         };
-        Hold { server: self, number: slot.number, line, good: false }
+        let (number, since) = (slot.number, Instant::now());
+        Hold { server: self, number, line, since, open: None, end: End::Left }
     }
 
     fn hang_up(&self, number: u64) {
@@ -155,8 +163,9 @@ impl Server {
             At::Tcp(to) => self.over_tcp(*to, dialler).await?,
             At::Https(at) => self.over_https(at, dialler).await?,
         };
-        let used = Mutex::new(Instant::now());
-        let open = Arc::new(Open { exchange, used, _tasks: tasks.clone() });
+        let now = Instant::now();
+        let times = Mutex::new(Times { used: now, answered: now });
+        let open = Arc::new(Open { exchange, times, _tasks: tasks.clone() });
         tasks.spawn_bg(close_when_idle(Arc::downgrade(&self), Arc::downgrade(&open), number));
         Ok(open)
     }
@@ -206,14 +215,15 @@ impl Server {
 
 impl Open {
     async fn ask(&self, query: &Query) -> Result<Message, Trouble> {
-        self.touch();
+        self.times().used = Instant::now();
         let mut options = DnsRequestOptions::default();
         options.use_edns = false; // its one gain here, room in a datagram, TCP has anyway
         let mut answers = self.exchange.send(DnsRequest::from_query(query.clone(), options));
         for _ in 0..MOST_FOREIGN {
             match answers.next().await {
                 Some(Ok(message)) if answer::belongs(&message, query) => {
-                    self.touch();
+                    let now = Instant::now();
+                    *self.times() = Times { used: now, answered: now };
                     return Ok(message.into_message());
                 }
                 Some(Ok(_)) => {}
@@ -224,19 +234,16 @@ impl Open {
         Err(Trouble::Foreign)
     }
 
-    fn touch(&self) {
-        *self.used.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
-    }
-
-    fn idle_at(&self) -> Instant {
-        *self.used.lock().unwrap_or_else(PoisonError::into_inner) + IDLE
+    fn times(&self) -> MutexGuard<'_, Times> {
+        // Two instants cannot be left half changed.
+        self.times.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Takes an idle connection out of the server's hands; a question still on it keeps it open.
 async fn close_when_idle(server: Weak<Server>, open: Weak<Open>, number: u64) {
     loop {
-        let Some(idle_at) = open.upgrade().map(|open| open.idle_at()) else { return };
+        let Some(idle_at) = open.upgrade().map(|open| open.times().used + IDLE) else { return };
         if idle_at <= Instant::now() {
             break;
         }
@@ -247,18 +254,40 @@ async fn close_when_idle(server: Weak<Server>, open: Weak<Open>, number: u64) {
     }
 }
 
-/// One question's hold on a connection. Unless it ended well, nobody else is led to that
-/// connection: it may be dead, or its far side up to no good.
+/// One question's hold on a connection.
 struct Hold<'a> {
     server: &'a Server,
     number: u64,
     line: Line,
-    good: bool,
+    since: Instant,
+    open: Option<Arc<Open>>,
+    end: End,
 }
 
+/// How a question ended.
+enum End {
+    Good,
+    Bad,
+    /// Nobody waits for it any more.
+    Left,
+}
+
+impl Hold<'_> {
+    async fn ask(&mut self, query: &Query) -> Result<Message, Trouble> {
+        let open = self.line.clone().await?;
+        self.open.insert(open).ask(query).await
+    }
+}
+
+/// Nobody else is led to a connection that failed a question, or was silent as long as one waited.
 impl Drop for Hold<'_> {
     fn drop(&mut self) {
-        if !self.good {
+        let alive = match self.end {
+            End::Good => true,
+            End::Bad => false,
+            End::Left => self.open.as_ref().is_some_and(|open| open.times().answered > self.since),
+        };
+        if !alive {
             self.server.hang_up(self.number);
         }
     }

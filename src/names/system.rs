@@ -1,5 +1,9 @@
 //! This host's resolver: the hosts file, then `getaddrinfo(3)`, on tokio's blocking threads,
 //! bounded and coalesced.
+//!
+//! An /etc/resolv.conf that is replaced counts from the next question on (reliability.md D11):
+//! glibc looks at the file's inode and times for each (since 2.26), musl reads it for each. What it
+//! answers carries no time to live and is not remembered.
 #![forbid(unsafe_code)]
 
 use std::io;

@@ -8,7 +8,7 @@ use hickory_resolver::proto::rr::rdata::CNAME;
 use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
 
 use super::standin::{Reply, Standin, addresses, asked, empty};
-use super::{Bench, found, zone};
+use super::{Lab, found, zone};
 
 /// CPU for one, judged at five times 50 ms together with everything else the test does.
 const CHEAP: Duration = Duration::from_millis(5 * 50);
@@ -87,9 +87,9 @@ async fn d4_nonsense_is_passed_over_until_the_answer_comes() {
             replies
         });
         let server = server.await;
-        let bench = Bench::new(&[&server]);
+        let lab = Lab::new(&[&server]);
         let name = format!("{nonsense}.corp.example");
-        assert_eq!(bench.ask(&name).await, found(&["10.0.0.1"], "split"), "{nonsense}");
+        assert_eq!(lab.ask(&name).await, found(&["10.0.0.1"], "split"), "{nonsense}");
         assert_eq!(server.connections(), 1, "{nonsense}");
     }
 }
@@ -97,25 +97,25 @@ async fn d4_nonsense_is_passed_over_until_the_answer_comes() {
 #[tokio::test]
 async fn d4_nonsense_alone_is_no_answer() {
     let server = Standin::new(hostile).await;
-    let bench = Bench::of(zone(1), &[&server], Duration::from_millis(150));
+    let lab = Lab::of(zone(1), &[&server], Duration::from_millis(150));
     for nonsense in ["garbage", "id", "qr", "question", "none", "loop"] {
-        let error = bench.ask(&format!("{nonsense}.corp.example")).await.unwrap_err();
+        let error = lab.ask(&format!("{nonsense}.corp.example")).await.unwrap_err();
         assert_eq!(error.result(), "timeout", "{nonsense}: {error}");
     }
-    let error = bench.ask("hollow.corp.example").await.unwrap_err();
+    let error = lab.ask("hollow.corp.example").await.unwrap_err();
     assert_eq!(error.result(), "error", "an empty message ends the connection: {error}");
 }
 
 #[tokio::test]
 async fn d4_long_answers_and_long_chains_are_cheap() {
     let server = Standin::new(hostile).await;
-    let bench = Bench::new(&[&server]);
+    let lab = Lab::new(&[&server]);
     let start = Instant::now();
-    let (long, by) = bench.ask("long.corp.example").await.unwrap();
+    let (long, by) = lab.ask("long.corp.example").await.unwrap();
     assert!(long.len() == 64 && by == "split", "{} addresses by {by}", long.len());
     assert!(start.elapsed() < CHEAP, "{:?}", start.elapsed());
     let start = Instant::now();
-    let error = bench.ask("chain.corp.example").await.unwrap_err();
+    let error = lab.ask("chain.corp.example").await.unwrap_err();
     assert!(error.to_string().contains("aliases in a row"), "{error}");
     assert!(start.elapsed() < CHEAP, "{:?}", start.elapsed());
 }
@@ -125,8 +125,8 @@ async fn d5_a_truncated_answer_counts_as_a_failure() {
     let (cut, whole) =
         (Standin::new(hostile).await, Standin::new(|question| vec![Reply::Say(good(question))]));
     let whole = whole.await;
-    let bench = Bench::new(&[&cut, &whole]);
-    assert_eq!(bench.ask("tc.corp.example").await, found(&["10.0.0.1"], "split"));
-    let error = Bench::new(&[&cut]).ask("tc.corp.example").await.unwrap_err();
+    let lab = Lab::new(&[&cut, &whole]);
+    assert_eq!(lab.ask("tc.corp.example").await, found(&["10.0.0.1"], "split"));
+    let error = Lab::new(&[&cut]).ask("tc.corp.example").await.unwrap_err();
     assert!(error.to_string().contains("cut short"), "{error}");
 }

@@ -9,7 +9,7 @@ use futures_util::future::join_all;
 use tokio::sync::Semaphore;
 
 use super::standin::{Reply, Standin, addresses, asked, until};
-use super::{Bench, NameError, PATIENT, found, zone};
+use super::{Lab, NameError, PATIENT, found, zone};
 
 /// A server that answers when let: each permit is an answer.
 async fn gated() -> (Standin, Arc<Semaphore>) {
@@ -28,8 +28,8 @@ fn alive_tasks() -> usize {
 #[tokio::test]
 async fn d10_a_thousand_who_ask_for_one_name_are_one_question() {
     let (server, gate) = gated().await;
-    let bench = Bench::new(&[&server]);
-    let all = join_all((0..1000).map(|_| bench.ask("db.corp.example")));
+    let lab = Lab::new(&[&server]);
+    let all = join_all((0..1000).map(|_| lab.ask("db.corp.example")));
     let release = async {
         server.until_asked(2).await;
         gate.add_permits(2);
@@ -42,9 +42,9 @@ async fn d10_a_thousand_who_ask_for_one_name_are_one_question() {
 #[tokio::test]
 async fn d10_of_a_thousand_names_sixty_four_are_asked_at_once() {
     let (server, gate) = gated().await;
-    let bench = Bench::new(&[&server]);
+    let lab = Lab::new(&[&server]);
     let names: Vec<String> = (0..1000).map(|n| format!("n{n}.corp.example")).collect();
-    let all = join_all(names.iter().map(|name| bench.ask(name)));
+    let all = join_all(names.iter().map(|name| lab.ask(name)));
     let release = async {
         server.until_asked(128).await;
         gate.add_permits(2000);
@@ -62,13 +62,13 @@ async fn d3_six_hundred_who_wait_do_not_delay_a_remembered_name() {
         _ => vec![Reply::Silence],
     });
     let server = server.await;
-    let bench = Bench::of(zone(1), &[&server], PATIENT);
-    bench.ask("known.corp.example").await.unwrap();
+    let lab = Lab::of(zone(1), &[&server], PATIENT);
+    lab.ask("known.corp.example").await.unwrap();
     let names: Vec<String> = (0..600).map(|n| format!("n{n}.corp.example")).collect();
-    let mut waiting = Box::pin(join_all(names.iter().map(|name| bench.ask(name))));
+    let mut waiting = Box::pin(join_all(names.iter().map(|name| lab.ask(name))));
     assert!((&mut waiting).now_or_never().is_none());
     let start = Instant::now();
-    let known = bench.ask("known.corp.example").now_or_never();
+    let known = lab.ask("known.corp.example").now_or_never();
     assert_eq!(known, Some(found(&["10.0.0.1"], "cache")), "without waiting at all");
     assert!(start.elapsed() < Duration::from_millis(50), "{:?}", start.elapsed());
 }
@@ -81,21 +81,21 @@ async fn d10_a_dead_nameserver_holds_up_no_other_domain() {
     );
     let mut zone = zone(1);
     zone.routes.push((super::name("lab.example"), vec![super::inside(2)]));
-    let bench = Bench::of(zone, &[&dead, &alive], PATIENT);
+    let lab = Lab::of(zone, &[&dead, &alive], PATIENT);
     let names: Vec<String> = (0..100).map(|n| format!("n{n}.corp.example")).collect();
-    let mut waiting = Box::pin(join_all(names.iter().map(|name| bench.ask(name))));
+    let mut waiting = Box::pin(join_all(names.iter().map(|name| lab.ask(name))));
     assert!((&mut waiting).now_or_never().is_none());
-    assert_eq!(bench.ask("db.lab.example").await, found(&["10.0.0.1"], "split"));
+    assert_eq!(lab.ask("db.lab.example").await, found(&["10.0.0.1"], "split"));
 }
 
 #[tokio::test]
 async fn r17_who_leaves_leaves_nothing_behind() {
     let server = Standin::new(|_| vec![Reply::Silence]).await;
     let before = alive_tasks();
-    let bench = Bench::new(&[&server]);
+    let lab = Lab::new(&[&server]);
     let names: Vec<String> = (0..100).map(|n| format!("n{n}.corp.example")).collect();
     for patience in [0, 128] {
-        let mut waiting = Box::pin(join_all(names.iter().map(|name| bench.ask(name))));
+        let mut waiting = Box::pin(join_all(names.iter().map(|name| lab.ask(name))));
         tokio::select! {
             biased;
             _ = &mut waiting => unreachable!("nobody answers"),
@@ -112,10 +112,10 @@ async fn a_dropped_resolver_leaves_nothing_behind() {
     let server = Standin::new(|question| vec![Reply::Say(addresses(question, &["10.0.0.1"]))]);
     let server = server.await;
     let before = alive_tasks();
-    let bench = Bench::new(&[&server]);
-    bench.ask("db.corp.example").await.unwrap();
+    let lab = Lab::new(&[&server]);
+    lab.ask("db.corp.example").await.unwrap();
     let start = Instant::now();
-    drop(bench);
+    drop(lab);
     server.until_left().await;
     until("end of tasks", || alive_tasks() <= before).await;
     assert!(start.elapsed() < Duration::from_secs(1), "it waits for no idle time");
@@ -125,12 +125,12 @@ async fn a_dropped_resolver_leaves_nothing_behind() {
 async fn d3_who_joins_late_waits_no_longer_than_the_question() {
     let server = Standin::new(|_| vec![Reply::Silence]).await;
     let after = Duration::from_millis(200);
-    let bench = Bench::of(zone(1), &[&server], after);
-    let first = bench.ask("db.corp.example");
+    let lab = Lab::of(zone(1), &[&server], after);
+    let first = lab.ask("db.corp.example");
     let late = async {
         server.until_asked(2).await;
         let start = Instant::now();
-        (bench.ask("db.corp.example").await, start.elapsed())
+        (lab.ask("db.corp.example").await, start.elapsed())
     };
     let (first, (late, waited)) = tokio::join!(first, late);
     assert!(matches!(&first, Err(NameError::Timeout { .. })));

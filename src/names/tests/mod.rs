@@ -51,12 +51,12 @@ fn zone(nameservers: usize) -> Zone {
 }
 
 /// A resolver, and the zone it looks at.
-struct Bench {
+struct Lab {
     zone: Arc<ArcSwap<Zone>>,
     tailnet: Arc<Tailnet>,
 }
 
-impl Bench {
+impl Lab {
     /// The stand-ins are 100.64.0.1 and up, and know `corp.example`.
     fn new(standins: &[&Standin]) -> Self {
         Self::of(zone(standins.len()), standins, PATIENT)
