@@ -31,6 +31,8 @@
 //!   `answer_in_turn([…])`, `half_close(HalfClose)`; it counts `connections`, `greetings`,
 //!   `requests` (raw bytes), `open`. [`Holder`] holds thousands of idle tunnels. [`ClosedPort`]
 //!   refuses, [`FullBacklog`] swallows SYNs.
+//! - [`Managed`]: a tailnet whose tailscaled the gateway starts itself (`s.managed(&tailnet)`): a
+//!   fake process that speaks SOCKS5 and LocalAPI, scripted and watched from the test.
 //! - [`Origin`]: `echo`, `send`, `send_after_eof`, `send_then_reset`, `reset_after_reading`,
 //!   `slow_reader`, `never_reader`, `sink`, `both_ways`, or `start(|guest| …)`; `visits()` tell
 //!   bytes, count, SHA-256 and end. [`HttpOrigin`] answers requests and keeps them raw.
@@ -58,6 +60,9 @@ pub mod gateway;
 pub mod holder;
 pub mod http;
 pub mod http_origin;
+pub mod localapi;
+pub mod managed;
+pub mod managing;
 pub mod metrics;
 pub mod netns;
 pub mod origin;
@@ -77,6 +82,7 @@ pub use gateway::{Gateway, accepts};
 pub use holder::Holder;
 pub use http::{HttpAnswer, HttpHead};
 pub use http_origin::{HttpOrigin, HttpReply, HttpRequest};
+pub use managed::Managed;
 pub use metrics::Metrics;
 pub use origin::{Gate, Origin, Visit, sha256};
 pub use server::{ClosedPort, FullBacklog};
