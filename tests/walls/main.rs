@@ -29,7 +29,6 @@ const CROSSINGS: &[(&str, &[&str])] = &[
     ("admin", &[]),
     ("config", &["policy::suffix"]),
     ("lifecycle", &[]),
-    ("tailnet", &[]),
     ("cli", &["config", "gateway", "lifecycle", "policy", "record"]),
     // What everybody may use depends on nobody.
     ("target", &[]),
