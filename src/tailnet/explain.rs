@@ -63,6 +63,13 @@ pub enum Fault {
     },
     /// No SOCKS5 port is known yet.
     NoPort,
+    /// No gateway runs, so no tailscaled of its own either.
+    NoGateway {
+        /// Where it was looked for.
+        admin: SocketAddr,
+        /// What the kernel said, or what was answered.
+        why: String,
+    },
     /// There is no key to log in with.
     NoKey,
     /// The key cannot be had: its file, or the exchange of an OAuth secret for one.
@@ -202,13 +209,13 @@ pub struct Advice {
 }
 
 /// The symptoms, in the words of the troubleshooting table.
-const NOT_STARTED: &str = "tailscaled does not run";
-const KEY: &str = "the key is refused";
+pub(crate) const NOT_STARTED: &str = "tailscaled does not run";
+pub(crate) const KEY: &str = "the key is refused";
 const NO_NODE: &str = "no autoheal-* node appears in the tailnet";
 const RATE: &str = "the control server limits the rate of logins";
 const LOST: &str = "the node has left the tailnet";
-const NAME: &str = "the internal name does not resolve";
-const HOST: &str = "joined, but the host is not reachable";
+pub(crate) const NAME: &str = "the internal name does not resolve";
+pub(crate) const HOST: &str = "joined, but the host is not reachable";
 
 impl Refusal {
     /// Reads a control server's words; they are unversioned, so only parts of them count
@@ -334,6 +341,11 @@ impl Fault {
     /// The way into the tailnet.
     fn of_login(&self) -> Option<(&'static str, String, &'static str)> {
         Some(match self {
+            Self::NoGateway { admin, why } => (
+                NO_NODE,
+                format!("nothing was started: no gateway answers at {admin} ({why})"),
+                "start it with `tailrace up`, or name its settings with --config",
+            ),
             Self::NoKey => (
                 NO_NODE,
                 "there is no key to log in with".to_owned(),
