@@ -307,6 +307,9 @@ async fn way_out(
     record.stage(Stage::Dial);
     let asked = destination.first();
     record.route(house.route_to(asked));
+    if let (Some(inside), Some(address)) = (&house.inside, asked) {
+        inside.meet(address.ip()).await;
+    }
     let begun = Instant::now();
     let connected = match house.upstream.connect(destination).await {
         Ok(connected) => connected,

@@ -43,8 +43,11 @@ pub(super) enum Command {
         #[arg(last = true, value_name = "CMD")]
         command: Vec<OsString>,
     },
-    /// Show the running gateway: upstream, listeners, policy, counters
+    /// Show the running gateway: tailnet, upstream, listeners, policy, counters
     Status {
+        /// The other nodes of the tailnet too
+        #[arg(long)]
+        peers: bool,
         /// For programs
         #[arg(long)]
         json: bool,
@@ -54,6 +57,24 @@ pub(super) enum Command {
         /// How long to wait, as 60s or 2m
         #[arg(long, default_value = "60s", value_parser = duration)]
         timeout: Duration,
+    },
+    /// Walk every link of the chain; say of the first broken one why, and what to do
+    Doctor {
+        /// For programs
+        #[arg(long)]
+        json: bool,
+        /// A host to be reached through the gateway [default port: 443]
+        #[arg(value_name = "HOST[:PORT]")]
+        target: Option<String>,
+    },
+    /// Explain what becomes of a target: policy, resolver, addresses, route
+    Explain {
+        /// For programs
+        #[arg(long)]
+        json: bool,
+        /// A host, with or without a port [default port: 443]
+        #[arg(value_name = "HOST[:PORT]")]
+        target: String,
     },
     /// Print the proxy environment, ready for eval
     Env {

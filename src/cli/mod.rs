@@ -7,7 +7,9 @@
 mod args;
 mod config;
 mod demo;
+mod doctor;
 mod env;
+mod explain;
 mod find;
 mod generate;
 mod key;
@@ -15,6 +17,7 @@ mod policy;
 mod status;
 mod up;
 mod wait;
+mod words;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -53,7 +56,9 @@ pub fn main() -> ExitCode {
         Command::Up { ready_timeout, command } => {
             up::run(&settings, commanded(command, ready_timeout).as_ref())
         }
-        Command::Status { json } => status::run(&settings, json),
+        Command::Status { peers, json } => status::run(&settings, peers, json),
+        Command::Doctor { json, target } => doctor::run(&settings, target.as_deref(), json),
+        Command::Explain { json, target } => explain::run(&settings, &target, json),
         Command::Wait { timeout } => wait::run(&settings, timeout),
         Command::Env { shell } => env::run(&settings, shell),
         Command::Config { command: ConfigCommand::Check { file } } => config::check(settings, file),

@@ -11,7 +11,7 @@ use tokio::time::timeout;
 
 use crate::relay::HalfClose;
 use crate::sys;
-use crate::tailnet::{Fault, State, Version};
+use crate::tailnet::{Acquaintances, Fault, State, Version};
 use crate::upstream::UpstreamError;
 
 /// tailscaled gives a dial five seconds (net/socks5/socks5.go:209): what it says after less than
@@ -26,12 +26,29 @@ pub struct Inside {
     ready_wait: Duration,
     /// Addresses that nothing in the tailnet covers may be dialled.
     outside: bool,
+    /// Of a node that we let into the tailnet ourselves.
+    acquaintances: Option<Acquaintances>,
 }
 
 impl Inside {
     /// `state` changes only after upstream, names and policy know of it.
     pub fn new(state: watch::Receiver<Arc<State>>, ready_wait: Duration, outside: bool) -> Self {
-        Self { state, ready_wait, outside }
+        Self { state, ready_wait, outside, acquaintances: None }
+    }
+
+    /// The same for a node that joins by our doing: its peers have to hear of it first.
+    pub fn with(self, acquaintances: Acquaintances) -> Self {
+        Self { acquaintances: Some(acquaintances), ..self }
+    }
+
+    /// Before a dial: a fresh node makes itself known to the peer that leads to `address`.
+    pub(crate) async fn meet(&self, address: IpAddr) {
+        let Some(acquaintances) = &self.acquaintances else { return };
+        let state = self.now();
+        let peer = state.netmap.cover(address).filter(|cover| cover.peer.online);
+        if let Some(peer) = peer.and_then(|cover| cover.peer.addresses.first()) {
+            acquaintances.meet(*peer, state.since).await;
+        }
     }
 
     /// What is known now.

@@ -22,7 +22,7 @@ use crate::lifecycle::children::Children;
 use crate::names::{self, Dialling, Way, Zone};
 use crate::policy::Address;
 use crate::sys::Exiting;
-use crate::tailnet::{self, Hooks, Keys, Nameserver, State, Tailnet};
+use crate::tailnet::{self, Acquaintances, Hooks, Keys, Nameserver, State, Tailnet};
 use crate::target::Name;
 use crate::upstream::{Destination, Place};
 
@@ -47,7 +47,11 @@ impl States {
     pub(super) fn inside(&self, config: &Config) -> Inside {
         let ready_wait =
             config.tailnet.as_ref().map_or(Duration::ZERO, |tailnet| tailnet.ready_wait);
-        Inside::new(self.0.subscribe(), ready_wait, config.upstream.outside_tailnet)
+        let inside = Inside::new(self.0.subscribe(), ready_wait, config.upstream.outside_tailnet);
+        match &config.tailnet {
+            Some(tailnet) if tailnet.manage => inside.with(Acquaintances::new(&tailnet.socket)),
+            _ => inside,
+        }
     }
 }
 
@@ -291,6 +295,9 @@ impl Way for ThroughUpstream {
             };
             let refused = |_| std::io::Error::other("policy refuses that nameserver");
             let address = judged.1.map_err(refused)?;
+            if let Some(inside) = &house.inside {
+                inside.meet(to.ip()).await;
+            }
             let connected = house.upstream.connect(Destination::Addresses(vec![address])).await;
             connected.map(|connected| connected.stream).map_err(std::io::Error::other)
         })

@@ -51,6 +51,7 @@ fn java(proxy: SocketAddr) -> String {
 pub fn is_private(name: &OsStr, value: &OsStr) -> bool {
     let name = name.to_string_lossy();
     name.starts_with("TS_")
+        || name == "TAILRACE_KEY_FD"
         || name.starts_with("TAILRACE_TAILNET_AUTH")
         || secret::find_key(&value.to_string_lossy()).is_some()
 }

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::explain::Fault;
 use super::state::{Phase, State};
@@ -34,6 +35,9 @@ impl Board {
         self.0.send_if_modified(|state| {
             let before = state.clone();
             change(state);
+            if before.is_running() != state.is_running() {
+                state.since = state.is_running().then(Instant::now);
+            }
             announce(&before, state);
             *state != before
         });

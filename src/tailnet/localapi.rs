@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use std::io;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -154,6 +155,12 @@ impl LocalApi {
         let path = format!("watch-ipn-bus?mask={mask}");
         let answer = self.ask(Method::GET, &path, Bytes::new()).await?;
         Ok(Bus { body: answer.into_body(), buffer: BytesMut::new() })
+    }
+
+    /// Waits until a peer has answered over whatever path there is (`disco`, tailcfg.PingDisco). There
+    /// is no limit of its own: dropping the future takes the question back.
+    pub(super) async fn ping(&self, peer: IpAddr) -> Result<(), LocalApiError> {
+        self.post(&format!("ping?ip={peer}&type=disco"), Bytes::new()).await.map(drop)
     }
 
     async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, LocalApiError> {

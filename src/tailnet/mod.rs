@@ -5,6 +5,7 @@
 //! knows LocalAPI and processes, and nothing of clients, targets or policy.
 #![forbid(unsafe_code)]
 
+mod acquaint;
 mod backoff;
 mod board;
 mod chance;
@@ -37,6 +38,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
+pub use self::acquaint::Acquaintances;
 use self::board::Board;
 pub use self::explain::{Advice, Fault};
 pub use self::key::Keys;

@@ -112,7 +112,13 @@ fn environment(settings: &Settings) -> Vec<(&'static str, OsString)> {
     let path = std::env::var_os("PATH").unwrap_or_else(|| PATH.into());
     let run_dir = settings.run_dir.clone().into_os_string();
     // TS_LOGS_DIR: where `tailscaled.log.conf` goes, which would end up in the user's home otherwise.
-    let own = [("PATH", path), ("HOME", run_dir.clone()), ("TS_LOGS_DIR", run_dir)];
+    // The port mapper asks the local network's routers for a way in, which nobody here wants.
+    let own = [
+        ("PATH", path),
+        ("HOME", run_dir.clone()),
+        ("TS_LOGS_DIR", run_dir),
+        ("TS_DISABLE_PORTMAPPER", "1".into()),
+    ];
     let way = settings.environment.iter().map(|(name, value)| (*name, value.into()));
     own.into_iter().chain(way).collect()
 }
@@ -133,10 +139,37 @@ fn find(program: &Path) -> io::Result<PathBuf> {
 
 fn runnable(file: &Path) -> io::Result<()> {
     let seen = std::fs::metadata(file)?;
-    match seen.is_file() && seen.permissions().mode() & 0o111 != 0 {
-        true => Ok(()),
-        false => Err(io::Error::new(io::ErrorKind::PermissionDenied, "it is not executable")),
+    if !seen.is_file() || seen.permissions().mode() & 0o111 == 0 {
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, "it is not executable"));
     }
+    match of_this_machine(file) {
+        true => Ok(()),
+        false => Err(io::Error::other("it is no program for this machine")),
+    }
+}
+
+/// Whether the kernel will run it: what it will not, execvp(3) hands to a shell, which makes nonsense
+/// of it. A script, or the class, byte order and machine of this very program (elf(5)); a file that
+/// cannot be read is the kernel's to judge.
+#[cfg(target_os = "linux")]
+fn of_this_machine(file: &Path) -> bool {
+    use std::io::Read as _;
+    let head = |path: &Path| -> io::Result<[u8; 20]> {
+        let mut head = [0; 20];
+        std::fs::File::open(path)?.read_exact(&mut head)?;
+        Ok(head)
+    };
+    match (head(file), head(Path::new("/proc/self/exe"))) {
+        (Ok(theirs), _) if theirs.starts_with(b"#!") => true,
+        (Ok(theirs), Ok(ours)) => theirs[..6] == ours[..6] && theirs[18..] == ours[18..],
+        (Err(error), _) => error.kind() == io::ErrorKind::PermissionDenied,
+        (Ok(_), Err(_)) => true,
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn of_this_machine(_file: &Path) -> bool {
+    true
 }
 
 /// The port asked for on the command line: the kernel picks one where none is set.
@@ -165,5 +198,14 @@ mod tests {
         assert_eq!(why(&file), "it is not executable");
         assert!(why(Path::new("no-such-program-here")).contains("in PATH"));
         assert!(find(Path::new("sh")).is_ok());
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o755)).unwrap();
+        std::fs::write(&file, "#!/bin/sh\nexec /bin/true\n").unwrap();
+        assert!(find(&file).is_ok());
+        let mut foreign = std::fs::read("/proc/self/exe").unwrap()[..64].to_vec();
+        foreign[18] ^= 0xff;
+        for wrong in [&foreign[..], b"x", b"just some text, longer than a header"] {
+            std::fs::write(&file, wrong).unwrap();
+            assert_eq!(why(&file), "it is no program for this machine");
+        }
     }
 }

@@ -29,7 +29,18 @@ const CROSSINGS: &[(&str, &[&str])] = &[
     ("admin", &[]),
     ("config", &["policy::suffix"]),
     ("lifecycle", &[]),
-    ("cli", &["config", "gateway", "lifecycle", "policy", "record"]),
+    (
+        "cli",
+        &[
+            "config",
+            "gateway",
+            "lifecycle",
+            "policy",
+            "record",
+            "tailnet::explain",
+            "tailnet::Phase",
+        ],
+    ),
     // What everybody may use depends on nobody.
     ("target", &[]),
     ("outcome", &[]),
