@@ -5,6 +5,7 @@
 
 pub mod explain;
 mod netmap;
+pub mod oauth;
 mod state;
 mod version;
 
