@@ -114,7 +114,7 @@ impl<'a> Talk<'a> {
                 Ok(Dialled::Through(self.early(used)))
             }
             Head { status: 200, dial_self: true, .. } => Ok(Dialled::Outside),
-            Head { status: 502, length, used, .. } => {
+            Head { status: 502, chunked: false, length, used, .. } => {
                 let _head = self.buffer.split_to(used);
                 let length = length.unwrap_or(localapi::MAX_TEXT).min(localapi::MAX_TEXT);
                 while self.buffer.len() < length && self.more().await.is_ok() {}

@@ -25,7 +25,7 @@ pub const STATUS: &[u8] =
     b"GET /localapi/v0/status?peers=false HTTP/1.1\r\nHost: local-tailscaled.sock\r\n\r\n";
 
 /// The head of an answer, as far as a dial cares.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Head {
     /// The status.
     pub status: u16,
@@ -35,6 +35,8 @@ pub struct Head {
     pub dial_self: bool,
     /// `Content-Length`.
     pub length: Option<usize>,
+    /// `Transfer-Encoding`, which long answers have: never that of a dial.
+    pub chunked: bool,
     /// The head's own length; behind a 101 follow the far side's bytes.
     pub used: usize,
 }
@@ -143,7 +145,7 @@ fn first_line(line: &[u8]) -> Option<Head> {
         && (reason.is_empty() || reason[0] == b' ')
         && reason.iter().all(|byte| is_text(*byte));
     let status = u16::try_from(number(digits)?).ok()?;
-    good.then_some(Head { status, upgraded: false, dial_self: false, length: None, used: 0 })
+    good.then_some(Head { status, ..Head::default() })
 }
 
 /// Digits and nothing else.
@@ -169,9 +171,8 @@ fn field(head: &mut Head, line: &[u8]) -> Result<(), Unparsed> {
         return head.length.replace(length).map_or(Ok(()), |_| Err(none));
     }
     if is("transfer-encoding") {
-        return Err(Unparsed::Bad("it answers in chunks, which nothing asked for"));
-    }
-    if is("upgrade") {
+        head.chunked = true;
+    } else if is("upgrade") {
         head.upgraded = value.eq_ignore_ascii_case(b"ts-dial");
     } else if is("dial-self") {
         head.dial_self = value == b"true";
@@ -211,8 +212,7 @@ mod tests {
         X-Content-Type-Options: nosniff\r\nContent-Length: 59\r\n\r\n";
 
     fn head(status: u16, bytes: &[u8]) -> Head {
-        let (upgraded, dial_self, length) = (false, false, None);
-        Head { status, upgraded, dial_self, length, used: bytes.len() }
+        Head { status, used: bytes.len(), ..Head::default() }
     }
 
     #[test]

@@ -124,6 +124,7 @@ async fn u8_refusals_and_garbage_are_protocol_errors() {
         "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
         "HTTP/1.1 101 Switching Protocols\r\nUpgrade: other\r\n\r\n",
         "HTTP/1.1 100 Continue\r\n\r\n",
+        "HTTP/1.1 502 Bad\r\nTransfer-Encoding: chunked\r\n\r\n",
         "SSH-2.0-x\r\n",
     ] {
         let error = answered(answer).await.unwrap_err();
@@ -180,7 +181,8 @@ async fn what_is_outside_is_refused_or_dialled_from_here_as_admitted() {
 
 #[tokio::test]
 async fn t3_its_state_is_the_probe_and_no_pool_is_kept() {
-    let good = fake("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}", 4_096, false);
+    let good =
+        fake("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n", 4_096, false);
     let upstream = good.upstream(Settings { pool: 3, ..settings() });
     let keeper = tokio::spawn(Arc::clone(&upstream).keep_pool());
     until("it is up", || upstream.is_up()).await;
