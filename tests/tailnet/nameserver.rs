@@ -94,8 +94,10 @@ fn over_udp(socket: &UdpSocket, zone: Zone, asked: &Mutex<Vec<String>>) {
     }
 }
 
-/// Each message has its length before it (RFC 1035, 4.2.2).
+/// Each message has its length before it (RFC 1035, 4.2.2). The answers to A and AAAA follow each
+/// other at once, as nameservers send them.
 fn over_tcp(mut stream: TcpStream, zone: Zone, asked: &Mutex<Vec<String>>) {
+    stream.set_nodelay(true).expect("TCP_NODELAY");
     let mut length = [0; 2];
     while stream.read_exact(&mut length).is_ok() {
         let mut query = vec![0; usize::from(u16::from_be_bytes(length))];
