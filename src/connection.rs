@@ -74,8 +74,8 @@ pub struct Limits {
 impl House {
     /// What a client's FIN does now: a tailscaled that is new enough keeps half-closed connections.
     fn half_close(&self) -> HalfClose {
-        let version = self.inside.as_ref().and_then(|inside| inside.now().version.clone());
-        self.half_close.with(version.as_ref())
+        let state = self.inside.as_ref().map(Inside::now);
+        self.half_close.with(state.as_ref().and_then(|state| state.version.as_ref()))
     }
 
     /// The `route` of the log.

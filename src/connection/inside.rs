@@ -179,7 +179,7 @@ fn of_address(state: &State, target: SocketAddr, after: Duration) -> Fault {
 #[cfg(test)]
 mod tests {
     use crate::outcome::{Outcome, Unreachable};
-    use crate::tailnet::{Netmap, Peer, Phase};
+    use crate::tailnet::{Dns, Netmap, Peer, Phase};
 
     use super::*;
 
@@ -195,7 +195,7 @@ mod tests {
             peer("svc", "100.64.0.1", &["10.50.0.0/24"], true),
             peer("old", "100.64.0.2", &[], false),
         ];
-        let netmap = Arc::new(Netmap { accepts_routes: true, peers, ..Netmap::default() });
+        let netmap = Arc::new(Netmap::new(None, true, peers, Dns::default()));
         State { phase: Phase::Running, netmap, first_login: false, ..State::starting() }
     }
 

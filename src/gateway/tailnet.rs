@@ -139,7 +139,8 @@ fn hooks(house: &Arc<House>, restarts: &Arc<AtomicU64>) -> Hooks {
     Hooks {
         probe: Box::new(move || {
             let upstream = Arc::clone(&upstream);
-            Box::pin(async move { upstream.probe().await.is_ok() })
+            // Where there is nothing to ask yet, nothing hangs.
+            Box::pin(async move { upstream.place().is_none() || upstream.probe().await.is_ok() })
         }),
         restarted: Box::new(move |cause| {
             restarts.fetch_add(1, Ordering::Relaxed);
@@ -332,7 +333,7 @@ mod tests {
         };
         let records = vec![(name("grafana.lab.ts.net"), ip("100.64.0.1"))];
         let dns = Dns { records, ..Dns::default() };
-        let netmap = Netmap { peers: vec![peer], dns, ..Netmap::default() };
+        let netmap = Netmap::new(None, true, vec![peer], dns);
         let node = Node {
             name: "autoheal-1.lab.ts.net".to_owned(),
             addresses: vec![ip("100.64.0.2")],
