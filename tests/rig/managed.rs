@@ -83,7 +83,7 @@ struct Hub {
 pub struct Managed {
     dir: TempDir,
     hub: Arc<Mutex<Hub>>,
-    key: Mutex<String>,
+    keys: Mutex<Vec<String>>,
 }
 
 impl Managed {
@@ -105,7 +105,7 @@ impl Managed {
             }
         });
         std::os::unix::fs::symlink(fake(), dir.path().join("tailscaled")).expect("rig: link");
-        let managed = Managed { dir, hub, key: Mutex::default() };
+        let managed = Managed { dir, hub, keys: Mutex::default() };
         managed.new_key();
         managed
     }
@@ -134,7 +134,12 @@ impl Managed {
 
     /// The key in that file. No other test has the same.
     pub fn key(&self) -> String {
-        self.key.lock().unwrap().clone()
+        self.keys().pop().expect("rig: a key")
+    }
+
+    /// Every key that was ever in it.
+    pub fn keys(&self) -> Vec<String> {
+        self.keys.lock().unwrap().clone()
     }
 
     /// Puts another key into the file.
@@ -147,7 +152,7 @@ impl Managed {
         std::fs::write(self.key_file(), format!("{key}\n")).expect("rig: key file");
         std::fs::set_permissions(self.key_file(), std::fs::Permissions::from_mode(0o600))
             .expect("rig: chmod");
-        *self.key.lock().unwrap() = key.clone();
+        self.keys.lock().unwrap().push(key.clone());
         key
     }
 
