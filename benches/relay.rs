@@ -34,6 +34,7 @@ async fn relay(splice: bool) -> (TcpStream, TcpStream) {
         idle: Duration::from_secs(60),
         half_close_timeout: Duration::from_secs(60),
         splice: Arc::new(AtomicBool::new(splice)),
+        upstream_process: Arc::default(),
     };
     tokio::spawn(async move {
         let (pipes, meter, cut) = (PipePool::new(4, 4), Meter::default(), Cut::new());

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod forward;
+mod inside;
 mod refusal;
 mod watch;
 
@@ -25,10 +26,13 @@ use crate::policy::{Address, Admitted, Own, Policy};
 use crate::record::{Book, Connection, Record, Stage};
 use crate::relay::{self, Ended, HalfClose, PipePool};
 use crate::sys::Stream;
+use crate::tailnet::Fault;
 use crate::target::{Host, Target};
-use crate::upstream::{Connected, Destination, Upstream};
+use crate::upstream::{Connected, Destination, Upstream, UpstreamError};
 
+pub use self::inside::{Inside, Shield};
 pub use self::refusal::Refusal;
+pub(crate) use self::refusal::fault_of_name;
 
 /// What every connection shares. Parts that a reload changes are swapped whole.
 pub struct House {
@@ -44,10 +48,12 @@ pub struct House {
     pub upstream: Arc<Upstream>,
     /// `upstream.kind`, for the log.
     pub upstream_kind: &'static str,
-    /// The `route` of the log: `direct`, or none with `socks5`.
+    /// The `route` of the log where it is always the same: `direct`, or none with `socks5`.
     pub route: Option<&'static str>,
+    /// What is known of the tailnet, with the kinds that lead into one.
+    pub inside: Option<Inside>,
     /// What a client's FIN does.
-    pub half_close: HalfClose,
+    pub half_close: Shield,
     /// Pipes for splicing.
     pub pipes: Arc<PipePool>,
     /// Deadlines.
@@ -63,6 +69,30 @@ pub struct Limits {
     pub keepalive_idle: Duration,
     /// What the relay needs to know.
     pub relay: relay::Settings,
+}
+
+impl House {
+    /// What a client's FIN does now: a tailscaled that is new enough keeps half-closed connections.
+    fn half_close(&self) -> HalfClose {
+        let version = self.inside.as_ref().and_then(|inside| inside.now().version.clone());
+        self.half_close.with(version.as_ref())
+    }
+
+    /// The `route` of the log.
+    fn route_to(&self, address: Option<SocketAddr>) -> Option<&'static str> {
+        let inside = self.inside.as_ref().zip(address);
+        self.route.or_else(|| inside.map(|(inside, address)| inside.route(address.ip())))
+    }
+
+    /// The target as it is judged and written down: a bare name that the tailnet has is made whole
+    /// (B21).
+    pub(crate) fn qualified(&self, target: Target) -> Target {
+        let whole = target.host.name().and_then(|name| self.names.load().qualify(name));
+        match whole {
+            Some(name) => Target { host: Host::Name(name), port: target.port },
+            None => target,
+        }
+    }
 }
 
 /// How long a client over the limit may take to say what it wants before it is turned away.
@@ -166,11 +196,12 @@ async fn tunnel(
     house: &House,
     stream: Stream,
     mut connection: Connection,
-    request: Request,
+    mut request: Request,
     full: bool,
     drain: &Guard,
 ) {
     let mut record = connection.record();
+    request.target = house.qualified(request.target);
     describe(&mut record, &request);
     let ask = Ask { target: &request.target, early: !request.early.is_empty(), full, drain };
     match carry(house, &stream, &mut record, ask).await {
@@ -260,22 +291,57 @@ pub(crate) fn admit(
     judged
 }
 
-/// Steps 4 and 5: where is it, and the way there.
+/// Steps 4 and 5: where is it, and the way there. Nothing is asked and nothing dialled unless the
+/// tailnet is up: tailscaled would dial from this host's own network.
 async fn way_out(
     house: &House,
     record: &mut Record,
     admitted: Admitted<Target>,
 ) -> Result<Connected, Refusal> {
     record.stage(Stage::Dns);
+    record.upstream(house.upstream_kind);
+    if let Some(inside) = &house.inside {
+        inside.pass().await.map_err(|fault| refused_by(record, &fault))?;
+    }
     let destination = locate(house, record, admitted).await?;
     record.stage(Stage::Dial);
-    record.upstream(house.upstream_kind);
-    record.route(house.route);
-    let connected = house.upstream.connect(destination).await?;
+    let asked = destination.first();
+    record.route(house.route_to(asked));
+    if let (Some(inside), Some(address)) = (&house.inside, asked) {
+        inside.meet(address.ip()).await;
+    }
+    let begun = Instant::now();
+    let connected = match house.upstream.connect(destination).await {
+        Ok(connected) => connected,
+        Err(error) => return Err(not_connected(house, record, error, asked, begun.elapsed())),
+    };
     if let Some(address) = connected.address {
         record.dialled(address);
+        record.route(house.route_to(Some(address)));
     }
     Ok(connected)
+}
+
+/// The upstream's own words, or the real cause behind them.
+fn not_connected(
+    house: &House,
+    record: &mut Record,
+    error: UpstreamError,
+    asked: Option<SocketAddr>,
+    took: Duration,
+) -> Refusal {
+    let fault = house.inside.as_ref().and_then(|inside| inside.reason(&error, asked, took));
+    match fault {
+        Some(fault) => refused_by(record, &fault),
+        None => error.into(),
+    }
+}
+
+fn refused_by(record: &mut Record, fault: &Fault) -> Refusal {
+    if let Some(word) = fault.word() {
+        record.error_word(word);
+    }
+    Refusal::from(fault)
 }
 
 /// Step 4: the admitted host's addresses, each judged again before it may be dialled.
@@ -299,14 +365,18 @@ async fn locate(
             (addresses, by)
         }
         Err(error) => {
-            house.book.dns("system", error.result(), asked.elapsed());
+            house.book.dns(error.route(), error.result(), asked.elapsed());
+            record.resolved(error.route(), None);
             return Err(error.into());
         }
     };
     let port = admitted.get().port.get();
     let first = addresses.first().map(|ip| SocketAddr::new(*ip, port));
     record.resolved(by, first);
-    judge_answers(house, record, &admitted, &addresses).map(Destination::Addresses)
+    let judged = judge_answers(house, record, &admitted, &addresses)?;
+    let Some(inside) = &house.inside else { return Ok(Destination::Addresses(judged)) };
+    let kept = inside.inside_only(judged, |address| address.get().ip);
+    kept.map(Destination::Addresses).map_err(|fault| refused_by(record, &fault))
 }
 
 /// Keeps the addresses that may be dialled; none left is the refusal of the last one.
@@ -354,7 +424,7 @@ pub(crate) async fn splice(
         &upstream,
         early_up,
         early,
-        house.half_close,
+        house.half_close(),
         &limits.relay,
         &house.pipes,
         &meter,

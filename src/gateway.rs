@@ -5,30 +5,38 @@
 
 mod bind;
 mod build;
+mod commanded;
 mod error;
+mod explain;
 mod judge;
 mod own;
+mod readiness;
 mod reload;
 mod run;
+mod tailnet;
 mod view;
 
+use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
 use crate::config::Config;
-use crate::connection::{self, House};
+use crate::connection::{self, House, Inside};
+use crate::lifecycle::children::Children;
 use crate::lifecycle::cut::CutReason;
 use crate::lifecycle::drain::{Drain, Phase};
 use crate::listener::{self, Bound};
 use crate::record::Book;
 use crate::relay::PipePool;
+use crate::secret::Secret;
+use crate::sys::limits::Descriptors;
 use crate::upstream::Upstream;
 
+pub use self::commanded::Commanded;
 pub use self::error::StartError;
 pub use self::judge::Judge;
 pub use self::run::{Again, run};
@@ -44,11 +52,22 @@ pub struct Gateway {
     config: Config,
     drain: Arc<Drain>,
     limits: Arc<listener::Limits>,
-    splice: Arc<AtomicBool>,
-    /// The descriptor limit after it was raised.
-    descriptors: u64,
+    live: build::Live,
+    /// The limit on open files as we were started, and as it was raised.
+    descriptors: Descriptors,
+    naming: build::Naming,
+    membership: Option<tailnet::Membership>,
     stop_accepting: watch::Sender<bool>,
     bound: bind::Addresses,
+}
+
+/// What only the program can give its gateway.
+#[derive(Debug, Default)]
+pub struct Means {
+    /// The key of `TS_AUTHKEY`.
+    pub key: Option<Secret>,
+    /// Who waits for child processes; made when it is needed and not given.
+    pub children: Option<Arc<Children>>,
 }
 
 impl Gateway {
@@ -56,12 +75,15 @@ impl Gateway {
     ///
     /// # Errors
     /// [`StartError`], naming the setting and what to do.
-    pub async fn start(config: Config, book: Arc<Book>) -> Result<Self, StartError> {
+    pub async fn start(config: Config, book: Arc<Book>, means: Means) -> Result<Self, StartError> {
         let descriptors = crate::sys::limits::raise_descriptors();
         let listeners = bind::all(&config.listen)?;
         let bound = listeners.addresses();
-        let splice = Arc::new(AtomicBool::new(config.relay.splice));
-        let house = assemble(&config, book, &bound, &splice)?;
+        let live = build::Live::new(&config);
+        let states = tailnet::States::of(&config);
+        let naming = build::Naming::new(states.as_ref());
+        let house = assemble(&config, book, &bound, &live, &naming, states.as_ref())?;
+        naming.through(&house);
         let most = build::fitting(config.limits.max_connections, descriptors.after);
         if most < config.limits.max_connections {
             tracing::warn!(
@@ -71,16 +93,21 @@ impl Gateway {
                 "limits.max_connections does not fit the descriptor limit and was lowered: raise it with ulimit -n"
             );
         }
-        let gateway = Self {
+        let mut gateway = Self {
             limits: listener::Limits::new(most, config.limits.per_client),
             drain: Drain::new(),
             stop_accepting: watch::Sender::new(false),
             house,
             config,
-            splice,
-            descriptors: descriptors.after,
+            live,
+            descriptors,
             bound,
+            naming,
+            membership: None,
         };
+        if let Some(states) = states {
+            gateway.membership = tailnet::Membership::begin(&gateway, states, means)?;
+        }
         gateway.serve(listeners)?;
         Ok(gateway)
     }
@@ -93,6 +120,21 @@ impl Gateway {
     /// The admin listener's address as bound.
     pub fn admin(&self) -> SocketAddr {
         self.bound.admin
+    }
+
+    /// Whether a connection would be carried now.
+    pub fn readiness(&self) -> crate::admin::Readiness {
+        readiness::look(&self.house, &self.drain)
+    }
+
+    /// Whether waiting will not make it ready: the key was refused, or tailscaled cannot be run.
+    fn is_hopeless(&self) -> bool {
+        self.membership.as_ref().is_some_and(|membership| {
+            let state = membership.state();
+            let state = state.borrow();
+            state.phase == crate::tailnet::Phase::AuthFailed
+                || matches!(state.fault, Some(crate::tailnet::Fault::Binary { .. }))
+        })
     }
 
     fn serve(&self, listeners: bind::Listeners) -> Result<(), StartError> {
@@ -123,20 +165,26 @@ impl Gateway {
         ));
     }
 
-    /// Stops accepting, lets what runs finish for `drain_timeout`, then cuts it. Ends early when
-    /// `hurry` does.
-    pub async fn stop(&self, hurry: impl Future<Output = ()>) {
+    /// Stops accepting, lets what runs finish for `drain_timeout`, then cuts it; a managed tailscaled
+    /// ends after that, logged out. Everything is at once when `hurry` ends.
+    pub async fn stop(&mut self, hurry: impl Future<Output = ()>) {
+        let mut hurry = std::pin::pin!(hurry);
         self.stop_accepting.send_replace(true);
         self.drain.advance(Phase::Draining);
         let patience = tokio::time::sleep(self.config.limits.drain_timeout);
-        let in_time = tokio::select! {
+        let (in_time, hurried) = tokio::select! {
             biased;
-            () = self.drain.finished() => true,
-            () = patience => false,
-            () = hurry => false,
+            () = self.drain.finished() => (true, false),
+            () = patience => (false, false),
+            () = &mut hurry => (false, true),
         };
         if !in_time {
             self.cut_all().await;
+        }
+        let Some(membership) = self.membership.take() else { return };
+        match hurried {
+            true => membership.end(std::future::ready(())).await,
+            false => membership.end(hurry).await,
         }
     }
 
@@ -151,22 +199,27 @@ fn assemble(
     config: &Config,
     book: Arc<Book>,
     bound: &bind::Addresses,
-    splice: &Arc<AtomicBool>,
+    live: &build::Live,
+    naming: &build::Naming,
+    states: Option<&tailnet::States>,
 ) -> Result<Arc<House>, StartError> {
     let upstream = Upstream::new(build::upstream(&config.upstream));
+    upstream.point(build::place(config.upstream.kind));
     Ok(Arc::new(House {
         policy: ArcSwap::from_pointee(build::policy(&config.policy)?),
         own: ArcSwap::from_pointee(own::look(
             bound.listeners(),
             bind::Addresses::internal(&config.upstream),
+            states.map(tailnet::States::now).as_deref(),
         )),
-        names: ArcSwap::from_pointee(build::names(&config.dns)),
+        names: ArcSwap::from_pointee(naming.names(&config.dns)),
         upstream_kind: upstream.kind().label(),
         route: build::route(config.upstream.kind),
+        inside: states.map(|states| states.inside(config)),
         upstream,
         half_close: build::half_close(&config.upstream),
         pipes: PipePool::for_this_process(),
-        limits: ArcSwap::from_pointee(build::limits(config, Arc::clone(splice))),
+        limits: ArcSwap::from_pointee(live.limits(config)),
         book,
     }))
 }
@@ -178,6 +231,7 @@ async fn refresh_own(house: Arc<House>, bound: bind::Addresses) {
     loop {
         tick.tick().await;
         let internal = house.own.load().internal.clone();
-        house.own.store(Arc::new(own::look(bound.listeners(), internal)));
+        let node = house.inside.as_ref().map(Inside::now);
+        house.own.store(Arc::new(own::look(bound.listeners(), internal, node.as_deref())));
     }
 }

@@ -190,6 +190,18 @@ impl fmt::Debug for Name {
 }
 
 impl Target {
+    /// Reads a target as a person types it: a host with or without a port, an IPv6 address with or
+    /// without brackets.
+    ///
+    /// # Errors
+    /// [`HostError`], as [`Target::parse_authority`].
+    pub fn typed(text: &str, default_port: NonZeroU16) -> Result<Self, HostError> {
+        match text.parse::<IpAddr>() {
+            Ok(ip) => Ok(Self { host: ip.into(), port: default_port }),
+            Err(_) => Self::parse_authority(text.as_bytes(), Some(default_port)),
+        }
+    }
+
     /// Reads `host:port` or `[v6]:port`; without a port, `default_port` counts where there is one.
     ///
     /// # Errors

@@ -4,10 +4,11 @@
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, X_CONTENT_TYPE_OPTIONS};
-use hyper::{Method, Response, StatusCode};
+use hyper::{Method, Response, StatusCode, Uri};
 use serde_json::{Value, json};
 
-use super::View;
+use super::query::{self, BadQuery};
+use super::{Readiness, View};
 
 /// A whole answer.
 pub(super) type Answer = Response<Full<Bytes>>;
@@ -16,22 +17,43 @@ pub(super) type Answer = Response<Full<Bytes>>;
 const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Answers a request that the guard let in.
-pub(super) fn answer(view: &dyn View, method: &Method, path: &str) -> Answer {
+pub(super) async fn answer(view: &dyn View, method: &Method, uri: &Uri) -> Answer {
     if method != Method::GET && method != Method::HEAD {
         return method_not_allowed();
     }
-    match path {
-        "/metrics" => with_type(StatusCode::OK, METRICS_TYPE, view.metrics()),
-        "/healthz" => object(StatusCode::OK, &json!({"status": "ok"})),
-        "/readyz" => readiness(&view.pending()),
-        "/api/v1/status" => object(StatusCode::OK, &view.status()),
-        "/api/v1/connections" => object(StatusCode::OK, &view.connections()),
-        _ => error(
-            StatusCode::NOT_FOUND,
-            "not_found",
-            "there is /metrics, /healthz, /readyz, /api/v1/status and /api/v1/connections",
-        ),
-    }
+    let answered = match uri.path() {
+        "/metrics" => Ok(with_type(StatusCode::OK, METRICS_TYPE, view.metrics())),
+        "/healthz" => Ok(object(StatusCode::OK, &json!({"status": "ok"}))),
+        "/readyz" => Ok(readiness(&view.readiness())),
+        path => match path.strip_prefix("/api/v1/") {
+            Some(name) => api(view, name, uri.query()).await,
+            None => Ok(not_found()),
+        },
+    };
+    answered.unwrap_or_else(|why| error(StatusCode::BAD_REQUEST, "bad_request", &why))
+}
+
+/// The API proper. Unlike scrapers and probes, who asks it knows its parameters.
+async fn api(view: &dyn View, name: &str, query: Option<&str>) -> Result<Answer, BadQuery> {
+    let value = match name {
+        "status" => view.status(query::switch(query, "peers")?),
+        "connections" => {
+            query::none(query)?;
+            view.connections()
+        }
+        "explain" => match query::only(query, "target")? {
+            Some(target) => view.explain(&target).await?,
+            None => return Err("explain what? Give ?target=HOST or ?target=HOST:PORT".to_owned()),
+        },
+        _ => return Ok(not_found()),
+    };
+    Ok(object(StatusCode::OK, &value))
+}
+
+fn not_found() -> Answer {
+    let message = "there is /metrics, /healthz, /readyz, /api/v1/status, /api/v1/connections and \
+                   /api/v1/explain?target=HOST:PORT";
+    error(StatusCode::NOT_FOUND, "not_found", message)
 }
 
 /// What a request gets that the guard did not let in.
@@ -47,16 +69,11 @@ fn method_not_allowed() -> Answer {
     answer
 }
 
-fn readiness(pending: &[&'static str]) -> Answer {
-    let (error, message) = match pending {
-        [] => return object(StatusCode::OK, &json!({"status": "ready", "pending": []})),
-        names if names.contains(&"drain") => ("draining", "the gateway is shutting down"),
-        names if names.contains(&"upstream") => (
-            "upstream_down",
-            "the upstream cannot be reached: check that it runs where upstream.socks5 points",
-        ),
-        _ => ("starting", "the gateway is starting: wait for what is pending"),
-    };
+fn readiness(readiness: &Readiness) -> Answer {
+    let Readiness { error, message, pending } = readiness;
+    if readiness.is_ready() {
+        return object(StatusCode::OK, &json!({"status": "ready", "pending": []}));
+    }
     let body = json!({"error": error, "message": message, "pending": pending});
     object(StatusCode::SERVICE_UNAVAILABLE, &body)
 }

@@ -84,8 +84,11 @@ async fn tick(view: Arc<dyn View>) {
 async fn exchange(stream: TcpStream, hosts: Arc<Hosts>, view: Arc<dyn View>) {
     let Ok(local) = stream.local_addr() else { return };
     let service = service_fn(|request| {
-        let answer = respond(&hosts, view.as_ref(), &request, local.ip());
-        std::future::ready(Ok::<_, Infallible>(answer))
+        let (hosts, view) = (Arc::clone(&hosts), Arc::clone(&view));
+        // Pinned: the connection is polled by hand below.
+        Box::pin(async move {
+            Ok::<_, Infallible>(respond(&hosts, view.as_ref(), &request, local.ip()).await)
+        })
     });
     let mut http = http1::Builder::new();
     http.keep_alive(false).half_close(true).max_buf_size(HEAD).max_headers(100);
@@ -95,14 +98,14 @@ async fn exchange(stream: TcpStream, hosts: Arc<Hosts>, view: Arc<dyn View>) {
     linger(connection.into_parts().io.into_inner()).await;
 }
 
-fn respond(
+async fn respond(
     hosts: &Hosts,
     view: &dyn View,
     request: &Request<Incoming>,
     local: IpAddr,
 ) -> routes::Answer {
     if hosts.admit(request.headers(), request.uri(), local) {
-        routes::answer(view, request.method(), request.uri().path())
+        routes::answer(view, request.method(), request.uri()).await
     } else {
         routes::forbidden()
     }

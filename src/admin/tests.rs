@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::View;
+use super::{Explaining, Readiness, View};
 
 struct Fixed;
 
@@ -17,12 +17,25 @@ impl View for Fixed {
         "one 1\n".to_owned()
     }
 
-    fn pending(&self) -> Vec<&'static str> {
-        vec!["upstream"]
+    fn readiness(&self) -> Readiness {
+        let message = "the key has expired".to_owned();
+        Readiness { error: "auth_failed", message, pending: vec!["tailnet"] }
     }
 
-    fn status(&self) -> Value {
-        json!({"version": "0"})
+    fn status(&self, peers: bool) -> Value {
+        json!({"version": "0", "peers": peers})
+    }
+
+    fn explain(&self, target: &str) -> Explaining {
+        let target = target.to_owned();
+        Box::pin(async move {
+            tokio::task::yield_now().await;
+            if target == "bad" {
+                Err("no such host".to_owned())
+            } else {
+                Ok(json!({"target": target}))
+            }
+        })
     }
 
     fn connections(&self) -> Value {
@@ -104,10 +117,45 @@ fn a2_every_other_method_is_405_and_head_has_no_body() {
     assert!(head.starts_with("HTTP/1.1 200 ") && head.ends_with("\r\n\r\n"), "{head}");
 }
 
+fn body(answer: &str) -> Value {
+    serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap()
+}
+
 #[test]
 fn readiness_says_what_is_missing() {
     let answer = get(start(), "/readyz");
     assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
-    let body: Value = serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap();
-    assert_eq!((&body["error"], &body["pending"]), (&json!("upstream_down"), &json!(["upstream"])));
+    let said =
+        json!({"error": "auth_failed", "message": "the key has expired", "pending": ["tailnet"]});
+    assert_eq!(body(&answer), said);
+}
+
+#[test]
+fn the_api_knows_its_parameters_and_no_others() {
+    let address = start();
+    let ok = |path: &str| {
+        let answer = get(address, path);
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{path}: {answer}");
+        body(&answer)
+    };
+    assert_eq!(ok("/api/v1/status")["peers"], false);
+    assert_eq!(ok("/api/v1/status?peers=true")["peers"], true);
+    assert_eq!(ok("/api/v1/explain?target=a.example%3A443")["target"], "a.example:443");
+    for path in [
+        "/api/v1/status?peers=yes",
+        "/api/v1/status?peer=true",
+        "/api/v1/connections?a",
+        "/api/v1/explain",
+        "/api/v1/explain?target=bad",
+        "/api/v1/explain?target=%zz",
+        "/api/v1/explain?target=a&json=1",
+    ] {
+        let answer = get(address, path);
+        assert!(answer.starts_with("HTTP/1.1 400 "), "{path}: {answer}");
+        let said = body(&answer);
+        assert!(said["error"] == "bad_request" && said["message"].is_string(), "{path}: {said}");
+    }
+    assert!(get(address, "/api/v1/explain/?target=a").starts_with("HTTP/1.1 404 "));
+    let head = say(address, b"HEAD /api/v1/explain?target=a HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    assert!(head.starts_with("HTTP/1.1 200 ") && head.ends_with("\r\n\r\n"), "{head}");
 }

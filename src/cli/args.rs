@@ -1,6 +1,7 @@
 //! The command line, as clap reads it.
 #![forbid(unsafe_code)]
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -33,10 +34,20 @@ pub(super) struct Settings {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// Start the gateway
-    Up,
-    /// Show the running gateway: upstream, listeners, policy, counters
+    /// Start the gateway; with a program, run it behind the gateway and end with it
+    Up {
+        /// How long the gateway may take to be ready for the program, as 60s or 2m
+        #[arg(long, default_value = "60s", value_parser = duration)]
+        ready_timeout: Duration,
+        /// A program and its arguments
+        #[arg(last = true, value_name = "CMD")]
+        command: Vec<OsString>,
+    },
+    /// Show the running gateway: tailnet, upstream, listeners, policy, counters
     Status {
+        /// The other nodes of the tailnet too
+        #[arg(long)]
+        peers: bool,
         /// For programs
         #[arg(long)]
         json: bool,
@@ -46,6 +57,24 @@ pub(super) enum Command {
         /// How long to wait, as 60s or 2m
         #[arg(long, default_value = "60s", value_parser = duration)]
         timeout: Duration,
+    },
+    /// Walk every link of the chain; say of the first broken one why, and what to do
+    Doctor {
+        /// For programs
+        #[arg(long)]
+        json: bool,
+        /// A host to be reached through the gateway [default port: 443]
+        #[arg(value_name = "HOST[:PORT]")]
+        target: Option<String>,
+    },
+    /// Explain what becomes of a target: policy, resolver, addresses, route
+    Explain {
+        /// For programs
+        #[arg(long)]
+        json: bool,
+        /// A host, with or without a port [default port: 443]
+        #[arg(value_name = "HOST[:PORT]")]
+        target: String,
     },
     /// Print the proxy environment, ready for eval
     Env {

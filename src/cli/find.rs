@@ -9,13 +9,15 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use serde_json::Value;
+
 use super::args::Settings;
 use super::exit;
 use crate::config::{self, Environment, Flag, Loaded, Problems, Whereabouts};
 use crate::lifecycle::run_dir;
 
-/// For one question to the admin listener.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// For one question to the admin listener, which ends each within ten seconds.
+const PATIENCE: Duration = Duration::from_secs(11);
 /// More than any answer but `/metrics` of a busy gateway.
 const MAX_ANSWER: u64 = 64 * 1024 * 1024;
 
@@ -89,7 +91,61 @@ pub(super) fn get(admin: SocketAddr, path: &str) -> io::Result<Answer> {
     parse(&text).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "not an HTTP answer"))
 }
 
-fn parse(text: &[u8]) -> Option<Answer> {
+/// Why the gateway gave no object.
+#[derive(Debug)]
+pub(super) enum Unanswered {
+    /// There is none, or none that can be understood: why.
+    Nobody(String),
+    /// It does not take the question: its own sentence.
+    Refused(String),
+}
+
+/// Asks the admin listener for an object.
+pub(super) fn object(found: &Found, path: &str) -> Result<Value, Unanswered> {
+    let answer = get(found.admin, path).map_err(|error| Unanswered::Nobody(error.to_string()))?;
+    let body = serde_json::from_str::<Value>(&answer.body);
+    match (answer.status, body) {
+        (200, Ok(object)) => Ok(object),
+        (200, Err(_)) => Err(Unanswered::Nobody("it answered no JSON".to_owned())),
+        (400, Ok(body)) => {
+            Err(Unanswered::Refused(body["message"].as_str().unwrap_or_default().to_owned()))
+        }
+        (status, _) => Err(Unanswered::Nobody(format!("it answered {status}"))),
+    }
+}
+
+/// Says why the gateway gave no object, and how a command ends then.
+pub(super) fn unanswered(found: &Found, why: &Unanswered) -> ExitCode {
+    match why {
+        Unanswered::Nobody(why) => {
+            eprintln!(
+                "tailrace: no gateway answers at {}: {why}; start one with `tailrace up`, or name its settings with --config",
+                found.admin
+            );
+            ExitCode::from(exit::NO_GATEWAY)
+        }
+        Unanswered::Refused(message) => {
+            eprintln!("tailrace: {}", super::words::plain(message));
+            ExitCode::from(exit::USAGE)
+        }
+    }
+}
+
+/// `text` as a value in a query (RFC 3986 section 2.3: what is unreserved stays).
+pub(super) fn in_a_query(text: &str) -> String {
+    let unreserved = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match unreserved(byte) {
+            true => encoded.push(char::from(byte)),
+            false => encoded.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    encoded
+}
+
+/// Reads an HTTP answer that has come to its end.
+pub(super) fn parse(text: &[u8]) -> Option<Answer> {
     let text = std::str::from_utf8(text).ok()?;
     let (head, body) = text.split_once("\r\n\r\n")?;
     let status = head.strip_prefix("HTTP/1.1 ")?.split(' ').next()?.parse().ok()?;
@@ -105,5 +161,11 @@ mod tests {
         let answer = parse(b"HTTP/1.1 503 Service Unavailable\r\nA: b\r\n\r\n{}").unwrap();
         assert_eq!((answer.status, answer.body.as_str()), (503, "{}"));
         assert_eq!(parse(b"SSH-2.0-OpenSSH\r\n\r\n"), None);
+    }
+
+    #[test]
+    fn a_target_arrives_whole() {
+        assert_eq!(in_a_query("db.corp.example:5432"), "db.corp.example%3A5432");
+        assert_eq!(in_a_query("[::1]&x=ü"), "%5B%3A%3A1%5D%26x%3D%C3%BC");
     }
 }

@@ -7,18 +7,27 @@
 mod args;
 mod config;
 mod demo;
+mod doctor;
 mod env;
+mod explain;
 mod find;
 mod generate;
+mod key;
 mod policy;
 mod status;
 mod up;
 mod wait;
+mod words;
 
+use std::ffi::OsString;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser as _;
 use clap::error::ErrorKind;
+
+use crate::gateway::Commanded;
+use crate::lifecycle::command::CommandLine;
 
 use self::args::{Command, ConfigCommand, PolicyCommand, Program};
 
@@ -44,8 +53,12 @@ pub fn main() -> ExitCode {
     };
     let settings = program.settings;
     match program.command {
-        Command::Up => up::run(&settings),
-        Command::Status { json } => status::run(&settings, json),
+        Command::Up { ready_timeout, command } => {
+            up::run(&settings, commanded(command, ready_timeout).as_ref())
+        }
+        Command::Status { peers, json } => status::run(&settings, peers, json),
+        Command::Doctor { json, target } => doctor::run(&settings, target.as_deref(), json),
+        Command::Explain { json, target } => explain::run(&settings, &target, json),
         Command::Wait { timeout } => wait::run(&settings, timeout),
         Command::Env { shell } => env::run(&settings, shell),
         Command::Config { command: ConfigCommand::Check { file } } => config::check(settings, file),
@@ -57,6 +70,12 @@ pub fn main() -> ExitCode {
         Command::Completions { shell } => generate::completions(shell),
         Command::Man => generate::man(),
     }
+}
+
+fn commanded(words: Vec<OsString>, ready_timeout: Duration) -> Option<Commanded> {
+    let mut words = words.into_iter();
+    let line = CommandLine { program: words.next()?, arguments: words.collect() };
+    Some(Commanded { line, ready_timeout })
 }
 
 /// Help and version are answers; everything else is a usage error, which clap would end with 2.

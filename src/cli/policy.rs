@@ -10,7 +10,7 @@ use super::args::Settings;
 use super::exit;
 use super::find::{self, Given};
 use crate::gateway;
-use crate::target::{HostError, Target};
+use crate::target::Target;
 
 /// The port judged with a host given without one: ports matter only to our own listeners.
 const ANY_PORT: NonZeroU16 = NonZeroU16::new(443).unwrap();
@@ -45,7 +45,7 @@ pub(super) fn test(settings: &Settings, hosts: &[String], json: bool) -> ExitCod
 }
 
 fn answer(judge: &gateway::Judge, text: &str) -> Answer {
-    let target = match target(text) {
+    let target = match Target::typed(text, ANY_PORT) {
         Ok(target) => target,
         Err(error) => {
             let (host, rule) = (text.to_owned(), error.to_string());
@@ -57,14 +57,6 @@ fn answer(judge: &gateway::Judge, text: &str) -> Answer {
     // What enforcement would refuse counts as refused: that is what one asks this for.
     let refused = refused || decision.verdict == crate::policy::Verdict::WouldDeny;
     Answer { host: target.host.to_string(), verdict: decision.verdict.label(), rule, refused }
-}
-
-/// Takes a host with or without a port; a bare IPv6 address has none.
-fn target(text: &str) -> Result<Target, HostError> {
-    match text.parse::<std::net::IpAddr>() {
-        Ok(ip) => Ok(Target { host: ip.into(), port: ANY_PORT }),
-        Err(_) => Target::parse_authority(text.as_bytes(), Some(ANY_PORT)),
-    }
 }
 
 fn print(answer: &Answer, json: bool) {

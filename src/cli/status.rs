@@ -6,20 +6,17 @@ use std::process::ExitCode;
 use serde_json::Value;
 
 use super::args::Settings;
-use super::{exit, find};
+use super::{find, words};
 
-pub(super) fn run(settings: &Settings, json: bool) -> ExitCode {
+pub(super) fn run(settings: &Settings, peers: bool, json: bool) -> ExitCode {
     let found = match find::gateway(settings) {
         Ok(found) => found,
         Err(problems) => return find::misconfigured(&problems),
     };
-    let answer = match find::get(found.admin, "/api/v1/status") {
-        Ok(answer) if answer.status == 200 => answer,
-        Ok(answer) => return nobody(&found, &format!("it answered {}", answer.status)),
-        Err(error) => return nobody(&found, &error.to_string()),
-    };
-    let Ok(status) = serde_json::from_str::<Value>(&answer.body) else {
-        return nobody(&found, "it answered no JSON");
+    let path = if peers { "/api/v1/status?peers=true" } else { "/api/v1/status" };
+    let status = match find::object(&found, path) {
+        Ok(status) => status,
+        Err(why) => return find::unanswered(&found, &why),
     };
     if json {
         println!("{status}");
@@ -29,34 +26,49 @@ pub(super) fn run(settings: &Settings, json: bool) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-fn nobody(found: &find::Found, why: &str) -> ExitCode {
-    eprintln!(
-        "tailrace: no gateway answers at {}: {why}; start one with `tailrace up`, or name its settings with --config",
-        found.admin
-    );
-    ExitCode::from(exit::NO_GATEWAY)
-}
-
-/// One line per value, nested names joined by dots.
+/// One line per value, nested names joined by dots; a list of objects is a line for each.
 fn print_table(prefix: &str, value: &Value) {
     let Value::Object(map) = value else { return };
     for (key, value) in map {
         let name = if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") };
         match value {
             Value::Object(_) => print_table(&name, value),
-            Value::Array(items) => {
-                let items: Vec<String> = items.iter().map(plain).collect();
-                println!("{name:<28} {}", items.join(" "));
+            Value::Array(items) if items.iter().any(Value::is_object) => {
+                items.iter().for_each(|item| println!("{name:<28} {}", row(item)));
             }
-            _ => println!("{name:<28} {}", plain(value)),
+            _ => println!("{name:<28} {}", words::of(value)),
         }
     }
 }
 
-fn plain(value: &Value) -> String {
-    match value {
-        Value::String(text) => text.clone(),
-        Value::Null => "-".to_owned(),
-        other => other.to_string(),
+/// The values of an object, those that say nothing by themselves with their name.
+fn row(item: &Value) -> String {
+    let Value::Object(map) = item else { return words::of(item) };
+    let word = |(key, value): (&String, &Value)| match value {
+        Value::Bool(true) => Some(key.clone()),
+        Value::Bool(false) => Some(format!("not {key}")),
+        Value::Null => None,
+        Value::Array(items) if items.is_empty() => None,
+        Value::Array(_) if key != "addresses" => Some(format!("{key} {}", words::of(value))),
+        _ => Some(words::of(value)),
+    };
+    map.iter().filter_map(word).collect::<Vec<_>>().join("  ")
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_peer_is_one_line() {
+        let peer = json!({"name": "svc.lab.ts.net", "host": "svc", "addresses": ["100.64.0.1"],
+                          "routes": ["10.50.0.0/24"], "online": true});
+        let line = row(&peer);
+        for part in ["svc.lab.ts.net", "100.64.0.1", "routes 10.50.0.0/24", "online"] {
+            assert!(line.contains(part) && !line.contains("not online"), "{line}");
+        }
+        assert!(row(&json!({"online": false, "routes": [], "host": null})) == "not online");
     }
 }

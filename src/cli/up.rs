@@ -1,52 +1,89 @@
-//! `tailrace up`: the gateway itself, until a signal ends it.
+//! `tailrace up`: the gateway itself, until a signal ends it, or the program it runs for.
 #![forbid(unsafe_code)]
 
 use std::process::ExitCode;
 
 use super::args::Settings;
-use super::exit;
 use super::find::{self, Given};
-use crate::config::{self, Config};
-use crate::gateway;
+use super::{exit, key};
+use crate::config::{self, Config, Loaded, LogTo, Origin};
+use crate::gateway::{self, Commanded, StartError};
+use crate::lifecycle::run_dir::RunDir;
+use crate::record::log::{AccessLog, AccessWriter};
 use crate::record::{Book, log};
 
-pub(super) fn run(settings: &Settings) -> ExitCode {
-    let given = Given::new(settings);
-    let loaded = match given.load() {
-        Ok(loaded) => loaded,
-        Err(problems) => return find::misconfigured(&problems),
-    };
-    let (access, writer) = match log::open(&loaded.checked.config.log) {
-        Ok(log) => log,
+/// The gateway's log while a program runs on the same terminal.
+const LOG_FILE: &str = "tailrace.log";
+
+pub(super) fn run(settings: &Settings, commanded: Option<&Commanded>) -> ExitCode {
+    let key = match key::take() {
+        Ok(key) => key,
         Err(error) => {
-            eprintln!("config: {}: {error}", loaded.written.origin("log.to"));
+            eprintln!("{error}");
             return ExitCode::from(exit::CONFIG);
         }
     };
+    let given = Given::new(settings);
+    let loaded = match load(&given, commanded.is_some()) {
+        Ok(loaded) => loaded,
+        Err(problems) => return find::misconfigured(&problems),
+    };
+    let (access, writer) = match open_log(&loaded.checked.config) {
+        Ok(log) => log,
+        Err(error) => return failed(&loaded.written, &error),
+    };
     log::install(&access);
+    if loaded.checked.config.tailnet.as_ref().is_some_and(|tailnet| tailnet.key.is_some())
+        && let Err(error) = crate::sys::harden()
+    {
+        tracing::warn!(%error, "this process's memory is open to its user: a key passes through it");
+    }
     for notice in &loaded.checked.notices {
         tracing::warn!("{notice}");
     }
     let book = Book::new(access);
-    let again = |running: &Config| again(&given, running);
-    let ended = gateway::run(loaded.checked.config, std::sync::Arc::clone(&book), &again);
+    let again = |running: &Config| again(&given, commanded.is_some(), running);
+    let shared = std::sync::Arc::clone(&book);
+    let ended = gateway::run(loaded.checked.config, shared, key, &again, commanded);
     let code = match ended {
         Ok(code) => code,
-        Err(error) => {
-            match error.key() {
-                Some(key) => eprintln!("config: {}: {error}", loaded.written.origin(key)),
-                None => eprintln!("tailrace: {error}"),
-            }
-            ExitCode::from(error.exit_code())
-        }
+        Err(error) => failed(&loaded.written, &error),
     };
     writer.close(&book.totals(), gateway::LAST_LINES);
     code
 }
 
+/// Opens the log, and the run directory first where it lies in that.
+fn open_log(config: &Config) -> Result<(AccessLog, AccessWriter), StartError> {
+    if matches!(&config.log.to, LogTo::File(path) if path.starts_with(&config.run_dir)) {
+        RunDir::open(&config.run_dir)?;
+    }
+    Ok(log::open(&config.log)?)
+}
+
+/// Says why the gateway did not start, or its program did not.
+fn failed(written: &config::Written, error: &StartError) -> ExitCode {
+    match error.key() {
+        Some(key) => eprintln!("config: {}: {error}", written.origin(key)),
+        None => eprintln!("tailrace: {error}"),
+    }
+    ExitCode::from(error.exit_code())
+}
+
+/// The settings. With a program standard error is its own: the log then goes to a file unless told
+/// where to.
+fn load(given: &Given, with_program: bool) -> Result<Loaded, config::Problems> {
+    let mut loaded = given.load()?;
+    let config = &mut loaded.checked.config;
+    if with_program && loaded.written.origin("log.to") == Origin::Default {
+        config.log.to = LogTo::File(config.run_dir.join(LOG_FILE));
+    }
+    Ok(loaded)
+}
+
 /// Reads the settings once more, for SIGHUP.
-fn again(given: &Given, running: &Config) -> Result<Config, Vec<String>> {
-    let fresh = given.load().map_err(|problems| problems.lines())?.checked;
+fn again(given: &Given, with_program: bool, running: &Config) -> Result<Config, Vec<String>> {
+    let fresh = load(given, with_program).map_err(|problems| problems.lines())?.checked;
     let config::Reloaded { config, kept } = config::reloaded(running, fresh.config);
     for table in kept {
         tracing::warn!(table, "changed in the settings, but only a restart takes it over");

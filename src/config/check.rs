@@ -4,7 +4,6 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use super::check_policy;
 use super::environment::Environment;
 use super::keys::Later;
 use super::problem::{Origin, Problem, Problems, quoted};
@@ -13,11 +12,8 @@ use super::settings::{
     Transparent, Upstream, UpstreamKind,
 };
 use super::written::{Written, default_of};
+use super::{check_policy, check_tailnet};
 use crate::target::Host;
-
-/// What to write instead of an upstream that is not there yet.
-const INSTEAD: &str = "use upstream.kind = \"socks5\" with upstream.socks5 set to a SOCKS5 \
-                       server, or upstream.kind = \"direct\"";
 
 /// Settings that hold together.
 #[derive(Debug, Clone)]
@@ -54,8 +50,13 @@ pub fn check(written: &Written, env: &Environment) -> Result<Checked, Problems> 
     check.later();
     let run_dir = check.run_dir(env);
     let listen = check.listen();
-    let upstream = check.upstream();
-    let dns = check.dns(upstream.as_ref().map(|upstream| upstream.kind));
+    let draft = check_tailnet::draft(&check, env);
+    let upstream = check.upstream(&draft);
+    let kind = upstream.as_ref().map(|upstream| upstream.kind);
+    let tailnet = kind.and_then(|kind| {
+        check_tailnet::tailnet(&mut check, draft, kind, env, &run_dir, listen.as_ref())
+    });
+    let dns = check.dns(kind);
     let policy = check_policy::policy(&mut check);
     let log = check.log();
     if let (Some(listen), Some(upstream)) = (&listen, &upstream) {
@@ -71,6 +72,7 @@ pub fn check(written: &Written, env: &Environment) -> Result<Checked, Problems> 
                     server_first: written.duration("transparent.server_first"),
                 },
                 upstream,
+                tailnet,
                 dns,
                 policy,
                 limits: limits(written),
@@ -123,8 +125,7 @@ impl Check<'_> {
             let Later::NotDefault(what) = entry.key.later else { continue };
             if entry.raw != default_of(entry.key) {
                 let path = entry.key.path;
-                let way = if path.starts_with("tailnet.") { INSTEAD } else { "leave it out" };
-                let what = format!("{path}: {what} is not built yet in this version; {way}");
+                let what = format!("{path}: {what} is not built yet in this version; leave it out");
                 self.fail(entry.origin.clone(), what);
             }
         }
@@ -213,9 +214,9 @@ impl Check<'_> {
         }
     }
 
-    fn upstream(&mut self) -> Option<Upstream> {
+    fn upstream(&mut self, draft: &check_tailnet::Draft) -> Option<Upstream> {
         let w = self.written;
-        let kind = self.kind()?;
+        let kind = self.kind(draft)?;
         Some(Upstream {
             kind,
             connect_timeout: w.duration("upstream.connect_timeout"),
@@ -228,40 +229,42 @@ impl Check<'_> {
             max_connections: Some(w.number("upstream.max_connections")).filter(|most| *most != 0),
             pool: w.number("upstream.pool"),
             mark: Some(w.number("upstream.mark")).filter(|mark| *mark != 0),
+            outside_tailnet: w.text("upstream.outside_tailnet") != "refuse",
         })
     }
 
-    fn kind(&mut self) -> Option<UpstreamKind> {
+    /// `auto` is `socks5` only where a port is all there is to go by.
+    fn kind(&mut self, draft: &check_tailnet::Draft) -> Option<UpstreamKind> {
         let w = self.written;
         let (kind, server) = (w.text("upstream.kind"), w.text("upstream.socks5"));
-        let origin = w.origin("upstream.kind");
-        match kind {
-            "direct" => Some(UpstreamKind::Direct),
-            "tailscaled" | "localapi" => {
+        let port = match server.is_empty() {
+            true => None,
+            false => Some(self.socks5(server)?),
+        };
+        if self.broken("upstream.kind") || self.broken("upstream.socks5") {
+            return None;
+        }
+        match (kind, port) {
+            ("direct", _) => Some(UpstreamKind::Direct),
+            ("localapi", _) => Some(UpstreamKind::LocalApi),
+            ("socks5", Some(port)) => Some(UpstreamKind::Socks5(port)),
+            ("socks5", None) => {
                 let what =
-                    format!("upstream.kind = {kind:?} is not built yet in this version; {INSTEAD}");
-                self.fail(origin, what);
+                    "upstream.kind = \"socks5\" needs upstream.socks5, such as 127.0.0.1:1080";
+                self.fail(w.origin("upstream.kind"), what);
                 None
             }
-            "socks5" if server.is_empty() => {
-                if !self.broken("upstream.socks5") {
-                    let what =
-                        "upstream.kind = \"socks5\" needs upstream.socks5, such as 127.0.0.1:1080";
-                    self.fail(origin, what);
-                }
+            ("tailscaled", None) if !draft.manage => {
+                let what = "upstream.kind = \"tailscaled\" without a key needs upstream.socks5, the \
+                            port tailscaled was started with: set it, or use kind \"localapi\"";
+                self.fail(w.origin("upstream.kind"), what);
                 None
             }
-            _ if server.is_empty() => {
-                if !self.broken("upstream.kind") && !self.broken("upstream.socks5") {
-                    let what = format!(
-                        "upstream.kind = \"auto\" without upstream.socks5 means a tailscaled, which \
-                         is not built yet in this version; {INSTEAD}"
-                    );
-                    self.fail(origin, what);
-                }
-                None
-            }
-            _ => self.socks5(server).map(UpstreamKind::Socks5),
+            ("tailscaled", port) => Some(UpstreamKind::Tailscaled(port)),
+            (_auto, Some(port)) if !draft.tailscaled => Some(UpstreamKind::Socks5(port)),
+            (_auto, None) if !draft.manage => Some(UpstreamKind::LocalApi),
+            (_auto, _) if draft.manage && draft.enforce => Some(UpstreamKind::LocalApi),
+            (_auto, port) => Some(UpstreamKind::Tailscaled(port)),
         }
     }
 
@@ -277,14 +280,16 @@ impl Check<'_> {
     }
 
     fn dns(&mut self, kind: Option<UpstreamKind>) -> Dns {
+        use UpstreamKind::{Direct, LocalApi, Socks5, Tailscaled};
         let w = self.written;
         let mode = match (w.text("dns.mode"), kind) {
-            ("system", _) | (_, Some(UpstreamKind::Direct)) => DnsMode::System,
-            _ => DnsMode::Upstream,
+            ("system", _) | (_, Some(Direct)) => DnsMode::System,
+            ("upstream", _) | (_, Some(Socks5(_))) => DnsMode::Upstream,
+            (_, Some(Tailscaled(_) | LocalApi) | None) => DnsMode::Tailnet,
         };
-        if w.text("dns.mode") == "tailnet" {
-            let what = "dns.mode = \"tailnet\" needs upstream.kind tailscaled or localapi and is \
-                        not built yet in this version; leave it out, or use \"upstream\" or \"system\"";
+        if w.text("dns.mode") == "tailnet" && matches!(kind, Some(Direct | Socks5(_))) {
+            let what = "dns.mode = \"tailnet\" needs upstream.kind tailscaled or localapi, which \
+                        know the tailnet's names: leave it out, or use \"upstream\" or \"system\"";
             self.fail(w.origin("dns.mode"), what);
         }
         Dns {
@@ -333,7 +338,9 @@ impl Check<'_> {
             let origin = self.last("listen.admin", "listen.proxy");
             self.fail(origin, what);
         }
-        let UpstreamKind::Socks5(server) = kind else { return };
+        let (UpstreamKind::Socks5(server) | UpstreamKind::Tailscaled(Some(server))) = kind else {
+            return;
+        };
         for (path, ours) in
             listen.proxy.iter().map(|a| ("listen.proxy", a)).chain([("listen.admin", &admin)])
         {

@@ -9,8 +9,9 @@ use toml::Spanned;
 use toml::de::{DeArray, DeTable, DeValue};
 
 use super::keys::{self, FORWARD, Key, Kind};
-use super::problem::{Origin, find_key, plain, quoted};
+use super::problem::{Origin, plain, quoted};
 use super::written::{Item, Raw, Written, split, timed, unknown, within, word};
+use crate::secret::find_key;
 
 /// The file's name and the byte each line starts at.
 struct Places<'a> {
@@ -44,7 +45,7 @@ impl<'a> Places<'a> {
 pub(super) fn read(path: &Path, text: &str, written: &mut Written) {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let places = Places::new(path, text);
-    if let Some(at) = find_key(text) {
+    if let Some((at, _)) = find_key(text) {
         let what = "holds a literal tailnet key: put it in a file of its own and name that file";
         written.fail(places.at(at), what);
     }

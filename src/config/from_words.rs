@@ -6,10 +6,14 @@ use super::keys::{self, KEYS, Key};
 use super::problem::{Origin, quoted};
 use super::written::{Written, typed, unknown};
 
+/// Names the descriptor over which `up` hands itself the key of `TS_AUTHKEY` (reliability.md K8).
+pub const KEY_FD: &str = "TAILRACE_KEY_FD";
+
 /// Variables of ours that are no settings.
-const OURS: [&str; 6] = [
+const OURS: [&str; 7] = [
     "TAILRACE_CONFIG",
     "TAILRACE_ID",
+    KEY_FD,
     "TAILRACE_BIN",
     "TAILRACE_CACHE",
     "TAILRACE_REQUIRE_ALL",
@@ -84,7 +88,7 @@ pub(super) fn flags(flags: &[Flag], written: &mut Written) {
 }
 
 fn put(key: &'static Key, value: &str, origin: Origin, written: &mut Written) {
-    if super::problem::find_key(value).is_some() {
+    if crate::secret::find_key(value).is_some() {
         let what = format!("{} holds a literal key: put it in a file of its own", quoted(key.path));
         return written.fail(origin, what);
     }

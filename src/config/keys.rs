@@ -71,7 +71,6 @@ const fn later(path: &'static str, kind: Kind, default: &'static str, what: &'st
     Key { path, kind, default, later: Later::NotDefault(what) }
 }
 
-const TAILNET: &str = "managing a tailscaled";
 const SYNTHETIC: &str = "lending addresses to names";
 const REQUIRE_SNI: &str = "refusing TLS without a server name";
 
@@ -95,35 +94,25 @@ pub(crate) static KEYS: &[Key] = &[
     key("transparent.server_first", Duration, "200ms"),
     key("upstream.kind", Word(KINDS), "auto"),
     key("upstream.socks5", Text, ""),
-    later(
-        "upstream.outside_tailnet",
-        Word(&["allow", "refuse"]),
-        "allow",
-        "telling the tailnet from the outside",
-    ),
+    key("upstream.outside_tailnet", Word(&["allow", "refuse"]), "allow"),
     key("upstream.connect_timeout", Duration, "7s"),
     key("upstream.local_timeout", Duration, "2s"),
     key("upstream.half_close", Word(&["auto", "propagate", "defer"]), "auto"),
     key("upstream.max_connections", Number(0, CONNECTIONS), "0"),
     key("upstream.pool", Number(0, 1024), "8"),
     key("upstream.mark", Number(0, u32::MAX as i64), "0"),
-    Key {
-        path: "tailnet.manage",
-        kind: SwitchOrAuto,
-        default: "auto",
-        later: Later::NotDefault(TAILNET),
-    },
-    later("tailnet.tailscaled", Text, "tailscaled", TAILNET),
-    later("tailnet.socket", Text, "", TAILNET),
-    later("tailnet.auth_key_file", Text, "", TAILNET),
-    later("tailnet.hostname", Text, "autoheal-{id}", TAILNET),
-    later("tailnet.tags", List, "", TAILNET),
-    later("tailnet.login_server", Text, "", TAILNET),
-    later("tailnet.control_proxy", Text, "", TAILNET),
-    later("tailnet.accept_routes", Switch, "true", TAILNET),
+    key("tailnet.manage", SwitchOrAuto, "auto"),
+    key("tailnet.tailscaled", Text, "tailscaled"),
+    key("tailnet.socket", Text, ""),
+    key("tailnet.auth_key_file", Text, ""),
+    key("tailnet.hostname", Text, "autoheal-{id}"),
+    key("tailnet.tags", List, ""),
+    key("tailnet.login_server", Text, ""),
+    key("tailnet.control_proxy", Text, ""),
+    key("tailnet.accept_routes", Switch, "true"),
     key("tailnet.tailnet", Text, ""),
-    later("tailnet.ready_wait", Duration, "20s", TAILNET),
-    later("tailnet.start_jitter", DurationOrZero, "0s", TAILNET),
+    key("tailnet.ready_wait", Duration, "20s"),
+    key("tailnet.start_jitter", DurationOrZero, "0s"),
     key("dns.mode", Word(&["tailnet", "upstream", "system"]), ""),
     key("dns.timeout", Duration, "3s"),
     key("dns.cache_entries", Number(0, CONNECTIONS), "10000"),

@@ -8,6 +8,7 @@
 
 mod check;
 mod check_policy;
+mod check_tailnet;
 mod duration;
 mod environment;
 mod from_file;
@@ -26,13 +27,13 @@ pub(crate) use duration::parse as parse_duration;
 
 pub use check::{Checked, Whereabouts, check, whereabouts};
 pub use environment::Environment;
-pub use from_words::Flag;
+pub use from_words::{Flag, KEY_FD};
 pub use load::{Loaded, SYSTEM_FILE, load, read};
 pub use problem::{Origin, Problem, Problems};
 pub use reload::{Reloaded, reloaded};
 pub use settings::{
-    Config, Dns, DnsMode, HalfClose, Limits, Listen, Log, LogFormat, LogTo, Policy, PolicyMode,
-    Record, Relay, Transparent, Upstream, UpstreamKind,
+    Config, Dns, DnsMode, HalfClose, KeySource, Limits, Listen, Log, LogFormat, LogTo, Policy,
+    PolicyMode, Record, Relay, Tailnet, Transparent, Upstream, UpstreamKind,
 };
 pub use show::{Shown, shown};
 pub use written::{Written, parse};

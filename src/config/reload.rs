@@ -19,6 +19,7 @@ pub fn reloaded(running: &Config, fresh: Config) -> Reloaded {
         ("listen", running.listen == fresh.listen),
         ("transparent", running.transparent == fresh.transparent),
         ("upstream", running.upstream == fresh.upstream),
+        ("tailnet", running.tailnet == fresh.tailnet),
         ("record", running.record == fresh.record),
     ];
     let kept = same.iter().filter(|(_, same)| !same).map(|(table, _)| *table).collect();

@@ -22,6 +22,8 @@ pub struct Config {
     pub transparent: Transparent,
     /// `[upstream]`
     pub upstream: Upstream,
+    /// `[tailnet]`, with the kinds that have one.
+    pub tailnet: Option<Tailnet>,
     /// `[dns]`
     pub dns: Dns,
     /// `[policy]`
@@ -67,17 +69,24 @@ pub struct Upstream {
     pub local_timeout: Duration,
     /// What a client's FIN does.
     pub half_close: HalfClose,
-    /// Most upstream connections at once; `None`: no cap.
+    /// Most upstream connections at once; `None`: as many as tailscaled's file limit allows, no cap
+    /// without one.
     pub max_connections: Option<u32>,
     /// Upstream connections held open and greeted.
     pub pool: u32,
     /// `SO_MARK` on our own dials; `None`: unmarked.
     pub mark: Option<u32>,
+    /// Addresses that no peer and no subnet route covers are dialled too.
+    pub outside_tailnet: bool,
 }
 
-/// The upstream kinds this version carries traffic by.
+/// How traffic leaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum UpstreamKind {
+    /// tailscaled's SOCKS5 port: this one, or the one the kernel picks for a managed tailscaled.
+    Tailscaled(Option<SocketAddr>),
+    /// tailscaled's LocalAPI: no SOCKS5 port at all.
+    LocalApi,
     /// Any SOCKS5 server, at this address.
     Socks5(SocketAddr),
     /// Dial from this host.
@@ -87,12 +96,54 @@ pub enum UpstreamKind {
 /// What happens to a client's FIN.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HalfClose {
-    /// Propagate with `direct`, defer with `socks5`.
+    /// Propagate with `direct` and with a new tailscaled's SOCKS5 port, else defer.
     Auto,
     /// Pass it on.
     Propagate,
     /// Hold it until the upstream ends.
     Defer,
+}
+
+/// The tailscaled behind the kinds `tailscaled` and `localapi`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tailnet {
+    /// Start, watch and end one of our own; false: use the one at `socket`.
+    pub manage: bool,
+    /// It was asked for by name, so that a missing binary ends `up` instead of degrading it.
+    pub insisted: bool,
+    /// The binary: a path, or a name looked up in `PATH`.
+    pub tailscaled: PathBuf,
+    /// Its LocalAPI socket.
+    pub socket: PathBuf,
+    /// Where the key to log in with comes from.
+    pub key: Option<KeySource>,
+    /// `{id}` in it stands for `id`.
+    pub hostname: String,
+    /// `$TAILRACE_ID`; `None`: eight random characters, new at each start.
+    pub id: Option<String>,
+    /// Tags to ask for, each with its `tag:`; none: those of the key.
+    pub tags: Vec<String>,
+    /// The control server, where it is not Tailscale's own.
+    pub login_server: Option<String>,
+    /// Variables of its way to control and DERP: proxies and roots of trust.
+    pub environment: Vec<(&'static str, String)>,
+    /// Take subnet routes of other nodes.
+    pub accept_routes: bool,
+    /// Its name, for display only.
+    pub tailnet: String,
+    /// How long a connection waits for the first login.
+    pub ready_wait: Duration,
+    /// Longest random delay before the first login.
+    pub start_jitter: Duration,
+}
+
+/// Where a key comes from. It is read late, and again for each login.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KeySource {
+    /// This file.
+    File(PathBuf),
+    /// `TS_AUTHKEY`, which `up` takes out of its environment at once.
+    Environment,
 }
 
 /// Names.
@@ -109,6 +160,8 @@ pub struct Dns {
 /// Who resolves a target's name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DnsMode {
+    /// The tailnet: MagicDNS, split DNS, its global resolvers.
+    Tailnet,
     /// Names are passed on to the upstream.
     Upstream,
     /// This host's resolver.
@@ -233,6 +286,7 @@ impl Config {
             listen: Listen::default(),
             transparent: Transparent::default(),
             upstream: Upstream::of(kind),
+            tailnet: None,
             dns: Dns::of(kind),
             policy: Policy::default(),
             limits: Limits::default(),
@@ -272,6 +326,7 @@ impl Upstream {
             max_connections: None,
             pool: 8,
             mark: None,
+            outside_tailnet: true,
         }
     }
 }
@@ -279,6 +334,7 @@ impl Upstream {
 impl Dns {
     fn of(kind: UpstreamKind) -> Self {
         let mode = match kind {
+            UpstreamKind::Tailscaled(_) | UpstreamKind::LocalApi => DnsMode::Tailnet,
             UpstreamKind::Socks5(_) => DnsMode::Upstream,
             UpstreamKind::Direct => DnsMode::System,
         };

@@ -1,9 +1,10 @@
 //! The effective settings with where each came from, no secret among them.
 #![forbid(unsafe_code)]
 
-use super::problem::{Origin, redacted};
+use super::problem::Origin;
 use super::settings::{Config, DnsMode, UpstreamKind};
 use super::written::{Entry, Raw, Written};
+use crate::secret::redacted;
 
 /// One setting as `config show` prints it.
 #[derive(Debug, Clone, PartialEq)]
@@ -31,10 +32,20 @@ fn effective(path: &str, config: &Config) -> Option<toml::Value> {
     let word = match path {
         "run_dir" => return Some(config.run_dir.to_string_lossy().into_owned().into()),
         "upstream.kind" => match config.upstream.kind {
+            UpstreamKind::Tailscaled(_) => "tailscaled",
+            UpstreamKind::LocalApi => "localapi",
             UpstreamKind::Socks5(_) => "socks5",
             UpstreamKind::Direct => "direct",
         },
+        "tailnet.manage" => {
+            return Some(config.tailnet.as_ref().is_some_and(|tailnet| tailnet.manage).into());
+        }
+        "tailnet.socket" => {
+            let socket = config.tailnet.as_ref().map(|tailnet| tailnet.socket.to_string_lossy());
+            return Some(socket.unwrap_or_default().into_owned().into());
+        }
         "dns.mode" => match config.dns.mode {
+            DnsMode::Tailnet => "tailnet",
             DnsMode::Upstream => "upstream",
             DnsMode::System => "system",
         },
@@ -58,11 +69,11 @@ fn value(raw: &Raw) -> toml::Value {
 /// The text without tailnet keys and without the user and password of a URL.
 fn secretless(text: &str) -> String {
     let text = redacted(text);
-    let Some((scheme, rest)) = text.split_once("://") else { return text };
+    let Some((scheme, rest)) = text.split_once("://") else { return text.into_owned() };
     let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
     match authority.rsplit_once('@') {
         Some((_, host)) => format!("{scheme}://[redacted]@{host}{path}"),
-        None => text,
+        None => text.into_owned(),
     }
 }
 

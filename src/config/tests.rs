@@ -151,22 +151,104 @@ fn f11_flag_over_environment_over_file_over_default() {
 #[test]
 fn later_features_say_so() {
     for line in [
-        "tailnet.socket = \"/x\"",
         "listen.dns = \"127.0.0.1:53\"",
         "listen.tproxy = [\"127.0.0.1:1\"]",
         "policy.require_sni = true",
         "dns.synthetic = \"198.18.0.0/15\"",
-        "dns.mode = \"tailnet\"",
-        "upstream.outside_tailnet = \"refuse\"",
         "forward = [{ listen = \"127.0.0.1:1\", target = \"a:1\" }]",
     ] {
         let found = only(line);
         assert!(found.contains("not built yet in this version"), "{found}");
     }
-    for text in ["", "upstream.kind = \"tailscaled\"\n", "upstream.kind = \"localapi\"\n"] {
-        let found = problems(text, &[], &[]);
-        assert!(found.len() == 1 && found[0].contains("upstream.kind = \"socks5\""), "{found:?}");
+}
+
+/// The kind that `text` and the environment come to.
+fn kind(text: &str, env: &[(&str, &str)]) -> UpstreamKind {
+    read(&format!("run_dir = \"/r\"\n{text}"), env, &[]).unwrap().upstream.kind
+}
+
+#[test]
+fn auto_takes_the_kind_from_what_there_is() {
+    use UpstreamKind::{LocalApi, Socks5, Tailscaled};
+    let port = "127.0.0.1:1080".parse().unwrap();
+    let socks5 = "upstream.socks5 = \"127.0.0.1:1080\"\n";
+    let socket = "tailnet.socket = \"/s\"\n";
+    let enforce = "policy.mode = \"enforce\"\npolicy.allowed_hosts = [\"a\"]\n";
+    let key = [("TS_AUTHKEY", "tskey-auth-x")];
+    assert_eq!(kind("", &[]), LocalApi, "unmanaged, no port known");
+    assert_eq!(kind(socket, &[]), LocalApi);
+    assert_eq!(kind(socks5, &[]), Socks5(port));
+    assert_eq!(kind(&format!("{socks5}{socket}"), &[]), Tailscaled(Some(port)));
+    assert_eq!(kind("", &key), Tailscaled(None), "managed");
+    assert_eq!(kind(enforce, &key), LocalApi, "managed and enforced: sealed");
+    assert_eq!(kind("upstream.kind = \"tailscaled\"\n", &key), Tailscaled(None));
+    assert_eq!(kind(&format!("upstream.kind = \"socks5\"\n{socks5}"), &key), Socks5(port));
+}
+
+#[test]
+fn the_key_s_sources_in_their_order() {
+    let key = |text: &str, env: &[(&str, &str)]| {
+        let config = read(&format!("run_dir = \"/r\"\n{text}"), env, &[]).unwrap();
+        config.tailnet.and_then(|tailnet| tailnet.key)
+    };
+    let file = "tailnet.auth_key_file = \"/k\"\n";
+    let env = [("TS_AUTHKEY", "tskey-auth-x"), ("TS_AUTHKEY_FILE", "/e")];
+    assert_eq!(key(file, &env), Some(KeySource::File("/k".into())));
+    assert_eq!(key("", &env), Some(KeySource::Environment));
+    assert_eq!(key("", &env[1..]), Some(KeySource::File("/e".into())));
+    assert_eq!(key("", &[(KEY_FD, "5")]), Some(KeySource::Environment));
+    let credentials = tempfile::tempdir().unwrap();
+    std::fs::write(credentials.path().join("tailrace.authkey"), "x").unwrap();
+    let dir = credentials.path().to_str().unwrap();
+    let credential = credentials.path().join("tailrace.authkey");
+    assert_eq!(key("", &[("CREDENTIALS_DIRECTORY", dir)]), Some(KeySource::File(credential)));
+    assert_eq!(key("", &[]), None);
+}
+
+#[test]
+fn tailscaled_gets_its_way_to_control_and_never_through_us() {
+    let of = |env: &[(&str, &str)]| {
+        let config = read("run_dir = \"/r\"\n", env, &[]).unwrap();
+        config.tailnet.unwrap().environment
+    };
+    let env = [
+        ("HTTPS_PROXY", "http://proxy:3128"),
+        ("no_proxy", "a.example"),
+        ("SSL_CERT_FILE", "/ca"),
+        ("SECRET", "x"),
+    ];
+    let expected =
+        [("HTTPS_PROXY", "http://proxy:3128"), ("NO_PROXY", "a.example"), ("SSL_CERT_FILE", "/ca")];
+    assert_eq!(of(&env), expected.map(|(name, value)| (name, value.to_owned())));
+    for ours in ["http://127.0.0.1:1055", "http://localhost:1055", "http://[::1]:1055/"] {
+        assert_eq!(of(&[("HTTPS_PROXY", ours)]), [], "{ours}");
     }
+}
+
+#[test]
+fn f3_impossible_tailnets() {
+    let fine = "run_dir = \"/r\"\n";
+    for (line, words) in [
+        ("tailnet.manage = true", "needs a key"),
+        ("tailnet.hostname = \"a.b\"", "no host name"),
+        ("tailnet.tags = [\"tag:1x\"]", "no tag"),
+        ("tailnet.login_server = \"control.example\"", "wants a URL"),
+        ("tailnet.control_proxy = \"proxy:3128\"", "wants a URL"),
+        ("tailnet.socket = \"relative\"", "absolute path"),
+        ("upstream.kind = \"tailscaled\"", "needs upstream.socks5"),
+        ("upstream.outside_tailnet = \"never\"", "wants one of"),
+    ] {
+        let found = problems(&format!("{fine}{line}\n"), &[], &[]);
+        assert!(found.len() == 1 && found[0].contains(words), "{line}: {found:?}");
+    }
+    let long =
+        problems(&format!("run_dir = \"/{}\"\n", "r".repeat(120)), &[("TS_AUTHKEY", "x")], &[]);
+    assert!(long.len() == 1 && long[0].contains("longer path"), "{long:?}");
+    let oauth = problems(fine, &[("TS_AUTHKEY", "tskey-client-x")], &[]);
+    assert!(oauth.len() == 1 && oauth[0].contains("needs tailnet.tags"), "{oauth:?}");
+    let direct = "upstream.kind = \"direct\"\ndns.mode = \"tailnet\"\n";
+    let found = problems(&format!("{fine}{direct}"), &[], &[]);
+    assert!(found.len() == 1 && found[0].contains("know the tailnet's names"), "{found:?}");
 }
 
 #[test]
@@ -204,13 +286,12 @@ proptest! {
 fn the_sample_file_has_every_key_with_its_default() {
     let sample = include_str!("../../config.toml");
     let sound = read(&sample.replace("run_dir = \"\"", "run_dir = \"/r\""), &[], &[]).unwrap();
-    let server = UpstreamKind::Socks5("127.0.0.1:1080".parse().unwrap());
-    assert_eq!(sound, Config::with_upstream(server, "/r".into()));
+    assert_eq!(sound, read("run_dir = \"/r\"\n", &[], &[]).unwrap());
     let env = Environment::default();
     let written = parse(Some((Path::new("f"), sample)), &env, &[]);
     for entry in written.entries() {
         let path = entry.key.path;
-        if !["upstream.socks5", "dns.mode"].contains(&path) {
+        if path != "dns.mode" {
             assert_ne!(entry.origin, Origin::Default, "{path} is missing");
             assert_eq!(entry.raw, written::default_of(entry.key), "{path}");
         }

@@ -122,9 +122,10 @@ impl Line<'_> {
         &self,
         mut record: Record,
         session: &mut Session,
-        request: ForwardRequest,
+        mut request: ForwardRequest,
         kept: Option<Kept>,
     ) -> After {
+        request.target = self.house.qualified(request.target);
         describe(&mut record, &request);
         let (mut connected, mut reused) = match self.way(&mut record, &request.target, kept).await {
             Ok(way) => way,
@@ -156,7 +157,7 @@ impl Line<'_> {
             Some(kept) if kept.target == *target && !self.full && kept.rests() => {
                 admit(self.house, record, target)?;
                 record.upstream(self.house.upstream_kind);
-                record.route(self.house.route);
+                record.route(self.house.route_to(kept.connected.address));
                 record.connected();
                 Ok((kept.connected, true))
             }
@@ -177,8 +178,9 @@ impl Line<'_> {
         request: &ForwardRequest,
         connected: &Connected,
     ) -> Exchange {
-        let idle = self.house.limits.load().relay.idle;
-        let way = Way { client: self.client, upstream: &connected.stream, idle };
+        let limits = self.house.limits.load_full();
+        let (idle, upstream_process) = (limits.relay.idle, &*limits.relay.upstream_process);
+        let way = Way { client: self.client, upstream: &connected.stream, idle, upstream_process };
         let early = connected.early.clone();
         let counts = Metered(record.meter());
         let exchange = session.exchange(way, early, request, &counts);

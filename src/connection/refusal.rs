@@ -4,6 +4,7 @@
 use crate::names::NameError;
 use crate::outcome::Outcome;
 use crate::policy::Refused;
+use crate::tailnet::Fault;
 use crate::target::Target;
 use crate::upstream::UpstreamError;
 
@@ -54,11 +55,37 @@ impl Refusal {
 
 impl From<NameError> for Refusal {
     fn from(error: NameError) -> Self {
-        let outcome = match &error {
-            NameError::NotFound { .. } | NameError::Failed { .. } => Outcome::DnsError,
-            NameError::Timeout { .. } => Outcome::DnsTimeout,
-        };
-        Self::new(outcome, error.to_string())
+        Self::from(&fault_of_name(&error))
+    }
+}
+
+impl From<&Fault> for Refusal {
+    fn from(fault: &Fault) -> Self {
+        Self::new(fault.outcome(), fault.sentence())
+    }
+}
+
+/// A name without an address, in the words shared with doctor.
+pub(crate) fn fault_of_name(error: &NameError) -> Fault {
+    match error {
+        NameError::NotFound { name, route: "magicdns" | "split", asked } => {
+            Fault::NameUnknown { name: name.to_string(), asked: asked.clone() }
+        }
+        NameError::NotFound { name, asked, .. } => {
+            Fault::NoDnsRoute { name: name.to_string(), asked: asked.clone() }
+        }
+        NameError::Failed { name, asked, why, .. } => {
+            let (name, asked, why) = (name.to_string(), asked.clone(), why.clone());
+            Fault::NameserverFailed { name, asked, why }
+        }
+        NameError::Timeout { name, asked, after, .. } => {
+            let (name, asked) = (name.to_string(), asked.clone());
+            Fault::NameserverSilent { name, asked, after: *after }
+        }
+        NameError::NoNameserver { name, domain, skipped } => {
+            let (name, domain, skipped) = (name.to_string(), domain.to_string(), skipped.clone());
+            Fault::NoNameserver { name, domain, skipped }
+        }
     }
 }
 

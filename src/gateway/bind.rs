@@ -37,8 +37,10 @@ impl Addresses {
     /// The upstream's own port, which no client may reach past the policy.
     pub(super) fn internal(upstream: &config::Upstream) -> Vec<SocketAddr> {
         match upstream.kind {
-            UpstreamKind::Socks5(address) => vec![address],
-            UpstreamKind::Direct => Vec::new(),
+            UpstreamKind::Socks5(address) | UpstreamKind::Tailscaled(Some(address)) => {
+                vec![address]
+            }
+            _ => Vec::new(),
         }
     }
 }

@@ -4,11 +4,15 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use arc_swap::{ArcSwap, ArcSwapOption};
+
+use super::tailnet::{States, ThroughUpstream};
 use crate::config::{self, Config, DnsMode, PolicyMode, UpstreamKind};
-use crate::connection;
-use crate::names::{self, Names};
+use crate::connection::{self, House, Shield};
+use crate::names::{self, Names, Zone};
 use crate::policy::{self, Policy, PolicyError, Rules};
 use crate::relay::{self, HalfClose};
+use crate::sys::Exiting;
 use crate::upstream;
 
 pub(super) fn policy(settings: &config::Policy) -> Result<Policy, PolicyError> {
@@ -25,18 +29,43 @@ pub(super) fn policy(settings: &config::Policy) -> Result<Policy, PolicyError> {
     })
 }
 
-pub(super) fn names(settings: &config::Dns) -> Names {
-    let mode = match settings.mode {
-        DnsMode::Upstream => names::Mode::Upstream,
-        DnsMode::System => names::Mode::System,
-    };
-    Names::new(mode, settings.timeout)
+/// What a resolver is made of beside its settings, so that a reload can make another one.
+pub(super) struct Naming {
+    pub(super) zone: Arc<ArcSwap<Zone>>,
+    way: Option<Arc<ThroughUpstream>>,
+}
+
+impl Naming {
+    pub(super) fn new(states: Option<&States>) -> Self {
+        Self { zone: Arc::default(), way: states.map(ThroughUpstream::new) }
+    }
+
+    /// Nameservers inside the tailnet are reached as targets are, through this house.
+    pub(super) fn through(&self, house: &Arc<House>) {
+        if let Some(way) = &self.way {
+            way.lead_through(house);
+        }
+    }
+
+    pub(super) fn names(&self, settings: &config::Dns) -> Names {
+        let mode = match settings.mode {
+            DnsMode::Tailnet => names::Mode::Tailnet,
+            DnsMode::Upstream => names::Mode::Upstream,
+            DnsMode::System => names::Mode::System,
+        };
+        let config::Dns { timeout, cache_entries, .. } = *settings;
+        let way = self.way.clone().map(|way| way as Arc<dyn names::Way>);
+        let settings = names::Settings { mode, timeout, cache_entries };
+        Names::new(settings, Arc::clone(&self.zone), way)
+    }
 }
 
 pub(super) fn upstream(settings: &config::Upstream) -> upstream::Settings {
     upstream::Settings {
         kind: match settings.kind {
-            UpstreamKind::Socks5(address) => upstream::Kind::Socks5(address),
+            UpstreamKind::Tailscaled(_) => upstream::Kind::Tailscaled,
+            UpstreamKind::LocalApi => upstream::Kind::LocalApi,
+            UpstreamKind::Socks5(_) => upstream::Kind::Socks5,
             UpstreamKind::Direct => upstream::Kind::Direct,
         },
         connect_timeout: settings.connect_timeout,
@@ -44,40 +73,64 @@ pub(super) fn upstream(settings: &config::Upstream) -> upstream::Settings {
         pool: settings.pool,
         max_connections: settings.max_connections,
         mark: settings.mark,
+        outside: settings.outside_tailnet,
     }
 }
 
-/// `auto` is `propagate` with `direct` and `defer` with `socks5`: who knows which tailscaled is
-/// behind that port (reliability.md C6).
-pub(super) fn half_close(settings: &config::Upstream) -> HalfClose {
+/// Where the upstream is, where that is a setting; tailscaled's place is told by the tailnet.
+pub(super) fn place(kind: UpstreamKind) -> Option<upstream::Place> {
+    match kind {
+        UpstreamKind::Socks5(address) => Some(upstream::Place::Port(address)),
+        UpstreamKind::Direct | UpstreamKind::Tailscaled(_) | UpstreamKind::LocalApi => None,
+    }
+}
+
+/// `auto` asks tailscaled's version behind its SOCKS5 port, and defers where nobody knows which
+/// tailscaled that is, and with LocalAPI, which keeps no half-close (reliability.md C6).
+pub(super) fn half_close(settings: &config::Upstream) -> Shield {
+    use config::HalfClose::{Auto, Defer, Propagate};
     match (settings.half_close, settings.kind) {
-        (config::HalfClose::Propagate, _) | (config::HalfClose::Auto, UpstreamKind::Direct) => {
-            HalfClose::Propagate
-        }
-        (config::HalfClose::Defer, _) | (config::HalfClose::Auto, UpstreamKind::Socks5(_)) => {
-            HalfClose::Defer
+        (Propagate, _) | (Auto, UpstreamKind::Direct) => Shield::Always(HalfClose::Propagate),
+        (Auto, UpstreamKind::Tailscaled(_)) => Shield::ByVersion,
+        (Defer, _) | (Auto, UpstreamKind::Socks5(_) | UpstreamKind::LocalApi) => {
+            Shield::Always(HalfClose::Defer)
         }
     }
 }
 
-/// The `route` of the log: with `socks5` nobody knows what lies behind.
+/// The `route` of the log where it is always the same; with `socks5` nobody knows what lies behind.
 pub(super) fn route(kind: UpstreamKind) -> Option<&'static str> {
     match kind {
-        UpstreamKind::Socks5(_) => None,
         UpstreamKind::Direct => Some("direct"),
+        _ => None,
     }
 }
 
-/// The deadlines of a connection. `splice` is shared with relays that already run.
-pub(super) fn limits(config: &Config, splice: Arc<AtomicBool>) -> connection::Limits {
-    connection::Limits {
-        head_timeout: config.limits.head_timeout,
-        keepalive_idle: config.limits.keepalive_idle,
-        relay: relay::Settings {
-            idle: config.limits.idle_timeout,
-            half_close_timeout: config.limits.half_close_timeout,
-            splice,
-        },
+/// What running relays look at, shared by every set of limits.
+#[derive(Debug, Clone)]
+pub(super) struct Live {
+    pub(super) splice: Arc<AtomicBool>,
+    pub(super) upstream_process: Arc<ArcSwapOption<Exiting>>,
+}
+
+impl Live {
+    pub(super) fn new(config: &Config) -> Self {
+        let splice = Arc::new(AtomicBool::new(config.relay.splice));
+        Self { splice, upstream_process: Arc::default() }
+    }
+
+    /// The deadlines of a connection.
+    pub(super) fn limits(&self, config: &Config) -> connection::Limits {
+        connection::Limits {
+            head_timeout: config.limits.head_timeout,
+            keepalive_idle: config.limits.keepalive_idle,
+            relay: relay::Settings {
+                idle: config.limits.idle_timeout,
+                half_close_timeout: config.limits.half_close_timeout,
+                splice: Arc::clone(&self.splice),
+                upstream_process: Arc::clone(&self.upstream_process),
+            },
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use crate::lifecycle::port_owner;
 
@@ -43,6 +44,26 @@ pub enum StartError {
     /// A rule does not compile.
     #[error("policy: {0}")]
     Policy(#[from] crate::policy::PolicyError),
+    /// tailscaled cannot be started, and was asked for by `tailnet.manage = true`.
+    #[error("{}", .0.sentence())]
+    Tailscaled(crate::tailnet::Fault),
+    /// The time to become ready is over; CMD was not started.
+    #[error("not ready after {after:?}: {message}")]
+    NotReady {
+        /// How long was waited.
+        after: Duration,
+        /// What is missing.
+        message: String,
+    },
+    /// It will not become ready by waiting; CMD was not started.
+    #[error("{message}")]
+    Hopeless {
+        /// Why.
+        message: String,
+    },
+    /// CMD cannot be started.
+    #[error("{0}")]
+    Command(#[from] crate::lifecycle::command::CommandError),
     /// The system refuses threads, epoll or signals.
     #[error("cannot set up {what}: {source}")]
     System {
@@ -70,19 +91,26 @@ impl StartError {
             Self::RunDir(_) => Some("run_dir"),
             Self::Log(_) => Some("log.to"),
             Self::Policy(_) => Some("policy.allowed_hosts"),
-            Self::System { .. } => None,
+            Self::Tailscaled(_) => Some("tailnet.tailscaled"),
+            Self::NotReady { .. }
+            | Self::Hopeless { .. }
+            | Self::Command(_)
+            | Self::System { .. } => None,
         }
     }
 
-    /// The exit code of contract.md: 75 try again, 78 bad configuration.
+    /// The exit code of contract.md: 75 try again, 78 bad configuration, 126 and 127 as a shell's.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::InUse { .. } | Self::System { .. } => 75,
+            Self::InUse { .. } | Self::NotReady { .. } | Self::System { .. } => 75,
+            Self::Command(error) => error.exit_code(),
             Self::Bind { .. }
             | Self::NoListener
             | Self::RunDir(_)
             | Self::Log(_)
-            | Self::Policy(_) => 78,
+            | Self::Policy(_)
+            | Self::Tailscaled(_)
+            | Self::Hopeless { .. } => 78,
         }
     }
 }

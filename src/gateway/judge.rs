@@ -21,7 +21,9 @@ impl Judge {
     pub fn new(config: &Config) -> Result<Self, StartError> {
         let listeners = config.listen.proxy.iter().copied().chain([config.listen.admin]).collect();
         let internal = super::bind::Addresses::internal(&config.upstream);
-        Ok(Self { policy: build::policy(&config.policy)?, own: own::look(listeners, internal) })
+        let behind = config.tailnet.as_ref().map(|_| crate::tailnet::State::starting());
+        let own = own::look(listeners, internal, behind.as_ref());
+        Ok(Self { policy: build::policy(&config.policy)?, own })
     }
 
     /// The decision about a target, and whether the present mode refuses it.

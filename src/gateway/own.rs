@@ -4,11 +4,22 @@
 use std::net::{IpAddr, SocketAddr};
 
 use crate::policy::Own;
+use crate::tailnet;
 use crate::target::Name;
 
-/// Looks at this host as it is now.
-pub(super) fn look(listeners: Vec<SocketAddr>, internal: Vec<SocketAddr>) -> Own {
-    Own { listeners, internal, interfaces: interfaces(), names: names() }
+/// Looks at this host as it is now; `node` is its part of the tailnet, with the kinds that go through
+/// a tailscaled of this host.
+pub(super) fn look(
+    listeners: Vec<SocketAddr>,
+    internal: Vec<SocketAddr>,
+    node: Option<&tailnet::State>,
+) -> Own {
+    let (mut addresses, mut names) = (interfaces(), names());
+    if let Some(node) = node.and_then(|state| state.node.as_ref()) {
+        addresses.extend(&node.addresses);
+        names.extend(Name::parse(node.name.as_bytes()).ok());
+    }
+    Own { listeners, internal, addresses, names, reach_loopback: node.is_some() }
 }
 
 /// Every interface address; none when the kernel will not say (`getifaddrs(3)`).
@@ -34,8 +45,8 @@ mod tests {
 
     #[test]
     fn loopback_and_localhost_are_ours() {
-        let own = look(Vec::new(), Vec::new());
-        assert!(own.interfaces.contains(&IpAddr::from([127, 0, 0, 1])));
+        let own = look(Vec::new(), Vec::new(), None);
+        assert!(own.addresses.contains(&IpAddr::from([127, 0, 0, 1])));
         assert!(own.names.iter().any(|name| name.as_str() == "localhost"));
     }
 }

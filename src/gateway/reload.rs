@@ -17,14 +17,17 @@ impl Gateway {
     pub fn reload(&mut self, config: Config) -> Result<(), StartError> {
         let policy = build::policy(&config.policy)?;
         self.house.policy.store(Arc::new(policy));
-        self.house.names.store(Arc::new(build::names(&config.dns)));
-        self.splice.store(config.relay.splice, Ordering::Relaxed);
-        self.house.limits.store(Arc::new(build::limits(&config, Arc::clone(&self.splice))));
-        let most = build::fitting(config.limits.max_connections, self.descriptors);
+        self.house.names.store(Arc::new(self.naming.names(&config.dns)));
+        self.live.splice.store(config.relay.splice, Ordering::Relaxed);
+        self.house.limits.store(Arc::new(self.live.limits(&config)));
+        let most = build::fitting(config.limits.max_connections, self.descriptors.after);
         self.limits.set(most, config.limits.per_client);
         self.house.book.log().reload(&config.log)?;
         self.config = config;
         self.judge_again();
+        if let Some(membership) = &self.membership {
+            membership.key_changed();
+        }
         Ok(())
     }
 

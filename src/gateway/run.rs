@@ -4,44 +4,87 @@
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use super::{Gateway, StartError};
+use rustix::process::Signal;
+
+use super::commanded::{Commanded, Stage};
+use super::{Gateway, Means, StartError};
 use crate::config::Config;
+use crate::lifecycle::children::Children;
 use crate::lifecycle::run_dir::RunDir;
 use crate::lifecycle::signals::{Asked, Signals};
 use crate::record::Book;
+use crate::secret::Secret;
 
 /// How `up` reads its settings again: the present ones in, the new ones or every error out.
 pub type Again<'a> = &'a dyn Fn(&Config) -> Result<Config, Vec<String>>;
 
-/// Runs a gateway until a signal ends it.
+/// Runs a gateway until a signal ends it, or until the program it runs for has ended.
 ///
 /// # Errors
-/// [`StartError`] when it could not start; nothing is left bound then.
-pub fn run(config: Config, book: Arc<Book>, again: Again<'_>) -> Result<ExitCode, StartError> {
+/// [`StartError`] when it could not start, or its program could not; nothing is left bound then.
+pub fn run(
+    config: Config,
+    book: Arc<Book>,
+    key: Option<Secret>,
+    again: Again<'_>,
+    commanded: Option<&Commanded>,
+) -> Result<ExitCode, StartError> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_name("tailrace")
         .build()
         .map_err(|source| StartError::System { what: "the runtime", source })?;
-    let code = runtime.block_on(live(config, book, again));
+    let code = runtime.block_on(live(config, book, key, again, commanded));
     runtime.shutdown_background();
     code
 }
 
-async fn live(config: Config, book: Arc<Book>, again: Again<'_>) -> Result<ExitCode, StartError> {
+async fn live(
+    config: Config,
+    book: Arc<Book>,
+    key: Option<Secret>,
+    again: Again<'_>,
+    commanded: Option<&Commanded>,
+) -> Result<ExitCode, StartError> {
     let failed = |source| StartError::System { what: "signal handlers", source };
     let mut signals = Signals::take_over().map_err(failed)?;
+    let children = Children::start().map_err(failed)?;
     let run_dir = RunDir::open(&config.run_dir)?;
-    let mut gateway = Gateway::start(config, Arc::clone(&book)).await?;
+    let means = Means { key, children: Some(Arc::clone(&children)) };
+    let mut gateway = Gateway::start(config, Arc::clone(&book), means).await?;
     let published = run_dir.publish(gateway.proxy(), gateway.admin())?;
     announce(&gateway);
-    while signals.next().await == Asked::Reload {
-        take_over(&mut gateway, &book, again);
-    }
+    let mut reload = |gateway: &mut Gateway| take_over(gateway, &book, again);
+    let ended = match commanded {
+        None => {
+            until_stopped(&mut gateway, &mut signals, &mut reload).await;
+            Ok(0)
+        }
+        Some(commanded) => {
+            signals.take_over_for_a_program().map_err(failed)?;
+            let stage = Stage { signals: &mut signals, children: &children, reload: &mut reload };
+            stage.run(&mut gateway, commanded).await
+        }
+    };
     tracing::info!("draining: no new connections");
-    let code = end(&gateway, &mut signals).await;
+    let hurried = end(&mut gateway, &mut signals).await;
     drop(published);
-    Ok(code)
+    let code = ended?;
+    Ok(ExitCode::from(if commanded.is_some() { code } else { hurried.map_or(0, code_of) }))
+}
+
+async fn until_stopped(
+    gateway: &mut Gateway,
+    signals: &mut Signals,
+    reload: &mut dyn FnMut(&mut Gateway),
+) {
+    loop {
+        match signals.next().await {
+            Asked::Reload => reload(gateway),
+            Asked::Stop(_) => return,
+            Asked::Pass(_) => {}
+        }
+    }
 }
 
 fn announce(gateway: &Gateway) {
@@ -69,20 +112,22 @@ fn take_over(gateway: &mut Gateway, book: &Book, again: Again<'_>) {
     }
 }
 
-/// Drains; a second stop signal ends at once with 128 and its number (signal(7)).
-async fn end(gateway: &Gateway, signals: &mut Signals) -> ExitCode {
+/// Drains; a stop signal meanwhile ends the drain at once, and is told.
+async fn end(gateway: &mut Gateway, signals: &mut Signals) -> Option<Signal> {
     let mut second = None;
     let hurry = async {
         loop {
-            if let Asked::Stop(number) = signals.next().await {
-                second = Some(number);
+            if let Asked::Stop(signal) = signals.next().await {
+                second = Some(signal);
                 return;
             }
         }
     };
     gateway.stop(hurry).await;
-    match second {
-        Some(number) => ExitCode::from(128 + number),
-        None => ExitCode::SUCCESS,
-    }
+    second
+}
+
+/// The exit code of an end by a signal: 128 and its number.
+pub(super) fn code_of(signal: Signal) -> u8 {
+    128 | signal.as_raw() as u8
 }

@@ -4,28 +4,28 @@
 use std::io;
 use std::net::TcpListener;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use serde_json::{Value, json};
 
-use super::Gateway;
 use super::bind::Addresses;
-use crate::admin;
+use super::{Gateway, explain, readiness};
+use crate::admin::{self, Explaining, Readiness};
 use crate::connection::House;
-use crate::lifecycle::drain::{Drain, Phase};
-use crate::lifecycle::ready::Ready;
+use crate::lifecycle::drain::Drain;
 use crate::record::{self, Book};
 use crate::relay::Fallback;
-
-/// The readiness list's names.
-const UPSTREAM: &str = "upstream";
-const DRAIN: &str = "drain";
+use crate::tailnet::Peer;
+use crate::upstream::Kind;
 
 struct Snapshots {
     house: Arc<House>,
     drain: Arc<Drain>,
-    ready: Ready,
+    runtime: tokio::runtime::Handle,
     bound: Addresses,
+    /// With a tailscaled: whether it is ours, and how often it was started again.
+    membership: Option<(bool, Arc<AtomicU64>)>,
     started: Instant,
 }
 
@@ -33,17 +33,18 @@ struct Snapshots {
 pub(super) fn serve(listener: TcpListener, gateway: &Gateway) -> io::Result<()> {
     let house = Arc::clone(&gateway.house);
     let runtime = tokio::runtime::Handle::current();
-    let sampled = Arc::downgrade(&house);
+    let (sampled, counted) = (Arc::downgrade(&house), runtime.clone());
     house.book.before_scrape(Box::new(move |book| {
         if let Some(house) = sampled.upgrade() {
-            sample(book, &house, &runtime);
+            sample(book, &house, &counted);
         }
     }));
     let view = Snapshots {
         house,
         drain: Arc::clone(&gateway.drain),
-        ready: Ready::waiting_for(&[UPSTREAM]),
+        runtime,
         bound: gateway.bound.clone(),
+        membership: gateway.membership.as_ref().map(|m| (m.is_managed(), m.restarts())),
         started: Instant::now(),
     };
     admin::serve(listener, gateway.config.listen.admin_hosts.clone(), Arc::new(view))
@@ -61,11 +62,42 @@ fn sample(book: &Book, house: &House, runtime: &tokio::runtime::Handle) {
 }
 
 impl Snapshots {
-    fn refresh(&self) -> Vec<&'static str> {
-        self.ready.set(UPSTREAM, self.house.upstream.is_up());
-        self.ready.set(DRAIN, self.drain.phase() == Phase::Serving);
-        self.ready.pending()
+    /// What is known of the tailnet, with the kinds that lead into one.
+    fn tailnet(&self, peers: bool) -> Value {
+        let (Some(inside), Some((managed, restarts))) = (&self.house.inside, &self.membership)
+        else {
+            return Value::Null;
+        };
+        let state = inside.now();
+        let node = state.node.as_ref();
+        let mut told = json!({
+            "managed": managed,
+            "state": state.phase.label(),
+            "name": node.map(|node| &node.name),
+            "addresses": node.map_or(&[][..], |node| &node.addresses),
+            "tags": node.map_or(&[][..], |node| &node.tags),
+            "key_expiry": node.and_then(|node| node.key_expiry.as_ref()),
+            "version": state.version.as_ref().map(ToString::to_string),
+            "process": state.process,
+            "health": state.health,
+            "restarts": restarts.load(Ordering::Relaxed),
+            "fault": state.fault.as_ref().map(explain::of_fault),
+        });
+        if peers {
+            told["peers"] = state.netmap.peers.iter().map(peer).collect();
+        }
+        told
     }
+}
+
+fn peer(peer: &Peer) -> Value {
+    json!({
+        "name": peer.name.as_ref().map(ToString::to_string),
+        "host": peer.host,
+        "addresses": peer.addresses,
+        "routes": peer.routes,
+        "online": peer.online,
+    })
 }
 
 impl admin::View for Snapshots {
@@ -73,13 +105,13 @@ impl admin::View for Snapshots {
         self.house.book.metrics_text()
     }
 
-    fn pending(&self) -> Vec<&'static str> {
-        self.refresh()
+    fn readiness(&self) -> Readiness {
+        readiness::look(&self.house, &self.drain)
     }
 
-    fn status(&self) -> Value {
+    fn status(&self, peers: bool) -> Value {
         let (version, commit, target) = record::build();
-        let pending = self.refresh();
+        let pending = self.readiness().pending;
         let (idle, filling) = self.house.upstream.pool_counts();
         json!({
             "version": version,
@@ -95,10 +127,13 @@ impl admin::View for Snapshots {
             },
             "upstream": {
                 "kind": self.house.upstream_kind,
-                "address": self.house.own.load().internal.first(),
+                "address": self.house.upstream.place().map(|place| place.to_string()),
                 "up": self.house.upstream.is_up(),
                 "pool": {"idle": idle, "filling": filling},
+                // Whoever finds tailscaled's SOCKS5 port passes the policy by.
+                "internal_port_exposed": self.house.upstream.kind() == Kind::Tailscaled,
             },
+            "tailnet": self.tailnet(peers),
             "policy": {"mode": self.house.policy.load().mode().label()},
             "counters": self.house.book.totals(),
         })
@@ -106,6 +141,19 @@ impl admin::View for Snapshots {
 
     fn connections(&self) -> Value {
         json!(self.house.book.connections())
+    }
+
+    fn explain(&self, target: &str) -> Explaining {
+        let asked = target.to_owned();
+        let target = match explain::target(target) {
+            Ok(target) => target,
+            Err(why) => return Box::pin(std::future::ready(Err(why))),
+        };
+        let house = Arc::clone(&self.house);
+        // Where connections ask too: the admin thread's own runtime carries nothing.
+        let task =
+            self.runtime.spawn(async move { explain::explain(&house, &asked, target).await });
+        Box::pin(async move { task.await.map_err(|error| error.to_string()) })
     }
 
     fn tick(&self) {

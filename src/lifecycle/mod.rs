@@ -1,10 +1,13 @@
-//! From start to end: readiness, draining, signals, the run directory.
+//! From start to end: readiness, draining, signals, child processes, the run directory.
 //!
 //! It knows no connection and no protocol; `gateway.rs` asks it when to stop.
 #![forbid(unsafe_code)]
 
+pub mod children;
+pub mod command;
 pub mod cut;
 pub mod drain;
+pub mod environment;
 pub(crate) mod port_owner;
 pub mod ready;
 pub mod run_dir;

@@ -3,16 +3,35 @@
 //! It asks only for what policy admitted, and knows neither inbounds nor rules.
 #![forbid(unsafe_code)]
 
+mod answer;
+mod cache;
+mod dial;
+mod domain;
+mod error;
 mod hosts;
+mod https;
+mod lookup;
+mod questions;
+mod routes;
+mod server;
 mod system;
+#[cfg(test)]
+mod tests;
 mod zone;
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
+
+use arc_swap::ArcSwap;
 
 use crate::policy::Admitted;
 use crate::target::{Host, Name, Target};
 
+pub use self::error::NameError;
+use self::https::Trust;
+use self::routes::Tailnet;
+use self::server::Outside;
 use self::system::System;
 pub use self::zone::{Dialling, Nameserver, Way, Zone};
 
@@ -23,6 +42,20 @@ pub enum Mode {
     Upstream,
     /// This host's resolver.
     System,
+    /// The tailnet, and this host's resolver for what is not its affair.
+    Tailnet,
+}
+
+/// How names are resolved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Settings {
+    /// By whom.
+    pub mode: Mode,
+    /// For one name, everything included.
+    pub timeout: Duration,
+    /// Answers of nameservers remembered at most; 0: none. What this host's resolver says carries no
+    /// time to live and is never remembered here.
+    pub cache_entries: u32,
 }
 
 /// Where an admitted host is.
@@ -34,63 +67,62 @@ pub enum Resolved {
     Addresses {
         /// At least one.
         addresses: Vec<IpAddr>,
-        /// The log's `resolved_by`: `literal` or `system`.
+        /// The log's `resolved_by`: `literal`, `magicdns`, `split`, `global`, `system` or `cache`.
         by: &'static str,
     },
 }
 
-/// Why a name has no address.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum NameError {
-    /// The resolver knows no such name, or none with an address.
-    #[error("{name} has no address: check the spelling and that its domain is resolved here")]
-    NotFound {
-        /// The name asked for.
-        name: Name,
-    },
-    /// The resolver failed.
-    #[error("{name} could not be resolved: {why}; try again, or check the nameserver")]
-    Failed {
-        /// The name asked for.
-        name: Name,
-        /// What the resolver said.
-        why: String,
-    },
-    /// No answer in time.
-    #[error("no nameserver answered for {name} within {after:?}: check that it is reachable")]
-    Timeout {
-        /// The name asked for.
-        name: Name,
-        /// How long was waited.
-        after: Duration,
-    },
+/// By which way a name would be asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    /// `magicdns`, `split`, `global`, `system`, or `upstream` where names are passed on.
+    pub route: &'static str,
+    /// The domain of the tailnet that covers the name.
+    pub suffix: Option<Name>,
+    /// Who would be asked, in this order; empty with the routes that ask no nameserver of ours.
+    pub nameservers: Vec<String>,
+    /// Nameservers with a form that is not asked, as written.
+    pub skipped: Vec<String>,
 }
 
-impl NameError {
-    /// The metric's `result`.
-    pub const fn result(&self) -> &'static str {
-        match self {
-            Self::NotFound { .. } => "nxdomain",
-            Self::Failed { .. } => "error",
-            Self::Timeout { .. } => "timeout",
-        }
+impl Plan {
+    fn without_nameservers(route: &'static str, suffix: Option<Name>) -> Self {
+        Self { route, suffix, nameservers: Vec::new(), skipped: Vec::new() }
     }
 }
 
 /// The resolver of one setting.
-#[derive(Debug)]
-pub struct Names {
-    system: Option<System>,
+pub struct Names(By);
+
+enum By {
+    Upstream,
+    System(System),
+    Tailnet(Tailnet),
 }
 
 impl Names {
-    /// A resolver; `timeout` is for one answer.
-    pub fn new(mode: Mode, timeout: Duration) -> Self {
-        let system = match mode {
-            Mode::Upstream => None,
-            Mode::System => Some(System::new(timeout)),
-        };
-        Self { system }
+    /// A resolver. `zone` is looked at for each name; with [`Mode::Upstream`] and [`Mode::System`] it
+    /// and `way` do not matter.
+    pub fn new(settings: Settings, zone: Arc<ArcSwap<Zone>>, way: Option<Arc<dyn Way>>) -> Self {
+        Self::trusting(settings, zone, way, Trust::default())
+    }
+
+    fn trusting(
+        settings: Settings,
+        zone: Arc<ArcSwap<Zone>>,
+        way: Option<Arc<dyn Way>>,
+        trust: Trust,
+    ) -> Self {
+        let Settings { mode, timeout, cache_entries } = settings;
+        let system = System::new(timeout);
+        Self(match mode {
+            Mode::Upstream => By::Upstream,
+            Mode::System => By::System(system),
+            Mode::Tailnet => {
+                let outside = Arc::new(Outside { way, system, trust, timeout });
+                By::Tailnet(Tailnet::new(zone, outside, cache_entries))
+            }
+        })
     }
 
     /// Finds where `host` is. A literal asks nobody.
@@ -98,15 +130,33 @@ impl Names {
     /// # Errors
     /// [`NameError`], naming the host.
     pub async fn resolve(&self, host: &Admitted<Target>) -> Result<Resolved, NameError> {
-        match (&host.get().host, &self.system) {
-            (Host::Address(ip), _) => {
-                Ok(Resolved::Addresses { addresses: vec![*ip], by: "literal" })
-            }
-            (Host::Name(_), None) => Ok(Resolved::Passed(host.clone())),
-            (Host::Name(name), Some(system)) => {
-                let addresses = system.addresses(name).await?;
-                Ok(Resolved::Addresses { addresses, by: "system" })
-            }
+        match &host.get().host {
+            Host::Address(ip) => Ok(Resolved::Addresses { addresses: vec![*ip], by: "literal" }),
+            Host::Name(name) => match &self.0 {
+                By::Upstream => Ok(Resolved::Passed(host.clone())),
+                By::System(system) => {
+                    let addresses = system.addresses(name).await?;
+                    Ok(Resolved::Addresses { addresses, by: "system" })
+                }
+                By::Tailnet(tailnet) => tailnet.resolve(name).await,
+            },
+        }
+    }
+
+    /// The whole name behind a bare one, when the tailnet has it: `db` is `db.tail1234.ts.net`.
+    pub fn qualify(&self, name: &Name) -> Option<Name> {
+        match &self.0 {
+            By::Tailnet(tailnet) => tailnet.qualify(name),
+            By::Upstream | By::System(_) => None,
+        }
+    }
+
+    /// By which way `name` would be asked. Nobody is asked.
+    pub fn plan(&self, name: &Name) -> Plan {
+        match &self.0 {
+            By::Upstream => Plan::without_nameservers("upstream", None),
+            By::System(_) => Plan::without_nameservers("system", None),
+            By::Tailnet(tailnet) => tailnet.plan(name),
         }
     }
 }

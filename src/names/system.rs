@@ -1,97 +1,78 @@
 //! This host's resolver: the hosts file, then `getaddrinfo(3)`, on tokio's blocking threads,
 //! bounded and coalesced.
+//!
+//! An /etc/resolv.conf that is replaced counts from the next question on (reliability.md D11):
+//! glibc looks at the file's inode and times for each (since 2.26), musl reads it for each. What it
+//! answers carries no time to live and is not remembered.
 #![forbid(unsafe_code)]
 
-use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{OnceCell, Semaphore};
+use tokio::sync::Semaphore;
 
+use super::cache::Answer;
+use super::questions::Questions;
 use super::{NameError, hosts};
 use crate::target::Name;
 
 /// Questions under way at once (reliability.md D10); the rest wait.
 const IN_FLIGHT: usize = 64;
+/// The metric's `route`, and who was asked.
+const ROUTE: &str = "system";
+const ASKED: &str = "this host's resolver";
 
-type Answer = Result<Vec<IpAddr>, NameError>;
-type Question = Arc<OnceCell<Answer>>;
-
-#[derive(Debug)]
 pub(super) struct System {
     timeout: Duration,
     in_flight: Arc<Semaphore>,
-    asked: Mutex<HashMap<Name, Question>>,
+    questions: Questions<Answer>,
 }
 
 impl System {
     pub(super) fn new(timeout: Duration) -> Self {
         let in_flight = Arc::new(Semaphore::new(IN_FLIGHT));
-        Self { timeout, in_flight, asked: Mutex::default() }
+        Self { timeout, in_flight, questions: Questions::default() }
     }
 
     /// Asks once, however many want to know at the same time.
     pub(super) async fn addresses(&self, name: &Name) -> Answer {
-        let asking = Asking::join(self, name);
-        asking.question.get_or_init(|| self.ask(name)).await.clone()
+        self.questions.ask(name, || self.question(name.clone())).await
     }
 
-    fn questions(&self) -> std::sync::MutexGuard<'_, HashMap<Name, Question>> {
-        // A panic between the map's operations cannot leave it half changed.
-        self.asked.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    async fn ask(&self, name: &Name) -> Answer {
-        let late = || NameError::Timeout { name: name.clone(), after: self.timeout };
-        let answer = tokio::time::timeout(self.timeout, self.look_up(name));
-        answer.await.unwrap_or_else(|_| Err(late()))
-    }
-
-    async fn look_up(&self, name: &Name) -> Answer {
-        let failed = |why: String| NameError::Failed { name: name.clone(), why };
-        let permit = Arc::clone(&self.in_flight).acquire_owned().await;
-        let permit = permit.map_err(|closed| failed(closed.to_string()))?;
-        let asked = name.clone();
-        let looked_up = tokio::spawn(async move {
-            // The permit stays with the question: a blocking thread cannot be called back.
-            let _permit = permit;
-            find(asked).await
-        });
-        match looked_up.await {
-            Ok(Ok(found)) => distinct(name, found.into_iter()),
-            Ok(Err(error)) if not_found(&error) => Err(NameError::NotFound { name: name.clone() }),
-            Ok(Err(error)) => Err(failed(error.to_string())),
-            Err(error) => Err(failed(error.to_string())),
+    fn question(&self, name: Name) -> impl Future<Output = Answer> + Send + 'static {
+        let (after, in_flight) = (self.timeout, Arc::clone(&self.in_flight));
+        async move {
+            let answer = tokio::time::timeout(after, look_up(&name, in_flight)).await;
+            answer.unwrap_or_else(|_| {
+                Err(NameError::Timeout { name, route: ROUTE, asked: ASKED.to_owned(), after })
+            })
         }
     }
 }
 
-/// One who waits for an answer. The last to go, answered or not, takes the question away.
-struct Asking<'a> {
-    system: &'a System,
-    name: &'a Name,
-    question: Question,
-}
-
-impl<'a> Asking<'a> {
-    fn join(system: &'a System, name: &'a Name) -> Self {
-        let question = Arc::clone(system.questions().entry(name.clone()).or_default());
-        Self { system, name, question }
-    }
-}
-
-impl Drop for Asking<'_> {
-    fn drop(&mut self) {
-        let mut questions = self.system.questions();
-        let Some(held) = questions.get(self.name) else { return };
-        // Answered: who comes now asks anew. Not answered: held by the map and us means only us.
-        let last = held.initialized() || Arc::strong_count(held) == 2;
-        if last && Arc::ptr_eq(held, &self.question) {
-            questions.remove(self.name);
-        }
+async fn look_up(name: &Name, in_flight: Arc<Semaphore>) -> Answer {
+    let failed = |why: String| NameError::Failed {
+        name: name.clone(),
+        route: ROUTE,
+        asked: ASKED.to_owned(),
+        why,
+    };
+    let permit = in_flight.acquire_owned().await;
+    let permit = permit.map_err(|closed| failed(closed.to_string()))?;
+    let asked = name.clone();
+    let looked_up = tokio::spawn(async move {
+        // The permit stays with the question: a blocking thread cannot be called back.
+        let _permit = permit;
+        find(asked).await
+    });
+    match looked_up.await {
+        Ok(Ok(found)) => distinct(name, found.into_iter()),
+        Ok(Err(error)) if not_found(&error) => Err(nobody(name)),
+        Ok(Err(error)) => Err(failed(error.to_string())),
+        Err(error) => Err(failed(error.to_string())),
     }
 }
 
@@ -124,9 +105,13 @@ fn distinct(name: &Name, found: impl Iterator<Item = IpAddr>) -> Answer {
         }
     }
     if addresses.is_empty() {
-        return Err(NameError::NotFound { name: name.clone() });
+        return Err(nobody(name));
     }
     Ok(addresses)
+}
+
+fn nobody(name: &Name) -> NameError {
+    NameError::NotFound { name: name.clone(), route: ROUTE, asked: ASKED.to_owned() }
 }
 
 /// std turns getaddrinfo's code into text only: glibc's and musl's words for "no such name".
@@ -162,36 +147,7 @@ mod tests {
         let (first, second) = tokio::join!(system.addresses(&name), system.addresses(&name));
         assert_eq!(first, second);
         assert!(first.unwrap().iter().all(IpAddr::is_loopback));
-        assert!(system.questions().is_empty());
-    }
-
-    /// One poll, as a client that then vanishes gives it.
-    async fn polled_once<F: Future>(future: std::pin::Pin<&mut F>) -> Option<F::Output> {
-        tokio::select! {
-            biased;
-            answer = future => Some(answer),
-            () = std::future::ready(()) => None,
-        }
-    }
-
-    #[tokio::test]
-    async fn r17_who_leaves_before_the_answer_leaves_nothing_behind() {
-        let system = System::new(Duration::from_secs(3));
-        let all = Arc::clone(&system.in_flight).acquire_many_owned(64).await.unwrap();
-        let name = name("localhost");
-        let mut first = Box::pin(system.addresses(&name));
-        let mut second = Box::pin(system.addresses(&name));
-        assert!(polled_once(first.as_mut()).await.is_none());
-        assert!(polled_once(second.as_mut()).await.is_none());
-        drop(first);
-        assert_eq!(system.questions().len(), 1);
-        drop(all);
-        assert!(second.await.is_ok());
-        let _all = Arc::clone(&system.in_flight).acquire_many_owned(64).await.unwrap();
-        let mut left = Box::pin(system.addresses(&name));
-        assert!(polled_once(left.as_mut()).await.is_none());
-        drop(left);
-        assert!(system.questions().is_empty());
+        assert_eq!(system.questions.len(), 0);
     }
 
     #[tokio::test]
@@ -200,8 +156,9 @@ mod tests {
         let system = System::new(after);
         let _all = Arc::clone(&system.in_flight).acquire_many_owned(64).await.unwrap();
         let name = name("db.corp.example");
-        let late = NameError::Timeout { name: name.clone(), after };
+        let asked = ASKED.to_owned();
+        let late = NameError::Timeout { name: name.clone(), route: "system", asked, after };
         assert_eq!(system.addresses(&name).await, Err(late));
-        assert!(system.questions().is_empty());
+        assert_eq!(system.questions.len(), 0);
     }
 }

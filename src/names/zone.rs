@@ -39,6 +39,20 @@ pub enum Nameserver {
     Other(String),
 }
 
+impl Zone {
+    /// Whether nobody but the tailnet's own nameservers may hear of `name`.
+    pub(super) fn internal(&self, name: &Name) -> bool {
+        let own = self.suffix.iter().chain(self.routes.iter().map(|(domain, _)| domain));
+        self.hosts.contains_key(name) || own.into_iter().any(|domain| within(name, domain))
+    }
+}
+
+/// Whether `name` is `domain` or below it, by whole labels.
+pub(super) fn within(name: &Name, domain: &Name) -> bool {
+    let rest = name.as_str().strip_suffix(domain.as_str());
+    rest.is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+}
+
 /// A connection under way.
 pub type Dialling = Pin<Box<dyn Future<Output = io::Result<Stream>> + Send>>;
 

@@ -63,26 +63,43 @@ impl Policy {
         if let Some(rule) = own.rule(target) {
             return self.refuse(Refused::Loop, rule.to_owned());
         }
-        match target.host.address().and_then(|ip| holding_any_form(&self.deny_nets, ip)) {
-            Some(net) => self.refuse(Refused::Denied, format!("deny_net {net}")),
+        match self.forbidding(own, &target.host) {
+            Some(rule) => self.refuse(Refused::Denied, rule),
             None => self.ask_lists(target),
         }
     }
 
-    /// Judges one address of an admitted host: only loops and `deny_nets` can refuse it.
+    /// Judges one address of an admitted host: only loops, own addresses and `deny_nets` can refuse it.
     pub fn judge_address(&self, own: &Own, host: &Admitted<Target>, ip: IpAddr) -> Judged<Address> {
         let port = host.get().port;
         let ip = ip.to_canonical();
-        if let Some(rule) = own.rule(&Target { host: Host::Address(ip), port }) {
+        self.judge_dial(own, Address { ip, port })
+    }
+
+    /// Judges a nameserver of the tailnet, whose address no client asked for: the same rules.
+    pub fn judge_nameserver(&self, own: &Own, server: Address) -> Judged<Address> {
+        self.judge_dial(own, server)
+    }
+
+    fn judge_dial(&self, own: &Own, Address { ip, port }: Address) -> Judged<Address> {
+        let host = Host::Address(ip);
+        if let Some(rule) = own.rule(&Target { host: host.clone(), port }) {
             return self.refuse(Refused::Loop, rule.to_owned());
         }
-        match holding_any_form(&self.deny_nets, ip) {
-            Some(net) => self.refuse(Refused::Denied, format!("deny_net {net}")),
+        match self.forbidding(own, &host) {
+            Some(rule) => self.refuse(Refused::Denied, rule),
             None => {
                 let decision = Decision { mode: self.mode, verdict: Verdict::Allow, rule: None };
                 (decision, Ok(Admitted::new(Address { ip, port })))
             }
         }
+    }
+
+    /// What no mode allows.
+    fn forbidding(&self, own: &Own, host: &Host) -> Option<String> {
+        let net = host.address().and_then(|ip| holding_any_form(&self.deny_nets, ip));
+        let net = net.map(|net| format!("deny_net {net}"));
+        net.or_else(|| own.is_loopback_behind(host).map(str::to_owned))
     }
 
     fn ask_lists(&self, target: &Target) -> Judged<Target> {

@@ -22,8 +22,9 @@ fn own() -> Own {
     Own {
         listeners: vec!["127.0.0.1:1055".parse().unwrap()],
         internal: vec!["127.0.0.1:1080".parse().unwrap()],
-        interfaces: vec!["127.0.0.1".parse().unwrap(), "192.0.2.7".parse().unwrap()],
+        addresses: vec!["127.0.0.1".parse().unwrap(), "192.0.2.7".parse().unwrap()],
         names: vec![crate::target::Name::parse(b"sandbox").unwrap()],
+        reach_loopback: false,
     }
 }
 
@@ -184,5 +185,31 @@ proptest! {
         });
         let policy = policy(Mode::Enforce, &suffixes.join(","), &[]);
         prop_assert_eq!(verdict(&policy, &format!("{name}:1")).is_ok(), naive);
+    }
+}
+
+fn policy_off() -> Policy {
+    policy(Mode::Off, "", &[])
+}
+
+#[test]
+fn b13_own_addresses_and_names_are_refused_in_every_mode_where_they_lead_to_loopback() {
+    for mode in [Mode::Off, Mode::Log, Mode::Enforce] {
+        let policy = policy(mode, "sandbox", &["192.0.2.0/24"]);
+        let behind = Own { reach_loopback: true, ..own() };
+        for ours in ["192.0.2.7:5432", "[::ffff:192.0.2.7]:1", "[64:ff9b::c000:207]:1", "sandbox:1"]
+        {
+            let target = Target::parse_authority(ours.as_bytes(), None).unwrap();
+            let (decision, judged) = policy.judge_host(&behind, &target);
+            assert_eq!(judged.unwrap_err(), Refused::Denied, "{ours} in {mode:?}");
+            assert!(decision.rule.unwrap().starts_with("own "), "{ours}");
+        }
+        assert_eq!(verdict(&policy, "192.0.2.7:5432"), Ok(Verdict::Allow), "by another way out");
+        let target = Target::parse_authority(b"elsewhere.example:1", None).unwrap();
+        let admitted = policy_off().judge_host(&behind, &target).1.unwrap();
+        let answer = policy.judge_address(&behind, &admitted, "192.0.2.7".parse().unwrap());
+        assert_eq!(answer.1.unwrap_err(), Refused::Denied, "a name that resolves to it");
+        let loops = Target::parse_authority(b"192.0.2.7:1055", None).unwrap();
+        assert_eq!(policy.judge_host(&behind, &loops).1.unwrap_err(), Refused::Loop);
     }
 }

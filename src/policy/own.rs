@@ -12,10 +12,13 @@ pub struct Own {
     pub listeners: Vec<SocketAddr>,
     /// The upstream's own port.
     pub internal: Vec<SocketAddr>,
-    /// Every interface address.
-    pub interfaces: Vec<IpAddr>,
-    /// This host's names, `localhost` among them.
+    /// Every address of this host: of its interfaces, and of its node in the tailnet.
+    pub addresses: Vec<IpAddr>,
+    /// This host's names, `localhost` and its node's among them.
     pub names: Vec<Name>,
+    /// Through the upstream they all lead to this host's loopback, whatever port: a userspace
+    /// tailscaled does that (B13).
+    pub reach_loopback: bool,
 }
 
 impl Own {
@@ -31,6 +34,20 @@ impl Own {
             return Some("own listener");
         }
         hits(self.internal.iter()).then_some("internal port of the upstream")
+    }
+
+    /// The rule's text when `host` is this host by way of a userspace tailscaled.
+    pub(super) fn is_loopback_behind(&self, host: &Host) -> Option<&'static str> {
+        if !self.reach_loopback {
+            return None;
+        }
+        match host {
+            Host::Name(name) => self.is_our_name(name).then_some("own name"),
+            Host::Address(address) => {
+                let carried = embedded_v4(*address).is_some_and(|v4| self.is_here(v4.into()));
+                (carried || self.is_here(*address)).then_some("own address")
+            }
+        }
     }
 
     fn leads_to(&self, host: &Host, listener: IpAddr) -> bool {
@@ -49,7 +66,7 @@ impl Own {
     }
 
     fn is_here(&self, address: IpAddr) -> bool {
-        address.is_loopback() || address.is_unspecified() || self.interfaces.contains(&address)
+        address.is_loopback() || address.is_unspecified() || self.addresses.contains(&address)
     }
 
     /// `localhost` and all below it are loopback (RFC 6761 section 6.3).

@@ -24,6 +24,7 @@ pub struct Book {
     next: AtomicU64,
     pub(super) totals: Totals,
     sampler: OnceLock<Sampler>,
+    child_lines: Arc<AtomicU64>,
 }
 
 impl Book {
@@ -36,6 +37,7 @@ impl Book {
             next: AtomicU64::new(1),
             totals: Totals::default(),
             sampler: OnceLock::new(),
+            child_lines: Arc::default(),
         })
     }
 
@@ -71,6 +73,7 @@ impl Book {
             entry.count_bytes(&self.metrics);
         }
         self.metrics.dropped("access", self.access.dropped());
+        self.metrics.dropped("child", self.child_lines.load(Ordering::Relaxed));
         self.metrics.tidy();
     }
 
@@ -124,6 +127,21 @@ impl Book {
     /// The upstream pool: connections ready, and being made ready.
     pub fn pool(&self, idle: usize, filling: usize) {
         self.metrics.pool(idle, filling);
+    }
+
+    /// The tailnet's present state.
+    pub fn tailnet_state(&self, state: &str) {
+        self.metrics.tailnet_state(state);
+    }
+
+    /// A managed tailscaled ended and is started again: `exit`, `signal`, `hang` or `oom`.
+    pub fn restarted(&self, cause: &str) {
+        self.metrics.restarted(cause);
+    }
+
+    /// Counts lines of a child's log that were not passed on.
+    pub fn child_lines(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.child_lines)
     }
 
     /// Pipes that splice now.

@@ -20,6 +20,20 @@ pub(super) const DNS_ROUTE: [&str; 5] = ["magicdns", "split", "global", "system"
 pub(super) const DNS_RESULT: [&str; 5] = ["ok", "error", "nxdomain", "timeout", "refused"];
 /// `state` of a pooled upstream connection.
 pub(super) const POOL_STATE: [&str; 2] = ["idle", "filling"];
+/// `state` of the tailnet.
+pub(super) const TAILNET: [&str; 9] = [
+    "starting",
+    "needs_login",
+    "needs_approval",
+    "running",
+    "stopped",
+    "auth_failed",
+    "rate_limited",
+    "crash_loop",
+    "unreachable",
+];
+/// `cause` of a restart of tailscaled.
+pub(super) const RESTART: [&str; 4] = ["exit", "signal", "hang", "oom"];
 /// `cause` of a fallback from splice to copy.
 pub(super) const FALLBACK: [&str; 4] = ["pipe", "urgent", "error", "off"];
 /// `errno` of a failed accept; anything else is the last one.

@@ -12,8 +12,8 @@ use metrics_exporter_prometheus::{
 };
 
 use super::labels::{
-    DIRECTION, DNS_RESULT, DNS_ROUTE, ERRNO, FALLBACK, INBOUND, MODE, POOL_STATE, RELOAD, STREAM,
-    VERDICT, index, outcome_index,
+    DIRECTION, DNS_RESULT, DNS_ROUTE, ERRNO, FALLBACK, INBOUND, MODE, POOL_STATE, RELOAD, RESTART,
+    STREAM, TAILNET, VERDICT, index, outcome_index,
 };
 use crate::outcome::Outcome;
 
@@ -34,7 +34,7 @@ const DNS_DURATION: &str = "tailrace_dns_duration_seconds";
 
 /// Name, kind and meaning of every metric of the `tailrace_` family.
 #[rustfmt::skip]
-const HELP: [(&str, Kind, &str); 18] = [
+const HELP: [(&str, Kind, &str); 20] = [
     ("tailrace_connections_total", Kind::Counter, "Targets asked for, and connections that asked for none, by how they ended."),
     ("tailrace_connections_active", Kind::Gauge, "Client connections open now."),
     ("tailrace_relayed_bytes_total", Kind::Counter, "Bytes handed to the receiving side; up is towards the target."),
@@ -46,6 +46,8 @@ const HELP: [(&str, Kind, &str); 18] = [
     (DNS_DURATION, Kind::Histogram, "Time until a name was answered."),
     ("tailrace_upstream_up", Kind::Gauge, "1 when the upstream was reachable when last tried."),
     ("tailrace_upstream_pool_connections", Kind::Gauge, "Upstream connections held open, greeted or being greeted."),
+    ("tailrace_tailnet_state", Kind::Gauge, "1 for the present state of the tailnet, 0 for the others."),
+    ("tailrace_tailscaled_restarts_total", Kind::Counter, "Times a managed tailscaled ended and was started again."),
     ("tailrace_pipes_in_use", Kind::Gauge, "Pipes that splice now."),
     ("tailrace_splice_fallback_total", Kind::Counter, "Times a direction went on copying instead of splicing."),
     ("tailrace_accept_errors_total", Kind::Counter, "Failed accepts."),
@@ -72,6 +74,8 @@ pub(super) struct Metrics {
     dns_duration: Vec<Histogram>,
     upstream_up: Gauge,
     pool: Vec<Gauge>,
+    tailnet: Vec<Gauge>,
+    restarts: Vec<Counter>,
     pipes: Gauge,
     fallback: Vec<Counter>,
     accept_errors: Vec<Counter>,
@@ -114,6 +118,8 @@ impl Metrics {
                 .collect(),
             upstream_up: registrar.gauge("tailrace_upstream_up", &[]),
             pool: registrar.gauges("tailrace_upstream_pool_connections", "state", &POOL_STATE),
+            tailnet: registrar.gauges("tailrace_tailnet_state", "state", &TAILNET),
+            restarts: registrar.counters("tailrace_tailscaled_restarts_total", "cause", &RESTART),
             pipes: registrar.gauge("tailrace_pipes_in_use", &[]),
             fallback: registrar.counters("tailrace_splice_fallback_total", "cause", &FALLBACK),
             accept_errors: registrar.counters("tailrace_accept_errors_total", "errno", &ERRNO),
@@ -179,6 +185,16 @@ impl Metrics {
     pub(super) fn pool(&self, idle: usize, filling: usize) {
         self.pool[0].set(idle as f64);
         self.pool[1].set(filling as f64);
+    }
+
+    pub(super) fn tailnet_state(&self, state: &str) {
+        for (gauge, label) in self.tailnet.iter().zip(TAILNET) {
+            gauge.set(f64::from(u8::from(label == state)));
+        }
+    }
+
+    pub(super) fn restarted(&self, cause: &str) {
+        self.restarts[index(&RESTART, cause)].increment(1);
     }
 
     #[expect(clippy::cast_precision_loss, reason = "never near 2^52 pipes")]

@@ -20,6 +20,9 @@ use crate::sys::{self, Stream};
 /// two of these are under the 100 ms in which a reset must be passed on.
 const TICK: Duration = Duration::from_millis(40);
 
+/// Between two looks at a client whose FIN is held back: has it left for good meanwhile?
+const LOOK: Duration = Duration::from_secs(1);
+
 /// How long a client may take what an upstream sent before its reset: a reset drops unsent bytes.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
@@ -54,10 +57,11 @@ pub(super) struct Relay<'a> {
     sides: Sides<'a>,
     up: Direction,
     down: Direction,
-    upstream_told: bool, // our FIN went to the upstream
-    client_told: bool,   // our FIN went to the client
-    quiet: bool,         // a whole tick passed without a byte
-    last: Instant,       // when a byte last moved
+    upstream_told: bool,   // our FIN went to the upstream
+    client_told: bool,     // our FIN went to the client
+    quiet: bool,           // a whole tick passed without a byte
+    last: Instant,         // when a byte last moved
+    look: Option<Instant>, // when to look next whether the client of a held-back FIN is there
 }
 
 enum Event {
@@ -75,6 +79,7 @@ impl<'a> Relay<'a> {
             client_told: false,
             quiet: false,
             last: Instant::now(),
+            look: None,
         }
     }
 
@@ -118,7 +123,9 @@ impl<'a> Relay<'a> {
         let up = self.up.pump(cx, &self.sides.up());
         let down = self.down.pump(cx, &self.sides.down());
         // Failures first: a socket's error is told once, and whoever asks next reads a clean FIN.
-        if let Some(ended) = broken(up, down).or_else(|| self.pass_fins()) {
+        let killed =
+            || (self.down.eof() && !before.3 && self.killed()).then_some(Ended::UpstreamRst);
+        if let Some(ended) = broken(up, down).or_else(killed).or_else(|| self.pass_fins()) {
             return Some(Event::End(ended));
         }
         if self.up.done() && self.down.done() {
@@ -143,8 +150,7 @@ impl<'a> Relay<'a> {
     /// A FIN follows the last byte before it, unless it is to be held back.
     fn pass_fins(&mut self) -> Option<Ended> {
         let (client, upstream) = (self.sides.client, self.sides.upstream);
-        let hold = self.sides.half_close == HalfClose::Defer && !self.down.eof();
-        if self.up.done() && !self.upstream_told && !hold {
+        if self.up.done() && !self.upstream_told && !self.holds_fin() {
             if !self.client_told && is_dead(client) {
                 return Some(Ended::ClientRst);
             }
@@ -163,6 +169,26 @@ impl<'a> Relay<'a> {
             }
         }
         None
+    }
+
+    /// Whether the client's FIN waits: not for the answer to somebody who has left for good.
+    fn holds_fin(&mut self) -> bool {
+        if self.sides.half_close == HalfClose::Propagate || self.down.eof() {
+            return false;
+        }
+        let now = Instant::now();
+        if self.look.is_some_and(|look| now < look) {
+            return true;
+        }
+        // The very FIN of a close may be seen before the close is through.
+        self.look = Some(now + if self.look.is_none() { TICK } else { LOOK });
+        !sys::peer_left(self.sides.client)
+    }
+
+    /// Whether the FIN just read is that of a process being killed.
+    fn killed(&self) -> bool {
+        let process = self.sides.settings.upstream_process.load();
+        process.as_ref().is_some_and(|process| process.exiting())
     }
 
     /// Notices a reset of a socket nobody reads at the moment: its other side is full, or its FIN
@@ -199,10 +225,11 @@ impl<'a> Relay<'a> {
     fn alarm(&self) -> Instant {
         let limit = self.limit().0;
         let busy = self.up.busy() || self.down.busy() || self.half_closed();
-        match busy && !self.quiet {
+        let alarm = match busy && !self.quiet {
             true => self.last + limit.min(TICK),
             false => self.last + limit,
-        }
+        };
+        self.look.filter(|_| !self.upstream_told).map_or(alarm, |look| look.min(alarm))
     }
 
     fn poll_silence(&mut self, cx: &mut Context<'_>, mut timer: Pin<&mut Sleep>) -> Option<Event> {
@@ -223,11 +250,13 @@ impl<'a> Relay<'a> {
             if alarm > timer.deadline() {
                 timer.as_mut().reset(alarm); // bytes moved meanwhile
             } else {
-                self.quiet = true;
-                self.up.rest();
-                self.down.rest();
+                if silence >= TICK {
+                    self.quiet = true;
+                    self.up.rest();
+                    self.down.rest();
+                }
                 timer.as_mut().reset(self.alarm());
-                return Some(Event::Yield); // one more turn, to begin watching
+                return Some(Event::Yield); // one more turn, to begin watching, or to look
             }
         }
     }
@@ -287,8 +316,9 @@ fn close(socket: &Stream, reset: bool) -> u64 {
 
 /// Whether a socket that read as ended was reset: splice out swallows the error when it has moved
 /// something before, and the next read is a clean 0. A connection that got a mere FIN has a peer.
+/// (A Unix socket always has: there the rest of what was to be sent tells.)
 fn is_dead(socket: &Stream) -> bool {
-    socket.peer_addr().is_err()
+    !socket.has_peer()
 }
 
 /// Which side a failed direction accuses.

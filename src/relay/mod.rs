@@ -13,10 +13,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 
 use crate::lifecycle::cut::{Cut, CutReason};
-use crate::sys::Stream;
+use crate::sys::{Exiting, Stream};
 
 pub use pipes::{Fallback, PipePool};
 
@@ -29,6 +30,9 @@ pub struct Settings {
     pub half_close_timeout: Duration,
     /// Whether bulky directions may splice; read live.
     pub splice: Arc<AtomicBool>,
+    /// The process behind the upstream, where it is ours: the kernel sends FIN in the name of one
+    /// that was killed, and that is no end of a stream.
+    pub upstream_process: Arc<ArcSwapOption<Exiting>>,
 }
 
 /// Bytes of one connection, counted when the receiver's socket took them. A reset takes back what
@@ -73,7 +77,8 @@ impl Meter {
 pub enum HalfClose {
     /// Passed on as it comes.
     Propagate,
-    /// Held back until the upstream ends: an old tailscaled would cut the answer off.
+    /// Held back until the upstream ends, or until the client has left for good: an old tailscaled
+    /// would cut the answer off.
     Defer,
 }
 

@@ -1,13 +1,18 @@
-//! Opening one TCP connection: socket, mark, connect, wait.
+//! Opening one connection: socket, mark, connect, wait.
 
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::time::Duration;
 
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketFlags, SocketType};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
 use super::{Stream, tune};
+
+/// Between two attempts at a Unix socket whose backlog is full: no event tells when it is not.
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// Connects to `address`. Dropping the future closes the socket; it sets no time limit itself.
 ///
@@ -31,6 +36,25 @@ pub async fn dial(address: SocketAddr, mark: Option<u32>) -> io::Result<Stream> 
     Ok(stream)
 }
 
+/// Connects to the Unix stream socket at `path` (unix(7)). Dropping the future closes the socket; it
+/// sets no time limit itself: while the listener's backlog is full it tries again.
+///
+/// # Errors
+/// What `socket(2)` and `connect(2)` say, `ENAMETOOLONG` or `EINVAL` for a path no address holds.
+pub async fn dial_unix(path: &Path) -> io::Result<Stream> {
+    let address = SocketAddrUnix::new(path)?;
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    loop {
+        let socket =
+            rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+        match rustix::net::connect(&socket, &address) {
+            Ok(()) => return Stream::new(socket),
+            Err(Errno::AGAIN | Errno::INTR) => tokio::time::sleep(PAUSE).await,
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+}
+
 fn open(address: SocketAddr, mark: Option<u32>) -> io::Result<OwnedFd> {
     let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
@@ -48,8 +72,44 @@ fn open(address: SocketAddr, mark: Option<u32>) -> io::Result<OwnedFd> {
 #[cfg(test)]
 mod tests {
     use std::net::{Ipv4Addr, TcpListener};
+    use std::os::unix::net::UnixListener;
 
     use super::*;
+
+    #[tokio::test]
+    async fn a_unix_socket_is_reached_and_one_nobody_listens_on_refuses() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("s");
+        assert_eq!(dial_unix(&path).await.unwrap_err().kind(), io::ErrorKind::NotFound);
+        let listener = UnixListener::bind(&path).unwrap();
+        let stream = dial_unix(&path).await.unwrap();
+        let (mut far, _) = listener.accept().unwrap();
+        stream.write_all(b"over").await.unwrap();
+        let mut got = [0; 4];
+        io::Read::read_exact(&mut far, &mut got).unwrap();
+        assert_eq!(&got, b"over");
+        drop(listener);
+        assert_eq!(dial_unix(&path).await.unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
+        assert!(dial_unix(Path::new(&"x".repeat(200))).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn u2_a_full_backlog_is_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("s");
+        let socket = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None);
+        let socket = socket.unwrap();
+        socket.bind(&socket2::SockAddr::unix(&path).unwrap()).unwrap();
+        socket.listen(0).unwrap();
+        let _fills_it = dial_unix(&path).await.unwrap();
+        let wait = tokio::time::timeout(PAUSE * 10, dial_unix(&path)).await;
+        assert!(wait.is_err(), "{wait:?}");
+        let (taken, room) = tokio::join!(
+            async { socket.accept() },
+            tokio::time::timeout(PAUSE * 500, dial_unix(&path))
+        );
+        assert!(taken.is_ok() && room.unwrap().is_ok());
+    }
 
     #[tokio::test]
     async fn a_listener_is_reached_and_a_closed_port_refuses() {

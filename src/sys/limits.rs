@@ -26,6 +26,17 @@ pub fn raise_descriptors() -> Descriptors {
     Descriptors { before: before.unwrap_or(u64::MAX), after: after.unwrap_or(u64::MAX) }
 }
 
+/// The most files `process` may have open, by its hard limit: Go programs raise the soft one to it.
+/// Read from `/proc/<pid>/limits` (proc(5)); `None` where that is not shown to us.
+pub fn open_files_of(process: u32) -> Option<u64> {
+    let limits = std::fs::read_to_string(format!("/proc/{process}/limits")).ok()?;
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
+    match line.split_whitespace().nth(1)? {
+        "unlimited" => Some(u64::MAX),
+        number => number.parse().ok(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -35,5 +46,13 @@ mod tests {
         let first = raise_descriptors();
         assert_eq!(Some(first.after), getrlimit(Resource::Nofile).maximum.or(Some(u64::MAX)));
         assert_eq!(raise_descriptors().before, first.after);
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn t2_a_process_s_limit_is_its_hard_one() {
+        let hard = getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX);
+        assert_eq!(open_files_of(std::process::id()), Some(hard));
+        assert_eq!(open_files_of(0), None);
     }
 }

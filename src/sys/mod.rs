@@ -1,24 +1,36 @@
-//! Raw descriptors: sockets, pipes, limits. The only module that may hold `unsafe`.
+//! Raw descriptors and processes: sockets, pipes, limits. The only module that may hold `unsafe`.
 //!
 //! It knows the kernel and nothing of protocols, policy or settings.
 
+mod command;
 mod dial;
+#[cfg_attr(not(target_os = "linux"), path = "exiting_unsupported.rs")]
+mod exiting;
 pub mod limits;
 mod listen;
 mod original_dst;
+mod peer_left;
 #[cfg_attr(not(target_os = "linux"), path = "pipe_unsupported.rs")]
 mod pipe;
+mod process;
 mod queue;
+mod route;
 #[cfg_attr(not(target_os = "linux"), path = "socket_owner_unsupported.rs")]
 mod socket_owner;
 mod stream;
+mod stream_io;
 mod tune;
 
-pub use dial::dial;
+pub use command::{Preparation, prepare};
+pub use dial::{dial, dial_unix};
+pub use exiting::Exiting;
 pub use listen::{Listener, bound_address, listen};
 pub use original_dst::{original_dst, redirected};
+pub use peer_left::peer_left;
 pub use pipe::Pipe;
+pub use process::{adopts_orphans, harden, inherited};
 pub use queue::{unacked, unsent};
+pub use route::has_route;
 pub use socket_owner::{Owner, socket_owner};
 pub use stream::Stream;
 pub use tune::tune;

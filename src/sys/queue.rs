@@ -3,12 +3,16 @@
 use std::io;
 use std::os::fd::AsFd;
 
-/// Bytes the peer has not acknowledged, sent or not.
+/// Bytes the peer has not acknowledged, sent or not. Of a Unix socket none: what it took lies with
+/// its peer, whatever becomes of us.
 ///
 /// # Errors
 /// What `ioctl(2)` says.
 #[cfg(target_os = "linux")]
 pub fn unacked(socket: &impl AsFd) -> io::Result<usize> {
+    if rustix::net::sockopt::socket_domain(socket)? == rustix::net::AddressFamily::UNIX {
+        return Ok(0);
+    }
     const SIOCOUTQ: rustix::ioctl::Opcode = 0x5411; // linux/sockios.h, the same as TIOCOUTQ
     queue::<SIOCOUTQ>(socket)
 }

@@ -1,4 +1,4 @@
-//! A connected TCP socket as the hot path wants it.
+//! A connected stream socket, TCP or Unix, as the hot path wants it.
 //!
 //! One epoll registration from accept or dial to the end, with `EPOLLPRI` and `EPOLLRDHUP` seen:
 //! tokio's own `TcpStream` cannot ask for priority readiness (tokio `Interest::PRIORITY`).
@@ -12,7 +12,7 @@ use rustix::net::{RecvFlags, SendFlags, Shutdown};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-/// A connected, non-blocking TCP socket registered with the runtime.
+/// A connected, non-blocking stream socket registered with the runtime.
 #[derive(Debug)]
 pub struct Stream {
     fd: AsyncFd<OwnedFd>,
@@ -163,16 +163,22 @@ impl Stream {
     }
 
     /// Makes the coming close a reset instead of a FIN (socket(7), `SO_LINGER` with 0 seconds).
-    /// Unsent bytes are thrown away.
+    /// Unsent bytes are thrown away. A Unix socket knows no such close: its peer reads an end.
     pub fn reset_on_close(&self) {
         let linger = Some(std::time::Duration::ZERO);
         let _already_closed = rustix::net::sockopt::set_socket_linger(&self.fd, linger);
     }
 
+    /// Whether the socket has a peer: one that got a mere FIN has, a TCP socket that was reset has
+    /// none (`getpeername(2)`).
+    pub fn has_peer(&self) -> bool {
+        rustix::net::getpeername(&self.fd).is_ok()
+    }
+
     /// The peer's address.
     ///
     /// # Errors
-    /// What `getpeername(2)` says, `ENOTCONN` after a reset.
+    /// What `getpeername(2)` says, `ENOTCONN` after a reset; `EAFNOSUPPORT` for a Unix socket.
     pub fn peer_addr(&self) -> io::Result<SocketAddr> {
         let any = rustix::net::getpeername(&self.fd)?.ok_or(io::ErrorKind::NotConnected)?;
         SocketAddr::try_from(any).map_err(io::Error::from)

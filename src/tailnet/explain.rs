@@ -4,12 +4,16 @@
 //! Pure: facts in, words out.
 #![forbid(unsafe_code)]
 
+mod words;
+
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use super::state::Phase;
 use crate::outcome::{Outcome, Unreachable};
+
+pub(crate) use self::words::{HOST, KEY, NAME, NOT_STARTED};
 
 /// Something wrong between a client and its target inside the tailnet.
 #[derive(Debug, Clone, PartialEq)]
@@ -63,6 +67,13 @@ pub enum Fault {
     },
     /// No SOCKS5 port is known yet.
     NoPort,
+    /// No gateway runs, so no tailscaled of its own either.
+    NoGateway {
+        /// Where it was looked for.
+        admin: SocketAddr,
+        /// What the kernel said, or what was answered.
+        why: String,
+    },
     /// There is no key to log in with.
     NoKey,
     /// The key cannot be had: its file, or the exchange of an OAuth secret for one.
@@ -118,6 +129,17 @@ pub enum Fault {
     NoDnsRoute {
         /// The name.
         name: String,
+        /// Who was asked instead.
+        asked: String,
+    },
+    /// The nameservers of the domain all have a form that is not asked.
+    NoNameserver {
+        /// The name.
+        name: String,
+        /// The domain of the DNS route.
+        domain: String,
+        /// Its nameservers, as written.
+        skipped: String,
     },
     /// The domain's nameserver says there is no such name.
     NameUnknown {
@@ -201,15 +223,6 @@ pub struct Advice {
     pub fix: String,
 }
 
-/// The symptoms, in the words of the troubleshooting table.
-const NOT_STARTED: &str = "tailscaled does not run";
-const KEY: &str = "the key is refused";
-const NO_NODE: &str = "no autoheal-* node appears in the tailnet";
-const RATE: &str = "the control server limits the rate of logins";
-const LOST: &str = "the node has left the tailnet";
-const NAME: &str = "the internal name does not resolve";
-const HOST: &str = "joined, but the host is not reachable";
-
 impl Refusal {
     /// Reads a control server's words; they are unversioned, so only parts of them count
     /// (tailscale.md 2.1).
@@ -253,9 +266,10 @@ impl Fault {
     /// How a connection ends for it.
     pub fn outcome(&self) -> Outcome {
         match self {
-            Self::NoDnsRoute { .. } | Self::NameUnknown { .. } | Self::NameserverFailed { .. } => {
-                Outcome::DnsError
-            }
+            Self::NoDnsRoute { .. }
+            | Self::NoNameserver { .. }
+            | Self::NameUnknown { .. }
+            | Self::NameserverFailed { .. } => Outcome::DnsError,
             Self::NameserverSilent { .. } => Outcome::DnsTimeout,
             Self::NoRoute { .. } | Self::NoWayOutside { .. } => {
                 Outcome::Unreachable(Unreachable::NoRoute)
@@ -271,218 +285,7 @@ impl Fault {
     pub fn word(&self) -> Option<&'static str> {
         matches!(self, Self::PortStolen { .. }).then_some("internal_port_stolen")
     }
-
-    fn words(&self) -> (&'static str, String, &'static str) {
-        self.of_process().or_else(|| self.of_login()).unwrap_or_else(|| self.of_target())
-    }
-
-    /// tailscaled itself.
-    fn of_process(&self) -> Option<(&'static str, String, &'static str)> {
-        Some(match self {
-            Self::Binary { binary, why } => (
-                NOT_STARTED,
-                format!("{} cannot be run ({why})", binary.display()),
-                "install tailscaled, or set tailnet.tailscaled to its path",
-            ),
-            Self::Ended { how, last } => (
-                NOT_STARTED,
-                format!("tailscaled ended with {how}{}", said(last.as_deref())),
-                "it is started again; if it keeps ending, its own log says why",
-            ),
-            Self::CrashLoop { how, last } => (
-                NOT_STARTED,
-                format!(
-                    "tailscaled ends as soon as it starts, with {how}{}",
-                    said(last.as_deref())
-                ),
-                "mend what its last line says; it is tried again every minute",
-            ),
-            Self::UnknownFlag { flag, version } => (
-                NOT_STARTED,
-                format!("this tailscaled ({version}) does not know {flag}"),
-                "install tailscaled 1.60 or newer, or set tailnet.tailscaled to one",
-            ),
-            Self::LocalApi { socket, why } => (
-                NOT_STARTED,
-                format!("tailscaled does not answer at {} ({why})", socket.display()),
-                "start it, or set tailnet.socket to its LocalAPI socket",
-            ),
-            Self::NotPermitted { socket } => (
-                NOT_STARTED,
-                format!("{} does not let this user change tailscaled", socket.display()),
-                "run the gateway as tailscaled's user, or let it start its own (tailnet.manage)",
-            ),
-            Self::PortStolen { port, owner } => (
-                NOT_STARTED,
-                match owner {
-                    Some(pid) => {
-                        format!("{port} is held by process {pid}, which is not tailscaled")
-                    }
-                    None => format!("{port} is not held by tailscaled"),
-                },
-                "end that process, or leave upstream.socks5 out so that a free port is picked",
-            ),
-            Self::NoPort => (
-                NOT_STARTED,
-                "tailscaled has not said where its SOCKS5 port is".to_owned(),
-                "wait for it, or set upstream.socks5 to the port it was started with",
-            ),
-            _ => return None,
-        })
-    }
-
-    /// The way into the tailnet.
-    fn of_login(&self) -> Option<(&'static str, String, &'static str)> {
-        Some(match self {
-            Self::NoKey => (
-                NO_NODE,
-                "there is no key to log in with".to_owned(),
-                "set TS_AUTHKEY, or tailnet.auth_key_file to a file with one",
-            ),
-            Self::KeyUnavailable { why } => {
-                (KEY, why.clone(), "mend that, then send SIGHUP so that the key is read again")
-            }
-            Self::KeyRefused { refusal, said } => {
-                let (cause, fix) = refused(*refusal);
-                (KEY, format!("{cause} (the control server says: {said})"), fix)
-            }
-            Self::RateLimited { wait } => (
-                RATE,
-                match wait {
-                    Some(wait) => {
-                        format!("too many logins; the control server wants {wait} to pass")
-                    }
-                    None => "too many logins; the control server wants us to wait".to_owned(),
-                },
-                "wait, it is tried again by itself; for a fleet set tailnet.start_jitter",
-            ),
-            Self::NeedsApproval => (
-                NO_NODE,
-                "the node has registered and waits for an admin's approval".to_owned(),
-                "approve it in the admin console, or use a key that is pre-approved",
-            ),
-            Self::Control { server, why } => (
-                NO_NODE,
-                format!("the control server {server} cannot be reached ({why})"),
-                "open the way there, or set tailnet.login_server or tailnet.control_proxy",
-            ),
-            Self::NoRelay { why } => (
-                NO_NODE,
-                format!(
-                    "the node has registered but reaches no relay (DERP) and no peer{}",
-                    said(why.as_deref())
-                ),
-                "let this machine reach the relays: HTTPS to the hosts of the tailnet's DERP map",
-            ),
-            Self::LogsRequired => (
-                NO_NODE,
-                "this tailnet asks its nodes to upload logs, which we switch off".to_owned(),
-                "switch network flow logs off for the tailnet, or run tailscaled yourself (tailnet.manage = false)",
-            ),
-            Self::Preferences { why } => (
-                NO_NODE,
-                format!("tailscaled does not take our preferences ({why})"),
-                "correct what it names under [tailnet]",
-            ),
-            Self::NodeExpired => (
-                LOST,
-                "the node's key has expired".to_owned(),
-                "use a reusable key, with which the node comes back by itself, or a tagged one, whose nodes do not expire",
-            ),
-            Self::LoggedOut => (
-                LOST,
-                "the node is logged out".to_owned(),
-                "log it in with `tailscale up`, or give the gateway a key",
-            ),
-            Self::Stopped => (
-                LOST,
-                "somebody took the node down".to_owned(),
-                "bring it back with `tailscale up`",
-            ),
-            Self::NotYet { phase } => (
-                NO_NODE,
-                format!("the tailnet is not up yet (state {})", phase.label()),
-                "wait for it; `tailrace doctor` says what is missing",
-            ),
-            _ => return None,
-        })
-    }
-
-    /// Names and hosts inside.
-    fn of_target(&self) -> (&'static str, String, &'static str) {
-        match self {
-            Self::NoDnsRoute { name } => (
-                NAME,
-                format!("no DNS route of the tailnet covers {name}, and nobody else knows it"),
-                "add a split-DNS route for its domain in the admin console, or check the spelling",
-            ),
-            Self::NameUnknown { name, asked } => (
-                NAME,
-                format!("{name} is unknown to {asked}"),
-                "check the spelling, and that the record exists there",
-            ),
-            Self::NameserverFailed { name, asked, why } => (
-                NAME,
-                format!("{asked} could not say where {name} is ({why})"),
-                "look at that nameserver; try again",
-            ),
-            Self::NameserverSilent { name, asked, after } => (
-                NAME,
-                format!("{asked} did not answer for {name} within {after:?}"),
-                "let this node's tag reach it on port 53 over TCP (ACL grant, subnet route), and see whether it runs",
-            ),
-            Self::NoRoute { address } => (
-                HOST,
-                format!("no peer and no accepted subnet route covers {address}"),
-                "advertise and approve a subnet route for it, and see that the ACLs let this node's tag use it",
-            ),
-            Self::NoWayOutside { address } => (
-                HOST,
-                format!("{address} is outside the tailnet and this host has no route to it"),
-                "advertise and approve a subnet route for it",
-            ),
-            Self::PeerOffline { peer } => {
-                (HOST, format!("{peer} is offline"), "start it, or its tailscaled")
-            }
-            Self::Refused { target } => (
-                HOST,
-                format!("{target} refused the connection"),
-                "see whether the service runs and listens on that port",
-            ),
-            Self::Silent { target, peer: Some(peer), after } => (
-                HOST,
-                format!("{target} (by {peer}) did not answer within {after:?}"),
-                "grant this node's tag that port in the ACLs; if it has it, the host or its firewall is silent",
-            ),
-            Self::Silent { target, after, .. } => (
-                HOST,
-                format!("{target}, which is outside the tailnet, did not answer within {after:?}"),
-                "if it should be inside, advertise and approve a subnet route for it",
-            ),
-            // Every other fault has its words above: a test walks them all.
-            _ => (NO_NODE, format!("{self:?}"), "see `tailrace status`"),
-        }
-    }
 }
 
-fn refused(refusal: Refusal) -> (&'static str, &'static str) {
-    match refusal {
-        Refusal::Invalid => (
-            "the key is invalid",
-            "make a new one (reusable, ephemeral, tagged) and check that it is whole",
-        ),
-        Refusal::Expired => ("the key has expired", "make a new one with a longer life"),
-        Refusal::UsedUp => ("the key is used up", "restarts need a reusable key: make one"),
-        Refusal::Tags => (
-            "the tags are not permitted for this key",
-            "leave tailnet.tags empty to take the key's own, or let its owner own them (tagOwners)",
-        ),
-        Refusal::Other => {
-            ("the key was not accepted", "make a new one, and see what the server says")
-        }
-    }
-}
-
-fn said(words: Option<&str>) -> String {
-    words.map(|words| format!(", saying \"{words}\"")).unwrap_or_default()
-}
+#[cfg(test)]
+mod tests;

@@ -1,14 +1,222 @@
-//! The tailnet: started, watched and ended by us, and what is known of it.
+//! The tailnet: a tailscaled started, watched and ended by us, or one that is there; and what is
+//! known of it.
 //!
-//! Everybody else reads one `watch` of [`State`]; only supervisor and login write it.
+//! Everybody else reads one `watch` of [`State`]; only supervisor and session write it. This room
+//! knows LocalAPI and processes, and nothing of clients, targets or policy.
 #![forbid(unsafe_code)]
 
+mod acquaint;
+mod backoff;
+mod board;
+mod chance;
+mod child_log;
 pub mod explain;
+mod key;
+mod localapi;
+mod login;
 mod netmap;
+pub mod oauth;
+mod oom;
+mod process;
+mod read;
+mod refusal;
+mod session;
 mod state;
+mod supervisor;
 mod version;
+mod wire;
 
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinHandle;
+
+pub use self::acquaint::Acquaintances;
+use self::board::Board;
 pub use self::explain::{Advice, Fault};
+pub use self::key::Keys;
+use self::localapi::LocalApi;
+use self::login::Login;
 pub use self::netmap::{Cover, Dns, Nameserver, Netmap, Peer};
+pub use self::process::check_binary;
+use self::session::Session;
 pub use self::state::{Node, Phase, State};
+use self::supervisor::{Running, Supervisor};
 pub use self::version::Version;
+use crate::config;
+use crate::lifecycle::children::Children;
+
+/// What the room is told at the start.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The binary.
+    pub tailscaled: PathBuf,
+    /// Its LocalAPI socket.
+    pub socket: PathBuf,
+    /// Ours alone; tailscaled's home.
+    pub run_dir: PathBuf,
+    /// The SOCKS5 port it is to open, port 0 for any; none with kind `localapi`.
+    pub socks: Option<SocketAddr>,
+    /// The node's name, `{id}` filled in.
+    pub hostname: String,
+    /// Tags to ask for.
+    pub tags: Vec<String>,
+    /// The control server, where it is not Tailscale's own.
+    pub login_server: Option<String>,
+    /// Variables of its way to control and DERP.
+    pub environment: Vec<(&'static str, String)>,
+    /// Take subnet routes of other nodes.
+    pub accept_routes: bool,
+    /// Longest random delay before the first login.
+    pub start_jitter: Duration,
+    /// Soft limit on open files it starts with.
+    pub open_files: u64,
+}
+
+/// Whether tailscaled answers, asked the way connections go.
+pub type Probe = Box<dyn Fn() -> Pin<Box<dyn Future<Output = bool> + Send>> + Send + Sync>;
+
+/// What the room needs of others, and tells them.
+pub struct Hooks {
+    /// Asked every few seconds.
+    pub probe: Probe,
+    /// A managed tailscaled has ended and is started again: the metric's `cause`.
+    pub restarted: Box<dyn Fn(&'static str) + Send + Sync>,
+    /// Lines of its log that were not passed on.
+    pub dropped_lines: Arc<AtomicU64>,
+}
+
+/// How a managed tailscaled is to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Stop {
+    No,
+    /// Logged out first.
+    Gently,
+    Now,
+}
+
+/// Our part of the tailnet, from start to end.
+pub struct Tailnet {
+    board: Board,
+    bell: Arc<Notify>,
+    stop: watch::Sender<Stop>,
+    task: JoinHandle<()>,
+    managed: bool,
+}
+
+impl Settings {
+    /// The settings' meaning for one start: the id is drawn here.
+    pub fn new(
+        settings: &config::Tailnet,
+        kind: config::UpstreamKind,
+        run_dir: PathBuf,
+        open_files: u64,
+    ) -> Self {
+        let id = settings.id.clone().unwrap_or_else(chance::id);
+        let socks = match kind {
+            config::UpstreamKind::Tailscaled(port) => Some(port.unwrap_or(process::any_port())),
+            _ => None,
+        };
+        Self {
+            tailscaled: settings.tailscaled.clone(),
+            socket: settings.socket.clone(),
+            run_dir,
+            socks,
+            hostname: settings.hostname.replace("{id}", &id),
+            tags: settings.tags.clone(),
+            login_server: settings.login_server.clone(),
+            environment: settings.environment.clone(),
+            accept_routes: settings.accept_routes,
+            start_jitter: settings.start_jitter,
+            open_files,
+        }
+    }
+}
+
+impl Tailnet {
+    /// Uses the tailscaled that is there, or will be, at `settings.socket`.
+    pub fn join(settings: Settings) -> Self {
+        let board = Board::new();
+        let port = settings.socks.filter(|port| port.port() != 0);
+        board.update(|state| state.port = port);
+        let session = Session {
+            api: LocalApi::new(&settings.socket),
+            board: board.clone(),
+            settings: Arc::new(settings),
+            login: None,
+        };
+        let task = tokio::spawn(session.run());
+        let (bell, stop) = (Arc::default(), watch::Sender::new(Stop::No));
+        Self { board, bell, stop, task, managed: false }
+    }
+
+    /// Starts a tailscaled of our own. A binary that cannot be run is a fault of the state, and the
+    /// second value.
+    ///
+    /// # Errors
+    /// No pipe to be had.
+    pub fn manage(
+        settings: Settings,
+        keys: Keys,
+        children: Arc<Children>,
+        hooks: Hooks,
+    ) -> io::Result<(Self, Option<Fault>)> {
+        let (board, bell) = (Board::new(), Arc::new(Notify::new()));
+        let (settings, keys) = (Arc::new(settings), Arc::new(keys));
+        let login = {
+            let (settings, bell) = (Arc::clone(&settings), Arc::clone(&bell));
+            move || Login::new(Arc::clone(&settings), Arc::clone(&keys), Arc::clone(&bell))
+        };
+        let supervisor = Supervisor {
+            launcher: process::Launcher::new(Arc::clone(&settings), children)?,
+            board: board.clone(),
+            hooks: Arc::new(hooks),
+            login: Box::new(login),
+            jitter: login::jitter(settings.start_jitter),
+            settings,
+        };
+        let stop = watch::Sender::new(Stop::No);
+        let first: Result<Running, Fault> = supervisor.start();
+        let fault = first.as_ref().err().cloned();
+        let task = tokio::spawn(supervisor.run(first, stop.subscribe()));
+        Ok((Self { board, bell, stop, task, managed: true }, fault))
+    }
+
+    /// What is known, and every change of it.
+    pub fn state(&self) -> watch::Receiver<State> {
+        self.board.subscribe()
+    }
+
+    /// Whether tailscaled is ours.
+    pub fn is_managed(&self) -> bool {
+        self.managed
+    }
+
+    /// The key may be another one now: a node that is not in the tailnet logs in with it.
+    pub fn key_changed(&self) {
+        self.bell.notify_one();
+    }
+
+    /// Ends a managed tailscaled, logged out first so that an ephemeral node leaves at once; at once
+    /// when `hurry` ends. Somebody else's is left alone.
+    pub async fn stop(mut self, hurry: impl Future<Output = ()>) {
+        if !self.managed {
+            return self.task.abort();
+        }
+        self.stop.send_replace(Stop::Gently);
+        tokio::select! {
+            biased;
+            _ = &mut self.task => return,
+            () = hurry => {}
+        }
+        self.stop.send_replace(Stop::Now);
+        let _ended = self.task.await;
+    }
+}

@@ -6,6 +6,8 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use tokio::time::Instant;
+
 use super::explain::Fault;
 use super::netmap::Netmap;
 use super::version::Version;
@@ -42,6 +44,8 @@ pub struct State {
     pub fault: Option<Fault>,
     /// The first login has neither succeeded nor failed for good: connections may wait for it.
     pub first_login: bool,
+    /// When the node was last let into the tailnet, while it is in.
+    pub since: Option<Instant>,
     /// This node, once it is in a tailnet.
     pub node: Option<Node>,
     /// tailscaled's version.
@@ -108,6 +112,7 @@ impl State {
             phase: Phase::Starting,
             fault: None,
             first_login: true,
+            since: None,
             node: None,
             version: None,
             health: Vec::new(),
@@ -123,12 +128,14 @@ impl State {
         self.phase == Phase::Running
     }
 
-    /// Why no connection is carried, in one sentence.
+    /// Why no connection is carried, while none is.
+    pub fn why(&self) -> Fault {
+        self.fault.clone().unwrap_or(Fault::NotYet { phase: self.phase })
+    }
+
+    /// The same in one sentence.
     pub fn sentence(&self) -> String {
-        match &self.fault {
-            Some(fault) => fault.sentence(),
-            None => Fault::NotYet { phase: self.phase }.sentence(),
-        }
+        self.why().sentence()
     }
 
     /// Whether `address` is this node itself: through tailscaled it leads to this host's loopback.

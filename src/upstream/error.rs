@@ -7,24 +7,26 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
+use super::Place;
+use super::localapi::Failure;
 use crate::outcome::{Outcome, Unreachable};
 
 /// Why there is no connection to the target.
 #[derive(Debug, thiserror::Error)]
 pub enum UpstreamError {
-    /// The upstream itself does not take connections.
-    #[error("upstream {address} is down ({source}): start it, or correct upstream.socks5")]
+    /// The upstream itself does not take connections, or there is none at the moment.
+    #[error("{}", down(place.as_ref(), source))]
     Down {
-        /// The upstream.
-        address: SocketAddr,
+        /// The upstream; `None` when nothing is known of where it is.
+        place: Option<Place>,
         /// What `connect(2)` said.
         source: io::Error,
     },
-    /// The upstream did not take the connection in time.
-    #[error("upstream {address} took no connection within {after:?}: see whether it hangs")]
+    /// The upstream did not take the connection, or did not say a word, in time.
+    #[error("upstream {place} did not answer within {after:?}: see whether it hangs")]
     LocalTimeout {
         /// The upstream.
-        address: SocketAddr,
+        place: Place,
         /// `upstream.local_timeout`.
         after: Duration,
     },
@@ -36,15 +38,37 @@ pub enum UpstreamError {
     Timeout {
         /// `upstream.connect_timeout`.
         after: Duration,
+        /// The address asked for, the first of several; `None` for a name passed on.
+        address: Option<SocketAddr>,
     },
     /// The way to the far side timed out, says the upstream or the kernel.
     #[error("the far side did not answer: see whether the host is up and its port open")]
     Expired,
-    /// The upstream could not connect and did not say why: a reply code that names no reason.
-    #[error("the upstream could not connect (SOCKS5 reply {rep:02x}): see its own log")]
+    /// The upstream could not connect and did not say why, in a way that names an outcome.
+    #[error("the upstream could not connect ({}): see its own log", words.as_deref().unwrap_or("no reason given"))]
     Failed {
-        /// REP.
+        /// REP (RFC 1928 section 6); LocalAPI has none and counts as 01.
         rep: u8,
+        /// What it said in words, where it has words.
+        words: Option<String>,
+        /// The address asked for; `None` for a name passed on.
+        address: Option<SocketAddr>,
+        /// How long it took to say so: what fails at once was refused, what takes as long as
+        /// the upstream's own patience met silence.
+        after: Duration,
+    },
+    /// The upstream found no address for a name passed on.
+    #[error("the upstream could not resolve the name ({words}): see that it is spelt right")]
+    Unresolved {
+        /// What it said.
+        words: String,
+    },
+    /// The target is none of the tailnet's, and only those may be dialled.
+    #[error("{} is in no part of the tailnet: see which subnet routes there are, or set \
+             upstream.outside_tailnet", address.map_or("the target".to_owned(), |a| a.to_string()))]
+    Outside {
+        /// The address asked for; `None` for a name passed on.
+        address: Option<SocketAddr>,
     },
     /// The upstream closed or reset the connection instead of answering.
     #[error("the upstream closed the connection without an answer: see its own log")]
@@ -63,10 +87,10 @@ pub enum UpstreamError {
     #[error("the host cannot be reached: see whether it is up")]
     HostUnreachable,
     /// The upstream broke its protocol.
-    #[error("upstream {address} does not speak SOCKS5 as we need it: {what}")]
+    #[error("upstream {place} does not speak as we need it: {what}")]
     Protocol {
         /// The upstream.
-        address: SocketAddr,
+        place: Place,
         /// What is wrong with what it said.
         what: &'static str,
     },
@@ -101,7 +125,8 @@ impl UpstreamError {
                 Outcome::UpstreamFailed
             }
             Self::Refused => Outcome::Refused,
-            Self::NoRoute => Outcome::Unreachable(Unreachable::NoRoute),
+            Self::Unresolved { .. } => Outcome::DnsError,
+            Self::NoRoute | Self::Outside { .. } => Outcome::Unreachable(Unreachable::NoRoute),
             Self::HostUnreachable => Outcome::Unreachable(Unreachable::Host),
             Self::Protocol { .. } => Outcome::UpstreamProtocol,
             Self::Full { .. } => Outcome::Overloaded,
@@ -120,22 +145,43 @@ impl UpstreamError {
         matches!(self, Down { .. } | LocalTimeout { .. } | Full { .. } | Protocol { .. })
     }
 
-    /// What a reply code says (RFC 1928 section 6).
-    pub(super) fn of_reply(rep: u8) -> Self {
+    /// The upstream is not there, as far as we were told.
+    pub(super) fn absent() -> Self {
+        Self::Down { place: None, source: io::ErrorKind::NotConnected.into() }
+    }
+
+    /// What a reply code says (RFC 1928 section 6), given `after` so long.
+    pub(super) fn of_reply(rep: u8, address: Option<SocketAddr>, after: Duration) -> Self {
         match rep {
             3 => Self::NoRoute,
             4 => Self::HostUnreachable,
             5 => Self::Refused,
             6 => Self::Expired,
-            rep => Self::Failed { rep },
+            rep => Self::Failed { rep, words: None, address, after },
+        }
+    }
+
+    /// What LocalAPI says of a dial that failed, said `after` so long.
+    pub(super) fn of_failure(
+        failure: Failure,
+        address: Option<SocketAddr>,
+        after: Duration,
+    ) -> Self {
+        match failure {
+            Failure::Refused => Self::Refused,
+            Failure::Expired => Self::Expired,
+            Failure::HostUnreachable => Self::HostUnreachable,
+            Failure::NoRoute => Self::NoRoute,
+            Failure::Unresolved(words) => Self::Unresolved { words },
+            Failure::Other(words) => Self::Failed { rep: 1, words: Some(words), address, after },
         }
     }
 
     /// What a failed dial to the upstream itself says.
-    pub(super) fn of_local_dial(address: SocketAddr, source: io::Error) -> Self {
+    pub(super) fn of_local_dial(place: &Place, source: io::Error) -> Self {
         match Errno::from_io_error(&source) {
             Some(errno) if exhausted(errno).is_some() => Self::full(errno),
-            _ => Self::Down { address, source },
+            _ => Self::Down { place: Some(place.clone()), source },
         }
     }
 
@@ -156,6 +202,18 @@ impl UpstreamError {
     }
 }
 
+fn down(place: Option<&Place>, source: &io::Error) -> String {
+    match place {
+        None => "the upstream does not run: see why tailscaled is not up".to_owned(),
+        Some(place @ Place::Port(_)) => {
+            format!("upstream {place} is down ({source}): start it, or correct upstream.socks5")
+        }
+        Some(place @ Place::Socket(_)) => {
+            format!("tailscaled at {place} is down ({source}): start it, or correct tailnet.socket")
+        }
+    }
+}
+
 fn exhausted(errno: Errno) -> Option<&'static str> {
     match errno {
         Errno::MFILE => Some("this process's limit on open files"),
@@ -172,7 +230,7 @@ mod tests {
 
     #[test]
     fn reply_codes_keep_their_meaning() {
-        let outcome = |rep| UpstreamError::of_reply(rep).outcome();
+        let outcome = |rep| UpstreamError::of_reply(rep, None, Duration::ZERO).outcome();
         assert_eq!(outcome(1), Outcome::UpstreamFailed);
         assert_eq!(outcome(2), Outcome::UpstreamFailed);
         assert_eq!(outcome(3), Outcome::Unreachable(Unreachable::NoRoute));
@@ -185,8 +243,9 @@ mod tests {
     #[test]
     fn r14_exhaustion_is_overloaded_on_both_ways() {
         let address = ([127, 0, 0, 1], 9).into();
+        let place = Place::Port(address);
         for errno in [Errno::MFILE, Errno::NFILE, Errno::ADDRNOTAVAIL, Errno::NOBUFS] {
-            let near = UpstreamError::of_local_dial(address, errno.into());
+            let near = UpstreamError::of_local_dial(&place, errno.into());
             let far = UpstreamError::of_far_dial(address, errno.into());
             assert_eq!((near.outcome(), far.outcome()), (Outcome::Overloaded, Outcome::Overloaded));
         }

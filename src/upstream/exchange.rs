@@ -1,25 +1,45 @@
-//! The talk with a SOCKS5 upstream: greeting, request, reply, over one open connection.
+//! The talk with the upstream over one open connection: what is sent, and reading the answers.
 #![forbid(unsafe_code)]
 
 use std::io;
 use std::net::SocketAddr;
 
 use bytes::{Bytes, BytesMut};
+use tokio::time::Instant;
 
-use super::UpstreamError;
-use super::socks5::{self, Parsed, Reply, Unparsed};
+use super::localapi::{self, Head};
+use super::socks5::{self, Parsed, Reply};
+use super::{Place, UpstreamError};
 use crate::sys::Stream;
 
 /// One read's worth: the longest answers and some of the far side's first bytes.
 const BUFFER: usize = 1024;
 
+/// Why bytes are no answer yet, or none at all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unparsed {
+    /// Good so far: more bytes are needed.
+    Incomplete,
+    /// Not the protocol, whatever follows; what is wrong with it.
+    Bad(&'static str),
+}
+
 /// A good reply.
 #[derive(Debug)]
 pub(super) struct Answer {
-    /// Where the server says its end is.
+    /// Where the upstream says its end is.
     pub(super) reported: Option<SocketAddr>,
     /// The far side's bytes that came with it.
     pub(super) early: Bytes,
+}
+
+/// What LocalAPI said to a dial.
+#[derive(Debug)]
+pub(super) enum Dialled {
+    /// Connected; the far side's bytes that came with it.
+    Through(Bytes),
+    /// Not by way of the tailnet.
+    Outside,
 }
 
 /// Why there is no good reply.
@@ -44,17 +64,18 @@ impl Broken {
 /// One side of the talk: an open connection and what was read from it and not yet used.
 pub(super) struct Talk<'a> {
     stream: &'a Stream,
-    upstream: SocketAddr,
+    place: &'a Place,
     buffer: BytesMut,
+    asked: Instant,
 }
 
 impl<'a> Talk<'a> {
-    /// A talk over `stream` to `upstream`.
-    pub(super) fn new(stream: &'a Stream, upstream: SocketAddr) -> Self {
-        Self { stream, upstream, buffer: BytesMut::new() }
+    /// A talk over `stream` to the upstream at `place`.
+    pub(super) fn new(stream: &'a Stream, place: &'a Place) -> Self {
+        Self { stream, place, buffer: BytesMut::new(), asked: Instant::now() }
     }
 
-    /// Sends the greeting, with `request` behind it in one segment.
+    /// Sends the SOCKS5 greeting, with `request` behind it in one segment.
     pub(super) async fn greet(&mut self, request: &[u8]) -> Result<(), Broken> {
         let segment = [&socks5::GREETING[..], request].concat();
         self.send(&segment).await
@@ -62,28 +83,65 @@ impl<'a> Talk<'a> {
 
     /// Sends `bytes`.
     pub(super) async fn send(&mut self, bytes: &[u8]) -> Result<(), Broken> {
+        self.asked = Instant::now();
         self.stream.write_all(bytes).await.map_err(|error| Broken::Silent(Some(error)))
     }
 
-    /// Reads the server's choice of method.
+    /// Reads the SOCKS5 server's choice of method.
     pub(super) async fn method(&mut self) -> Result<(), Broken> {
         self.until(socks5::parse_method).await?;
         let _method = self.buffer.split_to(2);
         Ok(())
     }
 
-    /// Reads the reply to the request.
-    pub(super) async fn reply(mut self) -> Result<Answer, Broken> {
+    /// Reads the SOCKS5 reply to the request for `address`.
+    pub(super) async fn reply(mut self, address: Option<SocketAddr>) -> Result<Answer, Broken> {
         let Parsed { reply, used } = self.until(socks5::parse_reply).await?;
         match reply {
-            Reply::Refused(rep) => Err(Broken::Said(UpstreamError::of_reply(rep))),
-            Reply::Connected(reported) => {
-                let _reply = self.buffer.split_to(used);
-                let early =
-                    if self.buffer.is_empty() { Bytes::new() } else { self.buffer.freeze() };
-                Ok(Answer { reported, early })
+            Reply::Refused(rep) => {
+                Err(Broken::Said(UpstreamError::of_reply(rep, address, self.asked.elapsed())))
             }
+            Reply::Connected(reported) => Ok(Answer { reported, early: self.early(used) }),
         }
+    }
+
+    /// Reads LocalAPI's answer to the dial of `address`.
+    pub(super) async fn dialled(mut self, address: Option<SocketAddr>) -> Result<Dialled, Broken> {
+        let head = self.until(localapi::parse_head).await?;
+        let after = self.asked.elapsed();
+        match head {
+            Head { status: 101, upgraded: true, used, .. } => {
+                Ok(Dialled::Through(self.early(used)))
+            }
+            Head { status: 200, dial_self: true, .. } => Ok(Dialled::Outside),
+            Head { status: 502, chunked: false, length, used, .. } => {
+                let _head = self.buffer.split_to(used);
+                let length = length.unwrap_or(localapi::MAX_TEXT).min(localapi::MAX_TEXT);
+                while self.buffer.len() < length && self.more().await.is_ok() {}
+                let text = &self.buffer[..length.min(self.buffer.len())];
+                let failure = localapi::failure(text);
+                Err(Broken::Said(UpstreamError::of_failure(failure, address, after)))
+            }
+            Head { status, .. } => self.not_as_needed(localapi::unwanted(status)),
+        }
+    }
+
+    /// Reads the head of LocalAPI's answer to [`localapi::STATUS`]: a good one is enough.
+    pub(super) async fn status(&mut self) -> Result<(), Broken> {
+        match self.until(localapi::parse_head).await?.status {
+            200 => Ok(()),
+            status => self.not_as_needed(localapi::unwanted(status)),
+        }
+    }
+
+    /// What came behind an answer of `used` bytes.
+    fn early(mut self, used: usize) -> Bytes {
+        let _answer = self.buffer.split_to(used);
+        if self.buffer.is_empty() { Bytes::new() } else { self.buffer.freeze() }
+    }
+
+    fn not_as_needed<T>(&self, what: &'static str) -> Result<T, Broken> {
+        Err(Broken::Said(UpstreamError::Protocol { place: self.place.clone(), what }))
     }
 
     /// Reads until `parse` has what it wants or says that it never will.
@@ -94,10 +152,7 @@ impl<'a> Talk<'a> {
         loop {
             match parse(&self.buffer) {
                 Ok(parsed) => return Ok(parsed),
-                Err(Unparsed::Bad(what)) => {
-                    let address = self.upstream;
-                    return Err(Broken::Said(UpstreamError::Protocol { address, what }));
-                }
+                Err(Unparsed::Bad(what)) => return self.not_as_needed(what),
                 Err(Unparsed::Incomplete) => self.more().await?,
             }
         }

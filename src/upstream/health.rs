@@ -17,11 +17,6 @@ pub(super) struct Health {
 }
 
 impl Health {
-    /// It is up from the first: there is nothing between us and the targets.
-    pub(super) fn always_up() -> Self {
-        Self { up: AtomicBool::new(true), ..Self::default() }
-    }
-
     /// It greeted.
     pub(super) fn alive(&self) {
         self.misses.store(0, Relaxed);

@@ -1,15 +1,17 @@
 //! Keeping the pool full and the health known, in the background and at a measured pace.
 #![forbid(unsafe_code)]
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::exchange::Talk;
-use super::{Broken, Greeted, Kind, Upstream, UpstreamError};
+use super::exchange::{Broken, Talk};
+use super::place::Point;
+use super::pool::Greeted;
+use super::{Kind, Upstream, UpstreamError, localapi};
+use crate::sys::Stream;
 
 /// Between two looks at the connections held.
 const TICK: Duration = Duration::from_secs(1);
@@ -23,39 +25,67 @@ struct Pace {
 }
 
 impl Upstream {
-    /// Keeps `settings.pool` greeted connections open, and looks for an upstream that is not known
-    /// to be up. Never ends with [`Kind::Socks5`]; ends at once with [`Kind::Direct`].
+    /// Keeps `settings.pool` greeted connections open where the upstream is, and looks for one that
+    /// is not known to be up. Ends at once with [`Kind::Direct`], else never.
     pub async fn keep_pool(self: Arc<Self>) {
-        let Kind::Socks5(upstream) = self.settings.kind else { return };
+        if self.settings.kind == Kind::Direct {
+            return;
+        }
+        let mut pointed = self.point.subscribe();
+        loop {
+            let point = pointed.borrow_and_update().clone();
+            let keep = async {
+                match point {
+                    Some(point) => self.keep(point).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = keep => {}
+                changed = pointed.changed() => if changed.is_err() { return },
+            }
+        }
+    }
+
+    /// Never ends by itself.
+    async fn keep(self: &Arc<Self>, point: Arc<Point>) {
         let mut fills = JoinSet::new();
         let mut pace = Pace { pause: PAUSE[0], not_before: Instant::now() };
         let mut prune_at = Instant::now();
         loop {
             let now = Instant::now();
             if now >= prune_at {
-                self.pool.prune(now); // a system call for each: not at every connection taken
+                point.pool.prune(now); // a system call for each: not at every connection taken
                 prune_at = now + TICK;
             }
             if now >= pace.not_before {
-                for _ in fills.len()..self.wanted(fills.len()) {
-                    fills.spawn(Arc::clone(&self).fill(upstream));
+                for _ in fills.len()..self.wanted(&point, fills.len()) {
+                    fills.spawn(Arc::clone(self).fill(Arc::clone(&point)));
                 }
             }
-            self.pool.set_filling(fills.len());
+            point.pool.set_filling(fills.len());
             tokio::select! {
                 Some(filled) = fills.join_next() => pace.note(filled.is_ok_and(|good| good)),
-                () = self.pool.taken() => {}
-                () = self.health.lost() => {}
+                () = point.pool.taken() => {}
+                () = point.health.lost() => {}
                 () = self.next_look(&pace) => {}
             }
         }
     }
 
+    /// How many connections are to be held.
+    pub(super) fn pool_size(&self) -> usize {
+        match self.settings.kind {
+            Kind::Tailscaled | Kind::Socks5 => self.settings.pool as usize,
+            Kind::LocalApi | Kind::Direct => 0,
+        }
+    }
+
     /// How many fills should be under way: all that are missing, but one while the upstream is not
     /// known to be up.
-    fn wanted(&self, filling: usize) -> usize {
-        let missing = (self.settings.pool as usize).saturating_sub(self.pool.counts().0);
-        if self.is_up() { missing } else { filling.max(1) }
+    fn wanted(&self, point: &Point, filling: usize) -> usize {
+        let missing = self.pool_size().saturating_sub(point.pool.counts().0);
+        if point.health.is_up() { missing } else { filling.max(1) }
     }
 
     /// Waits for the next moment at which something may be due.
@@ -63,45 +93,77 @@ impl Upstream {
         let now = Instant::now();
         if now < pace.not_before {
             sleep_until(pace.not_before).await;
-        } else if self.settings.pool > 0 {
+        } else if self.pool_size() > 0 {
             sleep_until(now + TICK).await;
         } else {
             std::future::pending().await
         }
     }
 
-    /// Opens and greets one connection; true if the upstream greeted.
-    async fn fill(self: Arc<Self>, upstream: SocketAddr) -> bool {
-        let greeted = timeout(self.settings.local_timeout, self.greeted(upstream)).await;
-        match greeted {
-            Ok(Ok(greeted)) => {
-                self.health.alive();
-                if self.pool.counts().0 < self.settings.pool as usize {
-                    self.pool.put(greeted);
+    /// Opens and greets one connection; true if the upstream answered.
+    async fn fill(self: Arc<Self>, point: Arc<Point>) -> bool {
+        match self.greeted(&point).await {
+            Ok(greeted) => {
+                if point.pool.counts().0 < self.pool_size() {
+                    greeted.into_iter().for_each(|greeted| point.pool.put(greeted));
                 }
                 true
             }
-            Ok(Err(error)) => {
-                if matches!(error, UpstreamError::Protocol { .. } | UpstreamError::Closed { .. }) {
-                    self.health.down(&error.to_string());
-                }
+            Err(error) => {
                 tracing::debug!(%error, "no upstream connection for the pool");
-                false
-            }
-            Err(_elapsed) => {
-                self.health.miss();
                 false
             }
         }
     }
 
-    async fn greeted(&self, upstream: SocketAddr) -> Result<Greeted, UpstreamError> {
+    async fn greeted(&self, point: &Point) -> Result<Option<Greeted>, UpstreamError> {
         let slot = self.slots.take()?;
-        let stream = self.dial_upstream(upstream).await?;
-        let mut talk = Talk::new(&stream, upstream);
-        talk.greet(&[]).await.map_err(Broken::into_error)?;
-        talk.method().await.map_err(Broken::into_error)?;
-        Ok(Greeted { stream, slot, since: Instant::now() })
+        let stream = self.reach(point).await?;
+        Ok(stream.map(|stream| Greeted { stream, slot, since: Instant::now() }))
+    }
+
+    /// Asks the upstream for a sign of life over a connection of its own, beside the bound on them:
+    /// one SOCKS5 greeting, or LocalAPI's status. Nothing to ask with [`Kind::Direct`].
+    ///
+    /// # Errors
+    /// [`UpstreamError`], at the latest after `local_timeout`.
+    pub async fn probe(&self) -> Result<(), UpstreamError> {
+        match self.settings.kind {
+            Kind::Direct => Ok(()),
+            _ => self.reach(&*self.pointed()?).await.map(drop),
+        }
+    }
+
+    /// Connects and hears the upstream answer, within `local_timeout`; the connection, if it is of
+    /// further use.
+    async fn reach(&self, point: &Point) -> Result<Option<Stream>, UpstreamError> {
+        let after = self.settings.local_timeout;
+        let late = || UpstreamError::LocalTimeout { place: point.place.clone(), after };
+        let heard = timeout(after, self.hear(point)).await.unwrap_or_else(|_| Err(late()));
+        match &heard {
+            Ok(_) => point.health.alive(),
+            Err(UpstreamError::LocalTimeout { .. }) => point.health.miss(),
+            Err(UpstreamError::Full { .. }) => {}
+            Err(error) => point.health.down(&error.to_string()),
+        }
+        heard
+    }
+
+    async fn hear(&self, point: &Point) -> Result<Option<Stream>, UpstreamError> {
+        let stream = self.dial_place(&point.place).await?;
+        let mut talk = Talk::new(&stream, &point.place);
+        match self.settings.kind {
+            Kind::LocalApi => {
+                talk.send(localapi::STATUS).await.map_err(Broken::into_error)?;
+                talk.status().await.map_err(Broken::into_error)?;
+                Ok(None)
+            }
+            _ => {
+                talk.greet(&[]).await.map_err(Broken::into_error)?;
+                talk.method().await.map_err(Broken::into_error)?;
+                Ok(Some(stream))
+            }
+        }
     }
 }
 

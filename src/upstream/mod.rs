@@ -1,14 +1,18 @@
 //! The way out: from an admitted target to a connected stream.
 //!
-//! Either through a SOCKS5 server, with a pool of connections greeted beforehand, or by dialling
-//! from this host. It asks no DNS question and knows no inbound; it dials nothing that policy has
-//! not admitted.
+//! Through a SOCKS5 server, with a pool of connections greeted beforehand; through tailscaled's
+//! LocalAPI; or by dialling from this host. It asks no DNS question and knows no inbound; it dials
+//! nothing that policy has not admitted.
 #![forbid(unsafe_code)]
 
+mod by_localapi;
+mod by_socks5;
 mod error;
 mod exchange;
 mod health;
 mod keep;
+pub mod localapi;
+mod place;
 mod pool;
 mod race;
 mod slots;
@@ -19,12 +23,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::time::{Instant, timeout};
+use tokio::sync::watch;
+use tokio::time::timeout;
 
 pub use self::error::UpstreamError;
-use self::exchange::{Answer, Broken, Talk};
-use self::health::Health;
-use self::pool::{Greeted, Pool};
+pub use self::exchange::Unparsed;
+pub use self::place::Place;
+use self::place::Point;
 use self::slots::Slots;
 pub use self::slots::UpstreamSlot;
 use crate::policy::{Address, Admitted};
@@ -34,8 +39,12 @@ use crate::target::{Host, Target};
 /// Which way out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// Through the SOCKS5 server at this address.
-    Socks5(SocketAddr),
+    /// Through tailscaled's SOCKS5 port.
+    Tailscaled,
+    /// Through tailscaled's LocalAPI, without any port.
+    LocalApi,
+    /// Through some SOCKS5 server.
+    Socks5,
     /// From this host.
     Direct,
 }
@@ -49,12 +58,15 @@ pub struct Settings {
     pub connect_timeout: Duration,
     /// For the upstream itself to take a connection.
     pub local_timeout: Duration,
-    /// Connections held open and greeted; 0: none. Means nothing with [`Kind::Direct`].
+    /// Connections held open and greeted; 0: none. For the two kinds that speak SOCKS5.
     pub pool: u32,
     /// Most upstream connections at once, those of the pool too; `None`: no bound.
     pub max_connections: Option<u32>,
     /// `SO_MARK` on our dials.
     pub mark: Option<u32>,
+    /// Addresses that tailscaled says are not the tailnet's are dialled from this host. Only
+    /// [`Kind::LocalApi`] is told of them.
+    pub outside: bool,
 }
 
 /// Where to.
@@ -64,6 +76,16 @@ pub enum Destination {
     Name(Admitted<Target>),
     /// One of these addresses, the first that answers.
     Addresses(Vec<Admitted<Address>>),
+}
+
+impl Destination {
+    /// The address asked for, the first of several; none for a name passed on.
+    pub fn first(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Name(target) => Goal::Target(target.get()).first(),
+            Self::Addresses(list) => list.first().map(|address| address.get().socket_addr()),
+        }
+    }
 }
 
 /// A connection to the target.
@@ -86,29 +108,27 @@ pub struct Connected {
 pub struct Upstream {
     settings: Settings,
     slots: Slots,
-    pool: Pool,
-    health: Health,
+    point: watch::Sender<Option<Arc<Point>>>,
 }
 
 impl Kind {
     /// The access log's `upstream`.
     pub const fn label(self) -> &'static str {
         match self {
-            Self::Socks5(_) => "socks5",
+            Self::Tailscaled => "tailscaled",
+            Self::LocalApi => "localapi",
+            Self::Socks5 => "socks5",
             Self::Direct => "direct",
         }
     }
 }
 
 impl Upstream {
-    /// The way out that `settings` describe. Opens nothing yet.
+    /// The way out that `settings` describe. Opens nothing yet, and leads nowhere before
+    /// [`Upstream::point`], but for [`Kind::Direct`].
     pub fn new(settings: Settings) -> Arc<Self> {
-        let health = match settings.kind {
-            Kind::Socks5(_) => Health::default(),
-            Kind::Direct => Health::always_up(),
-        };
         let slots = Slots::new(settings.max_connections);
-        Arc::new(Self { settings, slots, pool: Pool::default(), health })
+        Arc::new(Self { settings, slots, point: watch::Sender::new(None) })
     }
 
     /// Which way out this is.
@@ -116,15 +136,41 @@ impl Upstream {
         self.settings.kind
     }
 
+    /// Says where the upstream is; `None`: nowhere at the moment, and connecting fails at once. What
+    /// is held open to another place is closed.
+    pub fn point(&self, place: Option<Place>) {
+        self.point.send_if_modified(|point| {
+            let moved = point.as_ref().map(|point| &point.place) != place.as_ref();
+            if moved {
+                let new = place.map(|place| Arc::new(Point::new(place)));
+                if let Some(old) = std::mem::replace(point, new) {
+                    old.pool.clear(); // somebody may still hold it for a while
+                }
+            }
+            moved
+        });
+    }
+
+    /// Where the upstream is.
+    pub fn place(&self) -> Option<Place> {
+        self.point.borrow().as_ref().map(|point| point.place.clone())
+    }
+
+    /// Another bound on upstream connections from now on; `None`: none. Those over it stay.
+    pub fn bound(&self, max_connections: Option<u32>) {
+        self.slots.bound(max_connections);
+    }
+
     /// Whether a connection would be carried, as far as is known. Nothing is known until
-    /// [`Upstream::keep_pool`] or a connection has tried.
+    /// [`Upstream::keep_pool`], [`Upstream::probe`] or a connection has tried.
     pub fn is_up(&self) -> bool {
-        self.health.is_up()
+        let up = || self.point.borrow().as_ref().is_some_and(|point| point.health.is_up());
+        self.settings.kind == Kind::Direct || up()
     }
 
     /// Pooled connections: held, and being opened.
     pub fn pool_counts(&self) -> (usize, usize) {
-        self.pool.counts()
+        self.point.borrow().as_ref().map_or((0, 0), |point| point.pool.counts())
     }
 
     /// Connects to the target. Dropping the future closes whatever was being opened.
@@ -143,115 +189,99 @@ impl Upstream {
 
     async fn connect_to(&self, goal: Goal<'_>) -> Result<Connected, UpstreamError> {
         let after = self.settings.connect_timeout;
+        let address = goal.first();
+        let late = || UpstreamError::Timeout { after, address };
+        if self.settings.kind == Kind::Direct {
+            return timeout(after, self.direct(goal)).await.unwrap_or_else(|_| Err(late()));
+        }
+        let point = self.pointed()?;
         let attempt = async {
-            match (self.settings.kind, goal) {
-                (Kind::Direct, Goal::Addresses(list)) => self.direct(list).await,
-                (Kind::Direct, Goal::Target(target)) => {
-                    let address = literal(target).ok_or(UpstreamError::NoAddress)?;
-                    self.direct(&[address]).await
-                }
-                (Kind::Socks5(upstream), Goal::Target(target)) => {
-                    self.socks5(upstream, literal(target), &socks5::request(target)).await
-                }
-                (Kind::Socks5(upstream), Goal::Addresses(list)) => {
-                    let one = |address| self.socks5_to_address(upstream, address);
+            match goal {
+                Goal::Target(target) => self.by_way_of(&point, address, target).await,
+                Goal::Addresses(list) => {
+                    let one = |address| self.to_address(&point, address);
                     race::race(list, one).await
                 }
             }
         };
         let result = timeout(after, attempt).await;
-        if result.is_err() && self.settings.kind != Kind::Direct {
-            self.health.miss();
+        // A SOCKS5 server says no in time; LocalAPI waits for silent targets as long as we do.
+        if result.is_err() && self.settings.kind != Kind::LocalApi {
+            point.health.miss();
         }
-        result.unwrap_or(Err(UpstreamError::Timeout { after }))
+        result.unwrap_or_else(|_| Err(late()))
     }
 
-    async fn direct(&self, addresses: &[SocketAddr]) -> Result<Connected, UpstreamError> {
+    async fn direct(&self, goal: Goal<'_>) -> Result<Connected, UpstreamError> {
+        let literal = goal.first().ok_or(UpstreamError::NoAddress)?;
+        let addresses = match goal {
+            Goal::Addresses(list) => list,
+            Goal::Target(_) => &[literal],
+        };
         let slot = self.slots.take()?;
-        let mark = self.settings.mark;
-        let (stream, address) = race::race(addresses, |address| async move {
-            let dialled = sys::dial(address, mark).await;
-            let stream = dialled.map_err(|source| UpstreamError::of_far_dial(address, source))?;
-            Ok((stream, address))
-        })
-        .await?;
+        let dial = |address| async move { Ok((self.dial_far(address).await?, address)) };
+        let (stream, address) = race::race(addresses, dial).await?;
         let (early, reported) = (Bytes::new(), stream.local_addr().ok());
         Ok(Connected { stream, early, reported, address: Some(address), slot })
     }
 
-    async fn socks5_to_address(
+    async fn to_address(
         &self,
-        upstream: SocketAddr,
+        point: &Point,
         address: SocketAddr,
     ) -> Result<Connected, UpstreamError> {
-        let request = socks5::request_address(address);
-        self.socks5(upstream, Some(address), &request).await
-    }
-
-    /// Asks over a pooled connection, and over a fresh one if there is none or it turns out dead.
-    async fn socks5(
-        &self,
-        upstream: SocketAddr,
-        address: Option<SocketAddr>,
-        request: &[u8],
-    ) -> Result<Connected, UpstreamError> {
-        let pooled = (self.settings.pool > 0).then(|| self.pool.take(Instant::now())).flatten();
-        let slot = match pooled {
-            None => self.slots.take()?,
-            Some(Greeted { stream, slot, .. }) => {
-                match self.ask(&stream, upstream, request).await {
-                    Ok(answer) => return Ok(connected(stream, answer, address, slot)),
-                    Err(Broken::Said(error)) => return Err(error),
-                    Err(Broken::Silent(_it_was_dead)) => slot,
-                }
-            }
-        };
-        let stream = self.dial_upstream(upstream).await?;
-        let asked = self.greet_and_ask(&stream, upstream, request).await;
-        let answer = asked.map_err(Broken::into_error)?;
-        Ok(connected(stream, answer, address, slot))
-    }
-
-    async fn ask(
-        &self,
-        stream: &Stream,
-        upstream: SocketAddr,
-        request: &[u8],
-    ) -> Result<Answer, Broken> {
-        let mut talk = Talk::new(stream, upstream);
-        talk.send(request).await?;
-        talk.reply().await
-    }
-
-    async fn greet_and_ask(
-        &self,
-        stream: &Stream,
-        upstream: SocketAddr,
-        request: &[u8],
-    ) -> Result<Answer, Broken> {
-        let mut talk = Talk::new(stream, upstream);
-        talk.greet(request).await?;
-        talk.method().await?;
-        self.health.alive();
-        talk.reply().await
-    }
-
-    async fn dial_upstream(&self, address: SocketAddr) -> Result<Stream, UpstreamError> {
-        let after = self.settings.local_timeout;
-        match timeout(after, sys::dial(address, self.settings.mark)).await {
-            Ok(Ok(stream)) => Ok(stream),
-            Ok(Err(source)) => {
-                let error = UpstreamError::of_local_dial(address, source);
-                if matches!(error, UpstreamError::Down { .. }) {
-                    self.health.down(&error.to_string());
-                }
-                Err(error)
-            }
-            Err(_elapsed) => {
-                self.health.miss();
-                Err(UpstreamError::LocalTimeout { address, after })
-            }
+        if self.settings.kind == Kind::LocalApi {
+            let request = localapi::request(&address.ip(), address.port());
+            return self.by_localapi(point, Some(address), &request).await;
         }
+        self.by_socks5(point, Some(address), &socks5::request_address(address)).await
+    }
+
+    async fn by_way_of(
+        &self,
+        point: &Point,
+        address: Option<SocketAddr>,
+        target: &Target,
+    ) -> Result<Connected, UpstreamError> {
+        match (address, self.settings.kind) {
+            (Some(address), _) => self.to_address(point, address).await,
+            (None, Kind::LocalApi) => {
+                let request = localapi::request(&target.host, target.port.get());
+                self.by_localapi(point, None, &request).await
+            }
+            (None, _) => self.by_socks5(point, None, &socks5::request(target)).await,
+        }
+    }
+
+    fn pointed(&self) -> Result<Arc<Point>, UpstreamError> {
+        self.point.borrow().clone().ok_or_else(UpstreamError::absent)
+    }
+
+    async fn dial_far(&self, address: SocketAddr) -> Result<Stream, UpstreamError> {
+        let dialled = sys::dial(address, self.settings.mark).await;
+        dialled.map_err(|source| UpstreamError::of_far_dial(address, source))
+    }
+
+    async fn dial_place(&self, place: &Place) -> Result<Stream, UpstreamError> {
+        let dialled = match place {
+            Place::Port(address) => sys::dial(*address, self.settings.mark).await,
+            Place::Socket(path) => sys::dial_unix(path).await,
+        };
+        dialled.map_err(|source| UpstreamError::of_local_dial(place, source))
+    }
+
+    /// Connects to the upstream itself, in time.
+    async fn dial_upstream(&self, point: &Point) -> Result<Stream, UpstreamError> {
+        let after = self.settings.local_timeout;
+        let Ok(dialled) = timeout(after, self.dial_place(&point.place)).await else {
+            point.health.miss();
+            return Err(UpstreamError::LocalTimeout { place: point.place.clone(), after });
+        };
+        dialled.inspect_err(|error| {
+            if error.is_down() {
+                point.health.down(&error.to_string());
+            }
+        })
     }
 }
 
@@ -262,21 +292,17 @@ enum Goal<'a> {
     Addresses(&'a [SocketAddr]),
 }
 
-fn literal(target: &Target) -> Option<SocketAddr> {
-    match target.host {
-        Host::Address(ip) => Some(SocketAddr::new(ip, target.port.get())),
-        Host::Name(_) => None,
+impl Goal<'_> {
+    /// Its address, or the first of several; `None` for a name.
+    fn first(self) -> Option<SocketAddr> {
+        match self {
+            Self::Addresses(list) => list.first().copied(),
+            Self::Target(target) => match target.host {
+                Host::Address(ip) => Some(SocketAddr::new(ip, target.port.get())),
+                Host::Name(_) => None,
+            },
+        }
     }
-}
-
-fn connected(
-    stream: Stream,
-    answer: Answer,
-    address: Option<SocketAddr>,
-    slot: UpstreamSlot,
-) -> Connected {
-    let Answer { reported, early } = answer;
-    Connected { stream, early, reported, address, slot }
 }
 
 #[cfg(test)]

@@ -52,6 +52,11 @@ impl Pool {
         greeted
     }
 
+    /// Closes them all.
+    pub(super) fn clear(&self) {
+        self.idle().clear();
+    }
+
     /// Adds a connection.
     pub(super) fn put(&self, greeted: Greeted) {
         self.idle().push_back(greeted);

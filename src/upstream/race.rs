@@ -81,13 +81,18 @@ fn interleave(addresses: &[SocketAddr]) -> Vec<SocketAddr> {
     (0..longest).flat_map(|at| [first.get(at), second.get(at)]).flatten().copied().collect()
 }
 
-/// An answer from the host says more than silence, and silence more than our own routing table.
+/// An upstream that says no without a reason, but sooner than this, has heard from the far side:
+/// tailscaled waits 5 s for silent ones (net/socks5/socks5.go).
+const PROMPT: Duration = Duration::from_secs(4);
+
+/// An answer from the host says more than silence, and silence more than a routing table.
 fn telling(error: &UpstreamError) -> u8 {
     match error {
         UpstreamError::NoAddress => 0,
-        UpstreamError::NoRoute | UpstreamError::Dial { .. } => 1,
+        UpstreamError::NoRoute | UpstreamError::Outside { .. } | UpstreamError::Dial { .. } => 1,
         UpstreamError::HostUnreachable => 2,
-        UpstreamError::Refused => 4,
+        UpstreamError::Failed { after, .. } if *after < PROMPT => 4,
+        UpstreamError::Refused => 5,
         _ => 3,
     }
 }
@@ -135,6 +140,26 @@ mod tests {
         });
         assert!(matches!(lost.await, Err(UpstreamError::Refused)));
         assert!(begun.elapsed() < STAGGER);
+    }
+
+    #[test]
+    fn a_prompt_no_says_more_than_a_late_one() {
+        let failed = |seconds| UpstreamError::Failed {
+            rep: 1,
+            words: None,
+            address: None,
+            after: Duration::from_secs(seconds),
+        };
+        let rising = [
+            UpstreamError::NoAddress,
+            UpstreamError::Outside { address: None },
+            UpstreamError::HostUnreachable,
+            failed(5),
+            failed(0),
+            UpstreamError::Refused,
+        ];
+        assert!(rising.is_sorted_by_key(telling));
+        assert!(telling(&failed(5)) < telling(&failed(0)));
     }
 
     #[tokio::test]

@@ -2,25 +2,35 @@
 #![forbid(unsafe_code)]
 
 use std::sync::Arc;
-
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use super::UpstreamError;
 
 /// The bound on upstream connections, held open and in use alike.
 #[derive(Debug)]
-pub(super) struct Slots(Option<Arc<Semaphore>>);
+pub(super) struct Slots(Arc<Count>);
+
+#[derive(Debug)]
+struct Count {
+    used: AtomicU32,
+    /// `u32::MAX`: no bound.
+    limit: AtomicU32,
+}
 
 /// The right to one upstream connection; dropping it gives the place back.
 #[derive(Debug)]
-pub struct UpstreamSlot {
-    _place: Option<OwnedSemaphorePermit>,
-}
+pub struct UpstreamSlot(Arc<Count>);
 
 impl Slots {
     /// At most `limit` at once; `None`: no bound.
     pub(super) fn new(limit: Option<u32>) -> Self {
-        Self(limit.map(|limit| Arc::new(Semaphore::new(limit as usize))))
+        let limit = AtomicU32::new(limit.unwrap_or(u32::MAX));
+        Self(Arc::new(Count { used: AtomicU32::new(0), limit }))
+    }
+
+    /// Another bound from now on. Connections over a lower one stay; none is added until they go.
+    pub(super) fn bound(&self, limit: Option<u32>) {
+        self.0.limit.store(limit.unwrap_or(u32::MAX), Relaxed);
     }
 
     /// One more connection.
@@ -28,11 +38,18 @@ impl Slots {
     /// # Errors
     /// [`UpstreamError::Full`] at the bound.
     pub(super) fn take(&self) -> Result<UpstreamSlot, UpstreamError> {
-        let place = self.0.as_ref().map(|places| Arc::clone(places).try_acquire_owned());
-        match place.transpose() {
-            Ok(place) => Ok(UpstreamSlot { _place: place }),
-            Err(_none_left) => Err(UpstreamError::Full { what: "upstream.max_connections" }),
+        let limit = self.0.limit.load(Relaxed);
+        let more = |used: u32| (used < limit).then(|| used + 1);
+        match self.0.used.fetch_update(Relaxed, Relaxed, more) {
+            Ok(_) => Ok(UpstreamSlot(Arc::clone(&self.0))),
+            Err(_) => Err(UpstreamError::Full { what: "upstream.max_connections" }),
         }
+    }
+}
+
+impl Drop for UpstreamSlot {
+    fn drop(&mut self) {
+        self.0.used.fetch_sub(1, Relaxed);
     }
 }
 
@@ -48,5 +65,18 @@ mod tests {
         drop(first);
         assert!(slots.take().is_ok());
         assert!(Slots::new(None).take().is_ok());
+    }
+
+    #[test]
+    fn another_bound_holds_at_once_and_takes_nothing_away() {
+        let slots = Slots::new(None);
+        let held: Vec<_> = (0..3).map(|_| slots.take().unwrap()).collect();
+        slots.bound(Some(2));
+        assert!(slots.take().is_err());
+        drop(held);
+        let _held = [slots.take().unwrap(), slots.take().unwrap()];
+        assert!(slots.take().is_err());
+        slots.bound(Some(3));
+        assert!(slots.take().is_ok());
     }
 }

@@ -5,6 +5,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use super::Unparsed;
 use crate::target::{Host, Target};
 
 /// The greeting: version 5, one method, "none" (RFC 1928 section 3).
@@ -29,15 +30,6 @@ pub struct Parsed {
     pub reply: Reply,
     /// Its length; bytes behind it are the far side's.
     pub used: usize,
-}
-
-/// Why there is no reply.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Unparsed {
-    /// Good so far: more bytes are needed.
-    Incomplete,
-    /// Not SOCKS5, whatever follows; what is wrong with it.
-    Bad(&'static str),
 }
 
 /// The CONNECT request for `target` (RFC 1928 section 4).

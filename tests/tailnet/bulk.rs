@@ -6,7 +6,7 @@ use crate::origin::BULK;
 use crate::tailnet::Tailnet;
 
 pub fn cases() -> Vec<Case> {
-    let case = |name, run| Case { name, needs: None, run };
+    let case = Case::new;
     vec![
         case("download_200_mib_exact_over_socks5", |t| download(t, Inbound::Socks5Name)),
         case("upload_200_mib_exact_over_socks5", |t| upload(t, Inbound::Socks5Name)),

@@ -5,19 +5,46 @@
 
 use std::io::Write as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 use std::time::Instant;
 
-use crate::stage::Programs;
+use crate::stage::{Programs, have};
 use crate::tailnet::Tailnet;
 
 /// One thing to prove.
 #[derive(Clone)]
 pub struct Case {
-    pub name: &'static str,
-    /// A command without which the case is skipped.
-    pub needs: Option<&'static str>,
-    pub run: fn(&Tailnet),
+    name: &'static str,
+    need: Option<Need>,
+    run: fn(&Tailnet),
+}
+
+/// That without which a case is skipped.
+#[derive(Clone, Copy)]
+pub enum Need {
+    Command(&'static str),
+    /// Becoming uid 65534: not where only root is mapped into the namespace.
+    AnotherUser,
+}
+
+impl Case {
+    pub fn new(name: &'static str, run: fn(&Tailnet)) -> Case {
+        Case { name, need: None, run }
+    }
+
+    pub fn needing(self, need: Need) -> Case {
+        Case { need: Some(need), ..self }
+    }
+
+    /// Why it cannot run here.
+    fn missing(&self) -> Option<String> {
+        match self.need? {
+            Need::Command(command) if have(command) => None,
+            Need::Command(command) => Some(format!("needs the command {command}")),
+            Need::AnotherUser if can_be_nobody() => None,
+            Need::AnotherUser => Some("needs setpriv, and to be root outside".to_owned()),
+        }
+    }
 }
 
 /// What the arguments, read as libtest reads them, choose.
@@ -85,8 +112,8 @@ pub fn run_all(chosen: &Chosen, programs: &Programs) -> ExitCode {
     println!("\nrunning {} tests", chosen.cases.len());
     let tailnet = catch_unwind(|| Tailnet::start(programs));
     for case in &chosen.cases {
-        match (&tailnet, missing(case)) {
-            (_, Some(command)) => tally.skip(case.name, &format!("needs the command {command}")),
+        match (&tailnet, case.missing()) {
+            (_, Some(why)) => tally.skip(case.name, &why),
             (Err(_), _) => tally.fail(case.name, "the tailnet did not come up (see above)"),
             (Ok(tailnet), None) => match catch_unwind(AssertUnwindSafe(|| (case.run)(tailnet))) {
                 Ok(()) => tally.pass(case.name),
@@ -98,8 +125,10 @@ pub fn run_all(chosen: &Chosen, programs: &Programs) -> ExitCode {
     tally.close(chosen, started)
 }
 
-fn missing(case: &Case) -> Option<&'static str> {
-    case.needs.filter(|command| !crate::stage::have(command))
+fn can_be_nobody() -> bool {
+    let mut setpriv = Command::new("setpriv");
+    setpriv.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--", "true"]);
+    setpriv.output().is_ok_and(|output| output.status.success())
 }
 
 #[derive(Default)]

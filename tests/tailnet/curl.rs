@@ -74,8 +74,15 @@ pub struct Answer {
     pub status: u16,
     pub connect_status: u16,
     pub body: String,
-    #[expect(dead_code, reason = "shown when a case fails")]
     pub stderr: String,
+}
+
+impl Answer {
+    /// The reply code of a SOCKS5 refusal, which curl puts in brackets behind its words.
+    pub fn socks5_reply(&self) -> Option<u8> {
+        let (_, end) = self.stderr.trim_end().rsplit_once('(')?;
+        end.strip_suffix(')').and_then(|code| code.parse().ok())
+    }
 }
 
 /// One curl run, to be completed.
@@ -95,10 +102,15 @@ impl Curl {
 
     /// Any URL, and the origin keeps its side open when curl leaves.
     pub fn kept_alive(gateway: &Gateway, inbound: Inbound, url: &str) -> Curl {
+        Curl::through(&gateway.proxy, inbound, url)
+    }
+
+    /// Any URL by any proxy.
+    pub fn through(proxy: &str, inbound: Inbound, url: &str) -> Curl {
         let mut command = Command::new("curl");
         command.env_clear().env("PATH", std::env::var_os("PATH").unwrap());
         command.args(["--disable", "--silent", "--show-error", "--max-time", "100"]);
-        command.args(inbound.arguments(&gateway.proxy)).arg(url);
+        command.args(inbound.arguments(proxy)).arg(url);
         Curl(command)
     }
 

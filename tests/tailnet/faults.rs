@@ -12,7 +12,7 @@ const CLOSED: u16 = 9100;
 const FORBIDDEN: u16 = 9999;
 
 pub fn cases() -> Vec<Case> {
-    let case = |name, run| Case { name, needs: None, run };
+    let case = Case::new;
     vec![
         case("closed_port_is_upstream_failed", closed_port),
         case("port_the_acl_forbids_is_upstream_failed", forbidden_port),

@@ -4,6 +4,8 @@
 //! One tailnet serves every case. The program runs itself again as the first process of a PID
 //! namespace, so whatever happens nothing that it started outlives it. It must not know how the
 //! gateway works inside: it starts `tailrace up` and looks at what clients, origin and log see.
+//!
+//! `cargo test --release --test tailnet -- --figures` measures instead, and judges nothing.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -17,26 +19,41 @@
 
 mod bulk;
 mod case;
+mod client;
 mod control;
 mod counter;
 mod curl;
 mod faults;
 mod gateway;
+mod keys;
 mod localapi;
+mod managed;
+mod nameserver;
 mod namespace;
+mod nodes;
 mod origin;
 mod policy;
 mod process;
 mod reach;
+mod sockets;
 mod stage;
 mod tailnet;
+mod trace;
 
 fn main() -> std::process::ExitCode {
-    let cases: Vec<case::Case> = [reach::cases(), bulk::cases(), policy::cases(), faults::cases()]
-        .into_iter()
-        .flatten()
-        .collect();
-    let chosen = case::Chosen::from_arguments(&cases, std::env::args().skip(1));
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if arguments.iter().any(|argument| argument == "--figures") {
+        return match stage::enter() {
+            Ok(programs) => managed::figures::print(&tailnet::Tailnet::start(&programs)),
+            Err(why) => {
+                eprintln!("no figures: {why}");
+                std::process::ExitCode::FAILURE
+            }
+        };
+    }
+    let groups =
+        [reach::cases(), bulk::cases(), policy::cases(), faults::cases(), managed::cases()];
+    let chosen = case::Chosen::from_arguments(&groups.concat(), arguments.into_iter());
     if chosen.only_list {
         return case::list(&chosen);
     }

@@ -6,13 +6,18 @@ use std::net::{Shutdown, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
+use std::time::{Duration, Instant};
 
 use sha2::{Digest as _, Sha256};
 
-use crate::tailnet::PORT;
+use crate::process::PATIENCE;
+use crate::tailnet::{LATER, PORT};
 
 /// Bytes sent each way in the bulk cases: 200 MiB.
 pub const BULK: u64 = 200 << 20;
+
+/// How long `/slow` takes to say hello.
+const SLOW: Duration = Duration::from_secs(2);
 
 /// The large file both sides know.
 pub struct Origin {
@@ -26,8 +31,8 @@ impl Origin {
         let file = dir.join("bulk");
         write_noise(&file);
         let sum = sum(File::open(&file).expect("the bulk file")).1;
-        for address in addresses {
-            let listener = TcpListener::bind((*address, PORT)).expect("the origin's port");
+        for at in addresses.iter().flat_map(|address| [(*address, PORT), (*address, LATER)]) {
+            let listener = TcpListener::bind(at).expect("the origin's port");
             let shared = Arc::new(file.clone());
             thread::spawn(move || {
                 for stream in listener.incoming().flatten() {
@@ -100,8 +105,25 @@ fn answer(
         write!(to, "HTTP/1.1 200 OK\r\nContent-Length: {BULK}\r\n\r\n")?;
         return std::io::copy(&mut File::open(file)?, &mut to).map(|_| ());
     }
+    if request.path == "/drip" {
+        return drip(to);
+    }
+    if request.path == "/slow" {
+        thread::sleep(SLOW);
+    }
     let here = to.local_addr()?;
     write_text(to, &format!("hello from {here} to {}\n", request.host))
+}
+
+/// Some bytes now and then, until the peer has enough of it.
+fn drip(mut to: &TcpStream) -> std::io::Result<()> {
+    to.write_all(b"HTTP/1.1 200 OK\r\n\r\n")?;
+    let until = Instant::now() + PATIENCE * 2;
+    while Instant::now() < until {
+        to.write_all(b"drip\n")?;
+        thread::sleep(Duration::from_millis(100));
+    }
+    Ok(())
 }
 
 fn write_text(mut to: &TcpStream, text: &str) -> std::io::Result<()> {

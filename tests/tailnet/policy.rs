@@ -12,7 +12,7 @@ const SUFFIXES: (&str, &str) =
     ("TAILRACE_POLICY_ALLOWED_HOST_SUFFIXES", ".internal.example.com, .ts.net");
 
 pub fn cases() -> Vec<Case> {
-    let case = |name, run| Case { name, needs: None, run };
+    let case = Case::new;
     vec![
         case("log_mode_carries_and_writes_would_deny", log_mode),
         case("enforce_mode_refuses_and_tailscaled_hears_nothing", enforce_mode),

@@ -45,18 +45,40 @@ impl Process {
         format!("---- {}\n{}\n", self.name, lines[from..].join("\n"))
     }
 
-    /// Sends SIGTERM and waits for the end.
-    pub fn terminate(&mut self) -> ExitStatus {
-        let pid = Pid::from_child(&self.child);
-        kill_process(pid, Signal::TERM).expect("SIGTERM");
-        wait_for(&format!("the end of {}", self.name), || self.child.try_wait().expect("wait"))
+    pub fn pid(&self) -> Pid {
+        Pid::from_child(&self.child)
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        kill_process(self.pid(), signal).unwrap_or_else(|e| panic!("signal to {}: {e}", self.name));
+    }
+
+    /// Waits for its end.
+    pub fn wait(&mut self) -> ExitStatus {
+        wait_for(&format!("the end of {}", self.name.clone()), || self.ended())
+    }
+
+    /// How it ended, if it has.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().expect("wait")
+    }
+
+    /// Whether it has ended; its status is still there to be asked for.
+    pub fn is_over(&self) -> bool {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid()));
+        stat.ok().and_then(|stat| Some(stat.rsplit_once(')')?.1.starts_with(" Z"))).unwrap_or(true)
+    }
+
+    /// Ends it at once.
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 
 impl Drop for Process {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.kill();
     }
 }
 
@@ -79,4 +101,19 @@ pub fn must(program: &str, arguments: &[&str]) -> String {
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{program} {arguments:?}: {said}");
     String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// The processes whose parent is `parent`, with the names the kernel has for them.
+pub fn children(parent: Pid) -> Vec<(Pid, String)> {
+    let processes = std::fs::read_dir("/proc").expect("/proc").flatten();
+    let read = |entry: std::fs::DirEntry| {
+        let pid = entry.file_name().to_str()?.parse().ok().and_then(Pid::from_raw)?;
+        // pid (name) state ppid …: the name may hold anything, so its end is the last bracket.
+        let stat = std::fs::read_to_string(entry.path().join("stat")).ok()?;
+        let (head, rest) = stat.rsplit_once(')')?;
+        let name = head.split_once('(')?.1.to_owned();
+        let of = rest.split_whitespace().nth(1)?.parse().ok().and_then(Pid::from_raw)?;
+        (of == parent).then_some((pid, name))
+    };
+    processes.filter_map(read).collect()
 }

@@ -1,19 +1,19 @@
 //! curl reaches the private services through the gateway, over each inbound.
 
-use crate::case::Case;
+use crate::case::{Case, Need};
 use crate::curl::{Curl, Inbound};
 use crate::tailnet::{BEHIND_ROUTE, PORT, Tailnet};
 
 pub fn cases() -> Vec<Case> {
-    let case = |name, needs, run| Case { name, needs, run };
+    let case = Case::new;
     vec![
-        case("curl_reaches_svc_over_socks5", None, |t| reach(t, Inbound::Socks5)),
-        case("curl_reaches_svc_over_socks5h", None, |t| reach(t, Inbound::Socks5Name)),
-        case("curl_reaches_svc_over_socks4", None, |t| reach(t, Inbound::Socks4)),
-        case("curl_reaches_svc_over_socks4a", None, |t| reach(t, Inbound::Socks4a)),
-        case("curl_reaches_svc_over_connect", None, |t| reach(t, Inbound::Connect)),
-        case("curl_reaches_svc_over_http_forward", None, |t| reach(t, Inbound::Forward)),
-        case("curl_reaches_svc_redirected_by_nft", Some("nft"), redirected),
+        case("curl_reaches_svc_over_socks5", |t| reach(t, Inbound::Socks5)),
+        case("curl_reaches_svc_over_socks5h", |t| reach(t, Inbound::Socks5Name)),
+        case("curl_reaches_svc_over_socks4", |t| reach(t, Inbound::Socks4)),
+        case("curl_reaches_svc_over_socks4a", |t| reach(t, Inbound::Socks4a)),
+        case("curl_reaches_svc_over_connect", |t| reach(t, Inbound::Connect)),
+        case("curl_reaches_svc_over_http_forward", |t| reach(t, Inbound::Forward)),
+        case("curl_reaches_svc_redirected_by_nft", redirected).needing(Need::Command("nft")),
     ]
 }
 

@@ -10,7 +10,7 @@ use imports::imports;
 use source::{File, code, files};
 
 /// Modules that belong to no room: everybody may use them whole.
-const FREE: [&str; 3] = ["target", "outcome", "sys"];
+const FREE: [&str; 4] = ["target", "outcome", "secret", "sys"];
 /// The two that know every room: one at start, one per connection.
 const CARRIERS: [&str; 2] = ["gateway", "connection"];
 
@@ -25,13 +25,26 @@ const CROSSINGS: &[(&str, &[&str])] = &[
     ("relay", &["lifecycle::cut"]),
     ("record", &["relay::Meter", "lifecycle::cut", "config"]),
     // Beside the path.
+    ("tailnet", &["config", "lifecycle::children", "lifecycle::port_owner"]),
     ("admin", &[]),
     ("config", &["policy::suffix"]),
     ("lifecycle", &[]),
-    ("cli", &["config", "gateway", "lifecycle", "policy", "record"]),
+    (
+        "cli",
+        &[
+            "config",
+            "gateway",
+            "lifecycle",
+            "policy",
+            "record",
+            "tailnet::explain",
+            "tailnet::Phase",
+        ],
+    ),
     // What everybody may use depends on nobody.
     ("target", &[]),
     ("outcome", &[]),
+    ("secret", &[]),
     ("sys", &[]),
 ];
 
@@ -51,7 +64,7 @@ fn is_free(room: &str, top: &str) -> bool {
     match room {
         // Pure: hosts in, verdicts out.
         "policy" => top == "target",
-        "target" | "outcome" | "sys" => false,
+        "target" | "outcome" | "secret" | "sys" => false,
         _ => FREE.contains(&top),
     }
 }

@@ -19,7 +19,7 @@ use std::time::Instant;
 
 use super::exit;
 use crate::config::{Config, HalfClose, PolicyMode, UpstreamKind};
-use crate::gateway::Gateway;
+use crate::gateway::{Gateway, Means};
 use crate::policy::Suffix;
 use crate::record::{AccessLog, Book};
 
@@ -64,12 +64,14 @@ fn settings(upstream: SocketAddr) -> Config {
 
 async fn start(world: &World) -> Result<Gateway, Failure> {
     let book = Book::new(AccessLog::none());
-    Gateway::start(settings(world.upstream()), book).await.map_err(|error| error.to_string())
+    Gateway::start(settings(world.upstream()), book, Means::default())
+        .await
+        .map_err(|error| error.to_string())
 }
 
 async fn show() -> Result<bool, Failure> {
     let world = World::start().await.map_err(|error| format!("no loopback service: {error}"))?;
-    let gateway = start(&world).await?;
+    let mut gateway = start(&world).await?;
     let proxy = *gateway.proxy().first().ok_or("the gateway has no proxy address")?;
     println!(
         "The gateway listens on {proxy}; its upstream, names and services are in this process.\n"

@@ -4,6 +4,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use arc_swap::ArcSwapOption;
 use bytes::{Bytes, BytesMut};
 use tokio::io::Interest;
 
@@ -15,7 +16,7 @@ use super::Session;
 use super::pump::{Broken, Counts, Pump};
 use super::rewrite::{self, ForwardRequest, Onward};
 use crate::outcome::Outcome;
-use crate::sys::Stream;
+use crate::sys::{Exiting, Stream};
 
 /// What an exchange leaves behind.
 #[derive(Debug)]
@@ -61,6 +62,15 @@ pub struct Way<'a> {
     pub upstream: &'a Stream,
     /// Longest silence.
     pub idle: Duration,
+    /// The process behind the upstream, where it is ours.
+    pub upstream_process: &'a ArcSwapOption<Exiting>,
+}
+
+impl Way<'_> {
+    /// Whether the upstream's process is being killed: a FIN then ends no answer.
+    fn killed(self) -> bool {
+        self.upstream_process.load().as_ref().is_some_and(|process| process.exiting())
+    }
 }
 
 /// Interim answers to one request; more is a fault of the origin.
@@ -120,7 +130,7 @@ impl Session {
         let ended = both_ways(
             way,
             upload(up, request, &progress),
-            download(down, request, &progress),
+            download(way, down, request, &progress),
             &progress,
         )
         .await;
@@ -219,6 +229,7 @@ async fn upload<C: Fn(u64)>(
 }
 
 async fn download<C: Fn(u64)>(
+    way: Way<'_>,
     mut pump: Pump<'_, C>,
     request: &ForwardRequest,
     progress: &Progress,
@@ -245,7 +256,7 @@ async fn download<C: Fn(u64)>(
                     pump.say(&rewrite::response(&head, status, Onward::Interim)?).await?;
                 }
             }
-            _ => return answer(pump, &head, status, request, progress).await,
+            _ => return answer(way, pump, &head, status, request, progress).await,
         }
     }
     Err(Bad::request("the origin sends one interim answer after another").into())
@@ -253,6 +264,7 @@ async fn download<C: Fn(u64)>(
 
 /// Passes the final answer on.
 async fn answer<C: Fn(u64)>(
+    way: Way<'_>,
     mut pump: Pump<'_, C>,
     head: &Head,
     status: u16,
@@ -268,6 +280,9 @@ async fn answer<C: Fn(u64)>(
     progress.said.store(true, Ordering::Relaxed);
     pump.say(&said).await?;
     pump.body(body, if plain { Output::Data } else { Output::Chunks }).await?;
+    if body == Body::UntilClose && way.killed() {
+        return Err(Broken::Early);
+    }
     Ok(Answer::Whole { persists: rewrite::persists(head) && body != Body::UntilClose, close })
 }
 

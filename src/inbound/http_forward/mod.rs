@@ -4,6 +4,9 @@
 #![forbid(unsafe_code)]
 
 mod exchange;
+#[cfg(test)]
+#[cfg(target_os = "linux")]
+mod killed_tests;
 mod pump;
 mod rewrite;
 

@@ -5,10 +5,6 @@ use super::*;
 use crate::lifecycle::cut::CutReason;
 use crate::relay::Ended;
 
-fn was_reset(end: &std::io::Result<()>) -> bool {
-    end.as_ref().is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionReset)
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn c4_the_answer_comes_after_the_clients_fin() {
     for mode in MODES {

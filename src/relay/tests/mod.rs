@@ -3,13 +3,17 @@
 
 mod ends;
 mod exact;
+mod killed;
+mod left;
 mod pool;
+mod unix;
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -18,7 +22,7 @@ use tokio::task::JoinHandle;
 
 use super::{HalfClose, Meter, PipePool, Relayed, Settings};
 use crate::lifecycle::cut::Cut;
-use crate::sys::Stream;
+use crate::sys::{Exiting, Stream};
 
 /// How the relay moves bytes in a test.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,9 +36,9 @@ enum Mode {
 const MODES: [Mode; 3] = [Mode::Copy, Mode::Splice, Mode::Mixed];
 
 /// A relay under test between two peers, and every handle on it.
-struct Bench {
+struct Bench<Origin = TcpStream> {
     client: TcpStream,
-    origin: TcpStream,
+    origin: Origin,
     relay: JoinHandle<Relayed>,
     cut: Arc<Cut>,
     pipes: Arc<PipePool>,
@@ -51,6 +55,7 @@ struct Choice {
     early_down: Bytes,
     buffers: Option<usize>,
     pipes: Arc<PipePool>,
+    upstream_process: Option<Exiting>,
 }
 
 impl Default for Choice {
@@ -64,6 +69,7 @@ impl Default for Choice {
             early_down: Bytes::new(),
             buffers: None,
             pipes: PipePool::new(8, 4),
+            upstream_process: None,
         }
     }
 }
@@ -76,14 +82,20 @@ impl Mode {
 
 impl Choice {
     async fn start(self) -> Bench {
+        let upstream = pair(self.buffers).await;
+        self.start_to(upstream).await
+    }
+
+    /// To an upstream given as its own end and the relay's.
+    async fn start_to<Origin>(self, (origin, theirs): (Origin, Stream)) -> Bench<Origin> {
         let (client, ours) = pair(self.buffers).await;
-        let (origin, theirs) = pair(self.buffers).await;
         let (cut, meter) = (Arc::new(Cut::new()), Arc::new(Meter::default()));
         let splice = Arc::new(AtomicBool::new(self.mode != Mode::Copy));
         let settings = Settings {
             idle: self.idle,
             half_close_timeout: self.linger,
             splice: Arc::clone(&splice),
+            upstream_process: Arc::new(ArcSwapOption::from_pointee(self.upstream_process)),
         };
         let toggle = (self.mode == Mode::Mixed).then(|| tokio::spawn(flip(splice)));
         let pipes = Arc::clone(&self.pipes);
@@ -173,7 +185,7 @@ async fn read_all(mut from: impl AsyncReadExt + Unpin) -> std::io::Result<Vec<u8
 }
 
 /// Reads until the end, and says with what it ended; bytes read before an error are kept.
-async fn read_until_end(from: &mut TcpStream) -> (Vec<u8>, std::io::Result<()>) {
+async fn read_until_end(from: &mut (impl AsyncReadExt + Unpin)) -> (Vec<u8>, std::io::Result<()>) {
     let (mut bytes, mut buffer) = (Vec::new(), vec![0; 65_536]);
     loop {
         match from.read(&mut buffer).await {
@@ -190,6 +202,10 @@ async fn soon<F: Future>(what: &str, future: F) -> F::Output {
         Ok(output) => output,
         Err(_) => panic!("{what}: not within 20 s"),
     }
+}
+
+fn was_reset(end: &std::io::Result<()>) -> bool {
+    end.as_ref().is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionReset)
 }
 
 fn reset(stream: TcpStream) {

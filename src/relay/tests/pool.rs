@@ -17,6 +17,7 @@ fn a_relay_is_small_while_idle() {
             idle: Duration::ZERO,
             half_close_timeout: Duration::ZERO,
             splice: Arc::default(),
+            upstream_process: Arc::default(),
         };
         let (pool, meter, cut) = (PipePool::new(0, 0), Meter::default(), Cut::new());
         let run = super::super::run(

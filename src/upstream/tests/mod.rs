@@ -1,12 +1,15 @@
 //! The room against real sockets: a SOCKS5 server that follows a script, byte by byte.
 #![forbid(unsafe_code)]
 
+mod localapi;
+mod place;
+
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::*;
 use crate::outcome::Outcome;
@@ -100,15 +103,23 @@ async fn serve(
     Ok(())
 }
 
-fn settings(kind: Kind) -> Settings {
+fn settings() -> Settings {
     Settings {
-        kind,
+        kind: Kind::Socks5,
         connect_timeout: Duration::from_secs(7),
         local_timeout: Duration::from_secs(2),
         pool: 0,
         max_connections: None,
         mark: None,
+        outside: false,
     }
+}
+
+/// The way out through the SOCKS5 server at `address`.
+fn socks5(address: SocketAddr, settings: Settings) -> Arc<Upstream> {
+    let upstream = Upstream::new(settings);
+    upstream.point(Some(Place::Port(address)));
+    upstream
 }
 
 fn target(text: &str) -> Target {
@@ -121,7 +132,7 @@ async fn ask(upstream: &Upstream) -> Result<Connected, UpstreamError> {
 
 async fn ask_once(greeting: &'static [u8], then: Then) -> Result<Connected, UpstreamError> {
     let server = server(greeting, then).await;
-    ask(&Upstream::new(settings(Kind::Socks5(server.address)))).await
+    ask(&socks5(server.address, settings())).await
 }
 
 async fn outcome(greeting: &'static [u8], then: Then) -> Outcome {
@@ -143,7 +154,7 @@ fn port_nobody_listens_on() -> SocketAddr {
 
 #[tokio::test]
 async fn u1_a_closed_port_is_down_at_once() {
-    let upstream = Upstream::new(settings(Kind::Socks5(port_nobody_listens_on())));
+    let upstream = socks5(port_nobody_listens_on(), settings());
     let begun = Instant::now();
     let error = ask(&upstream).await.unwrap_err();
     assert!(error.is_down(), "{error}");
@@ -160,7 +171,7 @@ async fn u2_a_full_backlog_is_a_timeout_of_its_own() {
     let _fills_it: Vec<_> = (0..2).map(|_| tokio::spawn(TcpStream::connect(address))).collect();
     sleep(Duration::from_millis(100)).await;
     let local_timeout = Duration::from_millis(200);
-    let upstream = Upstream::new(Settings { local_timeout, ..settings(Kind::Socks5(address)) });
+    let upstream = socks5(address, Settings { local_timeout, ..settings() });
     let error = ask(&upstream).await.unwrap_err();
     assert!(matches!(error, UpstreamError::LocalTimeout { .. }), "{error}");
     assert_eq!(error.outcome(), Outcome::ConnectTimeout);
@@ -171,8 +182,7 @@ async fn u3_u4_silence_is_a_timeout_and_the_socket_is_closed() {
     for greeting in [&b""[..], &[5, 0]] {
         let server = server(greeting, Then::Silence).await;
         let connect_timeout = Duration::from_millis(100);
-        let upstream =
-            Upstream::new(Settings { connect_timeout, ..settings(Kind::Socks5(server.address)) });
+        let upstream = socks5(server.address, Settings { connect_timeout, ..settings() });
         let error = ask(&upstream).await.unwrap_err();
         assert!(matches!(error, UpstreamError::Timeout { .. }), "{error}");
         until("the late connection is closed", || server.gone.load(Relaxed) == 1).await;
@@ -229,7 +239,7 @@ async fn u9_early_bytes_in_the_same_segment_are_kept() {
 #[tokio::test]
 async fn u14_dropping_the_future_closes_the_connection() {
     let server = server(&[5, 0], Then::Silence).await;
-    let upstream = Upstream::new(settings(Kind::Socks5(server.address)));
+    let upstream = socks5(server.address, settings());
     let asking = tokio::spawn(async move { drop(ask(&upstream).await) });
     until("the request is there", || server.requests.load(Relaxed) == 1).await;
     asking.abort();
@@ -239,7 +249,7 @@ async fn u14_dropping_the_future_closes_the_connection() {
 #[tokio::test]
 async fn the_pool_is_filled_used_and_filled_again() {
     let server = server(&[5, 0], Then::Say(GOOD.to_vec())).await;
-    let upstream = Upstream::new(Settings { pool: 3, ..settings(Kind::Socks5(server.address)) });
+    let upstream = socks5(server.address, Settings { pool: 3, ..settings() });
     let keeper = tokio::spawn(Arc::clone(&upstream).keep_pool());
     until("the pool is full", || upstream.pool_counts() == (3, 0)).await;
     assert!(upstream.is_up());
@@ -253,7 +263,7 @@ async fn the_pool_is_filled_used_and_filled_again() {
 #[tokio::test]
 async fn a_pooled_connection_that_dies_is_retried_once_on_a_fresh_one() {
     let server = server(&[5, 0], Then::Reset).await;
-    let upstream = Upstream::new(Settings { pool: 1, ..settings(Kind::Socks5(server.address)) });
+    let upstream = socks5(server.address, Settings { pool: 1, ..settings() });
     let keeper = tokio::spawn(Arc::clone(&upstream).keep_pool());
     until("the pool is full", || upstream.pool_counts().0 == 1).await;
     keeper.abort();
@@ -265,10 +275,10 @@ async fn a_pooled_connection_that_dies_is_retried_once_on_a_fresh_one() {
 #[tokio::test]
 async fn u1_a_dead_upstream_is_noticed_and_not_stormed() {
     let server = server(&[5, 0], Then::Silence).await;
-    let upstream = Upstream::new(Settings { pool: 8, ..settings(Kind::Socks5(server.address)) });
+    let upstream = socks5(server.address, Settings { pool: 8, ..settings() });
     let keeper = tokio::spawn(Arc::clone(&upstream).keep_pool());
     until("the pool is full", || upstream.pool_counts().0 == 8).await;
-    upstream.pool.take(Instant::now()).unwrap();
+    upstream.pointed().unwrap().pool.take(Instant::now()).unwrap();
     let address = server.address;
     server.task.abort();
     until("it is known to be down", || !upstream.is_up()).await;
@@ -284,7 +294,7 @@ async fn u1_a_dead_upstream_is_noticed_and_not_stormed() {
 #[tokio::test]
 async fn without_a_pool_one_probe_tells_that_it_is_up() {
     let server = server(&[5, 0], Then::Silence).await;
-    let upstream = Upstream::new(settings(Kind::Socks5(server.address)));
+    let upstream = socks5(server.address, settings());
     let keeper = tokio::spawn(Arc::clone(&upstream).keep_pool());
     until("it is up", || upstream.is_up()).await;
     until("the probe is closed", || server.gone.load(Relaxed) == 1).await;
@@ -295,8 +305,8 @@ async fn without_a_pool_one_probe_tells_that_it_is_up() {
 #[tokio::test]
 async fn the_bound_on_connections_counts_until_the_slot_is_dropped() {
     let server = server(&[5, 0], Then::Say(GOOD.to_vec())).await;
-    let bounded = Settings { max_connections: Some(1), ..settings(Kind::Socks5(server.address)) };
-    let upstream = Upstream::new(bounded);
+    let bounded = Settings { max_connections: Some(1), ..settings() };
+    let upstream = socks5(server.address, bounded);
     let first = ask(&upstream).await.unwrap();
     assert_eq!(ask(&upstream).await.unwrap_err().outcome(), Outcome::Overloaded);
     drop(first);
@@ -307,7 +317,7 @@ async fn the_bound_on_connections_counts_until_the_slot_is_dropped() {
 async fn direct_dials_the_first_address_that_answers() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let good = listener.local_addr().unwrap();
-    let upstream = Upstream::new(settings(Kind::Direct));
+    let upstream = Upstream::new(Settings { kind: Kind::Direct, ..settings() });
     let list = [port_nobody_listens_on(), good];
     let connected = upstream.connect_to(Goal::Addresses(&list)).await.unwrap();
     assert_eq!(connected.address, Some(good));

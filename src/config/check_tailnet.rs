@@ -1,0 +1,230 @@
+//! What `[tailnet]` means: whose tailscaled, which key, and under which name it joins.
+#![forbid(unsafe_code)]
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use super::check::Check;
+use super::environment::Environment;
+use super::from_words::KEY_FD;
+use super::problem::quoted;
+use super::settings::{KeySource, Listen, Tailnet, UpstreamKind};
+
+/// Where tailscaled puts its socket by itself (tailscale.com/paths, Linux).
+const DEFAULT_SOCKET: &str = "/var/run/tailscale/tailscaled.sock";
+/// The socket of a managed tailscaled, in the run directory.
+const SOCKET: &str = "tailscaled.sock";
+/// Longest path of a Unix socket (`sun_path` of unix(7), with its end).
+const MAX_SOCKET: usize = 107;
+/// The credential's name (systemd.exec(5), `LoadCredential=`).
+const CREDENTIAL: &str = "tailrace.authkey";
+
+/// What the upstream's kind hangs on.
+pub(super) struct Draft {
+    /// We start tailscaled.
+    pub(super) manage: bool,
+    insisted: bool,
+    /// There is a key, or a socket was named: a tailscaled is meant.
+    pub(super) tailscaled: bool,
+    /// The policy is enforced.
+    pub(super) enforce: bool,
+    key: Option<KeySource>,
+}
+
+/// The first look: whether there is a key, and who starts tailscaled.
+pub(super) fn draft(check: &Check<'_>, env: &Environment) -> Draft {
+    let w = check.written;
+    let key = key(w.text("tailnet.auth_key_file"), env);
+    let elsewhere = matches!(w.text("upstream.kind"), "socks5" | "direct");
+    let (manage, insisted) = match w.text("tailnet.manage") {
+        "true" => (true, true),
+        "false" => (false, false),
+        _auto => (key.is_some() && !elsewhere, false),
+    };
+    Draft {
+        manage,
+        insisted,
+        tailscaled: key.is_some() || insisted || !w.text("tailnet.socket").is_empty(),
+        enforce: w.text("policy.mode") == "enforce",
+        key,
+    }
+}
+
+/// The setting, then `TS_AUTHKEY`, then `TS_AUTHKEY_FILE`, then the systemd credential.
+fn key(file: &str, env: &Environment) -> Option<KeySource> {
+    if !file.is_empty() {
+        return Some(KeySource::File(file.into()));
+    }
+    if env.get("TS_AUTHKEY").is_some() || env.get(KEY_FD).is_some() {
+        return Some(KeySource::Environment);
+    }
+    if let Some(file) = env.get("TS_AUTHKEY_FILE") {
+        return Some(KeySource::File(file.into()));
+    }
+    let credential = env.get("CREDENTIALS_DIRECTORY").map(|dir| Path::new(dir).join(CREDENTIAL));
+    credential.filter(|path| path.exists()).map(KeySource::File)
+}
+
+/// The second look, once the kind is known; nothing with the kinds that have no tailscaled.
+pub(super) fn tailnet(
+    check: &mut Check<'_>,
+    draft: Draft,
+    kind: UpstreamKind,
+    env: &Environment,
+    run_dir: &Path,
+    listen: Option<&Listen>,
+) -> Option<Tailnet> {
+    let w = check.written;
+    if !matches!(kind, UpstreamKind::Tailscaled(_) | UpstreamKind::LocalApi) {
+        if draft.insisted {
+            let what = "tailnet.manage = true starts a tailscaled, which upstream.kind socks5 and \
+                        direct do not use: leave one of them out";
+            check.fail(w.origin("tailnet.manage"), what);
+        }
+        return None;
+    }
+    if draft.insisted && draft.key.is_none() && !check.broken("tailnet.auth_key_file") {
+        let what = "tailnet.manage = true needs a key: set TS_AUTHKEY, TS_AUTHKEY_FILE or \
+                    tailnet.auth_key_file";
+        check.fail(w.origin("tailnet.manage"), what);
+    }
+    let tags = tags(check);
+    needs_tags(check, &tags, env);
+    Some(Tailnet {
+        manage: draft.manage,
+        insisted: draft.insisted,
+        tailscaled: w.text("tailnet.tailscaled").into(),
+        socket: socket(check, draft.manage, run_dir),
+        key: draft.key,
+        hostname: hostname(check, env),
+        id: env.get("TAILRACE_ID").map(str::to_owned),
+        tags,
+        login_server: url(check, "tailnet.login_server"),
+        environment: environment(check, env, listen),
+        accept_routes: w.switch("tailnet.accept_routes"),
+        tailnet: w.text("tailnet.tailnet").to_owned(),
+        ready_wait: w.duration("tailnet.ready_wait"),
+        start_jitter: w.duration("tailnet.start_jitter"),
+    })
+}
+
+fn socket(check: &mut Check<'_>, manage: bool, run_dir: &Path) -> PathBuf {
+    let text = check.written.text("tailnet.socket");
+    let origin = check.written.origin("tailnet.socket");
+    let path: PathBuf = match text {
+        "" if manage => run_dir.join(SOCKET),
+        "" => DEFAULT_SOCKET.into(),
+        text => text.into(),
+    };
+    if !path.is_absolute() && !text.is_empty() {
+        let what = format!("tailnet.socket wants an absolute path, not {}", quoted(text));
+        check.fail(origin, what);
+    } else if path.as_os_str().len() > MAX_SOCKET {
+        let what = format!(
+            "the socket {} has a longer path than the {MAX_SOCKET} bytes a Unix socket may have: set \
+             run_dir to a shorter folder",
+            quoted(&path.to_string_lossy())
+        );
+        check.fail(origin, what);
+    }
+    path
+}
+
+/// A DNS label, as the control server wants it, once `{id}` is filled in.
+fn hostname(check: &mut Check<'_>, env: &Environment) -> String {
+    let text = check.written.text("tailnet.hostname");
+    // Eight characters stand for the ones that will be drawn.
+    let id = env.get("TAILRACE_ID").unwrap_or("00000000");
+    let name = text.replace("{id}", id);
+    let fine = |b: u8| b.is_ascii_alphanumeric() || b == b'-';
+    let label = (1..=63).contains(&name.len())
+        && name.bytes().all(fine)
+        && !name.starts_with('-')
+        && !name.ends_with('-');
+    if !label && !check.broken("tailnet.hostname") {
+        let what = format!(
+            "tailnet.hostname {} with id {} is no host name: use letters, digits and '-', at most 63",
+            quoted(text),
+            quoted(id)
+        );
+        check.fail(check.written.origin("tailnet.hostname"), what);
+    }
+    text.to_owned()
+}
+
+/// Each with its `tag:` (tailcfg.CheckTag: a letter, then letters, digits and dashes).
+fn tags(check: &mut Check<'_>) -> Vec<String> {
+    let mut tags = Vec::new();
+    for item in check.written.list("tailnet.tags") {
+        let bare = item.text.strip_prefix("tag:").unwrap_or(&item.text);
+        let fine = bare.starts_with(|c: char| c.is_ascii_alphabetic())
+            && bare.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+        if !fine {
+            let what = format!(
+                "tailnet.tags: {} is no tag: write it like tag:autoheal-sandbox",
+                quoted(&item.text)
+            );
+            check.fail(item.origin.clone(), what);
+        }
+        tags.push(format!("tag:{bare}"));
+    }
+    tags
+}
+
+/// An OAuth secret makes keys, and such a key has to carry tags. Only one in the environment can be
+/// seen here; one in a file is told apart when it is read.
+fn needs_tags(check: &mut Check<'_>, tags: &[String], env: &Environment) {
+    let client = env.get("TS_AUTHKEY").is_some_and(|key| key.starts_with("tskey-client-"));
+    if client && tags.is_empty() && !check.broken("tailnet.tags") {
+        let what =
+            "an OAuth secret (tskey-client-) needs tailnet.tags: name the tags its keys may carry";
+        check.fail(check.written.origin("tailnet.tags"), what);
+    }
+}
+
+fn url(check: &mut Check<'_>, path: &str) -> Option<String> {
+    let text = check.written.text(path);
+    if text.is_empty() {
+        return None;
+    }
+    let parsed = text.parse::<hyper::Uri>().ok();
+    let fine = parsed.is_some_and(|url| {
+        matches!(url.scheme_str(), Some("http" | "https")) && url.host().is_some()
+    });
+    if !fine {
+        let what =
+            format!("{path} wants a URL such as https://control.example.com, not {}", quoted(text));
+        check.fail(check.written.origin(path), what);
+    }
+    Some(text.to_owned())
+}
+
+/// What a managed tailscaled gets of our environment: its way to control and DERP.
+fn environment(
+    check: &mut Check<'_>,
+    env: &Environment,
+    listen: Option<&Listen>,
+) -> Vec<(&'static str, String)> {
+    let mut all = Vec::new();
+    let inherited = || env.get("HTTPS_PROXY").or_else(|| env.get("https_proxy")).map(str::to_owned);
+    let asked = url(check, "tailnet.control_proxy");
+    let ours = |proxy: &String| listen.is_some_and(|listen| leads_to(proxy, &listen.proxy));
+    if let Some(proxy) = asked.or_else(inherited).filter(|proxy| !ours(proxy)) {
+        all.push(("HTTPS_PROXY", proxy));
+        let without = env.get("NO_PROXY").or_else(|| env.get("no_proxy"));
+        all.extend(without.map(|hosts| ("NO_PROXY", hosts.to_owned())));
+    }
+    for name in ["SSL_CERT_FILE", "SSL_CERT_DIR"] {
+        all.extend(env.get(name).map(|value| (name, value.to_owned())));
+    }
+    all
+}
+
+/// Whether a proxy's URL is one of our listeners: tailscaled would ask us for the way to us.
+fn leads_to(proxy: &str, listeners: &[SocketAddr]) -> bool {
+    let Ok(url) = proxy.parse::<hyper::Uri>() else { return false };
+    let host = url.host().unwrap_or_default().trim_matches(['[', ']']);
+    let here = host == "localhost"
+        || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.to_canonical().is_loopback());
+    here && listeners.iter().any(|listener| Some(listener.port()) == url.port_u16())
+}

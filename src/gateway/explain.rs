@@ -1,0 +1,132 @@
+//! The decision in slow motion: what would become of a target, told without dialling it.
+#![forbid(unsafe_code)]
+
+use std::net::IpAddr;
+use std::num::NonZeroU16;
+use std::time::Instant;
+
+use serde_json::{Value, json};
+
+use crate::connection::{House, fault_of_name};
+use crate::names::Resolved;
+use crate::policy::{Admitted, Decision};
+use crate::tailnet::Fault;
+use crate::target::{Host, Target};
+
+/// The port of a target given without one.
+const DEFAULT_PORT: NonZeroU16 = NonZeroU16::new(443).unwrap();
+
+/// Reads a target as a person types it.
+///
+/// # Errors
+/// A sentence why it is none.
+pub(super) fn target(text: &str) -> Result<Target, String> {
+    Target::typed(text, DEFAULT_PORT).map_err(|error| error.to_string())
+}
+
+/// The object of `/api/v1/explain`.
+pub(super) async fn explain(house: &House, asked: &str, target: Target) -> Value {
+    let target = house.qualified(target);
+    let (decision, judged) = house.policy.load().judge_host(&house.own.load(), &target);
+    let state = house.inside.as_ref().map(|inside| inside.now());
+    let fault = state.as_ref().filter(|state| !state.is_running()).map(|state| state.why());
+    let mut told = json!({
+        "target": target.to_string(),
+        "asked": asked,
+        "policy": of_policy(&decision),
+        "refused": judged.is_err(),
+        "dns": null,
+        "addresses": [],
+        "tailnet": state.map(|state| json!({"state": state.phase.label()})),
+        "fault": fault.as_ref().map(of_fault),
+    });
+    // As with a connection: nobody is asked for what is refused, or while the tailnet is down.
+    if let (Ok(admitted), None) = (judged, fault) {
+        locate(house, &admitted, &mut told).await;
+    }
+    told
+}
+
+fn of_policy(decision: &Decision) -> Value {
+    let (mode, verdict) = (decision.mode.label(), decision.verdict.label());
+    json!({"mode": mode, "verdict": verdict, "rule": decision.rule})
+}
+
+/// Step 4, told: by which way the host is found, and what policy says of each address.
+async fn locate(house: &House, admitted: &Admitted<Target>, told: &mut Value) {
+    let names = house.names.load_full();
+    let plan = match &admitted.get().host {
+        Host::Name(name) => Some(names.plan(name)),
+        Host::Address(_) => None,
+    };
+    let started = Instant::now();
+    let resolved = names.resolve(admitted).await;
+    let took = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+    let addresses = match &resolved {
+        Ok(Resolved::Addresses { addresses, .. }) => addresses.clone(),
+        Ok(Resolved::Passed(_)) | Err(_) => Vec::new(),
+    };
+    if let Some(plan) = plan {
+        told["dns"] = json!({
+            "route": plan.route,
+            "suffix": plan.suffix.map(|suffix| suffix.to_string()),
+            "nameservers": plan.nameservers,
+            "skipped": plan.skipped,
+            "addresses": addresses,
+            "took_ms": took,
+            "error": resolved.as_ref().err().map(ToString::to_string),
+        });
+    }
+    match resolved {
+        Ok(_) => judge_answers(house, admitted, &addresses, told),
+        Err(error) => told["fault"] = of_fault(&fault_of_name(&error)),
+    }
+}
+
+fn judge_answers(
+    house: &House,
+    admitted: &Admitted<Target>,
+    addresses: &[IpAddr],
+    told: &mut Value,
+) {
+    let (policy, own) = (house.policy.load(), house.own.load());
+    let state = house.inside.as_ref().map(|inside| inside.now());
+    let mut refused = !addresses.is_empty();
+    let mut rows = Vec::with_capacity(addresses.len());
+    for ip in addresses {
+        let (decision, judged) = policy.judge_address(&own, admitted, *ip);
+        refused &= judged.is_err();
+        let cover = state.as_ref().and_then(|state| state.netmap.cover(*ip));
+        let outside = state.as_ref().map(|_| "outside");
+        rows.push(json!({
+            "address": ip,
+            "verdict": decision.verdict.label(),
+            "rule": decision.rule,
+            "route": cover.map(|_| "tailnet").or(outside).or(house.route),
+            "peer": cover.map(|cover| &cover.peer.host),
+            "net": cover.map(|cover| cover.net),
+            "online": cover.map(|cover| cover.peer.online),
+        }));
+    }
+    told["fault"] = fault_of_all(house, &rows, addresses).as_ref().map(of_fault).into();
+    told["addresses"] = rows.into();
+    told["refused"] = refused.into();
+}
+
+/// What is known to be wrong with every address before one is dialled.
+fn fault_of_all(house: &House, rows: &[Value], addresses: &[IpAddr]) -> Option<Fault> {
+    let first = addresses.first()?;
+    let refuses_outside = house.inside.as_ref().is_some_and(|inside| !inside.goes_outside());
+    if refuses_outside && rows.iter().all(|row| row["route"] == "outside") {
+        return Some(Fault::NoRoute { address: *first });
+    }
+    let offline = rows.iter().all(|row| row["online"] == false);
+    let peer = rows.first().and_then(|row| row["peer"].as_str());
+    peer.filter(|_| offline).map(|peer| Fault::PeerOffline { peer: peer.to_owned() })
+}
+
+/// Symptom, cause and fix, as the API gives them.
+pub(super) fn of_fault(fault: &Fault) -> Value {
+    let advice = fault.advice();
+    json!({"symptom": advice.symptom, "cause": advice.cause, "fix": advice.fix})
+}

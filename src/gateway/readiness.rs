@@ -1,0 +1,39 @@
+//! Whether a connection would be carried now, and if not, why, in words for people and programs.
+#![forbid(unsafe_code)]
+
+use crate::admin::Readiness;
+use crate::connection::{House, Inside};
+use crate::lifecycle::drain::{Drain, Phase};
+use crate::lifecycle::ready::Ready;
+use crate::tailnet::Fault;
+
+/// The readiness list's names.
+const UPSTREAM: &str = "upstream";
+const TAILNET: &str = "tailnet";
+const DRAIN: &str = "drain";
+
+/// Looks at everything a connection needs.
+pub(super) fn look(house: &House, drain: &Drain) -> Readiness {
+    let ready = Ready::new();
+    let serving = drain.phase() == Phase::Serving;
+    ready.set(UPSTREAM, house.upstream.is_up());
+    ready.set(DRAIN, serving);
+    let outside = house.inside.as_ref().map(Inside::now).filter(|state| !state.is_running());
+    ready.set(TAILNET, outside.is_none());
+    let pending = ready.pending();
+    let (error, message) = match outside {
+        _ if pending.is_empty() => return Readiness::ready(),
+        _ if !serving => ("draining", "the gateway is shutting down".to_owned()),
+        Some(state) => (state.phase.label(), state.sentence()),
+        None => ("upstream_down", no_upstream(house)),
+    };
+    Readiness { error, message, pending }
+}
+
+fn no_upstream(house: &House) -> String {
+    match house.inside {
+        Some(_) => Fault::NoPort.sentence(),
+        None => "the upstream cannot be reached: check that it runs where upstream.socks5 points"
+            .to_owned(),
+    }
+}

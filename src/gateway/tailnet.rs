@@ -1,0 +1,348 @@
+//! What the tailnet says, taken over by the rooms: where the upstream is, which names there are, what
+//! is our own.
+#![forbid(unsafe_code)]
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::net::IpAddr;
+use std::num::NonZeroU16;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use tokio::sync::watch;
+
+use super::bind::Addresses;
+use super::{Gateway, Means, StartError, own};
+use crate::config::{self, Config, UpstreamKind};
+use crate::connection::{House, Inside};
+use crate::lifecycle::children::Children;
+use crate::names::{self, Dialling, Way, Zone};
+use crate::policy::Address;
+use crate::sys::Exiting;
+use crate::tailnet::{self, Acquaintances, Hooks, Keys, Nameserver, State, Tailnet};
+use crate::target::Name;
+use crate::upstream::{Destination, Place};
+
+/// Descriptors of tailscaled's that its own work needs (reliability.md, fact 2).
+const OF_ITS_OWN: u64 = 256;
+
+/// The states as connections see them: after every room has taken them over.
+pub(super) struct States(watch::Sender<Arc<State>>);
+
+impl States {
+    /// Only with the kinds that have a tailscaled.
+    pub(super) fn of(config: &Config) -> Option<Self> {
+        config.tailnet.as_ref()?;
+        Some(Self(watch::Sender::new(Arc::new(State::starting()))))
+    }
+
+    pub(super) fn now(&self) -> Arc<State> {
+        Arc::clone(&self.0.borrow())
+    }
+
+    /// What connections get of it.
+    pub(super) fn inside(&self, config: &Config) -> Inside {
+        let ready_wait =
+            config.tailnet.as_ref().map_or(Duration::ZERO, |tailnet| tailnet.ready_wait);
+        let inside = Inside::new(self.0.subscribe(), ready_wait, config.upstream.outside_tailnet);
+        match &config.tailnet {
+            Some(tailnet) if tailnet.manage => inside.with(Acquaintances::new(&tailnet.socket)),
+            _ => inside,
+        }
+    }
+}
+
+/// Our part of the tailnet, and what is counted of it.
+pub(super) struct Membership {
+    tailnet: Tailnet,
+    restarts: Arc<AtomicU64>,
+}
+
+impl Membership {
+    /// Starts tailscaled, or turns to the one that is there; states are carried into the rooms from
+    /// then on.
+    pub(super) fn begin(
+        gateway: &Gateway,
+        states: States,
+        means: Means,
+    ) -> Result<Option<Self>, StartError> {
+        let config = &gateway.config;
+        let Some(settings) = &config.tailnet else { return Ok(None) };
+        let failed = |source| StartError::System { what: "the supervisor of tailscaled", source };
+        let restarts = Arc::new(AtomicU64::new(0));
+        let room = tailnet::Settings::new(
+            settings,
+            config.upstream.kind,
+            config.run_dir.clone(),
+            gateway.descriptors.before,
+        );
+        let tailnet = if settings.manage {
+            let children = match means.children {
+                Some(children) => children,
+                None => Children::start().map_err(failed)?,
+            };
+            let keys = Keys::new(settings.key.clone(), means.key);
+            let hooks = hooks(&gateway.house, &restarts);
+            let (tailnet, fault) = Tailnet::manage(room, keys, children, hooks).map_err(failed)?;
+            match fault {
+                Some(fault) if settings.insisted => return Err(StartError::Tailscaled(fault)),
+                _ => tailnet,
+            }
+        } else {
+            Tailnet::join(room)
+        };
+        let follower = Follower {
+            house: Arc::clone(&gateway.house),
+            zone: Arc::clone(&gateway.naming.zone),
+            settings: config.upstream.clone(),
+            socket: settings.socket.clone(),
+            bound: gateway.bound.clone(),
+            process: Arc::clone(&gateway.live.upstream_process),
+            applied: states.0,
+        };
+        tokio::spawn(follower.follow(tailnet.state()));
+        Ok(Some(Self { tailnet, restarts }))
+    }
+
+    /// Whether tailscaled is ours.
+    pub(super) fn is_managed(&self) -> bool {
+        self.tailnet.is_managed()
+    }
+
+    /// How often it was started again; the number lives on in whoever asked.
+    pub(super) fn restarts(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.restarts)
+    }
+
+    /// The key may be another one now.
+    pub(super) fn key_changed(&self) {
+        self.tailnet.key_changed();
+    }
+
+    /// What is known, as the tailnet room itself knows it.
+    pub(super) fn state(&self) -> watch::Receiver<State> {
+        self.tailnet.state()
+    }
+
+    /// Ends tailscaled, if it is ours.
+    pub(super) async fn end(self, hurry: impl Future<Output = ()>) {
+        self.tailnet.stop(hurry).await;
+    }
+}
+
+fn hooks(house: &Arc<House>, restarts: &Arc<AtomicU64>) -> Hooks {
+    let (upstream, book) = (Arc::clone(&house.upstream), Arc::clone(&house.book));
+    let restarts = Arc::clone(restarts);
+    Hooks {
+        probe: Box::new(move || {
+            let upstream = Arc::clone(&upstream);
+            Box::pin(async move { upstream.probe().await.is_ok() })
+        }),
+        restarted: Box::new(move |cause| {
+            restarts.fetch_add(1, Ordering::Relaxed);
+            book.restarted(cause);
+        }),
+        dropped_lines: house.book.child_lines(),
+    }
+}
+
+/// Carries each state from the tailnet room into the others; connections see it last.
+struct Follower {
+    house: Arc<House>,
+    zone: Arc<ArcSwap<Zone>>,
+    settings: config::Upstream,
+    socket: PathBuf,
+    bound: Addresses,
+    process: Arc<ArcSwapOption<Exiting>>,
+    applied: watch::Sender<Arc<State>>,
+}
+
+impl Follower {
+    /// Ends with the tailnet room.
+    async fn follow(self, mut state: watch::Receiver<State>) {
+        loop {
+            let now = Arc::new(state.borrow_and_update().clone());
+            self.apply(&now);
+            self.applied.send_replace(now);
+            if state.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    fn apply(&self, now: &Arc<State>) {
+        let before = self.applied.borrow().clone();
+        if before.process != now.process {
+            let exiting = now.process.and_then(|pid| Exiting::of(pid).ok());
+            self.process.store(exiting.map(Arc::new));
+        }
+        if !Arc::ptr_eq(&before.netmap, &now.netmap) || before.node != now.node {
+            self.zone.store(Arc::new(zone(now)));
+        }
+        self.house.upstream.bound(most(self.settings.max_connections, now.open_files));
+        self.house.upstream.point(self.place(now));
+        self.look(now);
+        self.house.book.tailnet_state(now.phase.label());
+    }
+
+    /// This host and its node, as they are now.
+    fn look(&self, now: &State) {
+        let internal = now.port.or(fixed_port(&self.settings)).into_iter().collect();
+        let own = own::look(self.bound.listeners(), internal, Some(now));
+        if **self.house.own.load() != own {
+            self.house.own.store(Arc::new(own));
+        }
+    }
+
+    /// Nowhere unless tailscaled is up: what is dialled before that is dialled from this host's own
+    /// network (tailscale.md 5.1, fail-open).
+    fn place(&self, now: &State) -> Option<Place> {
+        let _it_answers = now.version.as_ref()?;
+        match self.settings.kind {
+            UpstreamKind::LocalApi => Some(Place::Socket(self.socket.clone())),
+            _ => now.port.map(Place::Port),
+        }
+    }
+}
+
+/// A port that was set by hand is tailscaled's even while that is down.
+fn fixed_port(settings: &config::Upstream) -> Option<std::net::SocketAddr> {
+    match settings.kind {
+        UpstreamKind::Tailscaled(port) => port,
+        _ => None,
+    }
+}
+
+/// tailscaled ends when it has no descriptor left to accept with, so it is never asked for as many as
+/// it may have.
+fn most(set: Option<u32>, open_files: Option<u64>) -> Option<u32> {
+    let room = |files: u64| files.saturating_sub(OF_ITS_OWN).max(files / 2);
+    set.or_else(|| open_files.map(|files| u32::try_from(room(files)).unwrap_or(u32::MAX)))
+}
+
+/// The netmap's names, in the words of the names room.
+fn zone(state: &State) -> Zone {
+    let netmap = &state.netmap;
+    let mut hosts: HashMap<Name, Vec<IpAddr>> = HashMap::new();
+    let node = state
+        .node
+        .as_ref()
+        .and_then(|node| Some((Name::parse(node.name.as_bytes()).ok()?, node.addresses.clone())));
+    let peers =
+        netmap.peers.iter().filter_map(|peer| Some((peer.name.clone()?, peer.addresses.clone())));
+    for (name, addresses) in peers.chain(node) {
+        hosts.entry(name).or_insert(addresses);
+    }
+    for (name, address) in &netmap.dns.records {
+        let addresses = hosts.entry(name.clone()).or_default();
+        if !addresses.contains(address) {
+            addresses.push(*address);
+        }
+    }
+    let servers = |list: &[Nameserver]| list.iter().map(nameserver).collect();
+    let routes = netmap.dns.routes.iter();
+    Zone {
+        suffix: netmap.suffix.clone(),
+        hosts,
+        routes: routes.map(|(domain, list)| (domain.clone(), servers(list))).collect(),
+        global: servers(&netmap.dns.resolvers),
+    }
+}
+
+fn nameserver(server: &Nameserver) -> names::Nameserver {
+    match server.clone() {
+        Nameserver::Address(address) => names::Nameserver::Address(address),
+        Nameserver::Https { url, bootstrap } => names::Nameserver::Https { url, bootstrap },
+        Nameserver::Other(text) => names::Nameserver::Other(text),
+    }
+}
+
+/// The way to nameservers inside: judged as any dial is, then through the upstream.
+pub(super) struct ThroughUpstream {
+    state: watch::Receiver<Arc<State>>,
+    house: OnceLock<Weak<House>>,
+}
+
+impl ThroughUpstream {
+    pub(super) fn new(states: &States) -> Arc<Self> {
+        Arc::new(Self { state: states.0.subscribe(), house: OnceLock::new() })
+    }
+
+    /// The house whose upstream is used. It owns the resolver that holds this.
+    pub(super) fn lead_through(&self, house: &Arc<House>) {
+        let _first_stays = self.house.set(Arc::downgrade(house));
+    }
+}
+
+impl Way for ThroughUpstream {
+    fn covers(&self, address: IpAddr) -> bool {
+        let state = self.state.borrow();
+        state.netmap.cover(address).is_some() && !state.is_own(address)
+    }
+
+    fn dial(&self, to: std::net::SocketAddr) -> Dialling {
+        let house = self.house.get().and_then(Weak::upgrade);
+        Box::pin(async move {
+            let gone = || std::io::Error::from(std::io::ErrorKind::NotConnected);
+            let house = house.ok_or_else(gone)?;
+            let port = NonZeroU16::new(to.port()).ok_or_else(gone)?;
+            let judged = {
+                let (policy, own) = (house.policy.load(), house.own.load());
+                policy.judge_nameserver(&own, Address { ip: to.ip(), port })
+            };
+            let refused = |_| std::io::Error::other("policy refuses that nameserver");
+            let address = judged.1.map_err(refused)?;
+            if let Some(inside) = &house.inside {
+                inside.meet(to.ip()).await;
+            }
+            let connected = house.upstream.connect(Destination::Addresses(vec![address])).await;
+            connected.map(|connected| connected.stream).map_err(std::io::Error::other)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::tailnet::{Dns, Netmap, Node, Peer};
+
+    use super::*;
+
+    #[test]
+    fn t2_never_as_many_as_tailscaled_may_open() {
+        assert_eq!(most(None, Some(256)), Some(128));
+        assert_eq!(most(None, Some(20_000)), Some(19_744));
+        assert_eq!(most(Some(7), Some(20_000)), Some(7));
+        assert_eq!(most(None, None), None);
+        assert_eq!(most(None, Some(u64::MAX)), Some(u32::MAX));
+    }
+
+    #[test]
+    fn peers_the_node_and_extra_records_are_hosts() {
+        let name = |text: &str| Name::parse(text.as_bytes()).unwrap();
+        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+        let peer = Peer {
+            name: Some(name("svc.lab.ts.net")),
+            host: "svc".to_owned(),
+            addresses: vec![ip("100.64.0.1"), ip("fd7a::1")],
+            routes: Vec::new(),
+            online: true,
+        };
+        let records = vec![(name("grafana.lab.ts.net"), ip("100.64.0.1"))];
+        let dns = Dns { records, ..Dns::default() };
+        let netmap = Netmap { peers: vec![peer], dns, ..Netmap::default() };
+        let node = Node {
+            name: "autoheal-1.lab.ts.net".to_owned(),
+            addresses: vec![ip("100.64.0.2")],
+            tags: Vec::new(),
+            key_expiry: None,
+        };
+        let state = State { netmap: Arc::new(netmap), node: Some(node), ..State::starting() };
+        let hosts = zone(&state).hosts;
+        assert_eq!(hosts.len(), 3);
+        assert_eq!(hosts[&name("svc.lab.ts.net")].len(), 2);
+        assert_eq!(hosts[&name("autoheal-1.lab.ts.net")], [ip("100.64.0.2")]);
+    }
+}

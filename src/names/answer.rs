@@ -1,0 +1,260 @@
+//! What one DNS message says about a question: addresses, another name, nothing, or nonsense.
+//!
+//! Whole messages in, no socket touched; hostile ones cost a bounded walk (reliability.md D4).
+#![forbid(unsafe_code)]
+
+use std::net::IpAddr;
+
+use hickory_resolver::proto::op::{Message, MessageType, OpCode, Query, ResponseCode};
+use hickory_resolver::proto::rr::{DNSClass, Name, RData, Record};
+
+/// Aliases followed, within one message and from message to message.
+pub(super) const MOST_ALIASES: usize = 16;
+/// Addresses kept of one message: nobody tries more.
+const MOST_ADDRESSES: usize = 64;
+
+/// What a nameserver says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Said {
+    /// Here it is. `ttl` is the least of all records on the way, in seconds.
+    Addresses { addresses: Vec<IpAddr>, ttl: u32 },
+    /// It is an alias (CNAME), and its end lies outside this message.
+    Alias { of: Name, ttl: u32 },
+    /// No address of this type; `exists` is false when there is no such name at all. `ttl` is that
+    /// of RFC 2308 section 5, where the message carries it.
+    Nothing { exists: bool, ttl: Option<u32> },
+}
+
+/// Why a nameserver was of no use.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Trouble {
+    /// It answered with an error code (RFC 1035 section 4.1.1).
+    #[error("{0}")]
+    Code(&'static str),
+    /// No connection to it.
+    #[error("no connection: {0}")]
+    Dial(String),
+    /// The connection broke, or what came over it was no DNS.
+    #[error("connection lost: {0}")]
+    Lost(String),
+    /// It went silent.
+    #[error("no answer")]
+    Silent,
+    /// It answered what was not asked.
+    #[error("its answers belong to another question")]
+    Foreign,
+    /// A truncated answer, where nothing needs to be.
+    #[error("its answer is cut short")]
+    Truncated,
+    /// Aliases without an end.
+    #[error("more than {MOST_ALIASES} aliases in a row")]
+    Aliases,
+}
+
+/// Whether `message` answers `query`; its id has been compared already.
+pub(super) fn belongs(message: &Message, query: &Query) -> bool {
+    message.metadata.message_type == MessageType::Response
+        && message.metadata.op_code == OpCode::Query
+        && matches!(message.queries.as_slice(), [asked] if asked == query)
+}
+
+/// Reads an answer that belongs to `query`.
+pub(super) fn read(message: &Message, query: &Query) -> Result<Said, Trouble> {
+    match message.metadata.response_code {
+        ResponseCode::NoError => {}
+        ResponseCode::NXDomain => {
+            return Ok(Said::Nothing { exists: false, ttl: negative_ttl(message) });
+        }
+        code => return Err(Trouble::Code(word(code))),
+    }
+    if message.metadata.truncation {
+        return Err(Trouble::Truncated);
+    }
+    let (mut at, mut ttl) = (query.name(), u32::MAX);
+    for _ in 0..=MOST_ALIASES {
+        let addresses = addresses(message, query, at, &mut ttl);
+        if !addresses.is_empty() {
+            return Ok(Said::Addresses { addresses, ttl });
+        }
+        let Some((next, its_ttl)) = alias(message, at) else {
+            return Ok(end(message, query, at, ttl));
+        };
+        (at, ttl) = (next, ttl.min(its_ttl));
+    }
+    Err(Trouble::Aliases)
+}
+
+/// A chain of aliases that ends without an address. With an SOA record the nameserver has looked
+/// there already (RFC 2308 section 2.2).
+fn end(message: &Message, query: &Query, at: &Name, ttl: u32) -> Said {
+    let negative = negative_ttl(message);
+    if at == query.name() || negative.is_some() {
+        return Said::Nothing { exists: true, ttl: negative };
+    }
+    Said::Alias { of: at.clone(), ttl }
+}
+
+fn addresses(message: &Message, query: &Query, at: &Name, ttl: &mut u32) -> Vec<IpAddr> {
+    let wanted = |record: &&Record| record.record_type() == query.query_type();
+    let of_name = records(message).filter(wanted).filter(|record| record.name == *at);
+    let mut found = Vec::new();
+    for record in of_name.take(MOST_ADDRESSES) {
+        let ip = match &record.data {
+            RData::A(a) => IpAddr::V4(a.0),
+            RData::AAAA(aaaa) => IpAddr::V6(aaaa.0).to_canonical(),
+            _ => continue,
+        };
+        *ttl = (*ttl).min(record.ttl);
+        if !found.contains(&ip) {
+            found.push(ip);
+        }
+    }
+    found
+}
+
+fn alias<'a>(message: &'a Message, at: &Name) -> Option<(&'a Name, u32)> {
+    records(message).find_map(|record| match &record.data {
+        RData::CNAME(target) if record.name == *at => Some((&target.0, record.ttl)),
+        _ => None,
+    })
+}
+
+fn records(message: &Message) -> impl Iterator<Item = &Record> {
+    message.answers.iter().filter(|record| record.dns_class == DNSClass::IN)
+}
+
+/// The lesser of the SOA record's time to live and its minimum (RFC 2308 section 5).
+fn negative_ttl(message: &Message) -> Option<u32> {
+    message.authorities.iter().find_map(|record| match &record.data {
+        RData::SOA(soa) => Some(record.ttl.min(soa.minimum)),
+        _ => None,
+    })
+}
+
+/// The names that operators know (RFC 6895 section 2.3).
+fn word(code: ResponseCode) -> &'static str {
+    match code {
+        ResponseCode::FormErr => "FORMERR",
+        ResponseCode::ServFail => "SERVFAIL",
+        ResponseCode::NotImp => "NOTIMP",
+        ResponseCode::Refused => "REFUSED",
+        other => other.to_str(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use hickory_resolver::proto::rr::RecordType;
+    use hickory_resolver::proto::rr::rdata::{A, AAAA, CNAME, SOA};
+
+    use super::*;
+
+    fn name(text: &str) -> Name {
+        Name::from_ascii(text).unwrap()
+    }
+
+    fn asked() -> Query {
+        Query::query(name("db.corp.example."), RecordType::A)
+    }
+
+    fn message(answers: Vec<Record>) -> Message {
+        let mut message = Message::response(7, OpCode::Query);
+        message.add_query(asked());
+        message.add_answers(answers);
+        message
+    }
+
+    fn a(of: &str, last: u8, ttl: u32) -> Record {
+        Record::from_rdata(name(of), ttl, RData::A(A::new(10, 0, 0, last)))
+    }
+
+    fn cname(of: &str, to: &str, ttl: u32) -> Record {
+        Record::from_rdata(name(of), ttl, RData::CNAME(CNAME(name(to))))
+    }
+
+    fn soa(ttl: u32, minimum: u32) -> Record {
+        let soa = SOA::new(name("ns.corp.example."), name("x.corp.example."), 1, 2, 3, 4, minimum);
+        Record::from_rdata(name("corp.example."), ttl, RData::SOA(soa))
+    }
+
+    fn found(lasts: &[u8], ttl: u32) -> Result<Said, Trouble> {
+        let addresses = lasts.iter().map(|last| IpAddr::from([10, 0, 0, *last])).collect();
+        Ok(Said::Addresses { addresses, ttl })
+    }
+
+    #[test]
+    fn chains_are_followed_in_any_order_and_foreign_records_ignored() {
+        let whole = message(vec![
+            a("c.example.", 1, 50),
+            cname("B.example.", "c.example.", 20),
+            a("other.example.", 9, 1),
+            cname("DB.corp.example.", "b.example.", 40),
+            a("c.example.", 2, 60),
+            a("c.example.", 1, 60),
+        ]);
+        assert_eq!(read(&whole, &asked()), found(&[1, 2], 20));
+        let cut = message(vec![cname("db.corp.example.", "b.example.", 40)]);
+        let end = Said::Alias { of: name("b.example."), ttl: 40 };
+        assert_eq!(read(&cut, &asked()), Ok(end));
+    }
+
+    #[test]
+    fn nothing_there_is_told_from_no_such_name() {
+        let mut empty = message(Vec::new());
+        assert_eq!(read(&empty, &asked()), Ok(Said::Nothing { exists: true, ttl: None }));
+        empty.add_answer(cname("db.corp.example.", "b.example.", 40));
+        empty.add_authority(soa(60, 30));
+        assert_eq!(read(&empty, &asked()), Ok(Said::Nothing { exists: true, ttl: Some(30) }));
+        empty.metadata.response_code = ResponseCode::NXDomain;
+        assert_eq!(read(&empty, &asked()), Ok(Said::Nothing { exists: false, ttl: Some(30) }));
+        empty.metadata.response_code = ResponseCode::Refused;
+        assert_eq!(read(&empty, &asked()), Err(Trouble::Code("REFUSED")));
+    }
+
+    #[test]
+    fn d4_only_an_answer_to_this_question_belongs() {
+        let good = message(vec![a("db.corp.example.", 1, 60)]);
+        assert!(belongs(&good, &asked()));
+        assert!(!belongs(&good, &Query::query(name("x.corp.example."), RecordType::A)));
+        assert!(!belongs(&good, &Query::query(name("db.corp.example."), RecordType::AAAA)));
+        let mut question = good.clone();
+        question.metadata.message_type = MessageType::Query;
+        assert!(!belongs(&question, &asked()));
+        let mut two = good.clone();
+        two.add_query(asked());
+        assert!(!belongs(&two, &asked()));
+        let mut none = good;
+        none.queries.clear();
+        assert!(!belongs(&none, &asked()));
+    }
+
+    #[test]
+    fn d4_five_hundred_aliases_and_huge_answers_cost_little() {
+        let step = |n: usize| cname(&format!("n{n}."), &format!("n{}.", n + 1), 60);
+        let mut chain: Vec<Record> = (0..500).rev().map(step).collect();
+        chain.push(cname("db.corp.example.", "n0.", 60));
+        let ring = vec![cname("db.corp.example.", "b.", 60), cname("b.", "db.corp.example.", 60)];
+        let many = (0..4000).map(|n| a("db.corp.example.", (n % 250) as u8, 60)).collect();
+        let (chain, ring, many) = (message(chain), message(ring), message(many));
+        let start = Instant::now();
+        assert_eq!(read(&chain, &asked()), Err(Trouble::Aliases));
+        assert_eq!(read(&ring, &asked()), Err(Trouble::Aliases));
+        let Ok(Said::Addresses { addresses, .. }) = read(&many, &asked()) else {
+            unreachable!("addresses are there");
+        };
+        assert_eq!(addresses.len(), MOST_ADDRESSES);
+        assert!(start.elapsed() < Duration::from_millis(250), "{:?}", start.elapsed());
+    }
+
+    #[test]
+    fn mapped_addresses_are_v4() {
+        let query = Query::query(name("db.corp.example."), RecordType::AAAA);
+        let mut message = Message::response(7, OpCode::Query);
+        let mapped = AAAA::new(0, 0, 0, 0, 0, 0xffff, 0x7f00, 1);
+        message.add_answer(Record::from_rdata(name("db.corp.example."), 60, RData::AAAA(mapped)));
+        let addresses = vec![IpAddr::from([127, 0, 0, 1])];
+        assert_eq!(read(&message, &query), Ok(Said::Addresses { addresses, ttl: 60 }));
+    }
+}

@@ -1,0 +1,146 @@
+//! Answers that are remembered for a while, the least recently used forgotten first.
+#![forbid(unsafe_code)]
+
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use moka::Expiry;
+use moka::policy::EvictionPolicy;
+
+use super::NameError;
+use crate::target::Name;
+
+/// Bounds of an answer's life (reliability.md D7), in seconds.
+const SHORTEST: u32 = 1;
+const LONGEST: u32 = 300;
+/// The most for "no such name", and for an answer of which a part is missing.
+const DOUBTFUL: u32 = 5;
+
+pub(super) type Answer = Result<Vec<IpAddr>, NameError>;
+
+/// How long an answer may be kept; [`None`]: not at all.
+pub(super) type Life = Option<Duration>;
+
+/// The life of a whole answer with this time to live, in seconds.
+pub(super) fn whole(ttl: u32) -> Life {
+    Some(Duration::from_secs(ttl.clamp(SHORTEST, LONGEST).into()))
+}
+
+/// The life of a negative or a partial answer; without a time to live it gets the most.
+pub(super) fn doubtful(ttl: Option<u32>) -> Life {
+    Some(Duration::from_secs(ttl.unwrap_or(DOUBTFUL).clamp(SHORTEST, DOUBTFUL).into()))
+}
+
+/// At most so many answers; none: nothing is remembered.
+pub(super) struct Cache(Option<moka::sync::Cache<Name, Kept>>);
+
+#[derive(Clone)]
+struct Kept {
+    answer: Answer,
+    life: Duration,
+}
+
+/// The clock starts when an answer is put in.
+struct OwnLife;
+
+impl Expiry<Name, Kept> for OwnLife {
+    fn expire_after_create(&self, _: &Name, kept: &Kept, _: Instant) -> Option<Duration> {
+        Some(kept.life)
+    }
+
+    fn expire_after_update(
+        &self,
+        _: &Name,
+        kept: &Kept,
+        _: Instant,
+        _: Option<Duration>,
+    ) -> Option<Duration> {
+        Some(kept.life)
+    }
+}
+
+impl Cache {
+    pub(super) fn new(entries: u32) -> Self {
+        Self((entries > 0).then(|| {
+            moka::sync::Cache::builder()
+                .max_capacity(entries.into())
+                .eviction_policy(EvictionPolicy::lru())
+                .expire_after(OwnLife)
+                .build()
+        }))
+    }
+
+    pub(super) fn get(&self, name: &Name) -> Option<Answer> {
+        self.0.as_ref()?.get(name).map(|kept| kept.answer)
+    }
+
+    pub(super) fn put(&self, name: &Name, answer: &Answer, life: Life) {
+        if let (Some(cache), Some(life)) = (&self.0, life) {
+            cache.insert(name.clone(), Kept { answer: answer.clone(), life });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(n: usize) -> Name {
+        Name::parse(format!("n{n}.corp.example").as_bytes()).unwrap()
+    }
+
+    fn answer() -> Answer {
+        Ok(vec![[10, 0, 0, 1].into()])
+    }
+
+    #[test]
+    fn d7_times_to_live_are_clamped() {
+        let seconds = |life: Life| life.unwrap().as_secs();
+        assert_eq!(seconds(whole(0)), 1);
+        assert_eq!(seconds(whole(60)), 60);
+        assert_eq!(seconds(whole(1 << 31)), 300);
+        assert_eq!(seconds(doubtful(Some(0))), 1);
+        assert_eq!(seconds(doubtful(Some(3600))), 5);
+        assert_eq!(seconds(doubtful(None)), 5);
+    }
+
+    #[test]
+    fn d7_the_least_recently_used_goes_first() {
+        let cache = Cache::new(8);
+        let inner = cache.0.as_ref().unwrap();
+        for n in 0..8 {
+            cache.put(&name(n), &answer(), whole(60));
+        }
+        inner.run_pending_tasks();
+        assert_eq!(cache.get(&name(0)), Some(answer()), "now the most recently used");
+        inner.run_pending_tasks();
+        cache.put(&name(8), &answer(), whole(60));
+        inner.run_pending_tasks();
+        assert_eq!(inner.entry_count(), 8);
+        assert!(cache.get(&name(0)).is_some() && cache.get(&name(8)).is_some());
+        assert_eq!(cache.get(&name(1)), None);
+    }
+
+    #[test]
+    fn d7_an_answer_ends_when_its_life_does() {
+        let cache = Cache::new(8);
+        cache.put(&name(0), &answer(), Some(Duration::from_millis(50)));
+        assert_eq!(cache.get(&name(0)), Some(answer()));
+        let put = Instant::now();
+        while cache.get(&name(0)).is_some() {
+            assert!(put.elapsed() < Duration::from_secs(2), "kept far too long");
+            std::thread::yield_now();
+        }
+        assert!(put.elapsed() >= Duration::from_millis(40));
+    }
+
+    #[test]
+    fn nothing_is_kept_without_entries_or_without_a_life() {
+        let none = Cache::new(0);
+        none.put(&name(0), &answer(), whole(60));
+        assert_eq!(none.get(&name(0)), None);
+        let cache = Cache::new(8);
+        cache.put(&name(0), &answer(), None);
+        assert_eq!(cache.get(&name(0)), None);
+    }
+}

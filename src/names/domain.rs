@@ -1,0 +1,105 @@
+//! The nameservers of one domain, and one question put to them.
+#![forbid(unsafe_code)]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
+use hickory_resolver::proto::op::Query;
+use tokio::sync::Semaphore;
+
+use super::answer::{Said, Trouble};
+use super::server::{Outside, Server, label};
+use super::{Nameserver, Zone};
+use crate::target::Name;
+
+/// Names asked for at once (reliability.md D10); the rest wait. Each domain counts its own, so that
+/// a dead nameserver holds up nobody else's names.
+const IN_FLIGHT: usize = 64;
+/// A server silent for so long is not left, but the next one is asked too.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+pub(super) struct Domain {
+    /// The domain; none: everything else.
+    pub(super) suffix: Option<Name>,
+    pub(super) permits: Semaphore,
+    servers: Vec<Arc<Server>>,
+    /// Nameservers that are not asked, as written.
+    skipped: Vec<String>,
+}
+
+/// Everybody failed: what each of them said.
+pub(super) struct AllFailed(pub(super) String);
+
+impl Domain {
+    pub(super) fn new(
+        suffix: Option<&Name>,
+        nameservers: &[Nameserver],
+        zone: &Zone,
+        outside: &Arc<Outside>,
+    ) -> Self {
+        let (mut servers, mut skipped) = (Vec::new(), Vec::new());
+        for nameserver in nameservers {
+            match Server::new(nameserver, zone, outside) {
+                Some(server) => servers.push(server),
+                None => skipped.push(label(nameserver)),
+            }
+        }
+        Self { suffix: suffix.cloned(), permits: Semaphore::new(IN_FLIGHT), servers, skipped }
+    }
+
+    /// Nobody is named: what is known is all there is.
+    pub(super) fn is_empty(&self) -> bool {
+        self.servers.is_empty() && self.skipped.is_empty()
+    }
+
+    pub(super) fn can_be_asked(&self) -> bool {
+        !self.servers.is_empty()
+    }
+
+    pub(super) fn route(&self) -> &'static str {
+        if self.suffix.is_some() { "split" } else { "global" }
+    }
+
+    pub(super) fn nameservers(&self) -> Vec<String> {
+        self.servers.iter().map(|server| server.label().to_owned()).collect()
+    }
+
+    pub(super) fn skipped(&self) -> &[String] {
+        &self.skipped
+    }
+
+    /// Asks one server after the other, each once, until one knows (reliability.md D2).
+    pub(super) async fn ask(&self, query: &Query) -> Result<Said, AllFailed> {
+        let mut left = self.servers.iter().map(|server| async move {
+            server.ask(query).await.map_err(|trouble| (server.label(), trouble))
+        });
+        let mut asked: FuturesUnordered<_> = left.next().into_iter().collect();
+        let mut failed = Vec::new();
+        loop {
+            let patience = tokio::time::sleep(PATIENCE);
+            let result = tokio::select! {
+                biased;
+                result = asked.next() => result,
+                () = patience, if left.len() > 0 => {
+                    asked.extend(left.next());
+                    continue;
+                }
+            };
+            match result {
+                Some(Ok(said)) => return Ok(said),
+                Some(Err((server, trouble))) => failed.push(told(server, &trouble)),
+                None => return Err(AllFailed(failed.join("; "))),
+            }
+            asked.extend(left.next());
+        }
+    }
+}
+
+fn told(server: &str, trouble: &Trouble) -> String {
+    match trouble {
+        Trouble::Code(code) => format!("{server} says {code}"),
+        other => format!("{server}: {other}"),
+    }
+}

@@ -1,0 +1,126 @@
+//! One name's addresses: A and AAAA at once, aliases to their end.
+#![forbid(unsafe_code)]
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::pin::pin;
+use std::time::Duration;
+
+use futures_util::future::{Either, select};
+use hickory_resolver::proto::op::Query;
+use hickory_resolver::proto::rr::{self, RecordType};
+
+use super::answer::{MOST_ALIASES, Said, Trouble};
+use super::cache::{self, Life};
+use super::domain::{AllFailed, Domain};
+use crate::target::Name;
+
+/// How long the other family is waited for once one has an address (RFC 8305 section 3).
+const GRACE: Duration = Duration::from_millis(50);
+
+/// Where the name is, IPv4 first; empty: nowhere. And for how long that holds.
+pub(super) type Found = Result<(Vec<IpAddr>, Life), AllFailed>;
+
+/// One address family's answer.
+struct Part {
+    addresses: Vec<IpAddr>,
+    ttl: Option<u32>,
+    /// There is no such name, whatever the type (RFC 8020).
+    gone: bool,
+}
+
+/// Asks `domain` for `name`. An alias that `hosts` knows ends there.
+pub(super) async fn look_up(
+    domain: &Domain,
+    hosts: &HashMap<Name, Vec<IpAddr>>,
+    name: &Name,
+) -> Found {
+    let name = rr::Name::from_ascii(format!("{name}."))
+        .map_err(|error| AllFailed(format!("it cannot be asked for: {error}")))?;
+    let v4 = pin!(one_family(domain, hosts, name.clone(), RecordType::A));
+    let v6 = pin!(one_family(domain, hosts, name, RecordType::AAAA));
+    match select(v4, v6).await {
+        Either::Left((v4, v6)) => {
+            let v6 = after(&v4, v6).await;
+            both([Some(v4), v6])
+        }
+        Either::Right((v6, v4)) => {
+            let v4 = after(&v6, v4).await;
+            both([v4, Some(v6)])
+        }
+    }
+}
+
+/// The second family's answer: after one that settles the matter, only if it comes at once. Some
+/// nameservers say of one type that there is no such name (RFC 4074 section 4.2), so even that waits.
+async fn after(
+    first: &Result<Part, AllFailed>,
+    second: impl Future<Output = Result<Part, AllFailed>>,
+) -> Option<Result<Part, AllFailed>> {
+    match first {
+        Ok(part) if part.gone || !part.addresses.is_empty() => {
+            tokio::time::timeout(GRACE, second).await.ok()
+        }
+        _ => Some(second.await),
+    }
+}
+
+fn both(answers: [Option<Result<Part, AllFailed>>; 2]) -> Found {
+    let (mut parts, mut failed) = (Vec::new(), None);
+    for answer in answers.into_iter().flatten() {
+        match answer {
+            Ok(part) => parts.push(part),
+            Err(all) => failed = Some(all),
+        }
+    }
+    let (whole, gone) = (parts.len() == 2, parts.iter().any(|part| part.gone));
+    let (with, without): (Vec<Part>, Vec<Part>) =
+        parts.into_iter().partition(|part| !part.addresses.is_empty());
+    let least = |parts: &[Part]| parts.iter().filter_map(|part| part.ttl).min();
+    match failed {
+        Some(all) if with.is_empty() && !gone => return Err(all),
+        _ if with.is_empty() => return Ok((Vec::new(), cache::doubtful(least(&without)))),
+        _ => {}
+    }
+    // A family that is missing now may be there the next time.
+    let ttl = least(&with).unwrap_or_default();
+    let life = if whole { cache::whole(ttl) } else { cache::doubtful(Some(ttl)) };
+    Ok((with.into_iter().flat_map(|part| part.addresses).collect(), life))
+}
+
+async fn one_family(
+    domain: &Domain,
+    hosts: &HashMap<Name, Vec<IpAddr>>,
+    name: rr::Name,
+    kind: RecordType,
+) -> Result<Part, AllFailed> {
+    let mut query = Query::query(name, kind);
+    let mut least = u32::MAX;
+    for _ in 0..MOST_ALIASES {
+        let (of, ttl) = match domain.ask(&query).await? {
+            Said::Addresses { addresses, ttl } => {
+                return Ok(Part { addresses, ttl: Some(ttl.min(least)), gone: false });
+            }
+            Said::Nothing { exists, ttl } => {
+                return Ok(Part { addresses: Vec::new(), ttl, gone: !exists });
+            }
+            Said::Alias { of, ttl } => (of, ttl),
+        };
+        least = least.min(ttl);
+        if let Some(addresses) = known(hosts, &of, kind) {
+            return Ok(Part { addresses, ttl: Some(least), gone: false });
+        }
+        query = Query::query(of, kind);
+    }
+    Err(AllFailed(Trouble::Aliases.to_string()))
+}
+
+fn known(
+    hosts: &HashMap<Name, Vec<IpAddr>>,
+    alias: &rr::Name,
+    kind: RecordType,
+) -> Option<Vec<IpAddr>> {
+    let name = Name::parse(alias.to_ascii().as_bytes()).ok()?;
+    let of_kind = |ip: &&IpAddr| ip.is_ipv4() == (kind == RecordType::A);
+    Some(hosts.get(&name)?.iter().filter(of_kind).copied().collect())
+}

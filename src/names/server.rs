@@ -1,0 +1,294 @@
+//! One nameserver: a connection that all questions of the moment share, and one question over it.
+//!
+//! hickory frames, multiplexes and parses. Its `Resolver` is not used: that one takes the first
+//! server's SERVFAIL for an answer (D2), accepts over TCP an answer to another question (D4), keeps
+//! its connections for good and answers some names by itself.
+#![forbid(unsafe_code)]
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use futures_util::future::{BoxFuture, Shared};
+use futures_util::{FutureExt as _, StreamExt as _};
+use hickory_resolver::net::h2::HttpsClientStream;
+use hickory_resolver::net::runtime::{Spawn as _, TokioHandle};
+use hickory_resolver::net::tcp::TcpClientStream;
+use hickory_resolver::net::xfer::{DnsExchange, DnsHandle as _};
+use hickory_resolver::proto::op::{DnsRequest, DnsRequestOptions, Message, Query};
+use tokio::time::Instant;
+
+use super::answer::{self, Said, Trouble};
+use super::dial::Dialler;
+use super::https::{self, Https, Trust};
+use super::system::System;
+use super::{Nameserver, Way, Zone};
+use crate::target::Host;
+
+/// A connection nobody used for so long is closed (RFC 7766 section 6.2.3: a few seconds at most).
+const IDLE: Duration = Duration::from_secs(1);
+/// Questions on one connection at once: more than ever wait (D10, two types each).
+const MOST_ACTIVE: usize = 1024;
+/// Answers to other questions that are passed over.
+const MOST_FOREIGN: usize = 4;
+/// For one of several addresses of a nameserver.
+const ONE_ADDRESS: Duration = Duration::from_secs(1);
+
+/// What is asked for on the way to nameservers; shared by all of them.
+pub(super) struct Outside {
+    pub(super) way: Option<Arc<dyn Way>>,
+    pub(super) system: System,
+    pub(super) trust: Trust,
+    /// For one name, everything included.
+    pub(super) timeout: Duration,
+}
+
+pub(super) struct Server {
+    label: String,
+    at: At,
+    outside: Arc<Outside>,
+    slot: Mutex<Slot>,
+}
+
+/// How a nameserver is asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum At {
+    Tcp(SocketAddr),
+    Https(Https),
+}
+
+/// The present connection; each has a number of its own.
+#[derive(Default)]
+struct Slot {
+    number: u64,
+    line: Option<Line>,
+}
+
+/// A connection, wanted by several at once while it is made.
+type Line = Shared<BoxFuture<'static, Result<Arc<Open>, Trouble>>>;
+
+struct Open {
+    exchange: DnsExchange<Dialler>,
+    /// Ends the connection's tasks with it.
+    _tasks: TokioHandle,
+    times: Mutex<Times>,
+}
+
+/// When a connection last carried anything, and when an answer.
+#[derive(Clone, Copy)]
+struct Times {
+    used: Instant,
+    answered: Instant,
+}
+
+/// How a nameserver is called in sentences: `100.64.0.1`, with a port where it is not 53; of a URL
+/// the host alone, because the rest may be somebody's key.
+pub(super) fn label(nameserver: &Nameserver) -> String {
+    match nameserver {
+        Nameserver::Address(at) if at.port() == 53 => at.ip().to_string(),
+        Nameserver::Address(at) => at.to_string(),
+        Nameserver::Https { url, .. } => https::label(url),
+        Nameserver::Other(text) => text.clone(),
+    }
+}
+
+impl Server {
+    /// None: it has a form that is not asked, or a host inside the tailnet that nobody knows.
+    pub(super) fn new(
+        nameserver: &Nameserver,
+        zone: &Zone,
+        outside: &Arc<Outside>,
+    ) -> Option<Arc<Self>> {
+        let at = match nameserver {
+            Nameserver::Address(at) => At::Tcp(*at),
+            Nameserver::Https { url, bootstrap } => At::Https(Https::parse(url, bootstrap, zone)?),
+            Nameserver::Other(_) => return None,
+        };
+        let (label, outside) = (label(nameserver), Arc::clone(outside));
+        Some(Arc::new(Self { label, at, outside, slot: Mutex::default() }))
+    }
+
+    pub(super) fn label(&self) -> &str {
+        &self.label
+    }
+
+    /// Asks once; once more when the connection broke under the question (RFC 7766 section 6.2.4:
+    /// a server may close after any answer).
+    pub(super) async fn ask(self: &Arc<Self>, query: &Query) -> Result<Said, Trouble> {
+        match self.exchange(query).await {
+            Err(Trouble::Lost(_)) => self.exchange(query).await,
+            said => said,
+        }
+    }
+
+    async fn exchange(self: &Arc<Self>, query: &Query) -> Result<Said, Trouble> {
+        let mut hold = self.hold();
+        let answer = hold.ask(query).await;
+        hold.end = if answer.is_ok() { End::Good } else { End::Bad };
+        answer::read(&answer?, query)
+    }
+
+    fn hold(self: &Arc<Self>) -> Hold<'_> {
+        let mut slot = self.slot();
+        let line = match &slot.line {
+            Some(line) => line.clone(),
+            None => {
+                slot.number += 1;
+                let (server, number) = (Arc::clone(self), slot.number);
+                let line = async move { server.open(number).await }.boxed().shared();
+                slot.line.insert(line).clone()
+            }
+        };
+        let (number, since) = (slot.number, Instant::now());
+        Hold { server: self, number, line, since, open: None, end: End::Left }
+    }
+
+    fn hang_up(&self, number: u64) {
+        let mut slot = self.slot();
+        let line = if slot.number == number { slot.line.take() } else { None };
+        drop(slot);
+        // Outside the lock: it may be the last hold on tasks and sockets.
+        drop(line);
+    }
+
+    fn slot(&self) -> MutexGuard<'_, Slot> {
+        // A panic between the slot's operations cannot leave it half changed.
+        self.slot.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn open(self: Arc<Self>, number: u64) -> Result<Arc<Open>, Trouble> {
+        let mut tasks = TokioHandle::default();
+        let dialler = Dialler { way: self.outside.way.clone(), tasks: tasks.clone() };
+        let exchange = match &self.at {
+            At::Tcp(to) => self.over_tcp(*to, dialler).await?,
+            At::Https(at) => self.over_https(at, dialler).await?,
+        };
+        let now = Instant::now();
+        let times = Mutex::new(Times { used: now, answered: now });
+        let open = Arc::new(Open { exchange, times, _tasks: tasks.clone() });
+        tasks.spawn_bg(close_when_idle(Arc::downgrade(&self), Arc::downgrade(&open), number));
+        Ok(open)
+    }
+
+    async fn over_tcp(
+        &self,
+        to: SocketAddr,
+        dialler: Dialler,
+    ) -> Result<DnsExchange<Dialler>, Trouble> {
+        // Twice the deadline, so that it is never this clock that ends a question.
+        let patience = self.outside.timeout * 2;
+        let open = TcpClientStream::exchange(to, None, patience, Some(MOST_ACTIVE), dialler);
+        open.await.map_err(|error| Trouble::Dial(error.to_string()))
+    }
+
+    async fn over_https(
+        &self,
+        at: &Https,
+        dialler: Dialler,
+    ) -> Result<DnsExchange<Dialler>, Trouble> {
+        let failed = |why: String| Trouble::Dial(why);
+        let config = self.outside.trust.config().await.map_err(|e| failed(e.to_string()))?;
+        let mut last = failed(format!("{} has no address", at.host));
+        for ip in self.addresses(at).await? {
+            let builder = HttpsClientStream::builder(Arc::clone(&config), dialler.clone());
+            let to = SocketAddr::new(ip, at.port);
+            let open = builder.exchange(to, at.host.to_string().into(), Arc::clone(&at.path));
+            last = match tokio::time::timeout(ONE_ADDRESS, open).await {
+                Ok(Ok(exchange)) => return Ok(exchange),
+                Ok(Err(error)) => failed(format!("{to}: {error}")),
+                Err(_) => failed(format!("{to}: no answer within {ONE_ADDRESS:?}")),
+            };
+        }
+        Err(last)
+    }
+
+    async fn addresses(&self, at: &Https) -> Result<Vec<IpAddr>, Trouble> {
+        match &at.host {
+            Host::Name(name) if at.bootstrap.is_empty() => {
+                let found = self.outside.system.addresses(name).await;
+                found.map_err(|error| Trouble::Dial(error.to_string()))
+            }
+            _ => Ok(at.bootstrap.clone()),
+        }
+    }
+}
+
+impl Open {
+    async fn ask(&self, query: &Query) -> Result<Message, Trouble> {
+        self.times().used = Instant::now();
+        let mut options = DnsRequestOptions::default();
+        options.use_edns = false; // its one gain here, room in a datagram, TCP has anyway
+        let mut answers = self.exchange.send(DnsRequest::from_query(query.clone(), options));
+        for _ in 0..MOST_FOREIGN {
+            match answers.next().await {
+                Some(Ok(message)) if answer::belongs(&message, query) => {
+                    let now = Instant::now();
+                    *self.times() = Times { used: now, answered: now };
+                    return Ok(message.into_message());
+                }
+                Some(Ok(_)) => {}
+                Some(Err(error)) => return Err(Trouble::Lost(error.to_string())),
+                None => return Err(Trouble::Silent),
+            }
+        }
+        Err(Trouble::Foreign)
+    }
+
+    fn times(&self) -> MutexGuard<'_, Times> {
+        // Two instants cannot be left half changed.
+        self.times.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Takes an idle connection out of the server's hands; a question still on it keeps it open.
+async fn close_when_idle(server: Weak<Server>, open: Weak<Open>, number: u64) {
+    loop {
+        let Some(idle_at) = open.upgrade().map(|open| open.times().used + IDLE) else { return };
+        if idle_at <= Instant::now() {
+            break;
+        }
+        tokio::time::sleep_until(idle_at).await;
+    }
+    if let Some(server) = server.upgrade() {
+        server.hang_up(number);
+    }
+}
+
+/// One question's hold on a connection.
+struct Hold<'a> {
+    server: &'a Server,
+    number: u64,
+    line: Line,
+    since: Instant,
+    open: Option<Arc<Open>>,
+    end: End,
+}
+
+/// How a question ended.
+enum End {
+    Good,
+    Bad,
+    /// Nobody waits for it any more.
+    Left,
+}
+
+impl Hold<'_> {
+    async fn ask(&mut self, query: &Query) -> Result<Message, Trouble> {
+        let open = self.line.clone().await?;
+        self.open.insert(open).ask(query).await
+    }
+}
+
+/// Nobody else is led to a connection that failed a question, or was silent as long as one waited.
+impl Drop for Hold<'_> {
+    fn drop(&mut self) {
+        let alive = match self.end {
+            End::Good => true,
+            End::Bad => false,
+            End::Left => self.open.as_ref().is_some_and(|open| open.times().answered > self.since),
+        };
+        if !alive {
+            self.server.hang_up(self.number);
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! Logging a managed tailscaled in, as `tailscale up` does (cmd/tailscale/cli/up.go): check-prefs,
+//! start with the key, login-interactive.
+#![forbid(unsafe_code)]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep};
+
+use super::board::Board;
+use super::explain::Fault;
+use super::key::{Keys, Unavailable};
+use super::localapi::{LocalApi, LocalApiError};
+use super::state::Phase;
+use super::{Settings, chance, wire};
+
+/// A node that fell out, or a key that could not be had for a passing reason, is tried again then.
+const RETRY: Duration = Duration::from_secs(30);
+
+/// The way in, for one life of a tailscaled.
+pub(super) struct Login {
+    pub(super) settings: Arc<Settings>,
+    pub(super) keys: Arc<Keys>,
+    /// Rung when the key should be read again.
+    pub(super) bell: Arc<Notify>,
+    /// Not before the first login of all.
+    pub(super) jitter: Duration,
+    pub(super) retry_at: Option<Instant>,
+}
+
+impl Login {
+    pub(super) fn new(settings: Arc<Settings>, keys: Arc<Keys>, bell: Arc<Notify>) -> Self {
+        Self { settings, keys, bell, jitter: Duration::ZERO, retry_at: None }
+    }
+
+    /// Waits until somebody asks for a login, or a retry is due.
+    pub(super) async fn asked(&self) {
+        let due = async {
+            match self.retry_at {
+                Some(at) => tokio::time::sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = self.bell.notified() => {}
+            () = due => {}
+        }
+    }
+
+    /// The login of a fresh process.
+    pub(super) async fn first(
+        &mut self,
+        api: &LocalApi,
+        board: &Board,
+    ) -> Result<(), LocalApiError> {
+        sleep(std::mem::take(&mut self.jitter)).await;
+        self.again(api, board).await
+    }
+
+    /// One login; what comes of it is heard on the bus.
+    pub(super) async fn again(
+        &mut self,
+        api: &LocalApi,
+        board: &Board,
+    ) -> Result<(), LocalApiError> {
+        self.retry_at = None;
+        board.set(Phase::Starting, None);
+        let proxy = self.settings.environment.iter().find(|(name, _)| *name == "HTTPS_PROXY");
+        let proxy = proxy.map(|(_, url)| url.as_str());
+        let key = match self.keys.for_login(&self.settings.tags, proxy).await {
+            Ok(key) => key,
+            Err(unavailable) => {
+                self.no_key(board, unavailable);
+                return Ok(());
+            }
+        };
+        let prefs = self.prefs();
+        if let Some(why) = forbidden(api.check_prefs(&prefs).await, board, &self.settings)? {
+            board.settle(Phase::AuthFailed, Fault::Preferences { why });
+            return Ok(());
+        }
+        api.start(&key, &prefs).await?;
+        drop(key);
+        api.login_interactive().await
+    }
+
+    fn no_key(&mut self, board: &Board, Unavailable { fault, passing }: Unavailable) {
+        if passing {
+            self.retry_at = Some(Instant::now() + RETRY);
+            board.set(Phase::Unreachable, fault);
+        } else {
+            board.settle(Phase::AuthFailed, fault);
+        }
+    }
+
+    /// A node that fell out of the tailnet comes back by its key, if that can be used again.
+    pub(super) fn consider(&mut self, board: &Board) {
+        if board.phase() == Phase::NeedsLogin && self.retry_at.is_none() {
+            self.retry_at = Some(Instant::now() + RETRY);
+        }
+    }
+
+    fn prefs(&self) -> wire::NewPrefs {
+        let settings = &self.settings;
+        wire::NewPrefs {
+            control: settings.login_server.clone(),
+            want_running: true,
+            route_all: settings.accept_routes,
+            corp_dns: true,
+            shields_up: true,
+            hostname: settings.hostname.clone(),
+            advertise_tags: settings.tags.clone(),
+            no_stateful_filtering: true,
+            netfilter_mode: 0,
+            auto_update: wire::AutoUpdate { check: false, apply: None },
+        }
+    }
+}
+
+/// A socket that lets us read and not write is a fault of its own.
+fn forbidden(
+    checked: Result<Option<String>, LocalApiError>,
+    board: &Board,
+    settings: &Settings,
+) -> Result<Option<String>, LocalApiError> {
+    if checked.as_ref().is_err_and(LocalApiError::is_forbidden) {
+        let socket = settings.socket.clone();
+        board.settle(Phase::Unreachable, Fault::NotPermitted { socket });
+    }
+    checked
+}
+
+/// A delay drawn between nothing and `longest`.
+pub(super) fn jitter(longest: Duration) -> Duration {
+    let share = u32::try_from(chance::draw() % 1000).unwrap_or(0);
+    longest * share / 1000
+}

@@ -1,0 +1,305 @@
+//! An OAuth client's secret becomes an auth key, as the tailscale command does it
+//! (tailscale, feature/oauthkey/oauthkey.go): tailscaled itself knows auth keys only.
+//!
+//! Every buffer of ours that held the secret, the token or the key is zeroed. Those of the TLS
+//! library are not ours: rustls frees the two answers as it decrypted them.
+#![forbid(unsafe_code)]
+
+mod attributes;
+#[cfg(test)]
+#[cfg(target_os = "linux")]
+mod memory_tests;
+#[cfg(test)]
+mod tests;
+mod way;
+mod wire;
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use url::Url;
+use zeroize::Zeroizing;
+
+use self::attributes::Attributes;
+use self::way::Way;
+use self::wire::{Answer, Question};
+use crate::secret::{BadSecret, Secret, redacted};
+
+/// What such a secret begins with; an auth key begins with `tskey-auth-`.
+const PREFIX: &str = "tskey-client-";
+
+/// For both questions together.
+const DEADLINE: Duration = Duration::from_secs(30);
+
+/// Longest piece of the server's own words that is passed on.
+const MAX_WORDS: usize = 300;
+
+/// Why there is no auth key. It never carries a secret.
+#[derive(Debug, thiserror::Error)]
+pub enum OauthError {
+    /// The key would belong to nobody.
+    #[error("an OAuth secret needs tags for the keys it makes: set tailnet.tags")]
+    NoTags,
+    /// An attribute behind the secret's `?` that means nothing.
+    #[error(
+        "the OAuth secret has an unknown attribute {name:?}: use ephemeral, preauthorized, baseURL"
+    )]
+    UnknownAttribute {
+        /// Its name.
+        name: String,
+    },
+    /// An attribute that is neither true nor false.
+    #[error("the OAuth secret's attribute {name} is neither true nor false")]
+    NotBool {
+        /// Its name.
+        name: &'static str,
+    },
+    /// A `baseURL` that cannot be asked.
+    #[error("the OAuth secret's baseURL is no http or https URL of a server: correct it")]
+    BadBase,
+    /// A proxy that cannot be used.
+    #[error("the proxy {proxy} cannot be used ({why}): correct tailnet.control_proxy")]
+    BadProxy {
+        /// Its host, or the whole of what is none.
+        proxy: String,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// No certificates to trust.
+    #[error("the trusted certificates cannot be read ({0}): see SSL_CERT_FILE")]
+    Roots(#[source] std::io::Error),
+    /// The server cannot be talked to.
+    #[error("{server} cannot be reached for an auth key ({why}): see the network and its proxy")]
+    Unreachable {
+        /// Host and port.
+        server: String,
+        /// What the network or TLS said.
+        why: String,
+    },
+    /// The server does not answer as it should.
+    #[error("{server} does not answer as Tailscale's API does ({what}): see the secret's baseURL")]
+    Strange {
+        /// Host and port.
+        server: String,
+        /// What is wrong with its answer.
+        what: &'static str,
+    },
+    /// The server refused.
+    #[error(
+        "{server} refused to {asked} ({status}: {words}): see the OAuth client's scopes and tags"
+    )]
+    Refused {
+        /// Host and port.
+        server: String,
+        /// What was asked of it.
+        asked: &'static str,
+        /// The HTTP status.
+        status: u16,
+        /// Its own words.
+        words: String,
+    },
+    /// What came is no key.
+    #[error("the auth key made from the OAuth secret is none: {0}")]
+    BadKey(#[source] BadSecret),
+    /// It took too long.
+    #[error("no auth key within {after:?}: see the network, and whether a proxy is needed")]
+    Late {
+        /// The deadline.
+        after: Duration,
+    },
+}
+
+impl OauthError {
+    /// Whether asking again later may help, without anything being changed.
+    pub fn is_passing(&self) -> bool {
+        match self {
+            Self::Unreachable { .. } | Self::Late { .. } => true,
+            Self::Refused { status, .. } => *status == 429 || *status >= 500,
+            _ => false,
+        }
+    }
+}
+
+/// Whether this is an OAuth client's secret, which must be exchanged before a login.
+pub fn is_client_secret(secret: &Secret) -> bool {
+    secret.expose().starts_with(PREFIX)
+}
+
+/// Has an auth key made for a node with `tags`, good for one login; a secret that is no OAuth
+/// client's is the key itself. `proxy` is an `http://` URL, by way of which every server not on this
+/// host is asked.
+///
+/// # Errors
+/// [`OauthError`], at the latest after 30 s.
+pub async fn exchange(
+    secret: &Secret,
+    tags: &[String],
+    proxy: Option<&str>,
+) -> Result<Secret, OauthError> {
+    within(DEADLINE, secret, tags, proxy).await
+}
+
+async fn within(
+    after: Duration,
+    secret: &Secret,
+    tags: &[String],
+    proxy: Option<&str>,
+) -> Result<Secret, OauthError> {
+    if !is_client_secret(secret) {
+        return Ok(secret.clone());
+    }
+    if tags.is_empty() {
+        return Err(OauthError::NoTags);
+    }
+    let (credential, written) = split(secret);
+    let attributes = attributes::read(written)?;
+    let api = Api { way: Way::to(&attributes.base, proxy)?, base: &attributes.base };
+    let asking = async {
+        let answer = api.token(credential).await?;
+        let token: Token<'_> = serde_json::from_slice(&answer.body)
+            .map_err(|_| api.strange("its answer has no access token"))?;
+        api.key(token.access_token, tags, &attributes).await
+    };
+    tokio::time::timeout(after, Box::pin(asking)).await.unwrap_or(Err(OauthError::Late { after }))
+}
+
+/// The credential, and the attributes written behind it.
+fn split(secret: &Secret) -> (&str, &str) {
+    secret.expose().split_once('?').unwrap_or((secret.expose(), ""))
+}
+
+/// The API of one server.
+struct Api<'a> {
+    way: Way,
+    base: &'a Url,
+}
+
+/// What is wanted of the answer to the first question; the rest of it is of no use here.
+#[derive(Deserialize)]
+struct Token<'a> {
+    access_token: &'a str,
+}
+
+/// The same of the second.
+#[derive(Deserialize)]
+struct Key<'a> {
+    key: &'a str,
+}
+
+/// How the two endpoints say no.
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Refusal {
+    message: String,
+    error_description: String,
+    error: String,
+}
+
+/// The body of the second question (client/tailscale/keys.go, `KeyCapabilities`).
+#[derive(Serialize)]
+struct Wanted<'a> {
+    capabilities: Capabilities<'a>,
+}
+
+#[derive(Serialize)]
+struct Capabilities<'a> {
+    devices: Devices<'a>,
+}
+
+#[derive(Serialize)]
+struct Devices<'a> {
+    create: Create<'a>,
+}
+
+#[derive(Serialize)]
+struct Create<'a> {
+    reusable: bool,
+    ephemeral: bool,
+    preauthorized: bool,
+    tags: &'a [String],
+}
+
+impl Api<'_> {
+    /// A token for the credential (RFC 6749 section 4.4, the credential in the body).
+    async fn token(&self, credential: &str) -> Result<Answer, OauthError> {
+        // The server ignores the client's id, as the tailscale command notes too.
+        const FIXED: &str = "grant_type=client_credentials&client_id=tailrace&client_secret=";
+        // No byte of a form needs more than three: the buffer never grows and leaves no copy.
+        let mut form = Zeroizing::new(String::with_capacity(FIXED.len() + 3 * credential.len()));
+        form.push_str(FIXED);
+        form.extend(form_urlencoded::byte_serialize(credential.as_bytes()));
+        let question = Question {
+            path: "/api/v2/oauth/token",
+            kind: "application/x-www-form-urlencoded",
+            bearer: None,
+            body: form.as_bytes(),
+        };
+        self.ask(question, "take the OAuth secret", credential).await
+    }
+
+    /// A key for one node with `tags`.
+    async fn key(
+        &self,
+        token: &str,
+        tags: &[String],
+        attributes: &Attributes,
+    ) -> Result<Secret, OauthError> {
+        let Attributes { ephemeral, preauthorized, .. } = *attributes;
+        let create = Create { reusable: false, ephemeral, preauthorized, tags };
+        let wanted = Wanted { capabilities: Capabilities { devices: Devices { create } } };
+        let body = serde_json::to_vec(&wanted).map_err(|_| self.strange("no question"))?;
+        let question = Question {
+            path: "/api/v2/tailnet/-/keys",
+            kind: "application/json",
+            bearer: Some(token),
+            body: &body,
+        };
+        let answer = self.ask(question, "make an auth key", token).await?;
+        let key: Key<'_> = serde_json::from_slice(&answer.body)
+            .map_err(|_| self.strange("its answer has no key"))?;
+        Secret::new(key.key).map_err(OauthError::BadKey)
+    }
+
+    /// Asks, and takes nothing but a 200. `hidden` never shows in an error.
+    async fn ask(
+        &self,
+        question: Question<'_>,
+        asked: &'static str,
+        hidden: &str,
+    ) -> Result<Answer, OauthError> {
+        let stream = self.way.open(self.base).await?;
+        let answer = wire::ask(stream, self.base, question).await;
+        let answer = answer.map_err(|error| match error {
+            wire::Failed::Io(error) => {
+                OauthError::Unreachable { server: way::server(self.base), why: error.to_string() }
+            }
+            wire::Failed::Strange(what) => self.strange(what),
+        })?;
+        match answer.status {
+            200 => Ok(answer),
+            status => Err(OauthError::Refused {
+                server: way::server(self.base),
+                asked,
+                status,
+                words: words(&answer.body, hidden),
+            }),
+        }
+    }
+
+    fn strange(&self, what: &'static str) -> OauthError {
+        OauthError::Strange { server: way::server(self.base), what }
+    }
+}
+
+/// The server's reason as one printable line without anything that is a secret.
+fn words(body: &[u8], hidden: &str) -> String {
+    let refusal: Refusal = serde_json::from_slice(body).unwrap_or_default();
+    let said = [refusal.message, refusal.error_description, refusal.error];
+    let said = said.into_iter().find(|words| !words.is_empty()).unwrap_or_default();
+    if said.contains(hidden) {
+        return "it repeats what it was sent".to_owned();
+    }
+    let line = |c: char| if c.is_control() { ' ' } else { c };
+    let said: String = redacted(&said).chars().map(line).take(MAX_WORDS).collect();
+    if said.is_empty() { "no reason given".to_owned() } else { said }
+}

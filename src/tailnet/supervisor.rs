@@ -1,0 +1,256 @@
+//! The life of a managed tailscaled: started, watched, started again, and at the end logged out.
+#![forbid(unsafe_code)]
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::process::Signal;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::backoff::Backoff;
+use super::board::Board;
+use super::child_log::ChildLog;
+use super::explain::Fault;
+use super::localapi::LocalApi;
+use super::login::Login;
+use super::oom::OomKills;
+use super::process::Launcher;
+use super::session::Session;
+use super::state::Phase;
+use super::{Hooks, Settings, Stop, chance};
+use crate::lifecycle::children::{Child, Ended};
+use crate::lifecycle::port_owner;
+
+/// Time to log out after SIGTERM: 5 s for that, 5 s for control, 1 s for logs, and some more
+/// (ipn/ipnlocal/local.go:1210).
+const LOGOUT: Duration = Duration::from_secs(15);
+/// Between two looks at whether it still answers, and how many silent ones end it (T3).
+const PROBE: Duration = Duration::from_secs(5);
+const MISSES: u32 = 3;
+/// Waiting for a killed process: the kernel does not take longer.
+const KILLED: Duration = Duration::from_secs(2);
+
+/// Everything the life of a managed tailscaled needs.
+pub(super) struct Supervisor {
+    pub(super) settings: Arc<Settings>,
+    pub(super) board: Board,
+    pub(super) hooks: Arc<Hooks>,
+    pub(super) launcher: Launcher,
+    pub(super) login: Box<dyn Fn() -> Login + Send + Sync>,
+    pub(super) jitter: Duration,
+}
+
+/// How one life ended.
+enum End {
+    /// By itself.
+    Ended(Ended),
+    /// It hung, and we ended it.
+    Hung,
+    /// We were asked to stop.
+    Stopped,
+}
+
+impl Supervisor {
+    /// Runs until it is told to stop. `first` was started beforehand.
+    pub(super) async fn run(
+        mut self,
+        first: Result<Running, Fault>,
+        mut stop: watch::Receiver<Stop>,
+    ) {
+        let mut backoff = Backoff::new();
+        let mut next = Some(first);
+        loop {
+            let begun = Instant::now();
+            let started = match next.take() {
+                Some(started) => started,
+                None => self.start(),
+            };
+            match started {
+                Ok(mut running) => {
+                    let oom = OomKills::look();
+                    match self.live(&mut running, &mut stop).await {
+                        End::Stopped => return,
+                        End::Hung => self.restarting("hang"),
+                        End::Ended(ended) => {
+                            self.restarting(cause(ended, &oom));
+                            self.explain(ended, &running).await;
+                        }
+                    }
+                }
+                Err(fault) => self.board.settle(Phase::Unreachable, fault),
+            }
+            let pause = backoff.after(begun.elapsed(), chance::draw());
+            if backoff.is_loop() {
+                self.call_it_a_loop();
+            }
+            tokio::select! {
+                () = sleep(pause) => {}
+                () = told(&mut stop, Stop::Gently) => return,
+            }
+        }
+    }
+
+    /// Starts one.
+    pub(super) fn start(&self) -> Result<Running, Fault> {
+        let log = ChildLog::new(Arc::clone(&self.hooks.dropped_lines));
+        let child = self.launcher.start(&log)?;
+        let process = Some(child.id());
+        self.board.update(|state| {
+            state.process = process;
+            (state.phase, state.fault) = (Phase::Starting, None);
+        });
+        Ok(Running { child, log })
+    }
+
+    async fn live(&mut self, running: &mut Running, stop: &mut watch::Receiver<Stop>) -> End {
+        let Running { child, log } = running;
+        let process = child.id();
+        let mut login = (self.login)();
+        login.jitter = std::mem::take(&mut self.jitter);
+        let session = Session {
+            api: LocalApi::new(&self.settings.socket),
+            board: self.board.clone(),
+            settings: Arc::clone(&self.settings),
+            login: Some(login),
+        };
+        tokio::select! {
+            biased;
+            () = told(stop, Stop::Gently) => {}
+            ended = child.ended() => return End::Ended(ended),
+            () = self.hang(process) => {
+                let _gone_already = child.signal(Signal::KILL);
+                let _in_time = timeout(KILLED, child.ended()).await;
+                return End::Hung;
+            }
+            () = Box::pin(session.run()) => {}
+            () = self.find_port(log, process) => {}
+        }
+        self.end(child, stop).await;
+        End::Stopped
+    }
+
+    /// Ends when it has not answered three times in a row. A process that is still starting is left
+    /// alone: nothing is known to be there yet.
+    async fn hang(&self, process: u32) {
+        let mut misses = 0;
+        loop {
+            sleep(PROBE).await;
+            if !self.board.get(|state| state.version.is_some()) {
+                continue;
+            }
+            misses = if (self.hooks.probe)().await { 0 } else { misses + 1 };
+            if misses >= MISSES {
+                tracing::error!(pid = process, "tailscaled does not answer any more: it is killed");
+                return;
+            }
+        }
+    }
+
+    /// Makes its SOCKS5 port known, once it has one and it is its own. Never ends.
+    async fn find_port(&self, log: &ChildLog, process: u32) {
+        let Some(asked) = self.settings.socks else { return std::future::pending().await };
+        let port = match asked.port() {
+            0 => log.port().await,
+            _ => self.taken(asked).await,
+        };
+        match stranger(port, process) {
+            None => self.board.update(|state| state.port = Some(port)),
+            Some(owner) => {
+                let fault = Fault::PortStolen { port, owner: Some(owner) };
+                self.board.settle(Phase::Unreachable, fault);
+            }
+        }
+        std::future::pending().await
+    }
+
+    /// Waits until somebody listens at a port that was asked for by number.
+    async fn taken(&self, port: SocketAddr) -> SocketAddr {
+        while port_owner::of(port).is_none() {
+            sleep(Duration::from_millis(20)).await;
+        }
+        port
+    }
+
+    /// Logs it out and waits for its end; a second request to stop ends it at once.
+    async fn end(&self, child: &mut Child, stop: &mut watch::Receiver<Stop>) {
+        let patient = *stop.borrow() == Stop::Gently && child.signal(Signal::TERM).is_ok();
+        if patient {
+            tokio::select! {
+                ended = child.ended() => {
+                    tracing::info!("tailscaled has logged out and ended with {ended}");
+                    return;
+                }
+                () = sleep(LOGOUT) => {
+                    tracing::error!("tailscaled did not log out within {LOGOUT:?}: it is killed");
+                }
+                () = told(stop, Stop::Now) => {}
+            }
+        }
+        let _gone_already = child.signal(Signal::KILL);
+        let _in_time = timeout(KILLED, child.ended()).await;
+    }
+
+    /// What it leaves behind: nothing of it is true any more.
+    fn restarting(&self, cause: &'static str) {
+        (self.hooks.restarted)(cause);
+        self.board.update(|state| {
+            state.phase = Phase::Unreachable;
+            state.fault = None;
+            (state.process, state.port, state.node, state.version) = (None, None, None, None);
+            state.health.clear();
+        });
+    }
+
+    async fn explain(&self, ended: Ended, running: &Running) {
+        let (how, last) = (ended.to_string(), running.log.last());
+        let fault = match (running.log.unknown_flag(), self.settings.socks) {
+            (Some(flag), _) => Fault::UnknownFlag { flag, version: self.launcher.version().await },
+            (None, Some(port)) if port.port() != 0 && port_owner::of(port).is_some() => {
+                Fault::PortStolen { port, owner: port_owner::of(port) }
+            }
+            (None, _) => Fault::Ended { how, last },
+        };
+        self.board.set(Phase::Unreachable, fault);
+    }
+
+    fn call_it_a_loop(&self) {
+        let fault = match self.board.get(|state| state.fault.clone()) {
+            Some(Fault::Ended { how, last }) => Some(Fault::CrashLoop { how, last }),
+            other => other,
+        };
+        self.board.settle(Phase::CrashLoop, fault);
+    }
+}
+
+/// Ends when `stop` is asked for, or more.
+async fn told(stop: &mut watch::Receiver<Stop>, least: Stop) {
+    // The sender is gone only with the gateway: then it is asked for.
+    drop(stop.wait_for(|stop| *stop >= least).await);
+}
+
+/// A process that runs.
+pub(super) struct Running {
+    child: Child,
+    log: Arc<ChildLog>,
+}
+
+/// The process that holds `port`, if that is known and not the child or its group (a wrapper script
+/// may stand between us and it).
+fn stranger(port: SocketAddr, process: u32) -> Option<u32> {
+    let owner = port_owner::of(port)?;
+    let group = i32::try_from(owner).ok().and_then(rustix::process::Pid::from_raw);
+    let group = group.and_then(|pid| rustix::process::getpgid(Some(pid)).ok());
+    let ours = group.is_some_and(|group| group.as_raw_nonzero().get().cast_unsigned() == process);
+    (owner != process && !ours).then_some(owner)
+}
+
+/// The `cause` of the metric.
+fn cause(ended: Ended, oom: &OomKills) -> &'static str {
+    match ended {
+        Ended::Code(_) => "exit",
+        Ended::Signal(9) if oom.rose() => "oom",
+        Ended::Signal(_) => "signal",
+    }
+}
