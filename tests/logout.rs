@@ -165,7 +165,7 @@ fn s6_ctrl_c_does_not_reach_tailscaled_before_the_drain() {
         up.process_group(0).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     let told = rig::setup::json_file(&setup.run_dir().join("gateway.json"));
     let proxy = told["proxy"][0].as_str().unwrap().parse().unwrap();
-    let mut wire = client::open(proxy, Inbound::Socks5, DB);
+    let mut wire = client::open(proxy, Inbound::Socks5, "100.64.0.1:5432");
     let group = tailnet.wait_start(1).process.group;
     assert_ne!(group, child.id() as i32, "tailscaled has a process group of its own");
     kill_process_group(Pid::from_child(&child), Signal::INT).unwrap();

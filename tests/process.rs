@@ -216,8 +216,22 @@ fn t7_a_request_that_waited_is_carried() {
     let gateway = Gateway::start(|s| {
         s.managed(&tailnet);
     });
-    let (_, took) = timed(|| busy(&gateway));
+    let target = "100.64.0.1:5432";
+    let (mut wire, took) = timed(|| gateway.open(Inbound::Socks5, target));
     assert!(took >= SECOND, "{took:?}");
+    wire.send("hello");
+    wire.expect("hello");
+}
+
+#[test]
+fn t7_a_bare_name_that_waited_is_judged_and_found_as_the_tailnet_has_it() {
+    let (_origin, tailnet) = echoing();
+    tailnet.change(|s| s.start = Start::Late(SECOND));
+    let gateway = Gateway::start(|s| {
+        s.managed(&tailnet).enforce(&[".lab.ts.net"]);
+    });
+    busy(&gateway);
+    gateway.wait_for_line(|l| l["host"] == "db.lab.ts.net");
 }
 
 /// `up` ends with 78 and one line that names the binary.
@@ -357,7 +371,9 @@ fn t12_a_kill_for_want_of_memory_is_told_from_any_other() {
 fn t14_a_flood_on_stderr_is_thinned_and_blocks_nobody() {
     const BYTES: u64 = 64 << 20;
     let (_origin, tailnet) = echoing();
-    let gateway = tailnet.gateway(|_| ());
+    let gateway = tailnet.gateway(|s| {
+        s.set("log.level", "debug"); // tailscaled's own lines are for those who look
+    });
     let line = format!("FLOOD {}", "x".repeat(200));
     let start = Instant::now();
     tailnet.order(Order::Flood(line.clone(), BYTES));
@@ -382,7 +398,9 @@ fn t14_a_flood_on_stderr_is_thinned_and_blocks_nobody() {
 #[test]
 fn t14_lines_are_cut_at_4_kib_and_bytes_escaped() {
     let (_origin, tailnet) = echoing();
-    let gateway = tailnet.gateway(|_| ());
+    let gateway = tailnet.gateway(|s| {
+        s.set("log.level", "debug"); // tailscaled's own lines are for those who look
+    });
     let long = format!("LONG {} TAIL\n", "x".repeat(10_000));
     tailnet.say(&[long.as_bytes(), b"BINARY \x00\x1b[2J\xff\xfe\xe2\x80\xae\n", b"MARK\n"]);
     let found = |needle: &str| {

@@ -343,6 +343,7 @@ impl Managed {
     #[track_caller]
     pub fn run(&self) -> Unmanaged {
         let socket = self.dir.path().join("tailscaled.sock");
+        let before = self.starts().len();
         let child = Command::new(self.program())
             .args(["--tun=userspace-networking", "--state=mem:", "--socks5-server=127.0.0.1:0"])
             .arg(format!("--socket={}", socket.display()))
@@ -351,6 +352,7 @@ impl Managed {
             .stderr(Stdio::null())
             .spawn()
             .expect("rig: the fake");
+        self.wait_start(before + 1);
         let socks = self.socks_port().expect("rig: a SOCKS5 port was asked for");
         let prefs = r#"{"AuthKey":"k","UpdatePrefs":{"WantRunning":true,"RouteAll":true,"Hostname":"host"}}"#;
         assert_eq!(localapi(&socket, "POST", "start", prefs).0, 204);
