@@ -179,7 +179,8 @@ impl Line<'_> {
         connected: &Connected,
     ) -> Exchange {
         let limits = self.house.limits.load_full();
-        let (idle, upstream_process) = (limits.relay.idle, &*limits.relay.upstream_process);
+        let (idle, process) = (limits.relay.idle, limits.relay.upstream_process.load_full());
+        let upstream_process = process.as_deref();
         let way = Way { client: self.client, upstream: &connected.stream, idle, upstream_process };
         let early = connected.early.clone();
         let counts = Metered(record.meter());

@@ -130,13 +130,21 @@ impl Inside {
             | UpstreamError::Timeout { address, after } => (asked.or(*address)?, *after),
             UpstreamError::Expired => (asked?, took.max(SILENCE)),
             UpstreamError::Refused => return Some(Fault::Refused { target: asked? }),
-            UpstreamError::NoRoute => return Some(Fault::NoRoute { address: asked?.ip() }),
+            UpstreamError::NoRoute => return Some(self.no_route(&state, asked?.ip())),
             UpstreamError::Outside { address } => {
                 return Some(Fault::NoRoute { address: asked.or(*address)?.ip() });
             }
             _ => return None,
         };
         Some(of_address(&state, address, after))
+    }
+
+    /// This host's own network was tried only for what is outside, where that is allowed.
+    fn no_route(&self, state: &State, address: IpAddr) -> Fault {
+        match self.outside && state.netmap.cover(address).is_none() {
+            true => Fault::NoWayOutside { address },
+            false => Fault::NoRoute { address },
+        }
     }
 }
 
@@ -223,6 +231,12 @@ mod tests {
             Outcome::Unreachable(Unreachable::NoRoute),
             "outside, and none"
         );
+        let no_route = |ip: &str| {
+            let address: SocketAddr = format!("{ip}:1").parse().unwrap();
+            inside.reason(&UpstreamError::NoRoute, Some(address), at_once).unwrap()
+        };
+        let address = "192.0.2.1".parse().unwrap();
+        assert_eq!(no_route("192.0.2.1"), Fault::NoWayOutside { address }, "our own dial");
         let unknown = UpstreamError::Failed { rep: 1, words: None, address: None, after: late };
         assert_eq!(inside.reason(&unknown, None, late), None, "a name that was passed on");
     }
