@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 
 use crate::relay::HalfClose;
 use crate::sys;
@@ -61,11 +61,12 @@ impl Inside {
         self.outside
     }
 
-    /// Lets a connection pass while the node is in the tailnet. During the first login it waits.
+    /// Lets a connection pass while the node is in the tailnet. During the first login it waits, from
+    /// when its target was asked for.
     ///
     /// # Errors
     /// Why nothing is carried.
-    pub(super) async fn pass(&self) -> Result<(), Fault> {
+    pub(super) async fn pass(&self, asked_at: Instant) -> Result<(), Fault> {
         let now = self.now();
         if now.is_running() {
             return Ok(());
@@ -75,7 +76,7 @@ impl Inside {
         }
         let mut state = self.state.clone();
         let settled = state.wait_for(|state| state.is_running() || !state.first_login);
-        let settled = timeout(self.ready_wait, settled).await;
+        let settled = timeout_at(asked_at + self.ready_wait, settled).await;
         let now = match settled {
             Ok(Ok(state)) => Arc::clone(&state),
             _ => self.now(),
@@ -258,20 +259,21 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn t7_only_the_first_login_is_waited_for() {
         let (sender, inside) = inside(State::starting(), true);
-        let waited = tokio::time::Instant::now();
-        assert!(inside.pass().await.is_err());
+        let waited = Instant::now();
+        assert!(inside.pass(waited).await.is_err());
         assert_eq!(waited.elapsed(), Duration::from_secs(5));
+        let waited = Instant::now();
         let later = async {
             tokio::time::sleep(Duration::from_secs(1)).await;
             sender.send_replace(Arc::new(state()));
         };
-        let (passed, ()) = tokio::join!(inside.pass(), later);
+        let (passed, ()) = tokio::join!(inside.pass(waited), later);
         assert_eq!(passed, Ok(()));
         let expired =
             State { phase: Phase::NeedsLogin, fault: Some(Fault::NodeExpired), ..state() };
         sender.send_replace(Arc::new(expired));
-        let waited = tokio::time::Instant::now();
-        assert_eq!(inside.pass().await, Err(Fault::NodeExpired));
+        let waited = Instant::now();
+        assert_eq!(inside.pass(waited).await, Err(Fault::NodeExpired));
         assert_eq!(waited.elapsed(), Duration::ZERO);
     }
 }

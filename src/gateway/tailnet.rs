@@ -22,7 +22,7 @@ use crate::lifecycle::children::Children;
 use crate::names::{self, Dialling, Way, Zone};
 use crate::policy::Address;
 use crate::sys::Exiting;
-use crate::tailnet::{self, Acquaintances, Hooks, Keys, Nameserver, State, Tailnet};
+use crate::tailnet::{self, Acquaintances, Hooks, Keys, Nameserver, State, Tailnet, Unmanageable};
 use crate::target::Name;
 use crate::upstream::{Destination, Place};
 
@@ -90,11 +90,10 @@ impl Membership {
             };
             let keys = Keys::new(settings.key.clone(), means.key);
             let hooks = hooks(&gateway.house, &restarts);
-            let (tailnet, fault) = Tailnet::manage(room, keys, children, hooks).map_err(failed)?;
-            match fault {
-                Some(fault) if settings.insisted => return Err(StartError::Tailscaled(fault)),
-                _ => tailnet,
-            }
+            Tailnet::manage(room, keys, children, hooks).map_err(|error| match error {
+                Unmanageable::Binary(fault) => StartError::Tailscaled(fault),
+                Unmanageable::System(source) => failed(source),
+            })?
         } else {
             Tailnet::join(room)
         };
