@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::lab::{HOST, Lab, both_ways};
+use super::lab::{HOST, INSIDE, Lab, both_ways, servers};
+use super::rig::managed::script::Script;
 use super::rig::nameserver::{NXDOMAIN, REFUSED, SERVFAIL, Say};
 use super::rig::wait::{assert_within, eventually, timed};
 use super::rig::{ClosedPort, Inbound, Nameserver};
@@ -43,14 +44,19 @@ fn d1_a_name_without_an_address_is_not_found_either() {
 #[test]
 fn d2_the_next_server_is_asked_once_after_a_failure() {
     both_ways(|kind| {
-        for code in [SERVFAIL, REFUSED] {
-            let (bad, good) = (Nameserver::saying(code), Nameserver::at(&[HOST]));
-            let mut lab = Lab::of(kind, &[&bad, &good]);
-            lab.reaches(Inbound::Socks5, "db.corp.example", "split", HOST);
-            assert_eq!((bad.questions().len(), good.questions().len()), (2, 2));
-            assert_eq!((lab.count("split", "ok"), lab.counts()), (1, 1));
-            lab.gateway.settle_and_check(1);
-        }
+        let bad = [Nameserver::saying(SERVFAIL), Nameserver::saying(REFUSED)];
+        let good = Nameserver::at(&[HOST]);
+        let refusing = |script: &mut Script| {
+            script.dns["Routes"]["other.example"] = servers(&["10.50.0.54", INSIDE[1]]);
+            script.places.insert("10.50.0.54:53".to_owned(), bad[1].address());
+        };
+        let mut lab = Lab::with(kind, &[&bad[0], &good], refusing, |_| ());
+        lab.reaches(Inbound::Socks5, "db.corp.example", "split", HOST);
+        lab.reaches(Inbound::Socks5, "db.other.example", "split", HOST);
+        let asked = bad.each_ref().map(|server| server.questions().len());
+        assert_eq!((asked, good.questions().len()), ([2, 2], 4));
+        assert_eq!((lab.count("split", "ok"), lab.counts()), (2, 2));
+        lab.gateway.settle_and_check(2);
     });
 }
 
@@ -81,7 +87,7 @@ fn d2_everybody_failing_is_dns_error_with_what_each_said() {
 fn d2_a_nameserver_that_is_down_is_passed_over() {
     both_ways(|kind| {
         let (down, good) = (ClosedPort::new(), Nameserver::at(&[HOST]));
-        let place = |script: &mut super::rig::managed::script::Script| {
+        let place = |script: &mut Script| {
             script.places.insert("100.64.0.1:53".to_owned(), down.address());
         };
         let mut lab = Lab::with(kind, &[&good, &good], place, |_| ());

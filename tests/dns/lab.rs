@@ -41,7 +41,7 @@ pub struct Lab {
 
 /// A tailnet whose split route corp.example leads to these nameservers, in this order.
 pub fn tailnet(nameservers: &[&Nameserver], origin: SocketAddr) -> Managed {
-    let tailnet = Managed::with(|script| {
+    Managed::with(|script| {
         let inside = &INSIDE[..nameservers.len()];
         script.dns["Routes"]["corp.example."] = servers(inside);
         for (address, nameserver) in inside.iter().zip(nameservers) {
@@ -49,8 +49,7 @@ pub fn tailnet(nameservers: &[&Nameserver], origin: SocketAddr) -> Managed {
         }
         script.places.insert(HOST.to_owned(), origin);
         script.places.insert(HOST_V6.to_owned(), origin);
-    });
-    tailnet
+    })
 }
 
 /// Nameservers as `dns-config` lists them.

@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::lab::{HOST, INSIDE, KINDS, Lab, servers, tailnet};
+use super::lab::{HOST, INSIDE, Lab, both_ways, servers, tailnet};
 use super::rig::dns::Record;
 use super::rig::managed::script::{Login, Script, State};
-use super::rig::nameserver::SERVFAIL;
+use super::rig::nameserver::{SERVFAIL, Say};
 use super::rig::wait::{PATIENCE, assert_within, eventually, timed};
-use super::rig::{ClosedPort, Dns, Gateway, HttpOrigin, Inbound, Nameserver, Setup, fetch, netns};
+use super::rig::{ClosedPort, Dns, Gateway, HttpOrigin, Inbound, Nameserver, fetch, netns};
 use super::routes::OUTSIDE;
 use rustix::process::Signal;
 
@@ -39,9 +39,8 @@ fn routes(script: &mut Script) {
     script.dns["Routes"]["odd.example."] = servers(&["tls://100.64.0.1"]);
 }
 
-/// The public host is there, for either kind.
-fn public(script: &mut Script, origin: &HttpOrigin) {
-    script.places.insert(OUTSIDE.to_owned(), origin.address());
+/// The public host is there for a gateway that dials it itself, too.
+fn lead_out(origin: &HttpOrigin) {
     netns::add_route("192.0.2.0/24");
     netns::redirect("192.0.2.0/24", origin.address().port());
 }
@@ -56,43 +55,37 @@ fn only_the_public_name(gateway: &Gateway, dns: &Dns) {
     assert!(asked.len() > before && asked.iter().all(|(name, _)| name == PUBLIC), "{asked:?}");
 }
 
+/// A nameserver with this fault, and how a name of its domain ends.
+fn faulty(what: &str) -> (Nameserver, &'static str) {
+    match what {
+        "silent" => (Nameserver::silent(), "dns_timeout"),
+        "servfail" => (Nameserver::saying(SERVFAIL), "dns_error"),
+        "nothing" => (Nameserver::start(|question| question.told().into()), "dns_error"),
+        "garbage" => (Nameserver::start(|_| Say::Bytes(vec![vec![7; 99]])), "dns_timeout"),
+        _ => (Nameserver::start(|_| Say::Close), "dns_error"),
+    }
+}
+
 #[test]
 fn d9_no_internal_name_leaves_whatever_its_nameserver_does() {
     netns::inside(|| {
         let origin = HttpOrigin::ok("found");
         let closed = ClosedPort::new();
         let dns = host_resolver();
-        public(&mut Script::default(), &origin);
-        for (what, outcome) in [
-            ("down", "dns_error"),
-            ("silent", "dns_timeout"),
-            ("servfail", "dns_error"),
-            ("garbage", "dns_timeout"),
-            ("nothing", "dns_error"),
-        ] {
-            for kind in KINDS {
-                let server = match what {
-                    "silent" => Nameserver::silent(),
-                    "servfail" => Nameserver::saying(SERVFAIL),
-                    "nothing" => Nameserver::start(|question| question.told().into()),
-                    _ => {
-                        Nameserver::start(|_| super::rig::nameserver::Say::Bytes(vec![vec![7; 99]]))
+        lead_out(&origin);
+        both_ways(|kind| {
+            for what in ["down", "silent", "servfail", "nothing", "garbage", "closed"] {
+                let (server, outcome) = faulty(what);
+                let change = |script: &mut Script| {
+                    routes(script);
+                    script.places.insert(OUTSIDE.to_owned(), origin.address());
+                    if what == "down" {
+                        script.places.insert(format!("{}:53", INSIDE[0]), closed.address());
                     }
                 };
-                let lab = Lab::with(
-                    kind,
-                    &[&server],
-                    |script| {
-                        routes(script);
-                        script.places.insert(OUTSIDE.to_owned(), origin.address());
-                        if what == "down" {
-                            script.places.insert(format!("{}:53", INSIDE[0]), closed.address());
-                        }
-                    },
-                    |s| {
-                        s.set("dns.timeout", "250ms");
-                    },
-                );
+                let lab = Lab::with(kind, &[&server], change, |s| {
+                    s.set("dns.timeout", "250ms");
+                });
                 lab.refuses(Inbound::Socks5, "db.corp.example", outcome, "split");
                 lab.refuses(Inbound::Connect, "corp.example", outcome, "split");
                 for (name, by) in NOWHERE {
@@ -100,7 +93,7 @@ fn d9_no_internal_name_leaves_whatever_its_nameserver_does() {
                 }
                 only_the_public_name(&lab.gateway, &dns);
             }
-        }
+        });
     });
 }
 
@@ -110,7 +103,10 @@ fn d9_nothing_is_asked_while_tailscaled_is_not_running() {
         let dns = host_resolver();
         let origin = HttpOrigin::ok("found");
         let server = Nameserver::at(&[HOST]);
-        let mut lab = Lab::with("tailscaled", &[&server], |s| public(s, &origin), |_| ());
+        let place = |script: &mut Script| {
+            script.places.insert(OUTSIDE.to_owned(), origin.address());
+        };
+        let mut lab = Lab::with("tailscaled", &[&server], place, |_| ());
         let mut asked = 0;
         for state in [State::NeedsLogin, State::Stopped, State::NeedsMachineAuth, State::Starting] {
             lab.tailnet.become_state(state);
@@ -140,37 +136,34 @@ fn d9_nothing_is_asked_while_tailscaled_is_not_running() {
     });
 }
 
-fn not_logged_in(s: &mut Setup, kind: &str) {
-    s.set("upstream.kind", kind).set("tailnet.ready_wait", "600ms");
-}
-
 #[test]
 fn d9_before_the_first_login_a_name_is_held_and_never_asked_outside() {
+    const NAMES: [&str; 3] = ["db.corp.example", "db.lab.ts.net", "db"];
     netns::inside(|| {
-        let origin = HttpOrigin::ok("found");
-        let server = Nameserver::at(&[HOST]);
+        let (origin, server) = (HttpOrigin::ok("found"), Nameserver::at(&[HOST]));
         let dns = host_resolver();
-        public(&mut Script::default(), &origin);
-        for kind in KINDS {
+        lead_out(&origin);
+        both_ways(|kind| {
             let tailnet = tailnet(&[&server], origin.address());
             tailnet.change(|script| {
                 script.login = Login::Never;
                 script.places.insert("100.64.0.1".to_owned(), origin.address());
                 script.places.insert(OUTSIDE.to_owned(), origin.address());
             });
-            let gateway = Gateway::start(|s| not_logged_in(s.managed(&tailnet), kind));
+            let hasty = Gateway::start(|s| {
+                s.managed(&tailnet).set("upstream.kind", kind).set("tailnet.ready_wait", "300ms");
+            });
             tailnet.wait_start(1);
-            let names = ["db.corp.example", "db.lab.ts.net", "db"];
-            for name in names {
-                gateway.assert_refused(Inbound::Socks5, &format!("{name}:80"), "upstream_down");
+            for name in NAMES {
+                hasty.assert_refused(Inbound::Socks5, &format!("{name}:80"), "upstream_down");
             }
             assert_eq!(tailnet.asked(), [""; 0]);
-            drop(gateway);
+            drop(hasty);
             let mut gateway = Gateway::start(|s| {
                 s.managed(&tailnet).set("upstream.kind", kind);
             });
             std::thread::scope(|scope| {
-                for name in names {
+                for name in NAMES {
                     let proxy = gateway.proxy();
                     let ask = move || fetch(proxy, Inbound::Connect, &format!("{name}:80"));
                     scope.spawn(move || assert_eq!(ask().body, b"found", "{name}"));
@@ -183,6 +176,6 @@ fn d9_before_the_first_login_a_name_is_held_and_never_asked_outside() {
             gateway.wait_ready();
             only_the_public_name(&gateway, &dns);
             gateway.settle_and_check(4);
-        }
+        });
     });
 }
