@@ -122,10 +122,9 @@ impl Line<'_> {
         &self,
         mut record: Record,
         session: &mut Session,
-        mut request: ForwardRequest,
+        request: ForwardRequest,
         kept: Option<Kept>,
     ) -> After {
-        request.target = self.house.qualified(request.target);
         describe(&mut record, &request);
         let (mut connected, mut reused) = match self.way(&mut record, &request.target, kept).await {
             Ok(way) => way,
@@ -155,7 +154,9 @@ impl Line<'_> {
     ) -> Result<(Connected, bool), Refusal> {
         match kept {
             Some(kept) if kept.target == *target && !self.full && kept.rests() => {
-                admit(self.house, record, target)?;
+                let whole = self.house.qualified(target.clone());
+                record.whole(&whole);
+                admit(self.house, record, &whole)?;
                 record.upstream(self.house.upstream_kind);
                 record.route(self.house.route_to(kept.connected.address));
                 record.connected();

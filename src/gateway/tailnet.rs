@@ -22,7 +22,7 @@ use crate::lifecycle::children::Children;
 use crate::names::{self, Dialling, Way, Zone};
 use crate::policy::Address;
 use crate::sys::Exiting;
-use crate::tailnet::{self, Acquaintances, Hooks, Keys, Nameserver, State, Tailnet};
+use crate::tailnet::{self, Acquaintances, Hooks, Keys, Nameserver, State, Tailnet, Unmanageable};
 use crate::target::Name;
 use crate::upstream::{Destination, Place};
 
@@ -90,11 +90,10 @@ impl Membership {
             };
             let keys = Keys::new(settings.key.clone(), means.key);
             let hooks = hooks(&gateway.house, &restarts);
-            let (tailnet, fault) = Tailnet::manage(room, keys, children, hooks).map_err(failed)?;
-            match fault {
-                Some(fault) if settings.insisted => return Err(StartError::Tailscaled(fault)),
-                _ => tailnet,
-            }
+            Tailnet::manage(room, keys, children, hooks).map_err(|error| match error {
+                Unmanageable::Binary(fault) => StartError::Tailscaled(fault),
+                Unmanageable::System(source) => failed(source),
+            })?
         } else {
             Tailnet::join(room)
         };
@@ -143,7 +142,8 @@ fn hooks(house: &Arc<House>, restarts: &Arc<AtomicU64>) -> Hooks {
     Hooks {
         probe: Box::new(move || {
             let upstream = Arc::clone(&upstream);
-            Box::pin(async move { upstream.probe().await.is_ok() })
+            // Where there is nothing to ask yet, nothing hangs.
+            Box::pin(async move { upstream.place().is_none() || upstream.probe().await.is_ok() })
         }),
         restarted: Box::new(move |cause| {
             restarts.fetch_add(1, Ordering::Relaxed);
@@ -339,7 +339,7 @@ mod tests {
         };
         let records = vec![(name("grafana.lab.ts.net"), ip("100.64.0.1"))];
         let dns = Dns { records, ..Dns::default() };
-        let netmap = Netmap { peers: vec![peer], dns, ..Netmap::default() };
+        let netmap = Netmap::new(None, true, vec![peer], dns);
         let node = Node {
             name: "autoheal-1.lab.ts.net".to_owned(),
             addresses: vec![ip("100.64.0.2")],

@@ -149,9 +149,22 @@ impl Session {
             ears.peers_due = ears.peers_due.min(Instant::now() + SETTLE);
         }
         match notify.state.and_then(backend) {
-            Some(backend) => self.came_to(ears, backend).await,
+            Some(backend) => {
+                let backend = self.confirmed(backend).await?;
+                self.came_to(ears, backend).await
+            }
             None => Ok(()),
         }
+    }
+
+    /// What the bus says may be older than what `status` said: a step back is no news until `status`
+    /// says so too.
+    async fn confirmed(&self, heard: Backend) -> Result<Backend, LocalApiError> {
+        if heard == Backend::Running || self.board.phase() != Phase::Running {
+            return Ok(heard);
+        }
+        let status = self.api.status(false).await?;
+        Ok(backend_of(&status.backend_state).unwrap_or(heard))
     }
 
     async fn hear_health(&self, ears: &mut Ears, health: wire::Health) {
