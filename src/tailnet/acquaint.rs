@@ -1,9 +1,13 @@
 //! The first packet to a peer that has not heard of us yet.
 //!
 //! A node that has just joined knows its peers at once; they learn of it from the control server a moment
-//! later. WireGuard's first handshake is lost then and tried again after five seconds, which is as long
-//! as tailscaled waits for a connection. A disco ping repeated until it is answered costs a round trip and
-//! makes sure that the peer knows us.
+//! later, and by which relay it is reached (its home DERP) some moments after that. WireGuard's first
+//! handshake is lost then, or the answer to it ("no UDP or DERP addr", wgengine/magicsock/endpoint.go:1034),
+//! and tried again after five seconds, which is as long as tailscaled waits for a connection.
+//!
+//! So a disco ping is repeated until the peer answers: it knows us. It went directly and by the peer's relay;
+//! once it has come by the relay too, the peer answers the handshake that way if it has no other
+//! (fallbackDERPRegionForPeer). Only the first answer is told.
 #![forbid(unsafe_code)]
 
 use std::collections::HashMap;
@@ -13,16 +17,24 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::OnceCell;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::localapi::LocalApi;
 
 /// How long a node is fresh: control servers tell its peers within seconds.
 const FRESH: Duration = Duration::from_secs(30);
-/// For one ping.
-const TRY: Duration = Duration::from_millis(150);
-/// For all of them; the dial then has its own patience.
-const TRIES: u32 = 20;
+/// For each ping: a lost one is not waited for, an answer from far away is. The dial then has its own
+/// patience.
+const TRIES: [Duration; 6] = [
+    Duration::from_millis(150),
+    Duration::from_millis(150),
+    Duration::from_millis(300),
+    Duration::from_millis(300),
+    Duration::from_millis(600),
+    Duration::from_millis(1500),
+];
+/// For a ping to come by the relay, when the direct one is answered: across continents it is less.
+const BY_RELAY: Duration = Duration::from_millis(200);
 
 /// Peers that have answered since the node joined.
 #[derive(Debug)]
@@ -44,8 +56,8 @@ impl Acquaintances {
         Self { api: LocalApi::new(socket), met: Mutex::default() }
     }
 
-    /// Waits, if the node that joined at `since` is fresh, until `peer` has answered once; all who ask
-    /// at a time share the answer. It never fails: the dial tells what is wrong.
+    /// Waits, if the node that joined at `since` is fresh, until `peer` knows it;
+    /// all who ask at a time share the answer. It never fails: the dial tells what is wrong.
     pub async fn meet(&self, peer: IpAddr, since: Option<Instant>) {
         let fresh = since.is_some_and(|since| since.elapsed() < FRESH);
         if !fresh {
@@ -58,20 +70,22 @@ impl Acquaintances {
             }
             Arc::clone(met.peers.entry(peer).or_default())
         };
-        cell.get_or_init(|| self.ping(peer)).await;
+        cell.get_or_init(|| self.greet(peer)).await;
     }
 
-    async fn ping(&self, peer: IpAddr) {
-        for _ in 0..TRIES {
-            let begun = Instant::now();
-            match timeout(TRY, self.api.ping(peer)).await {
-                Ok(Ok(())) => return,
+    async fn greet(&self, peer: IpAddr) {
+        for patience in TRIES {
+            match timeout(patience, self.api.ping(peer)).await {
+                Ok(Ok(pong)) if pong.relay == 0 && pong.error.is_empty() => {
+                    return sleep(BY_RELAY).await;
+                }
+                Ok(Ok(_by_relay_or_not_at_all)) => return,
                 // An older tailscaled, say: no answer is to be had at all.
                 Ok(Err(error)) => {
                     tracing::debug!(%peer, %error, "the peer could not be pinged");
                     return;
                 }
-                Err(_lost) => tracing::debug!(%peer, took = ?begun.elapsed(), "a ping was lost"),
+                Err(_lost) => tracing::debug!(%peer, ?patience, "a ping was lost"),
             }
         }
     }

@@ -159,8 +159,10 @@ impl LocalApi {
 
     /// Waits until a peer has answered over whatever path there is (`disco`, tailcfg.PingDisco). There
     /// is no limit of its own: dropping the future takes the question back.
-    pub(super) async fn ping(&self, peer: IpAddr) -> Result<(), LocalApiError> {
-        self.post(&format!("ping?ip={peer}&type=disco"), Bytes::new()).await.map(drop)
+    pub(super) async fn ping(&self, peer: IpAddr) -> Result<wire::Pong, LocalApiError> {
+        let path = format!("ping?ip={peer}&type=disco");
+        let body = self.post(&path, Bytes::new()).await?;
+        read(&path, &body)
     }
 
     async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, LocalApiError> {

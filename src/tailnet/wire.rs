@@ -48,6 +48,17 @@ pub(super) struct Peer {
     pub(super) key_expiry: Option<String>,
 }
 
+/// `ipnstate.PingResult`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Pong {
+    #[serde(rename = "Err")]
+    pub(super) error: String,
+    /// The relay it came by; 0: directly.
+    #[serde(rename = "DERPRegionID")]
+    pub(super) relay: u32,
+}
+
 /// `tailcfg.DNSConfig`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
