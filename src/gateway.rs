@@ -127,14 +127,13 @@ impl Gateway {
         readiness::look(&self.house, &self.drain)
     }
 
-    /// Whether waiting will not make it ready: the key was refused, or tailscaled cannot be run.
-    fn is_hopeless(&self) -> bool {
-        self.membership.as_ref().is_some_and(|membership| {
-            let state = membership.state();
-            let state = state.borrow();
-            state.phase == crate::tailnet::Phase::AuthFailed
-                || matches!(state.fault, Some(crate::tailnet::Fault::Binary { .. }))
-        })
+    /// Why waiting will not make it ready, if so: the key was refused, or tailscaled cannot be run.
+    fn hopeless(&self) -> Option<String> {
+        let state = self.membership.as_ref()?.state();
+        let state = state.borrow();
+        let hopeless = state.phase == crate::tailnet::Phase::AuthFailed
+            || matches!(state.fault, Some(crate::tailnet::Fault::Binary { .. }));
+        hopeless.then(|| state.sentence())
     }
 
     fn serve(&self, listeners: bind::Listeners) -> Result<(), StartError> {

@@ -72,8 +72,8 @@ impl Stage<'_> {
             if now.is_ready() {
                 return Ok(None);
             }
-            if gateway.is_hopeless() {
-                return Err(StartError::Hopeless { message: now.message });
+            if let Some(message) = gateway.hopeless() {
+                return Err(StartError::Hopeless { message });
             }
             if Instant::now() >= deadline {
                 return Err(StartError::NotReady { after: timeout, message: now.message });
