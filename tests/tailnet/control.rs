@@ -22,8 +22,13 @@ pub const SANDBOX: &str = "tag:sandbox";
 pub const SVC: &str = "100.64.0.1";
 pub const SVC_V6: &str = "fd7a:115c:a1e0::1";
 
+/// The nameserver most questions go to, behind the subnet route; the service is one, too. Of connections to
+/// itself the service's tailscaled (1.98.9) keeps the local ports, and refuses one that the kernel gives the
+/// port of another ("could not register TCP mapping"): two busy ports there would now and then collide.
+pub const NAMES: &str = "10.50.0.53";
+
 /// Domains with a nameserver of their own, inside the tailnet.
-const SPLIT: [&str; 2] = ["corp.example", "silent.example"];
+const SPLIT: [(&str, &str); 2] = [("corp.example", NAMES), ("silent.example", SVC)];
 /// Ports of the services that the policy opens at first; 9100 is closed.
 const OPEN: [u16; 3] = [53, 8080, 9100];
 
@@ -55,7 +60,7 @@ impl Control {
         let mut server = self.server.lock().expect("no panic here");
         server.kill();
         meanwhile();
-        write_config(&self.dir, &[&SPLIT[..], &[domain]].concat());
+        write_config(&self.dir, &[&SPLIT[..], &[(domain, SVC)]].concat());
         *server = serve(&self.program, world, &self.dir);
         drop(server);
         self.wait(world);
@@ -131,7 +136,7 @@ fn write_policy(dir: &Path, ports: &[u16]) {
         "tagOwners": {SANDBOX: ["ops@"], "tag:internal": ["ops@"]},
         "autoApprovers": {"routes": {"10.50.0.0/24": ["tag:internal"]}},
         "acls": [{"action": "accept", "src": [SANDBOX],
-                  "dst": [format!("tag:internal:{}", ports.join(",")), "10.50.0.0/24:8080"]}],
+                  "dst": [format!("tag:internal:{}", ports.join(",")), "10.50.0.0/24:53,8080"]}],
     });
     fs::write(dir.join("acl.hujson"), policy.to_string()).expect("acl.hujson");
 }
@@ -142,8 +147,8 @@ fn write_records(dir: &Path, records: &[(&str, &str)]) {
     fs::write(dir.join("records.json"), json!(records).to_string()).expect("records.json");
 }
 
-fn write_config(dir: &Path, split: &[&str]) {
-    let split: Vec<String> = split.iter().map(|domain| format!("{domain}: [{SVC}]")).collect();
+fn write_config(dir: &Path, split: &[(&str, &str)]) {
+    let split: Vec<String> = split.iter().map(|(domain, at)| format!("{domain}: [{at}]")).collect();
     let text = CONFIG.replace("$DIR", &dir.to_string_lossy()).replace("$URL", URL);
     fs::write(config(dir), text.replace("$SPLIT", &split.join(", "))).expect("headscale.yaml");
 }

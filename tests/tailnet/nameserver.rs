@@ -10,7 +10,7 @@ use hickory_resolver::proto::op::{Message, ResponseCode};
 use hickory_resolver::proto::rr::rdata::{A, AAAA, CNAME};
 use hickory_resolver::proto::rr::{Name, RData, Record};
 
-use crate::control::{SVC, SVC_V6};
+use crate::control::{NAMES, SVC, SVC_V6};
 use crate::tailnet::BEHIND_ROUTE;
 
 /// Seconds an answer may be remembered.
@@ -35,27 +35,19 @@ pub struct Nameserver {
 impl Nameserver {
     /// The one of `corp.example`, `late.example` and `silent.example`; call it in its namespace.
     pub fn internal() -> Nameserver {
-        Nameserver::start("127.0.0.1:53", internal)
+        Nameserver::start(&["127.0.0.1", NAMES], internal)
     }
 
     /// The one every machine outside asks; call it in its namespace.
     pub fn public(address: &str) -> Nameserver {
-        Nameserver::start(&format!("{address}:53"), |_| Said::Nothing)
+        Nameserver::start(&[address], |_| Said::Nothing)
     }
 
-    fn start(at: &str, zone: Zone) -> Nameserver {
+    fn start(addresses: &[&str], zone: Zone) -> Nameserver {
         let asked = Arc::new(Mutex::new(Vec::new()));
-        let datagrams = UdpSocket::bind(at).expect("the nameserver's UDP port");
-        let streams = TcpListener::bind(at).expect("the nameserver's TCP port");
-        let seen = Arc::clone(&asked);
-        thread::spawn(move || over_udp(&datagrams, zone, &seen));
-        let seen = Arc::clone(&asked);
-        thread::spawn(move || {
-            for stream in streams.incoming().flatten() {
-                let seen = Arc::clone(&seen);
-                thread::spawn(move || over_tcp(stream, zone, &seen));
-            }
-        });
+        for address in addresses {
+            listen(&format!("{address}:53"), zone, &asked);
+        }
         Nameserver { asked }
     }
 
@@ -63,6 +55,20 @@ impl Nameserver {
     pub fn asked(&self) -> Vec<String> {
         self.asked.lock().expect("no panic here").clone()
     }
+}
+
+fn listen(at: &str, zone: Zone, asked: &Arc<Mutex<Vec<String>>>) {
+    let datagrams = UdpSocket::bind(at).expect("the nameserver's UDP port");
+    let streams = TcpListener::bind(at).expect("the nameserver's TCP port");
+    let seen = Arc::clone(asked);
+    thread::spawn(move || over_udp(&datagrams, zone, &seen));
+    let asked = Arc::clone(asked);
+    thread::spawn(move || {
+        for stream in streams.incoming().flatten() {
+            let seen = Arc::clone(&asked);
+            thread::spawn(move || over_tcp(stream, zone, &seen));
+        }
+    });
 }
 
 /// The internal zone. `many` is a domain of names without number.

@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::control::{ADDRESS, Control, SVC, URL};
+use crate::control::{ADDRESS, Control, NAMES, SVC, URL};
 use crate::gateway::Gateway;
 use crate::keys::Key;
 use crate::localapi;
@@ -135,13 +135,15 @@ fn resolve_by(address: &str, dir: &Path) {
     must("mount", &["--bind", &file.to_string_lossy(), "/etc/resolv.conf"]);
 }
 
-/// Joins the two namespaces and gives `world` an address only a subnet route leads to.
+/// Joins the two namespaces and gives `world` addresses only a subnet route leads to.
 fn wire(world: &Namespace, sandboxed: &Namespace) {
     world.must("ip", &["link", "add", "far", "type", "veth", "peer", "name", WIRE]);
     world.must("ip", &["link", "set", WIRE, "netns", &sandboxed.pid()]);
     world.must("ip", &["addr", "add", "10.99.0.1/24", "dev", "far"]);
     world.must("ip", &["link", "set", "far", "up"]);
-    world.must("ip", &["addr", "add", &format!("{BEHIND_ROUTE}/32"), "dev", "lo"]);
+    for address in [BEHIND_ROUTE, NAMES] {
+        world.must("ip", &["addr", "add", &format!("{address}/32"), "dev", "lo"]);
+    }
     sandboxed.enter(|| {
         must("ip", &["addr", "add", "10.99.0.2/24", "dev", WIRE]);
         must("ip", &["link", "set", WIRE, "up"]);

@@ -69,7 +69,7 @@ const NO_NAMES: [Wrong; 3] = [
         port: PORT,
         outcome: "dns_error",
         wire: (502, 4),
-        words: [NAME, "nobody.corp.example is unknown to 100.64.0.1", SPELLING],
+        words: [NAME, "nobody.corp.example is unknown to 10.50.0.53", SPELLING],
     },
     Wrong {
         host: "nobody.lab.ts.net",
