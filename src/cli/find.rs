@@ -14,7 +14,7 @@ use serde_json::Value;
 use super::args::Settings;
 use super::exit;
 use crate::config::{self, Environment, Flag, Loaded, Problems, Whereabouts};
-use crate::lifecycle::run_dir;
+use crate::lifecycle::run_dir::{self, Listening};
 
 /// For one question to the admin listener, which ends each within ten seconds.
 const PATIENCE: Duration = Duration::from_secs(11);
@@ -22,11 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(11);
 const MAX_ANSWER: u64 = 64 * 1024 * 1024;
 
 /// Where the gateway is, or would be.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Found {
-    pub(super) proxy: Vec<SocketAddr>,
-    pub(super) admin: SocketAddr,
-}
+pub(super) type Found = Listening;
 
 /// The sources of one command's settings.
 pub(super) struct Given {
@@ -64,8 +60,8 @@ pub(super) fn misconfigured(problems: &Problems) -> ExitCode {
 pub(super) fn gateway(settings: &Settings) -> Result<Found, Problems> {
     let asked = Given::new(settings).whereabouts()?;
     Ok(match run_dir::read(&asked.run_dir) {
-        Some(published) => Found { proxy: published.proxy, admin: published.admin },
-        None => Found { proxy: asked.proxy, admin: asked.admin },
+        Some(published) => published.listening,
+        None => Found { proxy: asked.proxy, admin: asked.admin, forward: asked.forwards },
     })
 }
 

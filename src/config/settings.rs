@@ -10,6 +10,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use crate::policy::suffix::Suffix;
+use crate::target::Forward;
 
 /// Everything the gateway may be told, after all checks.
 #[derive(Debug, Clone, PartialEq)]
@@ -18,6 +19,8 @@ pub struct Config {
     pub run_dir: PathBuf,
     /// `[listen]`
     pub listen: Listen,
+    /// `[[forward]]`
+    pub forwards: Vec<Forward>,
     /// `[transparent]`
     pub transparent: Transparent,
     /// `[upstream]`
@@ -284,6 +287,7 @@ impl Config {
         Self {
             run_dir,
             listen: Listen::default(),
+            forwards: Vec::new(),
             transparent: Transparent::default(),
             upstream: Upstream::of(kind),
             tailnet: None,
