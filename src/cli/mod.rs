@@ -6,6 +6,7 @@
 
 mod args;
 mod config;
+mod connect;
 mod demo;
 mod doctor;
 mod env;
@@ -15,6 +16,7 @@ mod generate;
 mod key;
 mod policy;
 mod status;
+mod tunnel;
 mod up;
 mod wait;
 mod words;
@@ -28,6 +30,7 @@ use clap::error::ErrorKind;
 
 use crate::gateway::Commanded;
 use crate::lifecycle::command::CommandLine;
+use crate::target::Target;
 
 use self::args::{Command, ConfigCommand, PolicyCommand, Program};
 
@@ -60,6 +63,7 @@ pub fn main() -> ExitCode {
         Command::Doctor { json, target } => doctor::run(&settings, target.as_deref(), json),
         Command::Explain { json, target } => explain::run(&settings, &target, json),
         Command::Wait { timeout } => wait::run(&settings, timeout),
+        Command::Connect { host, port } => connect::run(&settings, &Target { host, port }),
         Command::Env { shell } => env::run(&settings, shell),
         Command::Config { command: ConfigCommand::Check { file } } => config::check(settings, file),
         Command::Config { command: ConfigCommand::Show { json } } => config::show(&settings, json),
