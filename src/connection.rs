@@ -74,8 +74,8 @@ pub struct Limits {
 impl House {
     /// What a client's FIN does now: a tailscaled that is new enough keeps half-closed connections.
     fn half_close(&self) -> HalfClose {
-        let version = self.inside.as_ref().and_then(|inside| inside.now().version.clone());
-        self.half_close.with(version.as_ref())
+        let state = self.inside.as_ref().map(Inside::now);
+        self.half_close.with(state.as_ref().and_then(|state| state.version.as_ref()))
     }
 
     /// The `route` of the log.
@@ -201,12 +201,11 @@ async fn tunnel(
     house: &House,
     stream: Stream,
     mut connection: Connection,
-    mut request: Request,
+    request: Request,
     full: bool,
     drain: &Guard,
 ) {
     let mut record = connection.record();
-    request.target = house.qualified(request.target);
     describe(&mut record, &request);
     let ask = Ask { target: &request.target, early: !request.early.is_empty(), full, drain };
     match carry(house, &stream, &mut record, ask).await {
@@ -265,7 +264,9 @@ pub(crate) async fn carry(
     record: &mut Record,
     ask: Ask<'_>,
 ) -> Result<Connected, Refusal> {
-    let admitted = admit(house, record, ask.target)?;
+    let asked_at = tokio::time::Instant::now();
+    let target = whole(house, client, record, ask, asked_at).await?;
+    let admitted = admit(house, record, &target)?;
     if ask.full {
         return Err(Refusal::overloaded());
     }
@@ -275,12 +276,36 @@ pub(crate) async fn carry(
     let cut = Arc::clone(record.cut());
     let connected = tokio::select! {
         biased;
-        connected = way_out(house, record, admitted) => connected?,
+        connected = way_out(house, record, admitted, asked_at) => connected?,
         () = watch::client_gone(client, ask.early) => return Err(Refusal::client_gone()),
         _ = cut.wait() => return Err(Refusal::draining()),
     };
     record.connected();
     Ok(connected)
+}
+
+/// The target as it is judged. Whether the tailnet has a bare name is known once it is up: during the
+/// first login that is waited for.
+async fn whole(
+    house: &House,
+    client: &Stream,
+    record: &mut Record,
+    ask: Ask<'_>,
+    asked_at: tokio::time::Instant,
+) -> Result<Target, Refusal> {
+    if let (Some(inside), true) = (&house.inside, ask.target.is_bare()) {
+        tokio::select! {
+            biased;
+            _up_or_not = inside.pass(asked_at) => {}
+            () = watch::client_gone(client, ask.early) => return Err(Refusal::client_gone()),
+            () = ask.drain.reached(Phase::Draining) => return Err(Refusal::draining()),
+        }
+    }
+    let target = house.qualified(ask.target.clone());
+    if target != *ask.target {
+        record.whole(&target);
+    }
+    Ok(target)
 }
 
 /// Step 3: may it? Every decision is recorded, whatever it is.
@@ -304,11 +329,12 @@ async fn way_out(
     house: &House,
     record: &mut Record,
     admitted: Admitted<Target>,
+    asked_at: tokio::time::Instant,
 ) -> Result<Connected, Refusal> {
     record.stage(Stage::Dns);
     record.upstream(house.upstream_kind);
     if let Some(inside) = &house.inside {
-        inside.pass().await.map_err(|fault| refused_by(record, &fault))?;
+        inside.pass(asked_at).await.map_err(|fault| refused_by(record, &fault))?;
     }
     let destination = locate(house, record, admitted).await?;
     record.stage(Stage::Dial);

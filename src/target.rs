@@ -232,6 +232,13 @@ impl Target {
     }
 }
 
+impl Target {
+    /// Whether the host is a name of one label, which a tailnet may know as a longer one.
+    pub fn is_bare(&self) -> bool {
+        self.host.name().is_some_and(|name| !name.as_str().contains('.'))
+    }
+}
+
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.host {

@@ -6,10 +6,10 @@ mod rig;
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
-use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use rig::cgroup::Cgroup;
 use rig::wait::{PATIENCE, eventually};
 use rig::wire::abort;
 use rig::{Dns, Gateway, Inbound, Origin, Reply, Tailscaled, client, netns};
@@ -200,34 +200,6 @@ fn r17_clients_that_vanish_while_a_name_is_asked_leave_no_task_behind() {
     });
 }
 
-/// A memory cgroup (v1 or v2) with a limit, removed when dropped.
-struct Cgroup(PathBuf);
-
-impl Cgroup {
-    fn new(limit: u64) -> Option<Cgroup> {
-        let name = format!("tailrace-test-{}", std::process::id());
-        let at = |base: &Path, file: &str| {
-            let folder = base.join(&name);
-            std::fs::create_dir(&folder).ok()?;
-            let group = Cgroup(folder);
-            std::fs::write(group.0.join(file), limit.to_string()).ok()?;
-            Some(group)
-        };
-        at(Path::new("/sys/fs/cgroup/memory"), "memory.limit_in_bytes")
-            .or_else(|| at(Path::new("/sys/fs/cgroup"), "memory.max"))
-    }
-
-    fn take(&self, pid: u32) -> bool {
-        std::fs::write(self.0.join("cgroup.procs"), pid.to_string()).is_ok()
-    }
-}
-
-impl Drop for Cgroup {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir(&self.0);
-    }
-}
-
 /// Bytes each relay of R10 carries.
 const EACH: usize = 10 << 20;
 
@@ -272,7 +244,7 @@ fn a_thousand_relays() {
     gateway.settle_and_check(1000);
     drop(gateway);
     if let Some(group) = group {
-        eventually("the cgroup can go", 5 * SECOND, || std::fs::remove_dir(&group.0).is_ok());
+        eventually("the cgroup can go", 5 * SECOND, || group.remove());
     }
 }
 

@@ -122,10 +122,9 @@ impl Line<'_> {
         &self,
         mut record: Record,
         session: &mut Session,
-        mut request: ForwardRequest,
+        request: ForwardRequest,
         kept: Option<Kept>,
     ) -> After {
-        request.target = self.house.qualified(request.target);
         describe(&mut record, &request);
         let (mut connected, mut reused) = match self.way(&mut record, &request.target, kept).await {
             Ok(way) => way,
@@ -155,7 +154,9 @@ impl Line<'_> {
     ) -> Result<(Connected, bool), Refusal> {
         match kept {
             Some(kept) if kept.target == *target && !self.full && kept.rests() => {
-                admit(self.house, record, target)?;
+                let whole = self.house.qualified(target.clone());
+                record.whole(&whole);
+                admit(self.house, record, &whole)?;
                 record.upstream(self.house.upstream_kind);
                 record.route(self.house.route_to(kept.connected.address));
                 record.connected();
@@ -179,7 +180,8 @@ impl Line<'_> {
         connected: &Connected,
     ) -> Exchange {
         let limits = self.house.limits.load_full();
-        let (idle, upstream_process) = (limits.relay.idle, &*limits.relay.upstream_process);
+        let (idle, process) = (limits.relay.idle, limits.relay.upstream_process.load_full());
+        let upstream_process = process.as_deref();
         let way = Way { client: self.client, upstream: &connected.stream, idle, upstream_process };
         let early = connected.early.clone();
         let counts = Metered(record.meter());

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 
 use crate::relay::HalfClose;
 use crate::sys;
@@ -61,11 +61,12 @@ impl Inside {
         self.outside
     }
 
-    /// Lets a connection pass while the node is in the tailnet. During the first login it waits.
+    /// Lets a connection pass while the node is in the tailnet. During the first login it waits, from
+    /// when its target was asked for.
     ///
     /// # Errors
     /// Why nothing is carried.
-    pub(super) async fn pass(&self) -> Result<(), Fault> {
+    pub(super) async fn pass(&self, asked_at: Instant) -> Result<(), Fault> {
         let now = self.now();
         if now.is_running() {
             return Ok(());
@@ -75,7 +76,7 @@ impl Inside {
         }
         let mut state = self.state.clone();
         let settled = state.wait_for(|state| state.is_running() || !state.first_login);
-        let settled = timeout(self.ready_wait, settled).await;
+        let settled = timeout_at(asked_at + self.ready_wait, settled).await;
         let now = match settled {
             Ok(Ok(state)) => Arc::clone(&state),
             _ => self.now(),
@@ -130,13 +131,21 @@ impl Inside {
             | UpstreamError::Timeout { address, after } => (asked.or(*address)?, *after),
             UpstreamError::Expired => (asked?, took.max(SILENCE)),
             UpstreamError::Refused => return Some(Fault::Refused { target: asked? }),
-            UpstreamError::NoRoute => return Some(Fault::NoRoute { address: asked?.ip() }),
+            UpstreamError::NoRoute => return Some(self.no_route(&state, asked?.ip())),
             UpstreamError::Outside { address } => {
                 return Some(Fault::NoRoute { address: asked.or(*address)?.ip() });
             }
             _ => return None,
         };
         Some(of_address(&state, address, after))
+    }
+
+    /// This host's own network was tried only for what is outside, where that is allowed.
+    fn no_route(&self, state: &State, address: IpAddr) -> Fault {
+        match self.outside && state.netmap.cover(address).is_none() {
+            true => Fault::NoWayOutside { address },
+            false => Fault::NoRoute { address },
+        }
     }
 }
 
@@ -179,7 +188,7 @@ fn of_address(state: &State, target: SocketAddr, after: Duration) -> Fault {
 #[cfg(test)]
 mod tests {
     use crate::outcome::{Outcome, Unreachable};
-    use crate::tailnet::{Netmap, Peer, Phase};
+    use crate::tailnet::{Dns, Netmap, Peer, Phase};
 
     use super::*;
 
@@ -195,7 +204,7 @@ mod tests {
             peer("svc", "100.64.0.1", &["10.50.0.0/24"], true),
             peer("old", "100.64.0.2", &[], false),
         ];
-        let netmap = Arc::new(Netmap { accepts_routes: true, peers, ..Netmap::default() });
+        let netmap = Arc::new(Netmap::new(None, true, peers, Dns::default()));
         State { phase: Phase::Running, netmap, first_login: false, ..State::starting() }
     }
 
@@ -223,6 +232,12 @@ mod tests {
             Outcome::Unreachable(Unreachable::NoRoute),
             "outside, and none"
         );
+        let no_route = |ip: &str| {
+            let address: SocketAddr = format!("{ip}:1").parse().unwrap();
+            inside.reason(&UpstreamError::NoRoute, Some(address), at_once).unwrap()
+        };
+        let address = "192.0.2.1".parse().unwrap();
+        assert_eq!(no_route("192.0.2.1"), Fault::NoWayOutside { address }, "our own dial");
         let unknown = UpstreamError::Failed { rep: 1, words: None, address: None, after: late };
         assert_eq!(inside.reason(&unknown, None, late), None, "a name that was passed on");
     }
@@ -244,20 +259,21 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn t7_only_the_first_login_is_waited_for() {
         let (sender, inside) = inside(State::starting(), true);
-        let waited = tokio::time::Instant::now();
-        assert!(inside.pass().await.is_err());
+        let waited = Instant::now();
+        assert!(inside.pass(waited).await.is_err());
         assert_eq!(waited.elapsed(), Duration::from_secs(5));
+        let waited = Instant::now();
         let later = async {
             tokio::time::sleep(Duration::from_secs(1)).await;
             sender.send_replace(Arc::new(state()));
         };
-        let (passed, ()) = tokio::join!(inside.pass(), later);
+        let (passed, ()) = tokio::join!(inside.pass(waited), later);
         assert_eq!(passed, Ok(()));
         let expired =
             State { phase: Phase::NeedsLogin, fault: Some(Fault::NodeExpired), ..state() };
         sender.send_replace(Arc::new(expired));
-        let waited = tokio::time::Instant::now();
-        assert_eq!(inside.pass().await, Err(Fault::NodeExpired));
+        let waited = Instant::now();
+        assert_eq!(inside.pass(waited).await, Err(Fault::NodeExpired));
         assert_eq!(waited.elapsed(), Duration::ZERO);
     }
 }

@@ -22,12 +22,16 @@ use crate::lifecycle::run_dir::Listening;
 use crate::names::{self, Dialling, Way, Zone};
 use crate::policy::Address;
 use crate::sys::Exiting;
-use crate::tailnet::{self, Acquaintances, Hooks, Keys, Nameserver, State, Tailnet};
+use crate::tailnet::{self, Acquaintances, Hooks, Keys, Nameserver, State, Tailnet, Unmanageable};
 use crate::target::Name;
 use crate::upstream::{Destination, Place};
 
 /// Descriptors of tailscaled's that its own work needs (reliability.md, fact 2).
 const OF_ITS_OWN: u64 = 256;
+
+/// Said whenever that port is another one (reliability.md B25).
+const EXPOSED: &str = "who finds tailscaled's own SOCKS5 port passes the policy by; \
+                       upstream.kind = \"localapi\" opens none";
 
 /// The states as connections see them: after every room has taken them over.
 pub(super) struct States(watch::Sender<Arc<State>>);
@@ -86,11 +90,10 @@ impl Membership {
             };
             let keys = Keys::new(settings.key.clone(), means.key);
             let hooks = hooks(&gateway.house, &restarts);
-            let (tailnet, fault) = Tailnet::manage(room, keys, children, hooks).map_err(failed)?;
-            match fault {
-                Some(fault) if settings.insisted => return Err(StartError::Tailscaled(fault)),
-                _ => tailnet,
-            }
+            Tailnet::manage(room, keys, children, hooks).map_err(|error| match error {
+                Unmanageable::Binary(fault) => StartError::Tailscaled(fault),
+                Unmanageable::System(source) => failed(source),
+            })?
         } else {
             Tailnet::join(room)
         };
@@ -139,7 +142,8 @@ fn hooks(house: &Arc<House>, restarts: &Arc<AtomicU64>) -> Hooks {
     Hooks {
         probe: Box::new(move || {
             let upstream = Arc::clone(&upstream);
-            Box::pin(async move { upstream.probe().await.is_ok() })
+            // Where there is nothing to ask yet, nothing hangs.
+            Box::pin(async move { upstream.place().is_none() || upstream.probe().await.is_ok() })
         }),
         restarted: Box::new(move |cause| {
             restarts.fetch_add(1, Ordering::Relaxed);
@@ -178,6 +182,9 @@ impl Follower {
         if before.process != now.process {
             let exiting = now.process.and_then(|pid| Exiting::of(pid).ok());
             self.process.store(exiting.map(Arc::new));
+        }
+        if let Some(port) = now.port.filter(|_| before.port != now.port) {
+            tracing::info!(%port, internal_port_exposed = true, "{EXPOSED}");
         }
         if !Arc::ptr_eq(&before.netmap, &now.netmap) || before.node != now.node {
             self.zone.store(Arc::new(zone(now)));
@@ -332,7 +339,7 @@ mod tests {
         };
         let records = vec![(name("grafana.lab.ts.net"), ip("100.64.0.1"))];
         let dns = Dns { records, ..Dns::default() };
-        let netmap = Netmap { peers: vec![peer], dns, ..Netmap::default() };
+        let netmap = Netmap::new(None, true, vec![peer], dns);
         let node = Node {
             name: "autoheal-1.lab.ts.net".to_owned(),
             addresses: vec![ip("100.64.0.2")],

@@ -133,6 +133,11 @@ impl Record {
         self.entry.shown().target = Some(target.clone());
     }
 
+    /// The whole name behind a bare one: the one that is judged and written down.
+    pub fn whole(&mut self, target: &Target) {
+        self.entry.shown().target = Some(target.clone());
+    }
+
     /// What a client sent in place of a host, when it is none; escaped, so that it is safe to print
     /// even after the log was decoded.
     pub fn asked(&mut self, escaped: &str) {

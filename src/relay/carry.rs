@@ -14,7 +14,7 @@ use tokio::time::{Instant, Sleep};
 use super::direction::{Direction, Lane, Turn};
 use super::{Ended, HalfClose, Meter, PipePool, Relayed, Settings};
 use crate::lifecycle::cut::{Cut, CutReason};
-use crate::sys::{self, Stream};
+use crate::sys::{self, Exiting, Stream};
 
 /// After this long without a byte a pipe goes back, and blocked sockets are watched for a reset:
 /// two of these are under the 100 ms in which a reset must be passed on.
@@ -32,6 +32,8 @@ pub(super) struct Sides<'a> {
     pub(super) upstream: &'a Stream,
     pub(super) half_close: HalfClose,
     pub(super) settings: &'a Settings,
+    /// The process behind this very upstream connection; later ones have nothing to do with it.
+    pub(super) process: Option<Arc<Exiting>>,
     pub(super) pipes: &'a Arc<PipePool>,
     pub(super) meter: &'a Meter,
 }
@@ -187,8 +189,7 @@ impl<'a> Relay<'a> {
 
     /// Whether the FIN just read is that of a process being killed.
     fn killed(&self) -> bool {
-        let process = self.sides.settings.upstream_process.load();
-        process.as_ref().is_some_and(|process| process.exiting())
+        self.sides.process.as_ref().is_some_and(|process| process.exiting())
     }
 
     /// Notices a reset of a socket nobody reads at the moment: its other side is full, or its FIN

@@ -127,6 +127,7 @@ pub async fn run(
     meter: &Meter,
     cut: &Cut,
 ) -> Relayed {
-    let sides = carry::Sides { client, upstream, half_close, settings, pipes, meter };
+    let process = settings.upstream_process.load_full();
+    let sides = carry::Sides { client, upstream, half_close, settings, process, pipes, meter };
     carry::Relay::new(sides, early_up, early_down).run(cut).await
 }

@@ -35,6 +35,10 @@ impl Board {
         self.0.send_if_modified(|state| {
             let before = state.clone();
             change(state);
+            if let Some(fault) = &state.barred {
+                (state.phase, state.fault) = (Phase::Unreachable, Some(fault.clone()));
+                state.first_login = false;
+            }
             if before.is_running() != state.is_running() {
                 state.since = state.is_running().then(Instant::now);
             }

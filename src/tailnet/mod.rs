@@ -78,6 +78,8 @@ pub struct Settings {
     pub start_jitter: Duration,
     /// Soft limit on open files it starts with.
     pub open_files: u64,
+    /// A binary that cannot be run ends the start.
+    pub insisted: bool,
 }
 
 /// Whether tailscaled answers, asked the way connections go.
@@ -91,6 +93,17 @@ pub struct Hooks {
     pub restarted: Box<dyn Fn(&'static str) + Send + Sync>,
     /// Lines of its log that were not passed on.
     pub dropped_lines: Arc<AtomicU64>,
+}
+
+/// Why no tailscaled can be managed.
+#[derive(Debug, thiserror::Error)]
+pub enum Unmanageable {
+    /// The binary cannot be run, and nothing else would do.
+    #[error("{}", .0.sentence())]
+    Binary(Fault),
+    /// The system gives no pipe.
+    #[error("no pipe for tailscaled: {0}")]
+    System(#[from] io::Error),
 }
 
 /// How a managed tailscaled is to end.
@@ -136,6 +149,7 @@ impl Settings {
             accept_routes: settings.accept_routes,
             start_jitter: settings.start_jitter,
             open_files,
+            insisted: settings.insisted,
         }
     }
 }
@@ -157,17 +171,17 @@ impl Tailnet {
         Self { board, bell, stop, task, managed: false }
     }
 
-    /// Starts a tailscaled of our own. A binary that cannot be run is a fault of the state, and the
-    /// second value.
+    /// Starts a tailscaled of our own. A binary that cannot be run is a fault of the state, unless one is
+    /// insisted on.
     ///
     /// # Errors
-    /// No pipe to be had.
+    /// [`Unmanageable`].
     pub fn manage(
         settings: Settings,
         keys: Keys,
         children: Arc<Children>,
         hooks: Hooks,
-    ) -> io::Result<(Self, Option<Fault>)> {
+    ) -> Result<Self, Unmanageable> {
         let (board, bell) = (Board::new(), Arc::new(Notify::new()));
         let (settings, keys) = (Arc::new(settings), Arc::new(keys));
         let login = {
@@ -184,9 +198,11 @@ impl Tailnet {
         };
         let stop = watch::Sender::new(Stop::No);
         let first: Result<Running, Fault> = supervisor.start();
-        let fault = first.as_ref().err().cloned();
+        if let (Err(fault), true) = (&first, supervisor.settings.insisted) {
+            return Err(Unmanageable::Binary(fault.clone()));
+        }
         let task = tokio::spawn(supervisor.run(first, stop.subscribe()));
-        Ok((Self { board, bell, stop, task, managed: true }, fault))
+        Ok(Self { board, bell, stop, task, managed: true })
     }
 
     /// What is known, and every change of it.

@@ -3,6 +3,8 @@
 //! Read from LocalAPI `status` and `dns-config` (ipn/ipnstate, tailcfg.DNSConfig).
 #![forbid(unsafe_code)]
 
+use std::cmp::Reverse;
+use std::collections::HashMap;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -20,6 +22,10 @@ pub struct Netmap {
     pub peers: Vec<Peer>,
     /// Names.
     pub dns: Dns,
+    /// Where in `peers` an address of theirs is: asked for each connection.
+    by_address: HashMap<IpAddr, usize>,
+    /// Accepted routes and who carries them, the longest first, of equal ones those online.
+    by_route: Vec<(IpNet, usize)>,
 }
 
 /// Another node.
@@ -74,28 +80,27 @@ pub struct Cover<'a> {
 }
 
 impl Netmap {
+    /// The tailnet of these peers.
+    pub fn new(suffix: Option<Name>, accepts_routes: bool, peers: Vec<Peer>, dns: Dns) -> Self {
+        let mut by_address = HashMap::new();
+        let mut by_route = Vec::new();
+        for (at, peer) in peers.iter().enumerate() {
+            by_address.extend(peer.addresses.iter().map(|address| (*address, at)));
+            if accepts_routes {
+                by_route.extend(peer.routes.iter().map(|net| (*net, at)));
+            }
+        }
+        by_route.sort_by_key(|(net, at)| (Reverse(net.prefix_len()), !peers[*at].online));
+        Self { suffix, accepts_routes, peers, dns, by_address, by_route }
+    }
+
     /// The peer or the subnet route that `address` belongs to, the longest prefix first; none: it is
     /// outside, and tailscaled would dial it from the host's own network.
     pub fn cover(&self, address: IpAddr) -> Option<Cover<'_>> {
-        let own = self.peers.iter().find(|peer| peer.addresses.contains(&address));
-        if let Some(peer) = own {
-            return Some(Cover { peer, net: IpNet::from(address) });
-        }
-        if !self.accepts_routes {
-            return None;
-        }
-        let routes = self
-            .peers
-            .iter()
-            .flat_map(|peer| peer.routes.iter().map(move |net| Cover { peer, net: *net }));
-        routes
-            .filter(|cover| cover.net.contains(&address))
-            .max_by_key(|cover| (cover.net.prefix_len(), cover.peer.online))
-    }
-
-    /// The peer of that MagicDNS name.
-    pub fn peer(&self, name: &Name) -> Option<&Peer> {
-        self.peers.iter().find(|peer| peer.name.as_ref() == Some(name))
+        let own = self.by_address.get(&address).map(|at| (IpNet::from(address), *at));
+        let routed = || self.by_route.iter().find(|(net, _)| net.contains(&address)).copied();
+        let (net, at) = own.or_else(routed)?;
+        Some(Cover { peer: self.peers.get(at)?, net })
     }
 }
 
@@ -115,15 +120,12 @@ mod tests {
 
     #[test]
     fn peers_cover_their_addresses_and_accepted_routes_the_rest() {
-        let mut netmap = Netmap {
-            accepts_routes: true,
-            peers: vec![
-                peer("a", "100.64.0.1", &["10.50.0.0/16"], true),
-                peer("b", "100.64.0.2", &["10.50.0.0/24"], false),
-                peer("c", "100.64.0.3", &["10.50.0.0/24"], true),
-            ],
-            ..Netmap::default()
-        };
+        let peers = vec![
+            peer("a", "100.64.0.1", &["10.50.0.0/16"], true),
+            peer("b", "100.64.0.2", &["10.50.0.0/24"], false),
+            peer("c", "100.64.0.3", &["10.50.0.0/24"], true),
+        ];
+        let netmap = Netmap::new(None, true, peers.clone(), Dns::default());
         let host = |netmap: &Netmap, ip: &str| {
             netmap.cover(ip.parse().unwrap()).map(|cover| cover.peer.host.clone())
         };
@@ -131,7 +133,7 @@ mod tests {
         assert_eq!(host(&netmap, "10.50.0.7").as_deref(), Some("c"), "longest, then online");
         assert_eq!(host(&netmap, "10.50.1.7").as_deref(), Some("a"));
         assert_eq!(host(&netmap, "10.99.0.1"), None);
-        netmap.accepts_routes = false;
+        let netmap = Netmap::new(None, false, peers, Dns::default());
         assert_eq!(host(&netmap, "10.50.0.7"), None);
     }
 }

@@ -40,7 +40,7 @@ pub(super) fn netmap(
         status.peer.iter().flat_map(|peers| peers.values()).map(peer).collect();
     // The map comes in no order: the same netmap should be the same value.
     peers.sort_by(|a, b| (&a.name, &a.host, &a.addresses).cmp(&(&b.name, &b.host, &b.addresses)));
-    Netmap { suffix, accepts_routes, peers, dns: dns.map(dns_of).unwrap_or_default() }
+    Netmap::new(suffix, accepts_routes, peers, dns.map(dns_of).unwrap_or_default())
 }
 
 fn peer(peer: &wire::Peer) -> Peer {
@@ -155,7 +155,7 @@ mod tests {
         assert_eq!(node(&status), None);
         assert_eq!(
             netmap(&status, None, true),
-            Netmap { accepts_routes: true, ..Netmap::default() }
+            Netmap::new(None, true, Vec::new(), Dns::default())
         );
     }
 }

@@ -42,6 +42,8 @@ pub struct State {
     pub phase: Phase,
     /// Why it is not running, or what to worry about although it is.
     pub fault: Option<Fault>,
+    /// Why nothing may go through this tailscaled, whatever it says of itself.
+    pub barred: Option<Fault>,
     /// The first login has neither succeeded nor failed for good: connections may wait for it.
     pub first_login: bool,
     /// When the node was last let into the tailnet, while it is in.
@@ -111,6 +113,7 @@ impl State {
         Self {
             phase: Phase::Starting,
             fault: None,
+            barred: None,
             first_login: true,
             since: None,
             node: None,

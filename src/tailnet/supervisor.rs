@@ -159,7 +159,7 @@ impl Supervisor {
             None => self.board.update(|state| state.port = Some(port)),
             Some(owner) => {
                 let fault = Fault::PortStolen { port, owner: Some(owner) };
-                self.board.settle(Phase::Unreachable, fault);
+                self.board.update(|state| state.barred = Some(fault));
             }
         }
         std::future::pending().await
@@ -197,7 +197,7 @@ impl Supervisor {
         (self.hooks.restarted)(cause);
         self.board.update(|state| {
             state.phase = Phase::Unreachable;
-            state.fault = None;
+            (state.fault, state.barred) = (None, None);
             (state.process, state.port, state.node, state.version) = (None, None, None, None);
             state.health.clear();
         });

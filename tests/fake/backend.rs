@@ -34,6 +34,8 @@ pub struct Inner {
     pub node: bool,
     pub auth_url: String,
     pub health: std::collections::BTreeMap<String, String>,
+    /// Its key came to its end; the netmap is still there.
+    expired: bool,
     key: Option<String>,
     /// A login under way belongs to the control client it was begun with.
     client: u64,
@@ -50,6 +52,7 @@ impl Backend {
             state: State::NeedsLogin,
             prefs: describe::prefs(),
             node: false,
+            expired: false,
             auth_url: String::new(),
             key: None,
             client: 0,
@@ -170,6 +173,7 @@ impl Backend {
     pub fn become_state(&self, state: State) {
         let mut inner = self.look();
         inner.node |= state >= State::NeedsMachineAuth;
+        inner.expired = inner.node && state == State::NeedsLogin;
         inner.become_state(state);
     }
 
@@ -251,6 +255,7 @@ impl Backend {
         match login {
             Login::Runs(_) => {
                 inner.register();
+                inner.expired = false;
                 inner.health.remove("no-derp-connection");
                 let up = inner.prefs["WantRunning"] == true;
                 inner.become_state(if up { State::Running } else { State::Stopped });
@@ -329,7 +334,7 @@ impl Inner {
 
     /// The state that preferences and node lead to, with no login under way.
     fn at_rest(&self) -> State {
-        match (self.node, self.prefs["WantRunning"] == true) {
+        match (self.node && !self.expired, self.prefs["WantRunning"] == true) {
             (false, _) => State::NeedsLogin,
             (true, true) => State::Running,
             (true, false) => State::Stopped,

@@ -19,12 +19,13 @@ pub struct Control(Arc<Mutex<UnixStream>>);
 impl Control {
     /// Tells the rig of this start and waits for its script. Without a rig there is nothing to do.
     pub fn connect() -> (Control, Script, mpsc::UnboundedReceiver<Numbered>) {
+        let process = process();
         let path = folder().join(SOCKET);
         let stream = UnixStream::connect(&path)
             .unwrap_or_else(|e| panic!("fake tailscaled: no rig at {}: {e}", path.display()));
         let mut lines = BufReader::new(stream.try_clone().unwrap());
         let control = Control(Arc::new(Mutex::new(stream)));
-        control.tell(&Event::Started(process()));
+        control.tell(&Event::Started(process));
         let first = read(&mut lines).expect("fake tailscaled: the rig sends a script");
         let Order::Script(script) = first.order else { panic!("fake tailscaled: no script") };
         control.tell(&Event::Done(first.number));

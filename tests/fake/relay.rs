@@ -77,7 +77,8 @@ pub async fn relay(
 /// Whether this version passes a FIN on (tailscale/tailscale#21359).
 pub fn keeps_half_close(backend: &Backend) -> bool {
     let version = backend.look().script.version.clone();
-    let mut numbers = version.split(['.', '-']).map(|n| n.parse().unwrap_or(0));
+    let mut numbers =
+        version.trim_start_matches('v').split(['.', '-']).map(|n| n.parse().unwrap_or(0));
     let number: (u32, u32) = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
     number >= (1, 104)
 }

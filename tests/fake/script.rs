@@ -17,6 +17,8 @@ pub struct Script {
     pub version: String,
     /// How the process starts.
     pub start: Start,
+    /// It claims this SOCKS5 port, which is somebody else's, and opens none.
+    pub claims: Option<SocketAddr>,
     /// Soft and hard limit of open files it gives itself; none: the soft one is raised to the hard.
     pub open_files: Option<u64>,
     /// What a login leads to.
@@ -248,6 +250,7 @@ impl Default for Script {
         Self {
             version: "1.98.9-ERR-BuildInfo".to_owned(),
             start: Start::Normal,
+            claims: None,
             open_files: None,
             login: Login::Runs(Duration::from_millis(20)),
             keys: BTreeMap::new(),

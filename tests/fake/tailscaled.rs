@@ -176,7 +176,10 @@ async fn serve(flags: Flags, backend: Arc<Backend>, control: Control) {
         .unwrap_or_else(|e| fatal(&format!("safesocket.Listen: {}: {e}", flags.socket.display())));
     let _ = std::fs::set_permissions(&flags.socket, std::fs::Permissions::from_mode(0o666));
     let mut socks = None;
-    if let Some(to) = &flags.socks5 {
+    let claims = backend.look().script.claims;
+    if let Some(stranger) = claims {
+        log(&format!("SOCKS5 listening on {stranger}"));
+    } else if let Some(to) = &flags.socks5 {
         let listener = TcpListener::bind(to).await;
         let listener = listener.unwrap_or_else(|e| fatal(&format!("SOCKS5 listener: {e}")));
         if to.ends_with(":0") {

@@ -83,7 +83,7 @@ struct Hub {
 pub struct Managed {
     dir: TempDir,
     hub: Arc<Mutex<Hub>>,
-    key: Mutex<String>,
+    keys: Mutex<Vec<String>>,
 }
 
 impl Managed {
@@ -105,7 +105,7 @@ impl Managed {
             }
         });
         std::os::unix::fs::symlink(fake(), dir.path().join("tailscaled")).expect("rig: link");
-        let managed = Managed { dir, hub, key: Mutex::default() };
+        let managed = Managed { dir, hub, keys: Mutex::default() };
         managed.new_key();
         managed
     }
@@ -134,7 +134,12 @@ impl Managed {
 
     /// The key in that file. No other test has the same.
     pub fn key(&self) -> String {
-        self.key.lock().unwrap().clone()
+        self.keys().pop().expect("rig: a key")
+    }
+
+    /// Every key that was ever in it.
+    pub fn keys(&self) -> Vec<String> {
+        self.keys.lock().unwrap().clone()
     }
 
     /// Puts another key into the file.
@@ -147,7 +152,7 @@ impl Managed {
         std::fs::write(self.key_file(), format!("{key}\n")).expect("rig: key file");
         std::fs::set_permissions(self.key_file(), std::fs::Permissions::from_mode(0o600))
             .expect("rig: chmod");
-        *self.key.lock().unwrap() = key.clone();
+        self.keys.lock().unwrap().push(key.clone());
         key
     }
 
@@ -338,6 +343,7 @@ impl Managed {
     #[track_caller]
     pub fn run(&self) -> Unmanaged {
         let socket = self.dir.path().join("tailscaled.sock");
+        let before = self.starts().len();
         let child = Command::new(self.program())
             .args(["--tun=userspace-networking", "--state=mem:", "--socks5-server=127.0.0.1:0"])
             .arg(format!("--socket={}", socket.display()))
@@ -346,6 +352,7 @@ impl Managed {
             .stderr(Stdio::null())
             .spawn()
             .expect("rig: the fake");
+        self.wait_start(before + 1);
         let socks = self.socks_port().expect("rig: a SOCKS5 port was asked for");
         let prefs = r#"{"AuthKey":"k","UpdatePrefs":{"WantRunning":true,"RouteAll":true,"Hostname":"host"}}"#;
         assert_eq!(localapi(&socket, "POST", "start", prefs).0, 204);

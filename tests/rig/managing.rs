@@ -2,11 +2,26 @@
 
 use std::time::Duration;
 
+use serde_json::Value;
+
 use super::gateway::Gateway;
 use super::localapi::Unmanaged;
 use super::managed::Managed;
 use super::setup::Setup;
 use super::wait::{PATIENCE, eventually};
+
+impl Managed {
+    /// A gateway that manages this tailscaled and is ready.
+    #[track_caller]
+    pub fn gateway(&self, change: impl FnOnce(&mut Setup)) -> Gateway {
+        let mut gateway = Gateway::start(|s| {
+            s.managed(self);
+            change(s);
+        });
+        gateway.wait_ready();
+        gateway
+    }
+}
 
 impl Setup {
     /// The gateway starts this tailscaled itself, with the key in its file; kind and names by
@@ -87,7 +102,26 @@ impl Gateway {
 
     /// `/api/v1/status`.
     #[track_caller]
-    pub fn status(&self) -> serde_json::Value {
+    pub fn status(&self) -> Value {
         self.admin_get("/api/v1/status").json()
+    }
+}
+
+/// The first value of that key, however deep.
+pub fn find<'a>(value: &'a Value, key: &str) -> Option<&'a Value> {
+    match value {
+        Value::Object(map) => map.get(key).or_else(|| map.values().find_map(|v| find(v, key))),
+        Value::Array(list) => list.iter().find_map(|v| find(v, key)),
+        _ => None,
+    }
+}
+
+/// The first text that holds this, however deep.
+pub fn text<'a>(value: &'a Value, needle: &str) -> Option<&'a str> {
+    match value {
+        Value::String(text) => text.contains(needle).then_some(text),
+        Value::Object(map) => map.values().find_map(|v| self::text(v, needle)),
+        Value::Array(list) => list.iter().find_map(|v| self::text(v, needle)),
+        _ => None,
     }
 }

@@ -54,6 +54,8 @@
 )]
 
 pub mod answers;
+pub mod canary;
+pub mod cgroup;
 pub mod client;
 pub mod dns;
 pub mod gateway;

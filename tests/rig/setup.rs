@@ -25,7 +25,7 @@ pub struct Setup {
     raw: Option<Vec<u8>>,
     env: BTreeMap<String, OsString>,
     arguments: Vec<String>,
-    ulimit: Option<String>,
+    prelude: Option<String>,
 }
 
 impl Setup {
@@ -40,7 +40,7 @@ impl Setup {
             raw: None,
             env: BTreeMap::new(),
             arguments: Vec::new(),
-            ulimit: None,
+            prelude: None,
             dir,
         };
         setup.env("PATH", std::env::var_os("PATH").unwrap_or_default());
@@ -124,13 +124,17 @@ impl Setup {
 
     /// Soft and hard limit of open files.
     pub fn nofile(&mut self, limit: u64) -> &mut Setup {
-        self.ulimit = Some(format!("-n {limit}"));
-        self
+        self.prelude(&format!("ulimit -n {limit}"))
     }
 
     /// Soft limit of open files alone; the hard one stays.
     pub fn soft_nofile(&mut self, limit: u64) -> &mut Setup {
-        self.ulimit = Some(format!("-S -n {limit}"));
+        self.prelude(&format!("ulimit -S -n {limit}"))
+    }
+
+    /// A shell command run before the binary, in the same process.
+    pub fn prelude(&mut self, command: &str) -> &mut Setup {
+        self.prelude = Some(command.into());
         self
     }
 
@@ -166,11 +170,11 @@ impl Setup {
 
     /// The command line of the binary with this environment and these limits.
     pub fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = match &self.ulimit {
+        let mut command = match &self.prelude {
             None => Command::new(binary()),
-            Some(limit) => {
+            Some(first) => {
                 let mut shell = Command::new("sh");
-                shell.arg("-c").arg(format!("ulimit {limit} && exec \"$0\" \"$@\"")).arg(binary());
+                shell.arg("-c").arg(format!("{first} && exec \"$0\" \"$@\"")).arg(binary());
                 shell
             }
         };

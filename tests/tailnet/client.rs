@@ -17,6 +17,15 @@ pub enum End {
 
 /// A tunnel by HTTP CONNECT to an origin that drips; call it in the sandbox's namespace.
 pub fn dripping(proxy: &str, host: &str) -> io::Result<TcpStream> {
+    let stream = tunnel(proxy, host)?;
+    write!(&stream, "GET /drip HTTP/1.1\r\nHost: {host}\r\n\r\n")?;
+    // The answer has begun: the stream is live.
+    BufReader::new(&stream).read_line(&mut String::new())?;
+    Ok(stream)
+}
+
+/// A tunnel by HTTP CONNECT; call it in the sandbox's namespace.
+pub fn tunnel(proxy: &str, host: &str) -> io::Result<TcpStream> {
     let mut stream = TcpStream::connect(proxy)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     write!(stream, "CONNECT {host}:{PORT} HTTP/1.1\r\n\r\n")?;
@@ -24,26 +33,33 @@ pub fn dripping(proxy: &str, host: &str) -> io::Result<TcpStream> {
     let mut line = String::new();
     reader.read_line(&mut line)?;
     if !line.starts_with("HTTP/1.1 200 ") {
+        reader.read_to_string(&mut line)?;
         return Err(io::Error::other(line));
     }
     while line.trim_end() != "" {
         line.clear();
         reader.read_line(&mut line)?;
     }
-    write!(&stream, "GET /drip HTTP/1.1\r\nHost: {host}\r\n\r\n")?;
-    // The answer has begun: the stream is live.
-    reader.read_line(&mut line)?;
     Ok(stream)
 }
 
 /// Reads to the end of it.
-pub fn end(mut stream: &TcpStream) -> End {
+pub fn end(stream: &TcpStream) -> End {
+    rest(stream).1
+}
+
+/// What is still to be read, and how it ends.
+pub fn rest(mut stream: &TcpStream) -> (String, End) {
+    let mut got = Vec::new();
+    let text = |got: &[u8]| String::from_utf8_lossy(got).into_owned();
     let mut block = [0; 4096];
     loop {
         match stream.read(&mut block) {
-            Ok(0) => return End::Fin,
-            Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return End::Rst,
+            Ok(0) => return (text(&got), End::Fin),
+            Ok(length) => got.extend_from_slice(&block[..length]),
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {
+                return (text(&got), End::Rst);
+            }
             Err(error) => panic!("neither FIN nor RST: {error}"),
         }
     }

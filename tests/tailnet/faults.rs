@@ -1,6 +1,10 @@
 //! What tailscaled cannot reach, and tailscaled not being there.
 
+use std::io::Write as _;
+use std::net::Shutdown;
+
 use crate::case::Case;
+use crate::client::{self, End};
 use crate::curl::{Curl, Inbound};
 use crate::gateway::Gateway;
 use crate::policy::refused;
@@ -17,7 +21,9 @@ pub fn cases() -> Vec<Case> {
         case("closed_port_is_upstream_failed", closed_port),
         case("port_the_acl_forbids_is_upstream_failed", forbidden_port),
         case("unknown_name_is_upstream_failed", unknown_name),
-        case("left_keep_alive_origin_is_let_go_after_the_linger", left_behind),
+        case("c6_keep_alive_origin_is_let_go_when_its_client_has_left", left_behind),
+        case("c6_answer_comes_after_the_clients_fin", late_answer),
+        case("c12_half_closed_client_is_let_go_after_the_linger", half_closed),
         case("no_tailscaled_is_upstream_down", no_tailscaled),
     ]
 }
@@ -53,17 +59,45 @@ fn fails(tailnet: &Tailnet, inbound: Inbound, url: &str) {
     assert_eq!(line["outcome"], "upstream_failed", "{line}");
 }
 
-/// curl leaves, the origin stays: the FIN is held back (C6), but not for ever (C12).
+/// curl leaves for good, the origin would stay: no answer can get lost any more, so the FIN goes on.
 fn left_behind(tailnet: &Tailnet) {
-    let linger = [("TAILRACE_LIMITS_HALF_CLOSE_TIMEOUT", "1s")];
-    let gateway = Gateway::start(tailnet, "linger", UPSTREAM, &linger);
+    let gateway = tailnet.gateway();
     for inbound in [Inbound::Socks5Name, Inbound::Connect] {
         let mark = gateway.mark();
-        let answer = Curl::kept_alive(&gateway, inbound, "http://svc:8080/hello").run(tailnet);
+        let answer = Curl::kept_alive(gateway, inbound, "http://svc:8080/hello").run(tailnet);
         assert_eq!((answer.exit, answer.status), (0, 200), "{inbound:?}: {answer:?}");
-        assert_eq!(gateway.access_after(mark)["outcome"], "half_close_idle", "{inbound:?}");
+        assert_eq!(gateway.access_after(mark)["outcome"], "fin_fin", "{inbound:?}");
     }
+}
+
+/// Through this tailscaled a FIN that went on at once would cut the answer off.
+fn late_answer(tailnet: &Tailnet) {
+    let gateway = tailnet.gateway();
+    let mark = gateway.mark();
+    let (answer, end) = ask_and_shut(tailnet, gateway, "/slow", "Connection: close\r\n");
+    assert!(answer.contains("hello from 127.0.0.1:8080"), "{answer}");
+    assert_eq!(end, End::Fin);
+    assert_eq!(gateway.access_after(mark)["outcome"], "fin_fin");
+}
+
+/// The FIN of a client that listens on is held back, but not for ever.
+fn half_closed(tailnet: &Tailnet) {
+    let linger = [("TAILRACE_LIMITS_HALF_CLOSE_TIMEOUT", "1s")];
+    let gateway = Gateway::start(tailnet, "linger", UPSTREAM, &linger);
+    let (answer, end) = ask_and_shut(tailnet, &gateway, "/hello", "");
+    assert!(answer.contains("hello from 127.0.0.1:8080"), "{answer}");
+    assert_eq!(end, End::Fin);
+    assert_eq!(gateway.access_after(0)["outcome"], "half_close_idle");
     gateway.stop();
+}
+
+/// A request and a FIN behind it, as `nc -N` sends them.
+fn ask_and_shut(tailnet: &Tailnet, gateway: &Gateway, path: &str, more: &str) -> (String, End) {
+    let stream = tailnet.sandboxed.enter(|| client::tunnel(&gateway.proxy, "svc"));
+    let mut stream = stream.expect("a tunnel");
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: svc\r\n{more}\r\n").expect("a request");
+    stream.shutdown(Shutdown::Write).expect("a FIN");
+    client::rest(&stream)
 }
 
 /// The gateway stands while its upstream falls: every inbound says so, and nothing goes another way.

@@ -179,11 +179,6 @@ impl Gateway {
         })
     }
 
-    /// All `count` access lines written after `mark`, once they are there.
-    pub fn access_lines(&self, mark: usize, count: usize) -> Vec<Value> {
-        wait_for("access lines", || self.access().get(mark..mark + count).map(<[Value]>::to_vec))
-    }
-
     /// Every access line so far.
     pub fn access(&self) -> Vec<Value> {
         let log = self.process.log();

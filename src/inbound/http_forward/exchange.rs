@@ -4,7 +4,6 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use arc_swap::ArcSwapOption;
 use bytes::{Bytes, BytesMut};
 use tokio::io::Interest;
 
@@ -63,13 +62,13 @@ pub struct Way<'a> {
     /// Longest silence.
     pub idle: Duration,
     /// The process behind the upstream, where it is ours.
-    pub upstream_process: &'a ArcSwapOption<Exiting>,
+    pub upstream_process: Option<&'a Exiting>,
 }
 
 impl Way<'_> {
     /// Whether the upstream's process is being killed: a FIN then ends no answer.
     fn killed(self) -> bool {
-        self.upstream_process.load().as_ref().is_some_and(|process| process.exiting())
+        self.upstream_process.is_some_and(Exiting::exiting)
     }
 }
 

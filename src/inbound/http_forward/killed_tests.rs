@@ -4,9 +4,7 @@
 
 use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
-use std::sync::Arc;
 
-use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 
 use super::*;
@@ -37,8 +35,7 @@ async fn killed(watched: bool) -> Outcome {
         .stdout(Stdio::from(std::os::fd::OwnedFd::from(output)))
         .spawn()
         .unwrap();
-    let watch = watched.then(|| Arc::new(Exiting::of(process.id()).unwrap()));
-    let upstream_process = ArcSwapOption::from(watch);
+    let watch = watched.then(|| Exiting::of(process.id()).unwrap());
     let (near, client) = UnixStream::pair().unwrap();
     let (near, client, upstream) = (stream(near), stream(client), stream(ours));
 
@@ -47,12 +44,8 @@ async fn killed(watched: bool) -> Outcome {
     let mut session = Session::new(value, BytesMut::new());
     let limit = Duration::from_secs(20);
     let request = session.next(&client, limit).await.unwrap();
-    let way = Way {
-        client: &client,
-        upstream: &upstream,
-        idle: limit,
-        upstream_process: &upstream_process,
-    };
+    let way =
+        Way { client: &client, upstream: &upstream, idle: limit, upstream_process: watch.as_ref() };
     let killer = async {
         let mut seen = BytesMut::new();
         while !seen.ends_with(b"half") {

@@ -37,6 +37,8 @@ async fn kill(watched: bool, unix: bool) -> (Vec<u8>, std::io::Result<()>, Ended
         }
     };
     soon("the echo", passed_on).await;
+    // Its end may be known to others before this relay has read the FIN.
+    bench.upstream_process.store(None);
     process.kill().unwrap();
     let (got, end) = soon("the end", read_until_end(&mut client)).await;
     drop(client);

@@ -43,6 +43,7 @@ struct Bench<Origin = TcpStream> {
     cut: Arc<Cut>,
     pipes: Arc<PipePool>,
     meter: Arc<Meter>,
+    upstream_process: Arc<ArcSwapOption<Exiting>>,
 }
 
 /// What a test may choose.
@@ -91,11 +92,12 @@ impl Choice {
         let (client, ours) = pair(self.buffers).await;
         let (cut, meter) = (Arc::new(Cut::new()), Arc::new(Meter::default()));
         let splice = Arc::new(AtomicBool::new(self.mode != Mode::Copy));
+        let upstream_process = Arc::new(ArcSwapOption::from_pointee(self.upstream_process));
         let settings = Settings {
             idle: self.idle,
             half_close_timeout: self.linger,
             splice: Arc::clone(&splice),
-            upstream_process: Arc::new(ArcSwapOption::from_pointee(self.upstream_process)),
+            upstream_process: Arc::clone(&upstream_process),
         };
         let toggle = (self.mode == Mode::Mixed).then(|| tokio::spawn(flip(splice)));
         let pipes = Arc::clone(&self.pipes);
@@ -116,7 +118,7 @@ impl Choice {
             toggle.inspect(JoinHandle::abort);
             relayed
         });
-        Bench { client, origin, relay, cut, pipes, meter }
+        Bench { client, origin, relay, cut, pipes, meter, upstream_process }
     }
 }
 

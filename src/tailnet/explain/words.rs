@@ -33,7 +33,7 @@ impl Fault {
             Self::Ended { how, last } => (
                 NOT_STARTED,
                 format!("tailscaled ended with {how}{}", said(last.as_deref())),
-                "it is started again; if it keeps ending, its own log says why",
+                "it is started again; log.level = \"debug\" shows what it says itself",
             ),
             Self::CrashLoop { how, last } => (
                 NOT_STARTED,

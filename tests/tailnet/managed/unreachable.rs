@@ -4,6 +4,7 @@ use crate::case::Case;
 use crate::curl::{Curl, Inbound};
 use crate::gateway::Gateway;
 use crate::managed::{BY_NAME, Kind, refused_with};
+use crate::process::wait_for;
 use crate::tailnet::{PORT, Tailnet, UNROUTED};
 
 /// Nothing listens there, and the policy of the tailnet lets the question through.
@@ -135,10 +136,23 @@ fn requests(tailnet: &Tailnet, gateway: &Gateway, wrong: &Wrong) {
             });
         }
     });
-    let lines = gateway.access_lines(mark, BY_NAME.len());
-    for line in lines {
+    for inbound in BY_NAME {
+        let line = wait_for("its access line", || {
+            let lines = gateway.access().split_off(mark);
+            lines.into_iter().find(|line| is_of(line, inbound, wrong))
+        });
         assert_eq!(line["outcome"], wrong.outcome, "{line}");
     }
+}
+
+/// Whether the line is that of a request, not of doctor's look, nor of an earlier case's.
+fn is_of(line: &serde_json::Value, inbound: Inbound, wrong: &Wrong) -> bool {
+    let host = line["host"].as_str().unwrap_or_default();
+    let asked = host == wrong.host || host.strip_suffix(".lab.ts.net") == Some(wrong.host);
+    asked
+        && line["port"] == wrong.port
+        && line["inbound"] == inbound.label()
+        && line["label"].is_null()
 }
 
 /// The body tells cause and fix.
