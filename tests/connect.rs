@@ -270,3 +270,29 @@ fn ssh_reaches_a_server_by_it() {
     assert!(said.contains("remote software version canary"), "{said}");
     assert_eq!(gateway.wait_for_access(1)[0]["host"], NAME);
 }
+
+/// `env` of a program in a folder whose name no shell and no ssh takes as it stands.
+#[test]
+fn git_finds_its_way_by_env_whatever_the_path() {
+    if Command::new("git").arg("--version").output().is_err() {
+        return rig::skip("needs git");
+    }
+    let origin = Origin::start(|guest| {
+        guest.send(b"SSH-2.0-canary\r\n");
+        guest.read_n(4);
+    });
+    let (_fake, mut gateway) = leading_to(&origin);
+    let folder = gateway.dir().join("it's 100%h");
+    std::fs::create_dir(&folder).unwrap();
+    let program = folder.join("tailrace");
+    std::fs::copy(rig::setup::binary(), &program).unwrap();
+    let file = gateway.setup().write();
+    let script =
+        "eval \"$(\"$1\" env --config \"$2\")\" && git ls-remote ssh://db.corp.example/repo";
+    let mut shell = Command::new("sh");
+    shell.args(["-c", script, "sh"]).arg(&program).arg(&file);
+    shell.env("GIT_TERMINAL_PROMPT", "0").env("HOME", gateway.dir()).stdin(Stdio::null());
+    let said = String::from_utf8(shell.output().unwrap().stderr).unwrap();
+    let line = gateway.wait_for_line(|line| line["host"] == NAME);
+    assert_eq!(line["port"], 22, "{said}");
+}

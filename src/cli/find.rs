@@ -59,10 +59,27 @@ pub(super) fn misconfigured(problems: &Problems) -> ExitCode {
 /// Finds the gateway: what it published, else where the settings put it.
 pub(super) fn gateway(settings: &Settings) -> Result<Found, Problems> {
     let asked = Given::new(settings).whereabouts()?;
-    Ok(match run_dir::read(&asked.run_dir) {
-        Some(published) => published.listening,
-        None => Found { proxy: asked.proxy, admin: asked.admin, forward: asked.forwards },
-    })
+    Ok(published(&asked).unwrap_or_else(|| set(asked)))
+}
+
+/// The same with every address as bound: a command of another user cannot read what was published, and
+/// asks the gateway at the address of the settings.
+pub(super) fn listening(settings: &Settings) -> Result<Found, Problems> {
+    let asked = Given::new(settings).whereabouts()?;
+    Ok(published(&asked).unwrap_or_else(|| {
+        let found = set(asked);
+        let told = object(&found, "/api/v1/status").ok();
+        let told = told.and_then(|mut told| serde_json::from_value(told["listeners"].take()).ok());
+        told.unwrap_or(found)
+    }))
+}
+
+fn published(asked: &Whereabouts) -> Option<Found> {
+    run_dir::read(&asked.run_dir).map(|published| published.listening)
+}
+
+fn set(asked: Whereabouts) -> Found {
+    Found { proxy: asked.proxy, admin: asked.admin, forward: asked.forwards }
 }
 
 /// An answer of the admin listener.

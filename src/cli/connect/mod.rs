@@ -13,7 +13,7 @@ use crate::lifecycle::environment;
 use crate::target::Target;
 
 pub(super) fn run(settings: &Settings, target: &Target) -> ExitCode {
-    let found = match find::gateway(settings) {
+    let found = match find::listening(settings) {
         Ok(found) => found,
         Err(problems) => return find::misconfigured(&problems),
     };
