@@ -7,6 +7,7 @@
 
 mod forward;
 mod inside;
+mod question;
 mod refusal;
 mod watch;
 
@@ -31,6 +32,7 @@ use crate::target::{Host, Target};
 use crate::upstream::{Connected, Destination, Upstream, UpstreamError};
 
 pub use self::inside::{Inside, Shield};
+pub use self::question::Desk;
 pub use self::refusal::Refusal;
 pub(crate) use self::refusal::fault_of_name;
 

@@ -6,6 +6,7 @@
 mod bind;
 mod build;
 mod commanded;
+mod dns;
 mod error;
 mod explain;
 mod judge;
@@ -147,6 +148,7 @@ impl Gateway {
         for bound in listeners.proxy.into_iter().chain(listeners.forwards) {
             self.accept(bound);
         }
+        dns::serve(self, listeners.dns);
         tokio::spawn(Arc::clone(&self.house.upstream).keep_pool());
         tokio::spawn(refresh_own(Arc::clone(&self.house), self.bound.clone()));
         view::serve(listeners.admin, self)
@@ -156,8 +158,6 @@ impl Gateway {
     fn accept(&self, bound: Bound) {
         let (house, drain) = (Arc::clone(&self.house), Arc::clone(&self.drain));
         let book = Arc::clone(&self.house.book);
-        let mut stop = self.stop_accepting.subscribe();
-        let stop = async move { drop(stop.wait_for(|stop| *stop).await) };
         tokio::spawn(listener::accept_loop(
             bound,
             Arc::clone(&self.limits),
@@ -167,8 +167,14 @@ impl Gateway {
                 // A panic ends this task only: the record's guard writes its line on the way out.
                 drop(tokio::spawn(connection::serve(Arc::clone(&house), accepted, drain.guard())));
             },
-            stop,
+            self.stopped(),
         ));
+    }
+
+    /// Ends when nobody new is let in any more.
+    fn stopped(&self) -> impl Future<Output = ()> + Send + 'static {
+        let mut stop = self.stop_accepting.subscribe();
+        async move { drop(stop.wait_for(|stop| *stop).await) }
     }
 
     /// Stops accepting, lets what runs finish for `drain_timeout`, then cuts it; a managed tailscaled

@@ -79,7 +79,8 @@ fn published(asked: &Whereabouts) -> Option<Found> {
 }
 
 fn set(asked: Whereabouts) -> Found {
-    Found { proxy: asked.proxy, admin: asked.admin, forward: asked.forwards }
+    let Whereabouts { proxy, admin, forwards, dns, .. } = asked;
+    Found { proxy, admin, forward: forwards, dns: None, dns_clients: dns }
 }
 
 /// An answer of the admin listener.

@@ -35,6 +35,8 @@ pub struct Whereabouts {
     pub admin: SocketAddr,
     /// As set: ports may be 0.
     pub forwards: Vec<Forward>,
+    /// As set: the port may be 0.
+    pub dns: Option<SocketAddr>,
 }
 
 /// The work in hand: what is written, and what was found wrong with it so far.
@@ -101,8 +103,8 @@ pub fn whereabouts(written: &Written, env: &Environment) -> Result<Whereabouts, 
     let listen = check.listen();
     let forwards = check.forwards().into_iter().map(|(forward, _)| forward).collect();
     match (listen, check.sorted()) {
-        (Some(Listen { proxy, admin, .. }), problems) if problems.is_empty() => {
-            Ok(Whereabouts { run_dir, proxy, admin, forwards })
+        (Some(Listen { proxy, admin, dns, .. }), problems) if problems.is_empty() => {
+            Ok(Whereabouts { run_dir, proxy, admin, forwards, dns })
         }
         (_, problems) => Err(Problems(problems)),
     }

@@ -23,9 +23,20 @@ impl Check<'_> {
         let origin = self.written.origin("listen.admin");
         let admin = self.address("listen.admin", self.written.text("listen.admin"), &origin)?;
         self.near(admin, &origin);
-        let admin_hosts = self.admin_hosts();
+        let (admin_hosts, dns) = (self.admin_hosts(), self.dns_listener());
         let allow_remote = self.written.switch("listen.allow_remote");
-        Some(Listen { proxy, admin, admin_hosts, allow_remote })
+        Some(Listen { proxy, admin, admin_hosts, dns, allow_remote })
+    }
+
+    fn dns_listener(&mut self) -> Option<SocketAddr> {
+        let text = self.written.text("listen.dns");
+        if text.is_empty() {
+            return None;
+        }
+        let origin = self.written.origin("listen.dns");
+        let address = self.address("listen.dns", text, &origin)?;
+        self.near(address, &origin);
+        Some(address)
     }
 
     fn proxy(&mut self) -> Vec<SocketAddr> {
@@ -164,6 +175,7 @@ impl Check<'_> {
         let mut all: Vec<Listener> =
             listen.proxy.iter().map(|address| single("listen.proxy", *address)).collect();
         all.push(single("listen.admin", listen.admin));
+        all.extend(listen.dns.map(|address| single("listen.dns", address)));
         let forwards = forwards.iter();
         all.extend(forwards.map(|(f, origin)| of("forward.listen", f.listen, origin.clone())));
         all

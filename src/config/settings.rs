@@ -50,6 +50,8 @@ pub struct Listen {
     pub admin: SocketAddr,
     /// `Host` values accepted on the admin listener beyond the built-in ones.
     pub admin_hosts: Vec<String>,
+    /// A DNS server for clients, UDP and TCP; `None`: none of their own.
+    pub dns: Option<SocketAddr>,
     /// Addresses beyond loopback were asked for on purpose.
     pub allow_remote: bool,
 }
@@ -309,6 +311,7 @@ impl Default for Listen {
             proxy: vec![SocketAddr::new(v4, 1055), SocketAddr::new(v6, 1055)],
             admin: SocketAddr::new(v4, 9155),
             admin_hosts: Vec::new(),
+            dns: None,
             allow_remote: false,
         }
     }

@@ -119,6 +119,9 @@ fn f5_enforce_needs_something_allowed() {
 fn f7_f10_listeners() {
     assert!(only("listen.proxy = [\"0.0.0.0:1055\"]").contains("allow_remote"));
     assert!(only("listen.admin = \"127.0.0.1:1055\"").contains("listen.proxy"));
+    assert!(only("listen.dns = \"0.0.0.0:53\"").contains("allow_remote"));
+    assert!(only("listen.dns = \"127.0.0.1:9155\"").contains("listen.admin"));
+    assert!(only("listen.dns = \"localhost\"").contains("an address and a port"));
     let own = problems("upstream.socks5 = \"127.0.0.1:1055\"\n", &[], &[]);
     assert!(own.len() == 1 && own[0].contains("that is this gateway"), "{own:?}");
     let fine = "upstream.socks5 = \"10.0.0.5:1055\"\nlisten.proxy = [\"127.0.0.1:0\", \"[::1]:0\"]\n\
@@ -185,7 +188,6 @@ fn f11_flag_over_environment_over_file_over_default() {
 #[test]
 fn later_features_say_so() {
     for line in [
-        "listen.dns = \"127.0.0.1:53\"",
         "listen.tproxy = [\"127.0.0.1:1\"]",
         "policy.require_sni = true",
         "dns.synthetic = \"198.18.0.0/15\"",

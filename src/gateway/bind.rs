@@ -2,9 +2,10 @@
 #![forbid(unsafe_code)]
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 
 use super::StartError;
+use super::dns::Sockets;
 use crate::config::{self, UpstreamKind};
 use crate::lifecycle::run_dir::Listening;
 use crate::listener::Bound;
@@ -15,6 +16,7 @@ pub(super) struct Listeners {
     pub(super) proxy: Vec<Bound>,
     pub(super) forwards: Vec<Bound>,
     pub(super) admin: TcpListener,
+    pub(super) dns: Vec<Sockets>,
     /// Port 0 replaced by what the kernel picked.
     pub(super) listening: Listening,
 }
@@ -46,12 +48,21 @@ pub(super) fn all(listen: &config::Listen, forwards: &[Forward]) -> Result<Liste
     let admin = TcpListener::bind(listen.admin).map_err(failed)?;
     let admin_address = admin.local_addr().map_err(failed)?;
     let (forwards, forward) = forwards.iter().map(forward).collect::<Result<_, _>>()?;
+    let private = Sockets::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))
+        .map_err(|source| StartError::System { what: "the DNS port for `run`", source })?;
+    let clients = listen.dns.map(|address| {
+        Sockets::bind(address).map_err(|error| StartError::bind("listen.dns", address, error))
+    });
+    let clients = clients.transpose()?;
     let listening = Listening {
         proxy: proxy.iter().map(Bound::address).collect(),
         admin: admin_address,
         forward,
+        dns: Some(private.address()),
+        dns_clients: clients.as_ref().map(Sockets::address),
     };
-    Ok(Listeners { proxy, forwards, admin, listening })
+    let dns = [private].into_iter().chain(clients).collect();
+    Ok(Listeners { proxy, forwards, admin, dns, listening })
 }
 
 /// A static forward, and the same with the address as bound.

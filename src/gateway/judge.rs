@@ -24,6 +24,8 @@ impl Judge {
             proxy: config.listen.proxy.clone(),
             admin: config.listen.admin,
             forward: config.forwards.clone(),
+            dns: None,
+            dns_clients: config.listen.dns,
         };
         let internal = bind::internal(&config.upstream);
         let behind = config.tailnet.as_ref().map(|_| crate::tailnet::State::starting());

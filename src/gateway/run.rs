@@ -89,11 +89,16 @@ async fn until_stopped(
 }
 
 fn announce(gateway: &Gateway) {
-    let Listening { proxy, admin, forward } = gateway.listening();
+    let Listening { proxy, admin, forward, dns, dns_clients } = gateway.listening();
     for address in proxy {
         tracing::info!(%address, listener = "proxy", "listening");
     }
     tracing::info!(address = %admin, listener = "admin", "listening");
+    for (address, listener) in [(dns, "dns"), (dns_clients, "dns_clients")] {
+        if let Some(address) = address {
+            tracing::info!(%address, listener, "listening");
+        }
+    }
     for Forward { listen, target } in forward {
         tracing::info!(address = %listen, listener = "forward", %target, "listening");
     }

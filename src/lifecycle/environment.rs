@@ -138,6 +138,8 @@ mod tests {
             proxy: vec![proxy],
             admin: proxy,
             forward: forwards.iter().map(forward).collect(),
+            dns: None,
+            dns_clients: None,
         }
     }
 

@@ -39,13 +39,18 @@ pub struct Listening {
     /// Static forwards.
     #[serde(default)]
     pub forward: Vec<Forward>,
+    /// DNS for `run`, UDP and TCP; always on loopback.
+    pub dns: Option<SocketAddr>,
+    /// DNS for clients, UDP and TCP.
+    pub dns_clients: Option<SocketAddr>,
 }
 
 impl Listening {
     /// Every listener of ours: a target that leads to one is a loop.
     pub fn all(&self) -> Vec<SocketAddr> {
         let forward = self.forward.iter().map(|forward| forward.listen);
-        self.proxy.iter().copied().chain([self.admin]).chain(forward).collect()
+        let dns = self.dns.into_iter().chain(self.dns_clients);
+        self.proxy.iter().copied().chain([self.admin]).chain(forward).chain(dns).collect()
     }
 }
 
@@ -182,7 +187,8 @@ mod tests {
         let [proxy, admin, listen] =
             ["127.0.0.1:1055", "127.0.0.1:9155", "127.0.0.1:5432"].map(|at| at.parse().unwrap());
         let target = "db.corp.example:5432".to_owned().try_into().unwrap();
-        Listening { proxy: vec![proxy], admin, forward: vec![Forward { listen, target }] }
+        let forward = vec![Forward { listen, target }];
+        Listening { proxy: vec![proxy], admin, forward, dns: Some(proxy), dns_clients: None }
     }
 
     #[test]
