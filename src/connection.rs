@@ -7,6 +7,7 @@
 
 mod forward;
 mod inside;
+mod question;
 mod refusal;
 mod watch;
 
@@ -31,6 +32,7 @@ use crate::target::{Host, Target};
 use crate::upstream::{Connected, Destination, Upstream, UpstreamError};
 
 pub use self::inside::{Inside, Shield};
+pub use self::question::Desk;
 pub use self::refusal::Refusal;
 pub(crate) use self::refusal::fault_of_name;
 
@@ -100,15 +102,20 @@ const OVERFLOW_HEAD: Duration = Duration::from_secs(1);
 
 /// Serves one client from accept to end.
 pub async fn serve(house: Arc<House>, accepted: Accepted, drain: Guard) {
-    let Accepted { stream, peer, original_dst, permit, .. } = accepted;
+    let Accepted { stream, peer, original_dst, leads_to, permit, .. } = accepted;
     let mut connection = house.book.connection(peer);
     if !permit.may_answer() {
         return connection.record().finish(Outcome::Overloaded);
     }
     let full = matches!(permit, Permit::Overflow(_));
-    match original_dst {
-        Some(to) => transparent(&house, stream, connection, to, full, &drain).await,
-        None => match read_head(&house, &stream, full, &drain).await {
+    match (leads_to, original_dst) {
+        (Some(target), _) => {
+            connection.kind(Kind::Forward.label());
+            let request = Request::unspoken(Kind::Forward, Target::clone(&target));
+            tunnel(&house, stream, connection, request, full, &drain).await;
+        }
+        (None, Some(to)) => transparent(&house, stream, connection, to, full, &drain).await,
+        (None, None) => match read_head(&house, &stream, full, &drain).await {
             Ok(Read::Tunnel(request)) => {
                 connection.kind(request.kind.label());
                 tunnel(&house, stream, connection, *request, full, &drain).await;
@@ -181,7 +188,7 @@ async fn transparent(
     match std::num::NonZeroU16::new(to.port()) {
         Some(port) => {
             let target = Target { host: Host::from(to.ip()), port };
-            let request = Request::transparent(target);
+            let request = Request::unspoken(Kind::Transparent, target);
             tunnel(house, stream, connection, request, full, drain).await;
         }
         None => {
@@ -191,7 +198,7 @@ async fn transparent(
     }
 }
 
-/// SOCKS, CONNECT and redirected connections: one target, then bytes both ways.
+/// SOCKS, CONNECT, redirected connections and static forwards: one target, then bytes both ways.
 async fn tunnel(
     house: &House,
     stream: Stream,
@@ -216,6 +223,8 @@ async fn tunnel(
     }
 }
 
+/// A static forward's name counts as the client's: with the listener it chose what that stands for, and
+/// nothing was guessed from its bytes. `none` is for targets that nobody named.
 fn describe(record: &mut Record, request: &Request) {
     let from = if request.kind == Kind::Transparent { "none" } else { "client" };
     record.target(&request.target, from);

@@ -13,6 +13,7 @@ pub const KEY_FD: &str = "TAILRACE_KEY_FD";
 const OURS: [&str; 8] = [
     "TAILRACE_CONFIG",
     "TAILRACE_ID",
+    "TAILRACE_SSH_PROXY_COMMAND",
     KEY_FD,
     "TAILRACE_BIN",
     "TAILRACE_CACHE",
