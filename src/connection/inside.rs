@@ -125,11 +125,14 @@ impl Inside {
         if !state.is_running() {
             return Some(state.why());
         }
-        let (address, after) = match error {
-            // Of several addresses the first one stands for all.
-            UpstreamError::Failed { address, after, .. }
-            | UpstreamError::Timeout { address, after } => (asked.or(*address)?, *after),
-            UpstreamError::Expired => (asked?, took.max(SILENCE)),
+        // Of several addresses the first one stands for all.
+        let (address, silent, after) = match error {
+            UpstreamError::Failed { address, after, .. } => {
+                (asked.or(*address)?, *after >= SILENCE, *after)
+            }
+            // Silence, however short the patience that was set.
+            UpstreamError::Timeout { address, after } => (asked.or(*address)?, true, *after),
+            UpstreamError::Expired => (asked?, true, took),
             UpstreamError::Refused => return Some(Fault::Refused { target: asked? }),
             UpstreamError::NoRoute => return Some(self.no_route(&state, asked?.ip())),
             UpstreamError::Outside { address } => {
@@ -137,7 +140,7 @@ impl Inside {
             }
             _ => return None,
         };
-        Some(of_address(&state, address, after))
+        Some(of_address(&state, address, silent, after))
     }
 
     /// This host's own network was tried only for what is outside, where that is allowed.
@@ -171,8 +174,7 @@ impl Shield {
 }
 
 /// Silence or an answer, and from whom.
-fn of_address(state: &State, target: SocketAddr, after: Duration) -> Fault {
-    let silent = after >= SILENCE;
+fn of_address(state: &State, target: SocketAddr, silent: bool, after: Duration) -> Fault {
     match state.netmap.cover(target.ip()) {
         Some(cover) if !cover.peer.online => Fault::PeerOffline { peer: cover.peer.host.clone() },
         Some(cover) if silent => {
@@ -238,6 +240,10 @@ mod tests {
         };
         let address = "192.0.2.1".parse().unwrap();
         assert_eq!(no_route("192.0.2.1"), Fault::NoWayOutside { address }, "our own dial");
+        let address = "10.50.0.7:9999".parse().ok();
+        let short = UpstreamError::Timeout { after: Duration::from_secs(1), address };
+        let fault = inside.reason(&short, address, Duration::from_secs(1)).unwrap();
+        assert_eq!(fault.outcome(), Outcome::ConnectTimeout, "a short patience is no refusal");
         let unknown = UpstreamError::Failed { rep: 1, words: None, address: None, after: late };
         assert_eq!(inside.reason(&unknown, None, late), None, "a name that was passed on");
     }

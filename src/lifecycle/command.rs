@@ -3,6 +3,7 @@
 
 use std::ffi::OsString;
 use std::io;
+use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 
@@ -10,6 +11,7 @@ use rustix::process::Signal;
 
 use super::children::{Child, Children};
 use super::environment::{self, Variable};
+use super::program;
 use crate::sys::{self, Preparation};
 
 /// A program and its arguments.
@@ -72,6 +74,12 @@ impl Running {
             io::ErrorKind::NotFound => CommandError::NotFound { program: line.program.clone() },
             _ => CommandError::NotRun { program: line.program.clone(), source },
         };
+        // A directory of PATH that is closed to us makes execvp(3) say EACCES for what is nowhere.
+        if let Err(error) = program::find(Path::new(&line.program))
+            && error.kind() == io::ErrorKind::NotFound
+        {
+            return Err(failed(error));
+        }
         let mut command = Command::new(&line.program);
         command.args(&line.arguments);
         for (name, _) in std::env::vars_os().filter(|(n, v)| environment::is_private(n, v)) {

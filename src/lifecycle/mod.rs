@@ -9,6 +9,7 @@ pub mod cut;
 pub mod drain;
 pub mod environment;
 pub(crate) mod port_owner;
+pub mod program;
 pub mod ready;
 pub mod run_dir;
 pub mod signals;

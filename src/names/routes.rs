@@ -141,18 +141,23 @@ impl Tailnet {
         }
     }
 
-    /// What the present netmap says. One that says the same as the last one changes nothing.
+    /// What the present netmap says. One that says the same as the last one changes nothing. Of many
+    /// who meet a new one at the same time all get the same: it counts questions and remembers answers.
     fn known(&self) -> Arc<Known> {
-        let (zone, known) = (self.zone.load_full(), self.known.load_full());
-        if Arc::ptr_eq(&zone, &known.zone) {
-            return known;
+        loop {
+            let (known, zone) = (self.known.load_full(), self.zone.load_full());
+            if Arc::ptr_eq(&zone, &known.zone) {
+                return known;
+            }
+            let new = Arc::new(match *zone == *known.zone {
+                true => known.under(Arc::clone(&zone)),
+                false => Known::new(Arc::clone(&zone), &self.outside, self.cache_entries),
+            });
+            let before = self.known.compare_and_swap(&known, Arc::clone(&new));
+            if Arc::ptr_eq(&before, &known) {
+                return new;
+            }
         }
-        let known = Arc::new(match *zone == *known.zone {
-            true => known.under(zone),
-            false => Known::new(zone, &self.outside, self.cache_entries),
-        });
-        self.known.store(Arc::clone(&known));
-        known
     }
 
     /// The question itself, which belongs to all who ask and so holds what it needs.

@@ -11,9 +11,10 @@ use std::time::Duration;
 
 use futures_util::future::{BoxFuture, Shared};
 use futures_util::{FutureExt as _, StreamExt as _};
+use hickory_resolver::net::DnsMultiplexer;
 use hickory_resolver::net::h2::HttpsClientStream;
-use hickory_resolver::net::runtime::{Spawn as _, TokioHandle};
-use hickory_resolver::net::tcp::TcpClientStream;
+use hickory_resolver::net::runtime::{RuntimeProvider as _, Spawn as _, TokioHandle};
+use hickory_resolver::net::tcp::{TcpClientStream, TcpStream};
 use hickory_resolver::net::xfer::{DnsExchange, DnsHandle as _};
 use hickory_resolver::proto::op::{DnsRequest, DnsRequestOptions, Message, Query};
 use tokio::time::Instant;
@@ -175,10 +176,18 @@ impl Server {
         to: SocketAddr,
         dialler: Dialler,
     ) -> Result<DnsExchange<Dialler>, Trouble> {
-        // Twice the deadline, so that it is never this clock that ends a question.
-        let patience = self.outside.timeout * 2;
-        let open = TcpClientStream::exchange(to, None, patience, Some(MOST_ACTIVE), dialler);
-        open.await.map_err(|error| Trouble::Dial(error.to_string()))
+        // There is one deadline for a name, and the caller has it.
+        let dialled = dialler.connect_tcp(to, None, None).await;
+        let dialled = dialled.map_err(|error| Trouble::Dial(error.to_string()))?;
+        // By its own constructor hickory queues 32 questions and fails the next one.
+        let (stream, queue) = TcpStream::from_stream_with_buffer_size(dialled, to, MOST_ACTIVE);
+        let questions = DnsMultiplexer::new(TcpClientStream::from_stream(stream), queue)
+            // Twice the deadline, so that it is never this clock that ends a question.
+            .with_timeout(self.outside.timeout * 2)
+            .with_max_active_requests(MOST_ACTIVE);
+        let (exchange, work) = DnsExchange::from_stream(questions);
+        dialler.create_handle().spawn_bg(work);
+        Ok(exchange)
     }
 
     async fn over_https(

@@ -45,7 +45,6 @@ pub use self::key::Keys;
 use self::localapi::LocalApi;
 use self::login::Login;
 pub use self::netmap::{Cover, Dns, Nameserver, Netmap, Peer};
-pub use self::process::check_binary;
 use self::session::Session;
 pub use self::state::{Node, Phase, State};
 use self::supervisor::{Running, Supervisor};

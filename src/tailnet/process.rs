@@ -5,8 +5,6 @@ use std::ffi::OsString;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd as _, AsRawFd as _};
-use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,10 +13,9 @@ use super::Settings;
 use super::child_log::ChildLog;
 use super::explain::Fault;
 use crate::lifecycle::children::{Child, Children};
+use crate::lifecycle::program;
 use crate::sys;
 
-/// Where a program is looked for when there is no `PATH` (execvp(3)).
-const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// How long it may take to say its version.
 const VERSION_PATIENCE: Duration = Duration::from_secs(2);
 
@@ -43,7 +40,7 @@ impl Launcher {
             binary: settings.tailscaled.clone(),
             why: why.to_string(),
         };
-        let binary = find(&settings.tailscaled).map_err(failed)?;
+        let binary = program::find(&settings.tailscaled).map_err(failed)?;
         // A socket of a process that was killed: tailscaled replaces it, but until then it refuses.
         let _none_there = std::fs::remove_file(&settings.socket);
         let mut command = Command::new(binary);
@@ -73,7 +70,7 @@ impl Launcher {
     /// What it calls itself, for the sentence about a flag it does not know.
     pub(super) async fn version(&self) -> String {
         let unknown = || "of unknown version".to_owned();
-        let Ok(binary) = find(&self.settings.tailscaled) else { return unknown() };
+        let Ok(binary) = program::find(&self.settings.tailscaled) else { return unknown() };
         let mut command = Command::new(binary);
         command.arg("--version").env_clear().envs(environment(&self.settings));
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
@@ -109,7 +106,7 @@ fn arguments(settings: &Settings) -> Vec<OsString> {
 
 /// An environment of its own: nothing of ours but its way to control and DERP.
 fn environment(settings: &Settings) -> Vec<(&'static str, OsString)> {
-    let path = std::env::var_os("PATH").unwrap_or_else(|| PATH.into());
+    let path = std::env::var_os("PATH").unwrap_or_else(|| program::PATH.into());
     let run_dir = settings.run_dir.clone().into_os_string();
     // TS_LOGS_DIR: where `tailscaled.log.conf` goes, which would end up in the user's home otherwise.
     // The port mapper asks the local network's routers for a way in, which nobody here wants.
@@ -123,89 +120,7 @@ fn environment(settings: &Settings) -> Vec<(&'static str, OsString)> {
     own.into_iter().chain(way).collect()
 }
 
-/// The binary's path, as execvp(3) would find it, but with the reason why not.
-fn find(program: &Path) -> io::Result<PathBuf> {
-    if program.components().count() > 1 || program.is_absolute() {
-        return runnable(program).map(|()| program.to_owned());
-    }
-    let path = std::env::var_os("PATH").unwrap_or_else(|| PATH.into());
-    let found = std::env::split_paths(&path)
-        .map(|folder| folder.join(program))
-        .find(|file| runnable(file).is_ok());
-    found.ok_or_else(|| {
-        io::Error::new(io::ErrorKind::NotFound, "there is none of that name in PATH")
-    })
-}
-
-fn runnable(file: &Path) -> io::Result<()> {
-    let seen = std::fs::metadata(file)?;
-    if !seen.is_file() || seen.permissions().mode() & 0o111 == 0 {
-        return Err(io::Error::new(io::ErrorKind::PermissionDenied, "it is not executable"));
-    }
-    match of_this_machine(file) {
-        true => Ok(()),
-        false => Err(io::Error::other("it is no program for this machine")),
-    }
-}
-
-/// Whether the kernel will run it: what it will not, execvp(3) hands to a shell, which makes nonsense
-/// of it. A script, or the class, byte order and machine of this very program (elf(5)); a file that
-/// cannot be read is the kernel's to judge.
-#[cfg(target_os = "linux")]
-fn of_this_machine(file: &Path) -> bool {
-    use std::io::Read as _;
-    let head = |path: &Path| -> io::Result<[u8; 20]> {
-        let mut head = [0; 20];
-        std::fs::File::open(path)?.read_exact(&mut head)?;
-        Ok(head)
-    };
-    match (head(file), head(Path::new("/proc/self/exe"))) {
-        (Ok(theirs), _) if theirs.starts_with(b"#!") => true,
-        (Ok(theirs), Ok(ours)) => theirs[..6] == ours[..6] && theirs[18..] == ours[18..],
-        (Err(error), _) => error.kind() == io::ErrorKind::PermissionDenied,
-        (Ok(_), Err(_)) => true,
-    }
-}
-
-#[cfg(not(target_os = "linux"))]
-fn of_this_machine(_file: &Path) -> bool {
-    true
-}
-
 /// The port asked for on the command line: the kernel picks one where none is set.
 pub(super) fn any_port() -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], 0))
-}
-
-/// Says whether a program could be started at all: for `doctor`, when no gateway runs.
-pub fn check_binary(program: &Path) -> Result<PathBuf, Fault> {
-    let failed =
-        |why: io::Error| Fault::Binary { binary: program.to_owned(), why: why.to_string() };
-    find(program).map_err(failed)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn t8_a_binary_that_cannot_run_says_why() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("tailscaled");
-        let why = |file: &Path| find(file).unwrap_err().to_string();
-        assert!(why(&file).contains("No such file"), "{}", why(&file));
-        std::fs::write(&file, "x").unwrap();
-        assert_eq!(why(&file), "it is not executable");
-        assert!(why(Path::new("no-such-program-here")).contains("in PATH"));
-        assert!(find(Path::new("sh")).is_ok());
-        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o755)).unwrap();
-        std::fs::write(&file, "#!/bin/sh\nexec /bin/true\n").unwrap();
-        assert!(find(&file).is_ok());
-        let mut foreign = std::fs::read("/proc/self/exe").unwrap()[..64].to_vec();
-        foreign[18] ^= 0xff;
-        for wrong in [&foreign[..], b"x", b"just some text, longer than a header"] {
-            std::fs::write(&file, wrong).unwrap();
-            assert_eq!(why(&file), "it is no program for this machine");
-        }
-    }
 }

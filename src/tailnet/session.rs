@@ -149,9 +149,22 @@ impl Session {
             ears.peers_due = ears.peers_due.min(Instant::now() + SETTLE);
         }
         match notify.state.and_then(backend) {
-            Some(backend) => self.came_to(ears, backend).await,
+            Some(backend) => {
+                let backend = self.confirmed(backend).await?;
+                self.came_to(ears, backend).await
+            }
             None => Ok(()),
         }
+    }
+
+    /// What the bus says may be older than what `status` said: a step back is no news until `status`
+    /// says so too.
+    async fn confirmed(&self, heard: Backend) -> Result<Backend, LocalApiError> {
+        if heard == Backend::Running || self.board.phase() != Phase::Running {
+            return Ok(heard);
+        }
+        let status = self.api.status(false).await?;
+        Ok(backend_of(&status.backend_state).unwrap_or(heard))
     }
 
     async fn hear_health(&self, ears: &mut Ears, health: wire::Health) {
@@ -254,6 +267,10 @@ impl Session {
         ears.peers_due = Instant::now() + LOOK_AT_PEERS;
         let status = self.api.status(true).await?;
         let dns = self.api.dns_config().await?;
+        // A node that has fallen out has an empty netmap: its names would seem to be nobody's.
+        if backend_of(&status.backend_state) != Some(Backend::Running) {
+            return Ok(());
+        }
         let accepts_routes = match self.login {
             Some(_) => self.settings.accept_routes,
             None => self.api.prefs().await.is_ok_and(|prefs| prefs.route_all),

@@ -200,7 +200,7 @@ impl Upstream {
                 Goal::Target(target) => self.by_way_of(&point, address, target).await,
                 Goal::Addresses(list) => {
                     let one = |address| self.to_address(&point, address);
-                    race::race(list, one).await
+                    race::race(list, after, one).await
                 }
             }
         };
@@ -220,7 +220,7 @@ impl Upstream {
         };
         let slot = self.slots.take()?;
         let dial = |address| async move { Ok((self.dial_far(address).await?, address)) };
-        let (stream, address) = race::race(addresses, dial).await?;
+        let (stream, address) = race::race(addresses, self.settings.connect_timeout, dial).await?;
         let (early, reported) = (Bytes::new(), stream.local_addr().ok());
         Ok(Connected { stream, early, reported, address: Some(address), slot })
     }

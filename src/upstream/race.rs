@@ -9,18 +9,21 @@ use std::time::Duration;
 
 use super::UpstreamError;
 
-/// Head start of an address over the next (RFC 8305 section 8).
+/// Head start of an address over the next (RFC 8305 section 8), unless there are so many that the
+/// last ones would not be tried in time.
 const STAGGER: Duration = Duration::from_millis(250);
 
 type Attempt<'a, T> = Pin<Box<dyn Future<Output = Result<T, UpstreamError>> + Send + 'a>>;
 
 /// Attempts the addresses one after the other, each 250 ms after the one before or at once when
-/// that one failed; the first success drops the others.
+/// that one failed; the first success drops the others. The last of many begins no later than after
+/// three quarters of `limit` (reliability.md D6).
 ///
 /// # Errors
 /// The most telling failure of all; [`UpstreamError::NoAddress`] when there is nothing to attempt.
 pub(super) async fn race<'a, T, F, Fut>(
     addresses: &[SocketAddr],
+    limit: Duration,
     attempt: F,
 ) -> Result<T, UpstreamError>
 where
@@ -30,6 +33,8 @@ where
     if let [only] = addresses {
         return attempt(*only).await;
     }
+    let number = u32::try_from(addresses.len()).unwrap_or(u32::MAX).max(1);
+    let stagger = STAGGER.min(limit * 3 / 4 / number);
     let mut waiting = interleave(addresses).into_iter();
     let mut running: Vec<Attempt<'a, T>> = Vec::new();
     let mut failure = UpstreamError::NoAddress;
@@ -42,7 +47,7 @@ where
         let head_start = async {
             match waiting.len() {
                 0 => std::future::pending().await,
-                _ => tokio::time::sleep(STAGGER).await,
+                _ => tokio::time::sleep(stagger).await,
             }
         };
         let ended = tokio::select! {
@@ -103,6 +108,8 @@ mod tests {
 
     use super::*;
 
+    const LIMIT: Duration = Duration::from_secs(7);
+
     fn at(text: &str) -> SocketAddr {
         text.parse().unwrap()
     }
@@ -118,7 +125,7 @@ mod tests {
     async fn d6_a_dead_first_address_costs_the_stagger_only() {
         let begun = Instant::now();
         let list = ["192.0.2.1:1", "192.0.2.2:1"].map(at);
-        let won = race(&list, |address| async move {
+        let won = race(&list, LIMIT, |address| async move {
             if address == at("192.0.2.1:1") {
                 sleep(Duration::from_secs(60)).await;
             }
@@ -128,11 +135,25 @@ mod tests {
         assert!((STAGGER..STAGGER * 8).contains(&begun.elapsed()));
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn d6_the_last_of_many_is_tried_in_time() {
+        let begun = Instant::now();
+        let list: Vec<_> = (1..=64).map(|last| at(&format!("192.0.2.{last}:1"))).collect();
+        let won = race(&list, LIMIT, |address| async move {
+            if address != at("192.0.2.64:1") {
+                std::future::pending::<()>().await;
+            }
+            Ok(address)
+        });
+        assert_eq!(won.await.unwrap(), list[63]);
+        assert!(begun.elapsed() < LIMIT * 3 / 4, "{:?}", begun.elapsed());
+    }
+
     #[tokio::test]
     async fn a_failure_starts_the_next_at_once_and_the_most_telling_one_is_told() {
         let begun = Instant::now();
         let list = ["192.0.2.1:1", "192.0.2.2:1", "192.0.2.3:1"].map(at);
-        let lost = race(&list, |address| async move {
+        let lost = race(&list, LIMIT, |address| async move {
             match address.ip().to_string().as_str() {
                 "192.0.2.2" => Err::<(), _>(UpstreamError::Refused),
                 _ => Err(UpstreamError::NoRoute),
@@ -164,7 +185,7 @@ mod tests {
 
     #[tokio::test]
     async fn nothing_to_attempt_is_said() {
-        let lost = race(&[], |_| async { Ok(()) }).await;
+        let lost = race(&[], LIMIT, |_| async { Ok(()) }).await;
         assert!(matches!(lost, Err(UpstreamError::NoAddress)));
     }
 }

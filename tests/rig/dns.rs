@@ -7,9 +7,14 @@ use std::sync::{Arc, Mutex};
 use super::netns;
 use super::server::spawn;
 
-/// A, AAAA and CNAME of RFC 1035 and RFC 3596.
-const A: u16 = 1;
-const CNAME: u16 = 5;
+/// Types of RFC 1035 and RFC 3596.
+pub(super) const A: u16 = 1;
+pub(super) const CNAME: u16 = 5;
+pub(super) const SOA: u16 = 6;
+pub(super) const AAAA: u16 = 28;
+
+/// What `resolv.conf` says where the test does not care.
+const CONF: &str = "nameserver 127.0.0.1\noptions timeout:1 attempts:2\n";
 
 /// Answers every A question with the next scripted record set; AAAA and the rest get none.
 pub struct Dns {
@@ -30,7 +35,20 @@ impl Dns {
     /// The last record is given again when the script is used up.
     #[track_caller]
     pub fn take_over(records: impl IntoIterator<Item = Record>) -> Dns {
-        let socket = here();
+        Dns::take_over_with(CONF, records)
+    }
+
+    /// The same with a `resolv.conf` of the caller's.
+    #[track_caller]
+    pub fn take_over_with(conf: &str, records: impl IntoIterator<Item = Record>) -> Dns {
+        resolve_by(conf);
+        Dns::at(Ipv4Addr::LOCALHOST, records)
+    }
+
+    /// Serves port 53 of this address; who asks it is somebody else's affair.
+    #[track_caller]
+    pub fn at(address: Ipv4Addr, records: impl IntoIterator<Item = Record>) -> Dns {
+        let socket = listen(address);
         let questions = Arc::new(Mutex::new(Vec::new()));
         let (seen, mut script) = (questions.clone(), records.into_iter().collect::<VecDeque<_>>());
         spawn(move || {
@@ -42,17 +60,34 @@ impl Dns {
         Dns { questions }
     }
 
-    /// The same, but it never answers.
+    /// Takes over, but never answers.
     #[track_caller]
     pub fn silent() -> Dns {
-        let socket = here();
+        Dns::listening(|_, _| ())
+    }
+
+    /// Takes over, and says of every answer that it is too long for a datagram (TC).
+    #[track_caller]
+    pub fn truncating() -> Dns {
+        Dns::listening(|socket, (packet, from)| {
+            let Some((_, _, end)) = question(packet) else { return };
+            let head = [&packet[..2], &[0x83, 0x80, 0, 1, 0, 0, 0, 0, 0, 0]].concat();
+            let _ = socket.send_to(&[&head, &packet[12..end]].concat(), from);
+        })
+    }
+
+    #[track_caller]
+    fn listening(reply: impl Fn(&UdpSocket, (&[u8], SocketAddr)) + Send + 'static) -> Dns {
+        resolve_by(CONF);
+        let socket = listen(Ipv4Addr::LOCALHOST);
         let questions = Arc::new(Mutex::new(Vec::new()));
         let seen = Arc::clone(&questions);
         spawn(move || {
             let mut packet = [0; 1500];
-            while let Ok(n) = socket.recv(&mut packet) {
+            while let Ok((n, from)) = socket.recv_from(&mut packet) {
                 let asked = question(&packet[..n]).map(|(name, kind, _)| (name, kind));
                 seen.lock().unwrap().extend(asked);
+                reply(&socket, (&packet[..n], from));
             }
         });
         Dns { questions }
@@ -69,16 +104,19 @@ impl Dns {
     }
 }
 
-/// Port 53 of this namespace, made the resolver of every process in it.
+/// Makes this the resolver of every process in this namespace.
 #[track_caller]
-fn here() -> UdpSocket {
-    let socket = UdpSocket::bind("127.0.0.1:53").expect("rig: port 53 of the namespace");
+fn resolve_by(conf: &str) {
     let resolv = std::env::temp_dir().join(format!("tailrace-resolv-{}", std::process::id()));
-    std::fs::write(&resolv, "nameserver 127.0.0.1\noptions timeout:1 attempts:2\n")
-        .expect("rig: resolv.conf");
+    std::fs::write(&resolv, conf).expect("rig: resolv.conf");
     netns::must("mount", &["--bind", &resolv.to_string_lossy(), "/etc/resolv.conf"]);
     let _ = std::fs::remove_file(&resolv);
-    socket
+}
+
+/// Port 53 of this namespace.
+#[track_caller]
+fn listen(address: Ipv4Addr) -> UdpSocket {
+    UdpSocket::bind((address, 53)).expect("rig: port 53 of the namespace")
 }
 
 fn answer(
@@ -101,7 +139,7 @@ fn answer(
 }
 
 /// Name, type and the end of the question section.
-fn question(packet: &[u8]) -> Option<(String, u16, usize)> {
+pub(super) fn question(packet: &[u8]) -> Option<(String, u16, usize)> {
     let mut at = 12;
     let mut labels = Vec::new();
     loop {
@@ -119,17 +157,24 @@ fn question(packet: &[u8]) -> Option<(String, u16, usize)> {
 
 /// The resource records, time to live 0: nobody may keep them.
 fn sections(record: &Record) -> Vec<Vec<u8>> {
-    let asked = vec![0xc0, 12];
+    let (asked, address) = (vec![0xc0, 12], record.address.octets());
     let Some(alias) = record.alias else {
-        return vec![resource(&asked, A, &record.address.octets())];
+        return vec![resource(&asked, A, 0, &address)];
     };
-    let mut name: Vec<u8> =
-        alias.split('.').flat_map(|l| [&[l.len() as u8], l.as_bytes()].concat()).collect();
-    name.push(0);
-    vec![resource(&asked, CNAME, &name), resource(&name, A, &record.address.octets())]
+    let name = encode(alias);
+    vec![resource(&asked, CNAME, 0, &name), resource(&name, A, 0, &address)]
 }
 
-fn resource(name: &[u8], kind: u16, data: &[u8]) -> Vec<u8> {
-    let kind = kind.to_be_bytes();
-    [name, &kind, &[0, 1, 0, 0, 0, 0], &(data.len() as u16).to_be_bytes(), data].concat()
+/// A name as labels.
+pub(super) fn encode(name: &str) -> Vec<u8> {
+    let label = |l: &str| [&[l.len() as u8], l.as_bytes()].concat();
+    let mut bytes: Vec<u8> = name.split('.').flat_map(label).collect();
+    bytes.push(0);
+    bytes
+}
+
+/// A record of class IN.
+pub(super) fn resource(name: &[u8], kind: u16, ttl: u32, data: &[u8]) -> Vec<u8> {
+    let (kind, ttl, length) = (kind.to_be_bytes(), ttl.to_be_bytes(), data.len() as u16);
+    [name, &kind, &[0, 1], &ttl, &length.to_be_bytes(), data].concat()
 }

@@ -33,6 +33,7 @@
 //!   refuses, [`FullBacklog`] swallows SYNs.
 //! - [`Managed`]: a tailnet whose tailscaled the gateway starts itself (`s.managed(&tailnet)`): a
 //!   fake process that speaks SOCKS5 and LocalAPI, scripted and watched from the test.
+//! - [`Nameserver`]: DNS over TCP by script, for where the tailnet's split routes lead.
 //! - [`Origin`]: `echo`, `send`, `send_after_eof`, `send_then_reset`, `reset_after_reading`,
 //!   `slow_reader`, `never_reader`, `sink`, `both_ways`, or `start(|guest| …)`; `visits()` tell
 //!   bytes, count, SHA-256 and end. [`HttpOrigin`] answers requests and keeps them raw.
@@ -66,6 +67,7 @@ pub mod localapi;
 pub mod managed;
 pub mod managing;
 pub mod metrics;
+pub mod nameserver;
 pub mod netns;
 pub mod origin;
 pub mod server;
@@ -86,6 +88,7 @@ pub use http::{HttpAnswer, HttpHead};
 pub use http_origin::{HttpOrigin, HttpReply, HttpRequest};
 pub use managed::Managed;
 pub use metrics::Metrics;
+pub use nameserver::Nameserver;
 pub use origin::{Gate, Origin, Visit, sha256};
 pub use server::{ClosedPort, FullBacklog};
 pub use setup::Setup;

@@ -68,6 +68,29 @@ pub fn add_route(net: &str) {
     must("ip", &["route", "add", net, "dev", "lo", "src", "10.99.0.1"]);
 }
 
+/// Gives this namespace an /etc of its own with what a resolver reads, so that files in it can be
+/// replaced as a DHCP client does it: by rename(2).
+#[track_caller]
+pub fn own_etc() {
+    let folder = tempfile::Builder::new().prefix("tailrace-etc-").tempdir().expect("rig: folder");
+    for file in ["hosts", "host.conf", "nsswitch.conf", "passwd", "group", "ld.so.cache"] {
+        let _ = std::fs::copy(format!("/etc/{file}"), folder.path().join(file));
+    }
+    must("mount", &["-t", "tmpfs", "none", "/etc"]);
+    let files = std::fs::read_dir(folder.path()).expect("rig: folder").flatten();
+    for file in files {
+        std::fs::copy(file.path(), format!("/etc/{}", file.file_name().to_string_lossy()))
+            .expect("rig: /etc");
+    }
+}
+
+/// Replaces a file of [`own_etc`].
+#[track_caller]
+pub fn replace_in_etc(file: &str, text: &str) {
+    std::fs::write("/etc/new", text).expect("rig: /etc");
+    std::fs::rename("/etc/new", format!("/etc/{file}")).expect("rig: /etc");
+}
+
 /// Runs a command that has to succeed.
 #[track_caller]
 pub fn must(program: &str, arguments: &[&str]) {

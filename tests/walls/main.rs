@@ -25,7 +25,7 @@ const CROSSINGS: &[(&str, &[&str])] = &[
     ("relay", &["lifecycle::cut"]),
     ("record", &["relay::Meter", "lifecycle::cut", "config"]),
     // Beside the path.
-    ("tailnet", &["config", "lifecycle::children", "lifecycle::port_owner"]),
+    ("tailnet", &["config", "lifecycle::children", "lifecycle::port_owner", "lifecycle::program"]),
     ("admin", &[]),
     ("config", &["policy::suffix"]),
     ("lifecycle", &[]),

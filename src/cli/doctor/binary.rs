@@ -2,13 +2,14 @@
 #![forbid(unsafe_code)]
 
 use std::io::{self, Read as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use super::Advice;
 use super::find::Given;
 use crate::config::{self, Loaded};
+use crate::lifecycle::program;
 use crate::tailnet::explain::Fault;
 
 /// For its version to be told.
@@ -37,7 +38,7 @@ pub(super) fn wanted(loaded: &Loaded) -> Option<String> {
 
 /// Runs it for its version: a binary of another machine is there and executable all the same.
 pub(super) fn check(binary: &str) -> Result<String, Advice> {
-    match version(binary) {
+    match program::find(Path::new(binary)).and_then(|binary| version(&binary)) {
         Ok(version) => Ok(format!("{binary} {version}")),
         Err(error) => {
             let fault = Fault::Binary { binary: PathBuf::from(binary), why: error.to_string() };
@@ -46,7 +47,7 @@ pub(super) fn check(binary: &str) -> Result<String, Advice> {
     }
 }
 
-fn version(binary: &str) -> io::Result<String> {
+fn version(binary: &Path) -> io::Result<String> {
     let mut command = Command::new(binary);
     command.arg("--version").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
     let mut child = command.spawn()?;
@@ -75,7 +76,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         // Written by a shell: a file that this process has open for writing could not be run.
         let script = "printf '#!/bin/sh\necho 1.98.9\necho more\n' >fine; cp fine closed; \
-                      printf '\\177ELF of no machine' >foreign; chmod 755 fine foreign";
+                      printf '\\177ELF of no machine at all' >foreign; chmod 755 fine foreign";
         let mut shell = Command::new("sh");
         assert!(shell.args(["-c", script]).current_dir(&folder).status().unwrap().success());
         let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
@@ -83,9 +84,9 @@ mod tests {
         assert_eq!(check(&fine), Ok(format!("{fine} 1.98.9")));
         for (binary, why) in [
             (path("none"), "No such file"),
-            ("tailscaled-that-is-nowhere".to_owned(), "No such file"),
-            (path("closed"), "Permission denied"),
-            (path("foreign"), "Exec format error"),
+            ("tailscaled-that-is-nowhere".to_owned(), "none of that name in PATH"),
+            (path("closed"), "it is not executable"),
+            (path("foreign"), "no program for this machine"),
         ] {
             let advice = check(&binary).unwrap_err();
             assert!(advice.cause.contains(&binary) && advice.cause.contains(why), "{advice:?}");

@@ -14,11 +14,15 @@ use crate::tailnet::Tailnet;
 /// By then the key is out of the environment the program was started with (reliability.md K2).
 const HIDDEN_AFTER: Duration = Duration::from_secs(1);
 
+/// Fresh nodes of each kind.
+const LOGINS: usize = 3;
+
 pub fn cases() -> Vec<Case> {
     let case = Case::new;
     vec![
         case("k1_one_line_from_a_key_to_an_answer", |t| Kind::both(|kind| one_line(t, kind))),
         case("up_ends_with_the_status_of_its_command", status),
+        case("first_request_of_a_fresh_node_loses_no_handshake", |t| Kind::both(|k| fresh(t, k))),
     ]
 }
 
@@ -88,4 +92,19 @@ fn status(tailnet: &Tailnet) {
     let script = "test -z \"$TS_AUTHKEY\" && test -n \"$HTTP_PROXY\" && exit 7";
     let said = launch.ask(tailnet, &["up", "--", "sh", "-c", script]);
     assert_eq!(said.code, 7, "{said:?}");
+}
+
+/// A handshake that is lost, because the peer has not heard of the new node yet, costs 5 s.
+fn fresh(tailnet: &Tailnet, kind: Kind) {
+    for login in 0..LOGINS {
+        let launch = kind.launch(tailnet, &format!("fresh{login}-{}", kind.label()));
+        // Of the nameserver and of the service it asks: both are the same peer.
+        let url = "http://grafana.corp.example:8080/hello";
+        let took = "%{stderr}%{time_total}";
+        let said = launch.ask(tailnet, &["up", "--", "curl", "-sSf", "-w", took, url]);
+        assert_eq!(said.code, 0, "login {login} over {}: {said:?}", kind.label());
+        let took = said.err.lines().last().and_then(|line| line.trim().parse::<f64>().ok());
+        let took = took.expect("curl's time");
+        assert!(took < 4.5, "login {login} over {}: {took} s", kind.label());
+    }
 }

@@ -18,6 +18,8 @@ use crate::tailnet::Tailnet;
 const STREAMS: usize = 20;
 /// A reset is there within a second; a second is judged at five times its value.
 const SOON: Duration = Duration::from_secs(5);
+/// Three probes are 5 s apart.
+const TWO_PAUSES: Duration = Duration::from_secs(10);
 
 pub fn cases() -> Vec<Case> {
     let case = Case::new;
@@ -48,7 +50,7 @@ fn stopped(tailnet: &Tailnet, kind: Kind) {
     signal(before, Signal::STOP);
     all_reset(&streams);
     let gave_up = started.elapsed();
-    assert!(gave_up > SOON, "it was given up after {gave_up:?}, three probes take longer");
+    assert!(gave_up > TWO_PAUSES, "given up after {gave_up:?}, three probes take longer");
     assert!(gave_up < Duration::from_secs(40), "it was given up after {gave_up:?}");
     comes_back(tailnet, &gateway, "hang");
     gateway.stop();
@@ -58,8 +60,11 @@ fn signal(process: Pid, signal: Signal) {
     kill_process(process, signal).expect("a signal to the managed tailscaled");
 }
 
+/// To a host behind the subnet route: of connections to itself the service's tailscaled (1.98.9) keeps
+/// the local ports, those of a killed node for long, and refuses a new one that the kernel gives a port
+/// of theirs ("could not register TCP mapping").
 fn streams(tailnet: &Tailnet, gateway: &Gateway) -> Vec<TcpStream> {
-    let open = || client::dripping(&gateway.proxy, "grafana.corp.example").expect("a live stream");
+    let open = || client::dripping(&gateway.proxy, "behind.corp.example").expect("a live stream");
     tailnet.sandboxed.enter(|| (0..STREAMS).map(|_| open()).collect())
 }
 

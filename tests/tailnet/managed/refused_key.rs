@@ -13,8 +13,9 @@ struct Wrong<'a> {
     launch: Launch,
     /// The state of `/readyz` and of the metric.
     state: &'a str,
-    /// How `up -- CMD` ends.
+    /// How `up -- CMD` ends, and when at the latest.
     exit: i32,
+    patience: &'a str,
     /// Parts of doctor's sentence: symptom, cause, fix.
     words: [&'a str; 3],
     /// The text of the key, which must stand nowhere.
@@ -51,27 +52,30 @@ pub fn cases() -> Vec<Case> {
 fn key(tailnet: &Tailnet, name: &str, key: String, [cause, fix]: [&str; 2]) {
     let launch = with_key(tailnet, name, &key);
     let words = [KEY, cause, fix];
-    fails(tailnet, Wrong { launch, state: "auth_failed", exit: 78, words, key });
+    fails(tailnet, Wrong { launch, state: "auth_failed", exit: 78, patience: "60s", words, key });
 }
 
 fn tag(tailnet: &Tailnet) {
     let key = tailnet.control.key(Key::Untagged);
     let launch = with_key(tailnet, "tags", &key).set("TAILRACE_TAILNET_TAGS", "tag:internal");
     let words = [KEY, "the tags are not permitted for this key", "leave tailnet.tags empty"];
-    fails(tailnet, Wrong { launch, state: "auth_failed", exit: 78, words, key });
+    fails(tailnet, Wrong { launch, state: "auth_failed", exit: 78, patience: "60s", words, key });
 }
 
 /// Nothing listens there.
 fn control_down(tailnet: &Tailnet) {
     let key = tailnet.control.key(Key::Good);
     let server = "https://10.99.0.1:8444";
-    let launch = with_key(tailnet, "down", &key).set("TAILRACE_TAILNET_LOGIN_SERVER", server);
+    // It may come back: connections wait for it as for any first login.
+    let launch = with_key(tailnet, "down", &key)
+        .set("TAILRACE_TAILNET_LOGIN_SERVER", server)
+        .set("TAILRACE_TAILNET_READY_WAIT", "2s");
     let words = [
         "no autoheal-* node appears in the tailnet",
         "the control server https://10.99.0.1:8444 cannot be reached",
         "open the way there",
     ];
-    fails(tailnet, Wrong { launch, state: "unreachable", exit: 75, words, key });
+    fails(tailnet, Wrong { launch, state: "unreachable", exit: 75, patience: "6s", words, key });
 }
 
 fn fails(tailnet: &Tailnet, wrong: Wrong<'_>) {
@@ -90,7 +94,7 @@ fn fails(tailnet: &Tailnet, wrong: Wrong<'_>) {
     assert!(tailnet.control.node(&node(&gateway.launch.name)).is_none(), "there is a node");
     gateway.stop();
     // With a command: it ends with the sentence, and the command never ran.
-    let command = ["up", "--ready-timeout", "8s", "--", "echo", "it ran"];
+    let command = ["up", "--ready-timeout", wrong.patience, "--", "echo", "it ran"];
     let said = wrong.launch.ask(tailnet, &command);
     assert_eq!((said.code, said.out.as_str()), (wrong.exit, ""), "{said:?}");
     told(&wrong.words[1..], &said.err);

@@ -1,0 +1,150 @@
+//! D3 and D10: hundreds who ask at the same time.
+
+use std::time::{Duration, Instant};
+
+use super::lab::{HOST, Lab, both_ways};
+use super::rig::client::socks5_request;
+use super::rig::managed::script::{Answer, Script};
+use super::rig::nameserver::Say;
+use super::rig::wait::{PATIENCE, assert_within, eventually};
+use super::rig::{End, Gate, Gateway, Inbound, Nameserver, Setup, Wire};
+
+const REFUSING: &str = "10.50.0.9";
+
+/// Clients that have asked over SOCKS5 and wait.
+pub struct Crowd(Vec<Wire>, Instant);
+
+impl Crowd {
+    /// One for each name. They all are inside when this returns.
+    #[track_caller]
+    pub fn asks(gateway: &Gateway, names: impl Iterator<Item = String>) -> Crowd {
+        let begun = Instant::now();
+        let ask = |name: String| {
+            let mut wire = Wire::dial(gateway.proxy());
+            wire.send([&[5, 1, 0][..], &socks5_request(&name, 80)].concat());
+            wire
+        };
+        let crowd = Crowd(names.map(ask).collect(), begun);
+        eventually("all are inside", PATIENCE, || {
+            let active = gateway.metrics().value("tailrace_connections_active", &[]);
+            active as usize == crowd.0.len()
+        });
+        crowd
+    }
+
+    /// Each is told this REP, then FIN; how long the last one waited.
+    #[track_caller]
+    pub fn told(self, rep: u8) -> Duration {
+        for mut wire in self.0 {
+            wire.expect([5, 0]);
+            assert_eq!(wire.socks5_reply().rep, rep);
+            wire.expect_end(End::Fin);
+        }
+        self.1.elapsed()
+    }
+}
+
+/// What is set where hundreds wait in vain.
+pub const TIMEOUT: Duration = Duration::from_millis(1500);
+/// That, and what six hundred refusals cost.
+pub const AFTER_ALL: Duration = Duration::from_millis(3000);
+
+/// Sets it.
+pub fn impatient(setup: &mut Setup) {
+    setup.set("dns.timeout", format!("{}ms", TIMEOUT.as_millis()));
+}
+
+fn refusing(script: &mut Script) {
+    script.answers.insert(REFUSING.to_owned(), Answer::Refused);
+}
+
+#[test]
+fn d3_six_hundred_who_wait_do_not_delay_a_remembered_name() {
+    both_ways(|kind| {
+        let server = Nameserver::start(|question| match question.label() {
+            "known" => question.at(&[HOST]).into(),
+            _ => Say::Silence,
+        });
+        let mut lab = Lab::with(kind, &[&server], |_| (), impatient);
+        lab.reaches(Inbound::Socks5, "known.corp.example", "split", HOST);
+        let crowd = Crowd::asks(&lab.gateway, (0..600).map(|n| format!("n{n}.corp.example")));
+        server.wait_asked(2 + 128);
+        let begun = Instant::now();
+        lab.reaches(Inbound::Socks5, "known.corp.example", "cache", HOST);
+        assert_within("a remembered name", begun.elapsed(), Duration::from_millis(50));
+        let took = crowd.told(4);
+        assert!(took < AFTER_ALL, "{took:?}");
+        assert_eq!((lab.count("split", "timeout"), lab.count("cache", "ok")), (600, 1));
+        lab.gateway.settle_and_check(602);
+        let late =
+            lab.gateway.access_lines().iter().filter(|l| l["outcome"] == "dns_timeout").count();
+        assert_eq!(late, 600);
+    });
+}
+
+#[test]
+fn d10_a_thousand_look_ups_of_one_name_are_one_question() {
+    both_ways(|kind| {
+        let gate = Gate::new();
+        let held = gate.clone();
+        let server = Nameserver::start(move |question| {
+            Say::When(held.clone(), Box::new(question.at(&[REFUSING]).into()))
+        });
+        let mut lab = Lab::with(kind, &[&server], refusing, |_| ());
+        let crowd = Crowd::asks(&lab.gateway, (0..1000).map(|_| "db.corp.example".to_owned()));
+        gate.open();
+        crowd.told(5);
+        assert_eq!(server.questions().len(), 2, "one of each type");
+        assert_eq!((server.connections(), lab.dialled().len()), (1, 1000));
+        assert_eq!(lab.count("split", "ok") + lab.count("cache", "ok"), 1000);
+        lab.gateway.settle_and_check(1000);
+    });
+}
+
+#[test]
+fn d10_of_a_thousand_names_sixty_four_are_asked_at_a_time() {
+    let gate = Gate::new();
+    let held = gate.clone();
+    let server = Nameserver::start(move |question| {
+        Say::When(held.clone(), Box::new(question.at(&[REFUSING]).into()))
+    });
+    let mut lab = Lab::with("tailscaled", &[&server], refusing, |_| ());
+    let crowd = Crowd::asks(&lab.gateway, (0..1000).map(|n| format!("n{n}.corp.example")));
+    server.wait_asked(128);
+    gate.open();
+    crowd.told(5);
+    assert_eq!((server.questions().len(), server.most_unanswered()), (2000, 64));
+    assert_eq!(lab.count("split", "ok"), 1000);
+    // A second one where this machine took a second to let them all in: the first is silent then.
+    assert!((1..=2).contains(&server.connections()), "{}", server.connections());
+    lab.gateway.settle_and_check(1000);
+}
+
+#[test]
+fn d10_a_dead_nameserver_holds_up_no_other_domain() {
+    let (dead, alive) = (Nameserver::silent(), Nameserver::at(&[HOST]));
+    let change = |script: &mut Script| {
+        script.dns["Routes"]["lab.example"] = super::lab::servers(&["10.50.0.54"]);
+        script.places.insert("10.50.0.54:53".to_owned(), alive.address());
+    };
+    let lab = Lab::with("tailscaled", &[&dead], change, |_| ());
+    let crowd = Crowd::asks(&lab.gateway, (0..200).map(|n| format!("n{n}.corp.example")));
+    let begun = Instant::now();
+    lab.reaches(Inbound::Socks5, "db.lab.example", "split", HOST);
+    assert_within("another domain", begun.elapsed(), Duration::from_millis(100));
+    drop(crowd);
+}
+
+#[test]
+fn u14_who_leaves_while_a_name_is_asked_leaves_nothing_behind() {
+    both_ways(|kind| {
+        let server = Nameserver::silent();
+        let mut lab = Lab::of(kind, &[&server]);
+        let crowd = Crowd::asks(&lab.gateway, (0..100).map(|n| format!("n{n}.corp.example")));
+        server.wait_asked(128);
+        drop(crowd);
+        eventually("the question is dropped", Duration::from_secs(1) * 5, || server.open() == 0);
+        lab.gateway.settle_and_check(100);
+        assert_eq!(lab.gateway.count("client_gone"), 100);
+    });
+}
