@@ -26,6 +26,8 @@ const MAX_ANSWER: u64 = 64 * 1024 * 1024;
 pub(super) struct Found {
     pub(super) proxy: Vec<SocketAddr>,
     pub(super) admin: SocketAddr,
+    /// The private DNS port of `run`, where the gateway published one.
+    pub(super) dns: Option<SocketAddr>,
 }
 
 /// The sources of one command's settings.
@@ -64,8 +66,8 @@ pub(super) fn misconfigured(problems: &Problems) -> ExitCode {
 pub(super) fn gateway(settings: &Settings) -> Result<Found, Problems> {
     let asked = Given::new(settings).whereabouts()?;
     Ok(match run_dir::read(&asked.run_dir) {
-        Some(published) => Found { proxy: published.proxy, admin: published.admin },
-        None => Found { proxy: asked.proxy, admin: asked.admin },
+        Some(run_dir::Published { proxy, admin, dns, .. }) => Found { proxy, admin, dns },
+        None => Found { proxy: asked.proxy, admin: asked.admin, dns: None },
     })
 }
 

@@ -14,6 +14,7 @@ mod find;
 mod generate;
 mod key;
 mod policy;
+mod run;
 mod status;
 mod up;
 mod wait;
@@ -60,6 +61,7 @@ pub fn main() -> ExitCode {
         Command::Doctor { json, target } => doctor::run(&settings, target.as_deref(), json),
         Command::Explain { json, target } => explain::run(&settings, &target, json),
         Command::Wait { timeout } => wait::run(&settings, timeout),
+        Command::Run { explain, command } => run::run(&settings, explain, command),
         Command::Env { shell } => env::run(&settings, shell),
         Command::Config { command: ConfigCommand::Check { file } } => config::check(settings, file),
         Command::Config { command: ConfigCommand::Show { json } } => config::show(&settings, json),

@@ -15,6 +15,11 @@ pub fn preferred(proxy: &[SocketAddr]) -> Option<SocketAddr> {
     proxy.iter().find(|address| address.is_ipv4()).or(proxy.first()).copied()
 }
 
+/// Whether `ip` is one of the addresses that never go through the proxy.
+pub fn is_direct(ip: IpAddr) -> bool {
+    DIRECT.iter().any(|host| host.parse() == Ok(ip))
+}
+
 /// Every variable with its value, in the order they are printed.
 pub fn proxied(proxy: SocketAddr) -> Vec<(&'static str, String)> {
     let url = format!("http://{proxy}");

@@ -26,6 +26,9 @@ pub struct Published {
     pub proxy: Vec<SocketAddr>,
     /// The admin listener's address as bound.
     pub admin: SocketAddr,
+    /// The private DNS port of `run`, where there is one.
+    #[serde(default)]
+    pub dns: Option<SocketAddr>,
 }
 
 /// Why the run directory is of no use.
@@ -112,7 +115,7 @@ impl RunDir {
     ) -> Result<Publication, RunDirError> {
         let pid = std::process::id();
         let version = env!("CARGO_PKG_VERSION").to_owned();
-        let published = Published { pid, version, proxy: proxy.to_vec(), admin };
+        let published = Published { pid, version, proxy: proxy.to_vec(), admin, dns: None };
         let path = self.path.join(FILE);
         let unusable = |source| RunDirError::Unusable { path: path.clone(), source };
         let text = serde_json::to_vec(&published).map_err(|error| unusable(error.into()))?;
