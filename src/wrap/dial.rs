@@ -70,7 +70,9 @@ pub(super) fn connect(
         Err(Errno::INPROGRESS) if blocking => Err(Errno::TIMEDOUT),
         Err(Errno::INPROGRESS | Errno::INTR) => {
             patience.wait(fd, PollFlags::OUT)?;
-            sockopt::socket_error(fd)?
+            // The kernel answers the second call with how the first one ended, and only then takes the
+            // socket for connected: a further call of the program's gets `EISCONN`.
+            rustix::net::connect(fd, &address)
         }
         done => done,
     }
