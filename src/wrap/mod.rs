@@ -16,7 +16,7 @@ mod front;
 mod known;
 mod message;
 mod nested;
-mod privilege;
+mod program;
 mod receive;
 mod report;
 mod rung;
@@ -24,6 +24,7 @@ mod send;
 mod supervisor;
 mod way;
 
+use std::io;
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 
@@ -54,7 +55,7 @@ pub struct Tell<'a> {
 /// # Errors
 /// [`CommandError`] when the program cannot be run.
 pub fn run(line: &CommandLine, gateway: Gateway, tell: Tell<'_>) -> Result<u8, CommandError> {
-    if privilege::would_gain(&line.program, std::env::var_os("PATH").as_deref()) {
+    if program::would_gain(&line.program, std::env::var_os("PATH").as_deref()) {
         (tell.warn)(&format!(
             "{} runs without its privilege: nothing gains one under run (no_new_privs)",
             line.program.display()
@@ -74,7 +75,7 @@ pub fn run(line: &CommandLine, gateway: Gateway, tell: Tell<'_>) -> Result<u8, C
             }
             return Ok(end_as(how));
         }
-        Err(NotWrapped::NotRun(error)) => return Err(CommandError::of(&line.program, error)),
+        Err(NotWrapped::NotRun(error)) => return Err(cannot_run(line, error)),
         Err(NotWrapped::NoFilter(errno)) => rung::no_filter(errno),
         Err(NotWrapped::NotBegun(what)) => format!("no supervisor could be started: {what}"),
     };
@@ -105,7 +106,16 @@ fn command(line: &CommandLine) -> Command {
 
 /// Becomes the program; returns only when that fails.
 fn become_it(mut command: Command, line: &CommandLine) -> CommandError {
-    CommandError::of(&line.program, command.exec())
+    cannot_run(line, command.exec())
+}
+
+/// As a shell says it: a folder of `PATH` that is closed to us makes no program of a name.
+fn cannot_run(line: &CommandLine, error: io::Error) -> CommandError {
+    let path = std::env::var_os("PATH");
+    match program::found(&line.program, path.as_deref()) {
+        Some(_) => CommandError::of(&line.program, error),
+        None => CommandError::NotFound { program: line.program.clone() },
+    }
 }
 
 /// Ends as the program did, or says with which status to.

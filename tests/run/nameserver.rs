@@ -8,13 +8,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use super::rig::Gateway;
 
 /// The server. Its threads end with the test's process.
-pub struct Nameserver {
+pub(crate) struct Nameserver {
     asked: Arc<AtomicUsize>,
 }
 
 impl Nameserver {
     /// Answers with `address`, on UDP and TCP, and is published as `gateway`'s own.
-    pub fn of(gateway: &Gateway, address: Ipv4Addr) -> Nameserver {
+    pub(crate) fn of(gateway: &Gateway, address: Ipv4Addr) -> Nameserver {
         let (socket, listener) = both();
         let asked = Arc::new(AtomicUsize::new(0));
         publish(gateway, socket.local_addr().unwrap());
@@ -43,7 +43,7 @@ impl Nameserver {
     }
 
     /// Questions so far.
-    pub fn asked(&self) -> usize {
+    pub(crate) fn asked(&self) -> usize {
         self.asked.load(Ordering::SeqCst)
     }
 }

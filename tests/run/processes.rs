@@ -167,6 +167,7 @@ fn b27_terminal_and_job_control() {
     std::fs::write(&script, include_str!("terminal.py")).unwrap();
     let output = std::process::Command::new("python3")
         .arg(script)
+        .current_dir(stage.gateway.dir())
         .args([binary(), stage.gateway.setup().config()])
         .output()
         .unwrap();

@@ -13,7 +13,7 @@ const DIALER: &str = include_str!("dialer.go");
 
 /// A program the tests need.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Program {
+pub(crate) enum Program {
     /// `probe.c` with glibc, dynamic.
     Probe,
     /// `probe.c` with musl, static.
@@ -27,7 +27,7 @@ pub enum Program {
 impl Program {
     /// Its path; skips the test by name, and gives none, where its compiler is missing.
     #[track_caller]
-    pub fn path(self) -> Option<&'static Path> {
+    pub(crate) fn path(self) -> Option<&'static Path> {
         static BUILT: [OnceLock<Result<PathBuf, String>>; 4] = [const { OnceLock::new() }; 4];
         match BUILT[self as usize].get_or_init(|| self.build()) {
             Ok(path) => Some(path),

@@ -142,7 +142,7 @@ fn b27_another_user_finds_the_gateway_by_its_settings() {
     if !rustix::process::geteuid().is_root() {
         return skip("needs root to become another user");
     }
-    let mut stage = Stage::new();
+    let stage = Stage::new();
     let Some(probe) = Program::Probe.path() else { return };
     let open = tempfile::tempdir().unwrap();
     let place = |name: &str| open.path().join(name);

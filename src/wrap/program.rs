@@ -1,4 +1,5 @@
-//! Programs that would gain a privilege by being started, and do not under no_new_privs.
+//! Looking at a program before it runs: where it is, and whether it would gain a privilege by being
+//! started, which it does not under no_new_privs.
 #![forbid(unsafe_code)]
 
 use std::ffi::OsStr;
@@ -17,7 +18,7 @@ pub(super) fn would_gain(program: &OsStr, path: Option<&OsStr>) -> bool {
 }
 
 /// Where a shell would find it.
-fn found(program: &OsStr, path: Option<&OsStr>) -> Option<PathBuf> {
+pub(super) fn found(program: &OsStr, path: Option<&OsStr>) -> Option<PathBuf> {
     if Path::new(program).components().count() > 1 || program.as_encoded_bytes().contains(&b'/') {
         return Some(program.into());
     }
