@@ -79,9 +79,9 @@ fn tcp(supervisor: &Supervisor, caller: &Caller<'_>, socket: &Socket, target: So
             connected
         }
     };
-    if caller.answer(connected.map(|()| 0)) || caller.waits_through_signals() {
-        attempts.told(socket.inode);
-    }
+    attempts.tell(socket.inode, || {
+        caller.answer(connected.map(|()| 0)) || caller.waits_through_signals()
+    });
 }
 
 /// Connects the program's own socket; where it cannot be had, or is bound to an address from which the

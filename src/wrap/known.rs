@@ -82,9 +82,13 @@ impl Attempts {
         attempt
     }
 
-    /// Its caller knows how it ended.
-    pub(super) fn told(&self, inode: u64) {
-        lock(&self.running).remove(&inode);
+    /// Tells the caller how it ended: `answer` is whether that reached it, or nobody will ask again.
+    /// Until then nobody else looks here: the caller's next call may come at once.
+    pub(super) fn tell(&self, inode: u64, answer: impl FnOnce() -> bool) {
+        let mut running = lock(&self.running);
+        if answer() {
+            running.remove(&inode);
+        }
     }
 }
 
@@ -135,7 +139,9 @@ mod tests {
         let waiting = std::thread::spawn(move || again.wait());
         first.end(Err(Errno::CONNREFUSED));
         assert_eq!(waiting.join().unwrap(), Err(Errno::CONNREFUSED));
-        attempts.told(7);
+        attempts.tell(7, || false);
+        assert!(attempts.under_way(7, target).is_some(), "the second call was interrupted too");
+        attempts.tell(7, || true);
         assert!(attempts.under_way(7, target).is_none());
     }
 }

@@ -76,7 +76,11 @@ static void echo(int fd)
     must(write(fd, "hello", 5) == 5, "write");
     for (int n = 0; n < 5;) {
         struct pollfd ready = {fd, POLLIN, 0};
-        must(poll(&ready, 1, 20000) == 1, "poll for the echo");
+        int there;
+        do
+            there = poll(&ready, 1, 20000);
+        while (there < 0 && errno == EINTR);
+        must(there == 1, "poll for the echo");
         int got = read(fd, back + n, 5 - n);
         must(got > 0, "read");
         n += got;
