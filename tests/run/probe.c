@@ -413,27 +413,67 @@ static double now(void)
     return time.tv_sec * 1e6 + time.tv_nsec / 1e3;
 }
 
-/* A thousand connections, then a hundred thousand small writes and reads over one. */
-static void bench(void)
+/* A thousand connections, and a word on each. */
+static void connections(void)
 {
     double start = now();
     for (int i = 0; i < 1000; i++) {
         int fd = opened(0);
         must(joined(fd) == 0, "connect");
+        echo(fd);
         close(fd);
     }
-    printf("connect_us %.1f\n", (now() - start) / 1000);
+    printf("us %.2f\n", (now() - start) / 1000);
+}
+
+/* The same by a program that speaks SOCKS5 itself: the gateway is given, the target is the far one. */
+static void proxied(void)
+{
+    double start = now();
+    for (int i = 0; i < 1000; i++) {
+        char words[] = "\x05\x01\x00\x05\x01\x00\x01\xc6\x33\x64\x07\x00\x50", answers[12];
+        int fd = opened(0);
+        must(joined(fd) == 0, "connect");
+        must(write(fd, words, 13) == 13, "write");
+        for (int n = 0, got; n < 12; n += got)
+            must((got = read(fd, answers + n, 12 - n)) > 0, "read");
+        must(answers[3] == 0, "the gateway refused");
+        echo(fd);
+        close(fd);
+    }
+    printf("us %.2f\n", (now() - start) / 1000);
+}
+
+/* A hundred thousand times send, recv, write and read of a byte. */
+static void bytes(void)
+{
     int pair[2];
     char byte = 'x';
     must(socketpair(AF_UNIX, SOCK_STREAM, 0, pair) == 0, "socketpair");
-    start = now();
+    double start = now();
     for (int i = 0; i < 100000; i++) {
         must(send(pair[0], &byte, 1, 0) == 1, "send");
         must(recv(pair[1], &byte, 1, 0) == 1, "recv");
         must(write(pair[1], &byte, 1) == 1, "write");
         must(read(pair[0], &byte, 1) == 1, "read");
     }
-    printf("four_calls_us %.3f\n", (now() - start) / 100000);
+    printf("us %.3f\n", (now() - start) / 400000);
+}
+
+/* The same number of sendmsg and recvmsg, which are looked at where names are redirected. */
+static void messages(void)
+{
+    int pair[2];
+    char byte = 'x';
+    struct iovec piece = {&byte, 1};
+    struct msghdr message = {.msg_iov = &piece, .msg_iovlen = 1};
+    must(socketpair(AF_UNIX, SOCK_STREAM, 0, pair) == 0, "socketpair");
+    double start = now();
+    for (int i = 0; i < 10000; i++) {
+        must(sendmsg(pair[0], &message, 0) == 1, "sendmsg");
+        must(recvmsg(pair[1], &message, 0) == 1, "recvmsg");
+    }
+    printf("us %.3f\n", (now() - start) / 20000);
 }
 
 int main(int count, char **words)
@@ -447,7 +487,8 @@ int main(int count, char **words)
         {"bound", bound}, {"peer", peer}, {"threads", threads}, {"forks", forks},
         {"undumpable", undumpable}, {"fallbacks", fallbacks}, {"interrupted", interrupted},
         {"local", local}, {"datagrams", datagrams}, {"stream_dns", stream_dns},
-        {"resolve", resolve}, {"bench", bench},
+        {"resolve", resolve}, {"connections", connections}, {"proxied", proxied}, {"bytes", bytes},
+        {"messages", messages},
     };
     setvbuf(stdout, NULL, _IOLBF, 0);
     must(count >= 3, "probe WAY HOST [PORT]");
