@@ -90,6 +90,23 @@ pub(super) enum Command {
         #[arg(value_parser = port)]
         port: NonZeroU16,
     },
+    /// Run a program that knows no proxy: its TCP connections and look-ups go through the gateway
+    ///
+    /// Needs no root and no capability. It is a convenience, not a fence. Programs that gain a
+    /// privilege by being started (sudo) start without it.
+    Run {
+        /// Say how the program is wrapped and why, and at the end what was carried
+        #[arg(long)]
+        explain: bool,
+        /// A program and its arguments
+        #[arg(
+            required = true,
+            trailing_var_arg = true,
+            allow_hyphen_values = true,
+            value_name = "CMD"
+        )]
+        command: Vec<OsString>,
+    },
     /// Print the proxy environment, ready for eval
     Env {
         /// In which words

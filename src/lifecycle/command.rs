@@ -1,7 +1,7 @@
 //! The program `up -- CMD` runs: what it starts with, the signals it gets, and its end.
 #![forbid(unsafe_code)]
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::Path;
 use std::process::Command;
@@ -43,6 +43,15 @@ pub enum CommandError {
 }
 
 impl CommandError {
+    /// What starting `program` failed with.
+    pub fn of(program: &OsStr, source: io::Error) -> Self {
+        let program = program.to_owned();
+        match source.kind() {
+            io::ErrorKind::NotFound => Self::NotFound { program },
+            _ => Self::NotRun { program, source },
+        }
+    }
+
     /// The exit code of a shell that finds the same (POSIX, Shell Command Language 2.8.2).
     pub fn exit_code(&self) -> u8 {
         match self {
@@ -70,10 +79,7 @@ impl Running {
         variables: Vec<Variable>,
         open_files: u64,
     ) -> Result<Self, CommandError> {
-        let failed = |source: io::Error| match source.kind() {
-            io::ErrorKind::NotFound => CommandError::NotFound { program: line.program.clone() },
-            _ => CommandError::NotRun { program: line.program.clone(), source },
-        };
+        let failed = |source| CommandError::of(&line.program, source);
         // A directory of PATH that is closed to us makes execvp(3) say EACCES for what is nowhere.
         if let Err(error) = program::find(Path::new(&line.program))
             && error.kind() == io::ErrorKind::NotFound

@@ -34,6 +34,11 @@ pub fn preferred(proxy: &[SocketAddr]) -> Option<SocketAddr> {
     v4.or(proxy.first()).copied().map(reachable)
 }
 
+/// Whether `ip` is one of the addresses that never go through the proxy.
+pub fn is_direct(ip: IpAddr) -> bool {
+    DIRECT.iter().any(|host| host.parse() == Ok(ip))
+}
+
 /// Where a listener is reached from this host.
 fn reachable(listen: SocketAddr) -> SocketAddr {
     let ip = match listen.ip() {
@@ -53,7 +58,8 @@ pub fn variables(listening: &Listening, ours: &Ours) -> Option<Vec<Variable>> {
     Some(all)
 }
 
-fn proxied(proxy: SocketAddr) -> Vec<Variable> {
+/// The proxy variables, and what stands in for them.
+pub fn proxied(proxy: SocketAddr) -> Vec<Variable> {
     let url = format!("http://{proxy}");
     let direct = format!("{},{BRACKETED}", DIRECT.join(","));
     let mut all = Vec::new();

@@ -39,7 +39,12 @@ const CROSSINGS: &[(&str, &[&str])] = &[
             "record",
             "tailnet::explain",
             "tailnet::Phase",
+            "wrap",
         ],
+    ),
+    (
+        "wrap",
+        &["lifecycle::command", "lifecycle::environment", "upstream::socks5", "upstream::Unparsed"],
     ),
     // What everybody may use depends on nobody.
     ("target", &[]),
