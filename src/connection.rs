@@ -5,6 +5,7 @@
 //! decides nothing a room could decide.
 #![forbid(unsafe_code)]
 
+mod answered;
 mod forward;
 mod inside;
 mod question;
@@ -31,6 +32,7 @@ use crate::tailnet::Fault;
 use crate::target::{Host, Target};
 use crate::upstream::{Connected, Destination, Upstream, UpstreamError};
 
+pub use self::answered::Answered;
 pub use self::inside::{Inside, Shield};
 pub use self::question::Desk;
 pub use self::refusal::Refusal;
@@ -52,6 +54,8 @@ pub struct House {
     pub upstream_kind: &'static str,
     /// The `route` of the log where it is always the same: `direct`, or none with `socks5`.
     pub route: Option<&'static str>,
+    /// Addresses our DNS server gave lately.
+    pub answered: Answered,
     /// What is known of the tailnet, with the kinds that lead into one.
     pub inside: Option<Inside>,
     /// What a client's FIN does.
@@ -303,11 +307,20 @@ async fn whole(
             () = ask.drain.reached(Phase::Draining) => return Err(Refusal::draining()),
         }
     }
-    let target = house.qualified(ask.target.clone());
-    if target != *ask.target {
+    Ok(settled(house, record, ask.target))
+}
+
+/// The target as it is judged and written down, by what is known now.
+fn settled(house: &House, record: &mut Record, asked: &Target) -> Target {
+    if let Some(named) = house.by_our_answer(asked) {
+        record.target(&named, "dns");
+        return named;
+    }
+    let target = house.qualified(asked.clone());
+    if target != *asked {
         record.whole(&target);
     }
-    Ok(target)
+    target
 }
 
 /// Step 3: may it? Every decision is recorded, whatever it is.

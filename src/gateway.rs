@@ -26,7 +26,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
 use crate::config::Config;
-use crate::connection::{self, House, Inside};
+use crate::connection::{self, Answered, House, Inside};
 use crate::lifecycle::children::Children;
 use crate::lifecycle::cut::CutReason;
 use crate::lifecycle::drain::{Drain, Phase};
@@ -227,6 +227,7 @@ fn assemble(
         names: ArcSwap::from_pointee(naming.names(&config.dns)),
         upstream_kind: upstream.kind().label(),
         route: build::route(config.upstream.kind),
+        answered: Answered::default(),
         inside: states.map(|states| states.inside(config)),
         upstream,
         half_close: build::half_close(&config.upstream),

@@ -232,6 +232,29 @@ fn i5_policy_is_asked_first() {
 }
 
 #[test]
+fn b18_an_address_we_gave_is_taken_at_its_name_and_only_where_that_is_allowed() {
+    let nameserver = Nameserver::start(&["10.50.0.7"]);
+    let (tailnet, origin) = (tailnet(&nameserver), Origin::echo());
+    tailnet.place("10.50.0.7:5432", origin.address());
+    let gateway = tailnet.gateway(|s| {
+        s.enforce(&["ok.corp.example"]);
+    });
+    gateway.assert_refused(Inbound::Socks5, "10.50.0.7:5432", "denied");
+    ask(private(&gateway), "secret.corp.example.", RecordType::A);
+    gateway.assert_refused(Inbound::Socks5, "10.50.0.7:5432", "denied");
+    ask(private(&gateway), "ok.corp.example.", RecordType::A);
+    for inbound in [Inbound::Socks5, Inbound::Connect, Inbound::Socks4] {
+        let mut wire = gateway.open(inbound, "10.50.0.7:5432");
+        wire.send("hello");
+        wire.expect("hello");
+    }
+    let line = gateway
+        .wait_for_line(|line| line["outcome"] == "fin_fin" || line["outcome"] == "client_rst");
+    assert_eq!((&line["host"], &line["host_from"]), (&"ok.corp.example".into(), &"dns".into()));
+    assert_eq!(line["address"], "10.50.0.7", "{line}");
+}
+
+#[test]
 fn b22_no_answer_leads_a_client_to_its_own_host() {
     let nameserver =
         Nameserver::start(&["127.0.0.1", "169.254.169.254", "100.64.0.9", "10.50.0.7", "::1"]);

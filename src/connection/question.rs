@@ -50,7 +50,7 @@ async fn answer(house: &House, Question { name, wanted }: Question) -> Reply {
         Wanted::Addresses(family) => family,
     };
     match look_up(house, &admitted, family).await {
-        Ok(Some(records)) => heard(house, whole, records),
+        Ok(Some(records)) => heard(house, &admitted, whole, records),
         Ok(None) => Reply::Failed,
         Err(NameError::NotFound { .. }) => Reply::NoSuchName,
         Err(_) => Reply::Failed,
@@ -96,10 +96,11 @@ async fn look_up(
 /// What the client hears of it. An address that no mode would dial is left out: the client could dial
 /// it itself, past this gateway, and a name of somebody else's would lead it to its own loopback
 /// (reliability.md B13, B22).
-fn heard(house: &House, whole: Option<Name>, records: Records) -> Reply {
+fn heard(house: &House, name: &Admitted<Name>, whole: Option<Name>, records: Records) -> Reply {
     let (policy, own) = (house.policy.load(), house.own.load());
     let Records { aliases, mut addresses, left, .. } = records;
     addresses.retain(|ip| policy.may_hear_of(&own, *ip));
+    house.answered.remember(name.get(), &addresses);
     Reply::Records { whole, aliases, addresses, left }
 }
 
