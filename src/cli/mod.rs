@@ -14,6 +14,7 @@ mod find;
 mod generate;
 mod key;
 mod policy;
+#[cfg(target_os = "linux")]
 mod run;
 mod status;
 mod up;
@@ -61,6 +62,7 @@ pub fn main() -> ExitCode {
         Command::Doctor { json, target } => doctor::run(&settings, target.as_deref(), json),
         Command::Explain { json, target } => explain::run(&settings, &target, json),
         Command::Wait { timeout } => wait::run(&settings, timeout),
+        #[cfg(target_os = "linux")]
         Command::Run { explain, command } => run::run(&settings, explain, command),
         Command::Env { shell } => env::run(&settings, shell),
         Command::Config { command: ConfigCommand::Check { file } } => config::check(settings, file),
