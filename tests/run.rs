@@ -14,8 +14,11 @@ mod programs;
 #[path = "run/rungs.rs"]
 mod rungs;
 
-use std::process::{Command, Output};
+use std::io::{Read as _, Write as _};
+use std::process::{Command, Output, Stdio};
 use std::time::Duration;
+
+use rustix::process::Signal;
 
 use nameserver::Nameserver;
 use programs::Program;
@@ -87,8 +90,9 @@ impl Stage {
 }
 
 fn finish(mut command: Command, config: &std::path::Path, arguments: &[&str]) -> Command {
+    command.env("TMPDIR", config.parent().unwrap());
     command.arg(config).args(arguments);
-    command.stdin(std::process::Stdio::null());
+    command.stdin(Stdio::null());
     command
 }
 
@@ -207,6 +211,34 @@ fn b27_a_connection_that_never_comes_ends_at_the_gateway_s_limit() {
     if let Some(said) = stage.probe(Program::Probe, &["denied", FAR, "80"]) {
         assert_eq!(said, format!("errno {}\nok\n", libc::ETIMEDOUT));
     }
+}
+
+#[test]
+fn b27_a_gateway_that_hangs_holds_a_connection_no_longer_than_its_limit() {
+    let mut stage = Stage::with(|s| {
+        s.set("upstream.connect_timeout", "200ms");
+    });
+    let Some(probe) = Program::Probe.path() else { return };
+    let script = format!("echo ready; read go; {} denied {FAR} 80", probe.display());
+    let mut command = stage.command(&[], &["sh", "-c", &script]);
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut ready = [0; 6];
+    child.stdout.as_mut().unwrap().read_exact(&mut ready).unwrap();
+    stage.gateway.signal(Signal::STOP);
+    child.stdin.take().unwrap().write_all(b"go\n").unwrap();
+    let output = child.wait_with_output().unwrap();
+    stage.gateway.signal(Signal::CONT);
+    assert_eq!(text(&output.stdout), format!("errno {}\nok\n", libc::ETIMEDOUT));
+}
+
+#[test]
+fn b27_other_datagrams_are_left_alone_and_counted() {
+    let mut stage = Stage::new();
+    let Some(probe) = Program::Probe.path() else { return };
+    let _nameserver = Nameserver::of(&stage.gateway, FAR.parse().unwrap());
+    let output = stage.run(&["--explain", probe.to_str().unwrap(), "datagram", FAR, "443"]);
+    assert_eq!(text(&output.stdout), "ok\n", "{output:?}");
+    assert!(text(&output.stderr).contains("UDP left alone 1;"), "{output:?}");
 }
 
 #[test]

@@ -94,6 +94,7 @@ pub(super) enum Command {
     ///
     /// Needs no root and no capability. It is a convenience, not a fence. Programs that gain a
     /// privilege by being started (sudo) start without it.
+    #[cfg(target_os = "linux")]
     Run {
         /// Say how the program is wrapped and why, and at the end what was carried
         #[arg(long)]

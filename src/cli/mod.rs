@@ -15,6 +15,7 @@ mod find;
 mod generate;
 mod key;
 mod policy;
+#[cfg(target_os = "linux")]
 mod run;
 mod status;
 mod tunnel;
@@ -67,6 +68,7 @@ pub fn main() -> ExitCode {
         Command::Explain { json, target } => explain::run(&settings, &target, json),
         Command::Wait { timeout } => wait::run(&settings, timeout),
         Command::Connect { host, port } => connect::run(&settings, &Target { host, port }),
+        #[cfg(target_os = "linux")]
         Command::Run { explain, command } => run::run(&settings, explain, command),
         Command::Env { shell } => env::run(&settings, shell),
         Command::Config { command: ConfigCommand::Check { file } } => config::check(settings, file),

@@ -31,7 +31,10 @@ pub(super) fn run(settings: &Settings, explain: bool, command: Vec<OsString>) ->
             say(text);
         }
     };
-    match wrap::run(&line, gateway, Tell { warn: &say, explain: &explained }) {
+    // Not the run directory, which may be another user's.
+    let user = rustix::process::geteuid().as_raw();
+    let folder = std::env::temp_dir().join(format!("tailrace-run-{user}"));
+    match wrap::run(&line, gateway, &folder, Tell { warn: &say, explain: &explained }) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             eprintln!("tailrace: {error}");

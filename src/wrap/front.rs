@@ -81,28 +81,20 @@ impl Front {
         // Should the supervisor be killed, the program becomes our child.
         let adopts = rustix::process::set_child_subreaper(Some(rustix::process::getpid()));
         adopts.map_err(|errno| not_begun(errno.into()))?;
-        if wrapped::fork().map_err(not_begun)? == Side::Child {
-            drop(ours);
-            supervisor::live(theirs, command, filter, mask, gateway);
-        }
-        drop(theirs);
-        match hear(&ours) {
-            Some(Report::Started { pid, duplicates }) => {
-                let program = Pid::from_raw(pid).ok_or_else(|| not_begun(Errno::SRCH.into()))?;
-                let handle = pidfd_open(program, PidfdFlags::empty())
-                    .map_err(|errno| not_begun(errno.into()))?;
-                let _killed = rustix::net::send(&ours, b".", SendFlags::NOSIGNAL);
-                Ok(Self { program, handle, supervisor: ours, signals, duplicates })
+        let begun = match wrapped::fork().map_err(not_begun)? {
+            Side::Child => {
+                drop(ours);
+                supervisor::live(theirs, command, filter, mask, gateway)
             }
-            Some(Report::NoFilter { errno }) => {
-                Err(NotWrapped::NoFilter(Errno::from_raw_os_error(errno)))
+            Side::Parent(supervisor) => {
+                drop(theirs);
+                // Whatever this process becomes next has started no child.
+                begun(&ours).inspect_err(|_| _ = waitpid(Some(supervisor), WaitOptions::empty()))
             }
-            Some(Report::NotRun { errno }) => {
-                Err(NotWrapped::NotRun(io::Error::from_raw_os_error(errno)))
-            }
-            Some(Report::NotBegun { what }) => Err(NotWrapped::NotBegun(what)),
-            _ => Err(NotWrapped::NotBegun("its supervisor was killed".to_owned())),
-        }
+        };
+        let (program, handle, duplicates) =
+            begun.inspect_err(|_| _ = rustix::process::set_child_subreaper(None))?;
+        Ok(Self { program, handle, supervisor: ours, signals, duplicates })
     }
 
     /// Waits for the program's end, passing on what comes. `warn` is told what a person should know.
@@ -171,6 +163,28 @@ impl Front {
             // The supervisor had waited for it, and was killed before it could tell.
             _ => Ended::Code(1),
         }
+    }
+}
+
+/// The program, once it runs: its id, a handle to it, and whether its sockets can be duplicated.
+fn begun(supervisor: &OwnedFd) -> Result<(Pid, OwnedFd, bool), NotWrapped> {
+    match hear(supervisor) {
+        Some(Report::Started { pid, duplicates }) => {
+            let handle = Pid::from_raw(pid)
+                .ok_or(Errno::SRCH)
+                .and_then(|program| Ok((program, pidfd_open(program, PidfdFlags::empty())?)));
+            let (program, handle) = handle.map_err(|e| NotWrapped::NotBegun(e.to_string()))?;
+            let _killed = rustix::net::send(supervisor, b".", SendFlags::NOSIGNAL);
+            Ok((program, handle, duplicates))
+        }
+        Some(Report::NoFilter { errno }) => {
+            Err(NotWrapped::NoFilter(Errno::from_raw_os_error(errno)))
+        }
+        Some(Report::NotRun { errno }) => {
+            Err(NotWrapped::NotRun(io::Error::from_raw_os_error(errno)))
+        }
+        Some(Report::NotBegun { what }) => Err(NotWrapped::NotBegun(what)),
+        _ => Err(NotWrapped::NotBegun("its supervisor was killed".to_owned())),
     }
 }
 

@@ -3,7 +3,8 @@
 //! A supervisor sees the program's `connect` by seccomp user notification (seccomp_unotify(2)),
 //! connects the program's own socket to the gateway's proxy port, asks for the target there, and lets
 //! `connect` return. It is a convenience and no fence: the gateway judges, as for every client (B27).
-//! Where kernel or sandbox forbid it, the proxy environment alone is set.
+//! Where kernel or sandbox forbid it, dynamic programs load a shim that does the same, and where not
+//! even that is to be had the proxy environment alone is set.
 #![forbid(unsafe_code)]
 
 mod address;
@@ -16,6 +17,7 @@ mod front;
 mod known;
 mod message;
 mod nested;
+mod preload;
 mod program;
 mod receive;
 mod report;
@@ -26,6 +28,7 @@ mod way;
 
 use std::io;
 use std::os::unix::process::CommandExt as _;
+use std::path::Path;
 use std::process::Command;
 
 use rustix::io::Errno;
@@ -48,13 +51,18 @@ pub struct Tell<'a> {
 }
 
 /// Runs a program so that its TCP connections, and its DNS questions where the gateway has a port for
-/// them, go through the gateway. Where nothing but the environment is left this process becomes the
+/// them, go through the gateway. Where there is no supervisor this process becomes the
 /// program; else it ends as the program ends, by the same signal if by one. The calling process must
-/// have one thread.
+/// have one thread. `folder` is one of this user's own, for the shim, and is made where it is missing.
 ///
 /// # Errors
 /// [`CommandError`] when the program cannot be run.
-pub fn run(line: &CommandLine, gateway: Gateway, tell: Tell<'_>) -> Result<u8, CommandError> {
+pub fn run(
+    line: &CommandLine,
+    gateway: Gateway,
+    folder: &Path,
+    tell: Tell<'_>,
+) -> Result<u8, CommandError> {
     if program::would_gain(&line.program, std::env::var_os("PATH").as_deref()) {
         (tell.warn)(&format!(
             "{} runs without its privilege: nothing gains one under run (no_new_privs)",
@@ -79,15 +87,21 @@ pub fn run(line: &CommandLine, gateway: Gateway, tell: Tell<'_>) -> Result<u8, C
         Err(NotWrapped::NoFilter(errno)) => rung::no_filter(errno),
         Err(NotWrapped::NotBegun(what)) => format!("no supervisor could be started: {what}"),
     };
-    explain(Rung::Environment { why });
     let mut command = command(line);
     if let Some(proxy) = environment::preferred(&gateway.proxy) {
         command.envs(environment::proxied(proxy));
     }
+    explain(match preload::set(&mut command, &gateway, folder) {
+        Ok(()) => Rung::Preload { why },
+        Err(nor) => Rung::Environment { why, nor },
+    });
     Err(become_it(command, line))
 }
 
 fn supervised(line: &CommandLine, gateway: &Gateway) -> Result<Front, NotWrapped> {
+    if !rung::is_recent(rustix::system::uname().release()) {
+        return Err(NotWrapped::NoFilter(Errno::NOSYS));
+    }
     let filter = filter::filter(gateway.dns.is_some()).ok_or(NotWrapped::NoFilter(Errno::NOSYS))?;
     Front::start(command(line), &filter, gateway.clone())
 }

@@ -372,6 +372,17 @@ static void datagrams(void)
     with_recvfrom(fd);
 }
 
+/* A datagram socket is connected, which sends nothing; one to loopback is nobody's affair. */
+static void datagram(void)
+{
+    struct sockaddr_storage to;
+    socklen_t length = address(&to, host, port);
+    int fd = socket(to.ss_family, SOCK_DGRAM, 0);
+    must(connect(fd, (void *)&to, length) == 0, "connect");
+    length = address(&to, "127.0.0.1", 9);
+    must(sendto(socket(AF_INET, SOCK_DGRAM, 0), "x", 1, 0, (void *)&to, length) == 1, "sendto");
+}
+
 static void stream_dns(void)
 {
     port = 53;
@@ -486,7 +497,7 @@ int main(int count, char **words)
         {"flags", flags}, {"again", again}, {"denied", denied}, {"only_v6", only_v6},
         {"bound", bound}, {"peer", peer}, {"threads", threads}, {"forks", forks},
         {"undumpable", undumpable}, {"fallbacks", fallbacks}, {"interrupted", interrupted},
-        {"local", local}, {"datagrams", datagrams}, {"stream_dns", stream_dns},
+        {"local", local}, {"datagrams", datagrams}, {"datagram", datagram}, {"stream_dns", stream_dns},
         {"resolve", resolve}, {"connections", connections}, {"proxied", proxied}, {"bytes", bytes},
         {"messages", messages},
     };

@@ -85,22 +85,62 @@ fn b27_a_kernel_without_killable_waits_restarts_calls() {
 }
 
 #[test]
-fn b27_without_seccomp_the_environment_is_left() {
+fn b27_without_seccomp_dynamic_programs_load_a_shim() {
     let mut stage = Stage::new();
     let Some(deny) = deny() else { return };
-    for (errno, why) in [
+    let nameserver = Nameserver::of(&stage.gateway, FAR.parse().unwrap());
+    let before = [deny, "seccomp", "22", "--"];
+    for way in ["blocking", "registered", "options", "flags", "again", "threads", "forks", "peer"] {
+        if way == "again" {
+            stage.fake.answer_in_turn([Reply::Rep(5)]);
+        }
+        if stage.probe_under(&before, Program::Probe, &[way, FAR, "80"]).is_none() {
+            return;
+        }
+    }
+    for way in ["blocking", "registered", "only_v6"] {
+        stage.probe_under(&before, Program::Probe, &[way, FAR_V6, "80"]);
+    }
+    stage.probe_under(&before, Program::Probe, &["stream_dns", "192.0.2.53", "53"]);
+    let said = stage.probe_under(&before, Program::Probe, &["resolve", "db.corp.example"]).unwrap();
+    assert_eq!(said, format!("db.corp.example is {FAR}\nok\n"));
+    assert!(nameserver.asked() >= 2);
+    let script = "import os\ntry: os.wait()\nexcept ChildProcessError: print('none')";
+    let output = stage.command(&before, &["python3", "-c", script]).output().unwrap();
+    assert_eq!(text(&output.stdout), "none\n", "no child is left to it: {output:?}");
+    for (rep, errno) in [(5, libc::ECONNREFUSED), (4, libc::EHOSTUNREACH), (2, libc::EACCES)] {
+        stage.fake.answer_for(FAR, Reply::Rep(rep));
+        let said = stage.probe_under(&before, Program::Probe, &["denied", FAR, "80"]).unwrap();
+        // What an upstream says of its own rules is no verdict of our policy.
+        let errno = if rep == 2 { libc::ECONNREFUSED } else { errno };
+        assert_eq!(said, format!("errno {errno}\nok\n"), "REP {rep}");
+    }
+}
+
+#[test]
+fn b27_explain_names_the_rung_and_why() {
+    let mut stage = Stage::new();
+    let Some(deny) = deny() else { return };
+    let reasons = [
         (libc::EINVAL, "no seccomp user notification"),
         (libc::ENOSYS, "no seccomp user notification"),
         (libc::EBUSY, "holds the listener"),
         (libc::EPERM, "a sandbox forbids seccomp"),
-    ] {
-        let before = [deny, "seccomp", &errno.to_string(), "--"];
-        let script = "echo $ALL_PROXY; exit 3";
-        let mut command = stage.command(&before, &["--explain", "sh", "-c", script]);
-        let output = command.output().unwrap();
-        assert_eq!(output.status.code(), Some(3), "{output:?}");
-        assert_eq!(text(&output.stdout), format!("http://{}\n", stage.gateway.proxy()));
-        assert!(text(&output.stderr).contains(why), "{output:?}");
+    ];
+    for (errno, why) in reasons {
+        for (tmp, rung) in [("", "LD_PRELOAD"), ("/dev/null", "the proxy environment alone")] {
+            let before = [deny, "seccomp", &errno.to_string(), "--"];
+            let script = "echo $ALL_PROXY; exit 3";
+            let mut command = stage.command(&before, &["--explain", "sh", "-c", script]);
+            if !tmp.is_empty() {
+                command.env("TMPDIR", tmp);
+            }
+            let output = command.output().unwrap();
+            assert_eq!(output.status.code(), Some(3), "{output:?}");
+            assert_eq!(text(&output.stdout), format!("http://{}\n", stage.gateway.proxy()));
+            let said = text(&output.stderr);
+            assert!(said.contains(why) && said.contains(rung), "{output:?}");
+        }
     }
 }
 

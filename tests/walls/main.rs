@@ -44,7 +44,13 @@ const CROSSINGS: &[(&str, &[&str])] = &[
     ),
     (
         "wrap",
-        &["lifecycle::command", "lifecycle::environment", "upstream::socks5", "upstream::Unparsed"],
+        &[
+            "lifecycle::command",
+            "lifecycle::environment",
+            "lifecycle::run_dir",
+            "upstream::socks5",
+            "upstream::Unparsed",
+        ],
     ),
     // What everybody may use depends on nobody.
     ("target", &[]),
