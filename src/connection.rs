@@ -5,8 +5,10 @@
 //! decides nothing a room could decide.
 #![forbid(unsafe_code)]
 
+mod answered;
 mod forward;
 mod inside;
+mod question;
 mod refusal;
 mod watch;
 
@@ -30,7 +32,9 @@ use crate::tailnet::Fault;
 use crate::target::{Host, Target};
 use crate::upstream::{Connected, Destination, Upstream, UpstreamError};
 
+pub use self::answered::Answered;
 pub use self::inside::{Inside, Shield};
+pub use self::question::Desk;
 pub use self::refusal::Refusal;
 pub(crate) use self::refusal::fault_of_name;
 
@@ -50,6 +54,8 @@ pub struct House {
     pub upstream_kind: &'static str,
     /// The `route` of the log where it is always the same: `direct`, or none with `socks5`.
     pub route: Option<&'static str>,
+    /// Addresses our DNS server gave lately.
+    pub answered: Answered,
     /// What is known of the tailnet, with the kinds that lead into one.
     pub inside: Option<Inside>,
     /// What a client's FIN does.
@@ -100,15 +106,20 @@ const OVERFLOW_HEAD: Duration = Duration::from_secs(1);
 
 /// Serves one client from accept to end.
 pub async fn serve(house: Arc<House>, accepted: Accepted, drain: Guard) {
-    let Accepted { stream, peer, original_dst, permit, .. } = accepted;
+    let Accepted { stream, peer, original_dst, leads_to, permit, .. } = accepted;
     let mut connection = house.book.connection(peer);
     if !permit.may_answer() {
         return connection.record().finish(Outcome::Overloaded);
     }
     let full = matches!(permit, Permit::Overflow(_));
-    match original_dst {
-        Some(to) => transparent(&house, stream, connection, to, full, &drain).await,
-        None => match read_head(&house, &stream, full, &drain).await {
+    match (leads_to, original_dst) {
+        (Some(target), _) => {
+            connection.kind(Kind::Forward.label());
+            let request = Request::unspoken(Kind::Forward, Target::clone(&target));
+            tunnel(&house, stream, connection, request, full, &drain).await;
+        }
+        (None, Some(to)) => transparent(&house, stream, connection, to, full, &drain).await,
+        (None, None) => match read_head(&house, &stream, full, &drain).await {
             Ok(Read::Tunnel(request)) => {
                 connection.kind(request.kind.label());
                 tunnel(&house, stream, connection, *request, full, &drain).await;
@@ -181,7 +192,7 @@ async fn transparent(
     match std::num::NonZeroU16::new(to.port()) {
         Some(port) => {
             let target = Target { host: Host::from(to.ip()), port };
-            let request = Request::transparent(target);
+            let request = Request::unspoken(Kind::Transparent, target);
             tunnel(house, stream, connection, request, full, drain).await;
         }
         None => {
@@ -191,7 +202,7 @@ async fn transparent(
     }
 }
 
-/// SOCKS, CONNECT and redirected connections: one target, then bytes both ways.
+/// SOCKS, CONNECT, redirected connections and static forwards: one target, then bytes both ways.
 async fn tunnel(
     house: &House,
     stream: Stream,
@@ -216,6 +227,8 @@ async fn tunnel(
     }
 }
 
+/// A static forward's name counts as the client's: with the listener it chose what that stands for, and
+/// nothing was guessed from its bytes. `none` is for targets that nobody named.
 fn describe(record: &mut Record, request: &Request) {
     let from = if request.kind == Kind::Transparent { "none" } else { "client" };
     record.target(&request.target, from);
@@ -294,11 +307,20 @@ async fn whole(
             () = ask.drain.reached(Phase::Draining) => return Err(Refusal::draining()),
         }
     }
-    let target = house.qualified(ask.target.clone());
-    if target != *ask.target {
+    Ok(settled(house, record, ask.target))
+}
+
+/// The target as it is judged and written down, by what is known now.
+fn settled(house: &House, record: &mut Record, asked: &Target) -> Target {
+    if let Some(named) = house.by_our_answer(asked) {
+        record.target(&named, "dns");
+        return named;
+    }
+    let target = house.qualified(asked.clone());
+    if target != *asked {
         record.whole(&target);
     }
-    Ok(target)
+    target
 }
 
 /// Step 3: may it? Every decision is recorded, whatever it is.

@@ -6,6 +6,7 @@
 mod bind;
 mod build;
 mod commanded;
+mod dns;
 mod error;
 mod explain;
 mod judge;
@@ -25,10 +26,11 @@ use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
 use crate::config::Config;
-use crate::connection::{self, House, Inside};
+use crate::connection::{self, Answered, House, Inside};
 use crate::lifecycle::children::Children;
 use crate::lifecycle::cut::CutReason;
 use crate::lifecycle::drain::{Drain, Phase};
+use crate::lifecycle::run_dir::Listening;
 use crate::listener::{self, Bound};
 use crate::record::Book;
 use crate::relay::PipePool;
@@ -58,7 +60,7 @@ pub struct Gateway {
     naming: build::Naming,
     membership: Option<tailnet::Membership>,
     stop_accepting: watch::Sender<bool>,
-    bound: bind::Addresses,
+    bound: Listening,
 }
 
 /// What only the program can give its gateway.
@@ -77,8 +79,8 @@ impl Gateway {
     /// [`StartError`], naming the setting and what to do.
     pub async fn start(config: Config, book: Arc<Book>, means: Means) -> Result<Self, StartError> {
         let descriptors = crate::sys::limits::raise_descriptors();
-        let listeners = bind::all(&config.listen)?;
-        let bound = listeners.addresses();
+        let listeners = bind::all(&config.listen, &config.forwards)?;
+        let bound = listeners.listening.clone();
         let live = build::Live::new(&config);
         let states = tailnet::States::of(&config);
         let naming = build::Naming::new(states.as_ref());
@@ -122,6 +124,11 @@ impl Gateway {
         self.bound.admin
     }
 
+    /// Every address as bound.
+    pub fn listening(&self) -> &Listening {
+        &self.bound
+    }
+
     /// Whether a connection would be carried now.
     pub fn readiness(&self) -> crate::admin::Readiness {
         readiness::look(&self.house, &self.drain)
@@ -137,9 +144,10 @@ impl Gateway {
     }
 
     fn serve(&self, listeners: bind::Listeners) -> Result<(), StartError> {
-        for bound in listeners.proxy {
+        for bound in listeners.proxy.into_iter().chain(listeners.forwards) {
             self.accept(bound);
         }
+        dns::serve(self, listeners.dns);
         tokio::spawn(Arc::clone(&self.house.upstream).keep_pool());
         tokio::spawn(refresh_own(Arc::clone(&self.house), self.bound.clone()));
         view::serve(listeners.admin, self)
@@ -149,19 +157,23 @@ impl Gateway {
     fn accept(&self, bound: Bound) {
         let (house, drain) = (Arc::clone(&self.house), Arc::clone(&self.drain));
         let book = Arc::clone(&self.house.book);
-        let mut stop = self.stop_accepting.subscribe();
-        let stop = async move { drop(stop.wait_for(|stop| *stop).await) };
         tokio::spawn(listener::accept_loop(
             bound,
             Arc::clone(&self.limits),
-            self.bound.listeners(),
+            self.bound.all(),
             move |errno| book.accept_error(errno),
             move |accepted| {
                 // A panic ends this task only: the record's guard writes its line on the way out.
                 drop(tokio::spawn(connection::serve(Arc::clone(&house), accepted, drain.guard())));
             },
-            stop,
+            self.stopped(),
         ));
+    }
+
+    /// Ends when nobody new is let in any more.
+    fn stopped(&self) -> impl Future<Output = ()> + Send + 'static {
+        let mut stop = self.stop_accepting.subscribe();
+        async move { drop(stop.wait_for(|stop| *stop).await) }
     }
 
     /// Stops accepting, lets what runs finish for `drain_timeout`, then cuts it; a managed tailscaled
@@ -197,7 +209,7 @@ impl Gateway {
 fn assemble(
     config: &Config,
     book: Arc<Book>,
-    bound: &bind::Addresses,
+    bound: &Listening,
     live: &build::Live,
     naming: &build::Naming,
     states: Option<&tailnet::States>,
@@ -207,13 +219,14 @@ fn assemble(
     Ok(Arc::new(House {
         policy: ArcSwap::from_pointee(build::policy(&config.policy)?),
         own: ArcSwap::from_pointee(own::look(
-            bound.listeners(),
-            bind::Addresses::internal(&config.upstream),
+            bound.all(),
+            bind::internal(&config.upstream),
             states.map(tailnet::States::now).as_deref(),
         )),
         names: ArcSwap::from_pointee(naming.names(&config.dns)),
         upstream_kind: upstream.kind().label(),
         route: build::route(config.upstream.kind),
+        answered: Answered::default(),
         inside: states.map(|states| states.inside(config)),
         upstream,
         half_close: build::half_close(&config.upstream),
@@ -224,13 +237,13 @@ fn assemble(
 }
 
 /// Keeps this host's addresses fresh: an address that appears later is ours too.
-async fn refresh_own(house: Arc<House>, bound: bind::Addresses) {
+async fn refresh_own(house: Arc<House>, bound: Listening) {
     let mut tick = tokio::time::interval(OWN_REFRESH);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
     loop {
         tick.tick().await;
         let internal = house.own.load().internal.clone();
         let node = house.inside.as_ref().map(Inside::now);
-        house.own.store(Arc::new(own::look(bound.listeners(), internal, node.as_deref())));
+        house.own.store(Arc::new(own::look(bound.all(), internal, node.as_deref())));
     }
 }

@@ -34,3 +34,5 @@ pub mod sys;
 pub mod tailnet;
 pub mod target;
 pub mod upstream;
+#[cfg(target_os = "linux")]
+pub mod wrap;

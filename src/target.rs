@@ -5,10 +5,12 @@
 #![forbid(unsafe_code)]
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroU16;
 use std::str::FromStr;
 use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
 
 /// Longest host name in bytes, without the trailing dot (RFC 1035 section 3.1: 255 on the wire).
 const MAX_NAME: usize = 253;
@@ -28,13 +30,23 @@ pub enum Host {
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Name(Arc<str>);
 
-/// A host and a port: what a client asks for.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+/// A host and a port: what a client asks for. Written as `host:port`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
 pub struct Target {
     /// The canonical host.
     pub host: Host,
     /// The TCP port, never 0.
     pub port: NonZeroU16,
+}
+
+/// A static forward: whoever connects to `listen` is led to `target`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Forward {
+    /// Where it listens; in settings port 0 lets the kernel pick.
+    pub listen: SocketAddr,
+    /// Where it leads: judged, and looked up anew, for each connection.
+    pub target: Target,
 }
 
 /// Why a text is not a host, or not a host and port.
@@ -233,6 +245,20 @@ impl fmt::Display for Target {
             Host::Address(IpAddr::V6(address)) => write!(f, "[{address}]:{}", self.port),
             _ => write!(f, "{}:{}", self.host, self.port),
         }
+    }
+}
+
+impl From<Target> for String {
+    fn from(target: Target) -> Self {
+        target.to_string()
+    }
+}
+
+impl TryFrom<String> for Target {
+    type Error = HostError;
+
+    fn try_from(text: String) -> Result<Self, HostError> {
+        Self::parse_authority(text.as_bytes(), None)
     }
 }
 

@@ -123,6 +123,25 @@ fn it_finds_the_proxy_and_no_secret() {
 }
 
 #[test]
+fn it_finds_us_by_settings_given_as_flags_and_postgresql_by_its_forward() {
+    let fake = Tailscaled::start();
+    let mut setup = chained(&fake);
+    let forward: toml::Table =
+        toml::from_str("listen = \"127.0.0.1:0\"\ntarget = \"db.corp.example:5432\"").unwrap();
+    setup.set("forward", vec![toml::Value::Table(forward)]);
+    let elsewhere = setup.dir().join("elsewhere").display().to_string();
+    setup.argument("--set").argument(&format!("run_dir={elsewhere}"));
+    let binary = rig::setup::binary().display().to_string();
+    let script = format!(
+        "'{binary}' status --json | grep -c '\"listen\":\"'$PGHOSTADDR:$PGPORT; \
+         echo $GIT_SSH_COMMAND; echo $TAILRACE_RUN_DIR"
+    );
+    let (code, said) = says(&mut setup, &script);
+    let git = format!("ssh -o 'ProxyCommand={binary} connect %h %p'");
+    assert_eq!((code, said), (Some(0), format!("1\n{git}\n{elsewhere}\n")));
+}
+
+#[test]
 fn it_reaches_what_the_gateway_reaches() {
     let origin = rig::HttpOrigin::ok("private");
     let fake = Tailscaled::with("grafana.corp.example", origin.address());

@@ -333,9 +333,8 @@ fn a_log_that_cannot_be_opened_names_its_setting() {
 fn what_comes_later_ends_78_with_a_sentence() {
     for line in [
         "listen.tproxy = [\"127.0.0.1:0\"]",
-        "listen.dns = \"127.0.0.1:0\"",
         "policy.require_sni = true",
-        "[[forward]]\nlisten = \"127.0.0.1:0\"\ntarget = \"a.example:1\"",
+        "dns.synthetic = \"198.18.0.0/15\"",
     ] {
         let mut setup = Setup::new();
         setup.raw(format!("upstream.kind = \"direct\"\n{line}\n"));
@@ -354,10 +353,20 @@ fn the_sample_file_is_sound() {
 
 #[test]
 fn what_config_show_prints_is_itself_a_settings_file() {
-    let setup = fine();
+    let mut setup = fine();
+    let forward: toml::Table =
+        toml::from_str("listen = \"127.0.0.1:5432\"\ntarget = \"db.corp.example:5432\"").unwrap();
+    setup.set("forward", vec![toml::Value::Table(forward.clone())]);
     let show = setup.run(&["config", "show", "--config", &setup.write().to_string_lossy()]);
     let copy = setup.dir().join("copy.toml");
     fs::write(&copy, &show.stdout).unwrap();
     let check = setup.run(&["config", "check", &copy.to_string_lossy()]);
     assert_eq!(check.status.code(), Some(0), "{:?}", stderr(&check));
+    let shown: toml::Table = toml::from_str(&String::from_utf8_lossy(&show.stdout)).unwrap();
+    assert_eq!(shown["forward"], toml::Value::Array(vec![forward.into()]));
+    let json = setup.run(&["config", "show", "--json", "--config", &copy.to_string_lossy()]);
+    let json: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
+    assert_eq!(json["forward"][0]["value"]["target"], "db.corp.example:5432");
+    let origin = json["forward"][0]["origin"].as_str().unwrap();
+    assert!(origin.starts_with(&*copy.to_string_lossy()), "{origin}");
 }

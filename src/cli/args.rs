@@ -2,10 +2,14 @@
 #![forbid(unsafe_code)]
 
 use std::ffi::OsString;
+use std::net::{IpAddr, Ipv6Addr};
+use std::num::NonZeroU16;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::target::{Host, HostError, parse_port};
 
 /// A gateway that lets any command-line tool reach private services on a tailnet.
 #[derive(Debug, Parser)]
@@ -76,6 +80,34 @@ pub(super) enum Command {
         #[arg(value_name = "HOST[:PORT]")]
         target: String,
     },
+    /// Carry standard input and output through the gateway, as ssh's ProxyCommand
+    #[command(after_help = CONNECT_HELP)]
+    Connect {
+        /// A name or an address
+        #[arg(value_parser = host)]
+        host: Host,
+        /// A port
+        #[arg(value_parser = port)]
+        port: NonZeroU16,
+    },
+    /// Run a program that knows no proxy: its TCP connections and look-ups go through the gateway
+    ///
+    /// Needs no root and no capability. It is a convenience, not a fence. Programs that gain a
+    /// privilege by being started (sudo) start without it.
+    #[cfg(target_os = "linux")]
+    Run {
+        /// Say how the program is wrapped and why, and at the end what was carried
+        #[arg(long)]
+        explain: bool,
+        /// A program and its arguments
+        #[arg(
+            required = true,
+            trailing_var_arg = true,
+            allow_hyphen_values = true,
+            value_name = "CMD"
+        )]
+        command: Vec<OsString>,
+    },
     /// Print the proxy environment, ready for eval
     Env {
         /// In which words
@@ -144,6 +176,23 @@ pub(super) enum Shell {
     Fish,
     /// One object
     Json,
+}
+
+/// Where `connect` is of use.
+const CONNECT_HELP: &str = "\
+ssh -o ProxyCommand='tailrace connect %h %p' HOST
+Ends 0 when both directions ended well, 1 when one was cut or the target was refused, 69 without a gateway.";
+
+fn host(text: &str) -> Result<Host, HostError> {
+    let inner = text.strip_prefix('[').and_then(|text| text.strip_suffix(']'));
+    match inner.and_then(|inner| inner.parse::<Ipv6Addr>().ok()) {
+        Some(v6) => Ok(Host::from(IpAddr::V6(v6))),
+        None => Host::parse(text.as_bytes()),
+    }
+}
+
+fn port(text: &str) -> Result<NonZeroU16, HostError> {
+    parse_port(text.as_bytes())
 }
 
 fn duration(text: &str) -> Result<Duration, String> {

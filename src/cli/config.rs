@@ -8,7 +8,8 @@ use serde_json::json;
 
 use super::args::Settings;
 use super::find::{self, Given};
-use crate::config;
+use crate::config::{self, Origin};
+use crate::target::Forward;
 
 pub(super) fn check(settings: Settings, file: Option<PathBuf>) -> ExitCode {
     let settings = Settings { config: file.or(settings.config), ..settings };
@@ -32,11 +33,13 @@ pub(super) fn show(settings: &Settings, json: bool) -> ExitCode {
     let given = Given::new(settings);
     match given.load() {
         Ok(loaded) => {
-            let shown = config::shown(&loaded.written, &loaded.checked.config);
+            let (written, config) = (&loaded.written, &loaded.checked.config);
+            let shown = config::shown(written, config);
+            let forwards: Vec<_> = config::shown_forwards(written, config).collect();
             if json {
-                print_json(&shown)
+                print_json(&shown, &forwards)
             } else {
-                print_text(&shown)
+                print_text(&shown, &forwards)
             }
             ExitCode::SUCCESS
         }
@@ -44,19 +47,26 @@ pub(super) fn show(settings: &Settings, json: bool) -> ExitCode {
     }
 }
 
-fn print_text(shown: &[config::Shown]) {
+fn print_text(shown: &[config::Shown], forwards: &[(&Forward, &Origin)]) {
     for one in shown {
         println!("{} = {}  # {}", one.path, one.value, one.origin);
     }
+    for (Forward { listen, target }, origin) in forwards {
+        println!("[[forward]]  # {origin}\nlisten = \"{listen}\"\ntarget = \"{target}\"");
+    }
 }
 
-fn print_json(shown: &[config::Shown]) {
-    let object: serde_json::Map<String, serde_json::Value> = shown
+fn print_json(shown: &[config::Shown], forwards: &[(&Forward, &Origin)]) {
+    let mut object: serde_json::Map<String, serde_json::Value> = shown
         .iter()
         .map(|one| {
             let row = json!({"value": one.value, "origin": one.origin.to_string()});
             (one.path.to_owned(), row)
         })
         .collect();
+    if !forwards.is_empty() {
+        let row = |(forward, origin): &(&Forward, &Origin)| json!({"value": forward, "origin": origin.to_string()});
+        object.insert("forward".to_owned(), forwards.iter().map(row).collect());
+    }
     println!("{}", serde_json::Value::Object(object));
 }

@@ -14,7 +14,7 @@ use serde_json::Value;
 use super::args::Settings;
 use super::exit;
 use crate::config::{self, Environment, Flag, Loaded, Problems, Whereabouts};
-use crate::lifecycle::run_dir;
+use crate::lifecycle::run_dir::{self, Listening};
 
 /// For one question to the admin listener, which ends each within ten seconds.
 const PATIENCE: Duration = Duration::from_secs(11);
@@ -22,11 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(11);
 const MAX_ANSWER: u64 = 64 * 1024 * 1024;
 
 /// Where the gateway is, or would be.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Found {
-    pub(super) proxy: Vec<SocketAddr>,
-    pub(super) admin: SocketAddr,
-}
+pub(super) type Found = Listening;
 
 /// The sources of one command's settings.
 pub(super) struct Given {
@@ -63,10 +59,28 @@ pub(super) fn misconfigured(problems: &Problems) -> ExitCode {
 /// Finds the gateway: what it published, else where the settings put it.
 pub(super) fn gateway(settings: &Settings) -> Result<Found, Problems> {
     let asked = Given::new(settings).whereabouts()?;
-    Ok(match run_dir::read(&asked.run_dir) {
-        Some(published) => Found { proxy: published.proxy, admin: published.admin },
-        None => Found { proxy: asked.proxy, admin: asked.admin },
-    })
+    Ok(published(&asked).unwrap_or_else(|| set(asked)))
+}
+
+/// The same with every address as bound: a command of another user cannot read what was published, and
+/// asks the gateway at the address of the settings.
+pub(super) fn listening(settings: &Settings) -> Result<Found, Problems> {
+    let asked = Given::new(settings).whereabouts()?;
+    Ok(published(&asked).unwrap_or_else(|| {
+        let found = set(asked);
+        let told = object(&found, "/api/v1/status").ok();
+        let told = told.and_then(|mut told| serde_json::from_value(told["listeners"].take()).ok());
+        told.unwrap_or(found)
+    }))
+}
+
+fn published(asked: &Whereabouts) -> Option<Found> {
+    run_dir::read(&asked.run_dir).map(|published| published.listening)
+}
+
+fn set(asked: Whereabouts) -> Found {
+    let Whereabouts { proxy, admin, forwards, dns, .. } = asked;
+    Found { proxy, admin, forward: forwards, dns: None, dns_clients: dns }
 }
 
 /// An answer of the admin listener.

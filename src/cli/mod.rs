@@ -6,6 +6,7 @@
 
 mod args;
 mod config;
+mod connect;
 mod demo;
 mod doctor;
 mod env;
@@ -14,7 +15,10 @@ mod find;
 mod generate;
 mod key;
 mod policy;
+#[cfg(target_os = "linux")]
+mod run;
 mod status;
+mod tunnel;
 mod up;
 mod wait;
 mod words;
@@ -28,6 +32,8 @@ use clap::error::ErrorKind;
 
 use crate::gateway::Commanded;
 use crate::lifecycle::command::CommandLine;
+use crate::lifecycle::environment::Ours;
+use crate::target::Target;
 
 use self::args::{Command, ConfigCommand, PolicyCommand, Program};
 
@@ -54,12 +60,16 @@ pub fn main() -> ExitCode {
     let settings = program.settings;
     match program.command {
         Command::Up { ready_timeout, command } => {
-            up::run(&settings, commanded(command, ready_timeout).as_ref())
+            let ours = env::ours(&settings);
+            up::run(&settings, commanded(command, ready_timeout, ours).as_ref())
         }
         Command::Status { peers, json } => status::run(&settings, peers, json),
         Command::Doctor { json, target } => doctor::run(&settings, target.as_deref(), json),
         Command::Explain { json, target } => explain::run(&settings, &target, json),
         Command::Wait { timeout } => wait::run(&settings, timeout),
+        Command::Connect { host, port } => connect::run(&settings, &Target { host, port }),
+        #[cfg(target_os = "linux")]
+        Command::Run { explain, command } => run::run(&settings, explain, command),
         Command::Env { shell } => env::run(&settings, shell),
         Command::Config { command: ConfigCommand::Check { file } } => config::check(settings, file),
         Command::Config { command: ConfigCommand::Show { json } } => config::show(&settings, json),
@@ -72,10 +82,10 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn commanded(words: Vec<OsString>, ready_timeout: Duration) -> Option<Commanded> {
+fn commanded(words: Vec<OsString>, ready_timeout: Duration, ours: Ours) -> Option<Commanded> {
     let mut words = words.into_iter();
     let line = CommandLine { program: words.next()?, arguments: words.collect() };
-    Some(Commanded { line, ready_timeout })
+    Some(Commanded { line, ready_timeout, ours })
 }
 
 /// Help and version are answers; everything else is a usage error, which clap would end with 2.

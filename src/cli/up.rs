@@ -64,7 +64,11 @@ fn open_log(config: &Config) -> Result<(AccessLog, AccessWriter), StartError> {
 /// Says why the gateway did not start, or its program did not.
 fn failed(written: &config::Written, error: &StartError) -> ExitCode {
     match error.key() {
-        Some(key) => eprintln!("config: {}: {error}", written.origin(key)),
+        Some(key) => {
+            let forward = error.address().and_then(|address| written.forward_at(address));
+            let origin = forward.unwrap_or_else(|| written.origin(key));
+            eprintln!("config: {origin}: {error}");
+        }
         None => eprintln!("tailrace: {error}"),
     }
     ExitCode::from(error.exit_code())

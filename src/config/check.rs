@@ -13,7 +13,7 @@ use super::settings::{
 };
 use super::written::{Written, default_of};
 use super::{check_policy, check_tailnet};
-use crate::target::Host;
+use crate::target::Forward;
 
 /// Settings that hold together.
 #[derive(Debug, Clone)]
@@ -33,6 +33,10 @@ pub struct Whereabouts {
     pub proxy: Vec<SocketAddr>,
     /// As set: the port may be 0.
     pub admin: SocketAddr,
+    /// As set: ports may be 0.
+    pub forwards: Vec<Forward>,
+    /// As set: the port may be 0.
+    pub dns: Option<SocketAddr>,
 }
 
 /// The work in hand: what is written, and what was found wrong with it so far.
@@ -50,6 +54,7 @@ pub fn check(written: &Written, env: &Environment) -> Result<Checked, Problems> 
     check.later();
     let run_dir = check.run_dir(env);
     let listen = check.listen();
+    let forwards = check.forwards();
     let draft = check_tailnet::draft(&check, env);
     let upstream = check.upstream(&draft);
     let kind = upstream.as_ref().map(|upstream| upstream.kind);
@@ -60,7 +65,7 @@ pub fn check(written: &Written, env: &Environment) -> Result<Checked, Problems> 
     let policy = check_policy::policy(&mut check);
     let log = check.log();
     if let (Some(listen), Some(upstream)) = (&listen, &upstream) {
-        check.clashes(listen, upstream.kind);
+        check.clashes(listen, &forwards, upstream.kind);
     }
     let problems = check.sorted();
     match (listen, upstream) {
@@ -68,6 +73,7 @@ pub fn check(written: &Written, env: &Environment) -> Result<Checked, Problems> 
             let config = Config {
                 run_dir,
                 listen,
+                forwards: forwards.into_iter().map(|(forward, _)| forward).collect(),
                 transparent: Transparent {
                     server_first: written.duration("transparent.server_first"),
                 },
@@ -95,9 +101,10 @@ pub fn whereabouts(written: &Written, env: &Environment) -> Result<Whereabouts, 
     let mut check = Check { written, problems: written.problems.clone() };
     let run_dir = check.run_dir(env);
     let listen = check.listen();
+    let forwards = check.forwards().into_iter().map(|(forward, _)| forward).collect();
     match (listen, check.sorted()) {
-        (Some(Listen { proxy, admin, .. }), problems) if problems.is_empty() => {
-            Ok(Whereabouts { run_dir, proxy, admin })
+        (Some(Listen { proxy, admin, dns, .. }), problems) if problems.is_empty() => {
+            Ok(Whereabouts { run_dir, proxy, admin, forwards, dns })
         }
         (_, problems) => Err(Problems(problems)),
     }
@@ -129,11 +136,6 @@ impl Check<'_> {
                 self.fail(entry.origin.clone(), what);
             }
         }
-        for origin in &self.written.forwards {
-            let what =
-                "[[forward]]: static forwards are not built yet in this version; leave it out";
-            self.fail(origin.clone(), what);
-        }
     }
 
     fn run_dir(&mut self, env: &Environment) -> PathBuf {
@@ -146,72 +148,6 @@ impl Check<'_> {
             self.fail(self.written.origin("run_dir"), what);
         }
         text.into()
-    }
-
-    fn listen(&mut self) -> Option<Listen> {
-        let remote =
-            self.written.switch("listen.allow_remote") || self.broken("listen.allow_remote");
-        let mut proxy: Vec<SocketAddr> = Vec::new();
-        for item in self.written.list("listen.proxy") {
-            let Some(address) = self.address("listen.proxy", &item.text, &item.origin) else {
-                continue;
-            };
-            self.near(address, remote, &item.origin);
-            if proxy.contains(&address) && address.port() != 0 {
-                self.fail(item.origin.clone(), format!("listen.proxy has {address} twice"));
-            }
-            proxy.push(address);
-        }
-        if self.written.list("listen.proxy").is_empty() && !self.broken("listen.proxy") {
-            let what = "listen.proxy is empty: give at least one address";
-            self.fail(self.written.origin("listen.proxy"), what);
-        }
-        let origin = self.written.origin("listen.admin");
-        let admin = self.address("listen.admin", self.written.text("listen.admin"), &origin)?;
-        self.near(admin, remote, &origin);
-        let admin_hosts = self.admin_hosts();
-        let allow_remote = self.written.switch("listen.allow_remote");
-        Some(Listen { proxy, admin, admin_hosts, allow_remote })
-    }
-
-    fn admin_hosts(&mut self) -> Vec<String> {
-        let mut hosts = Vec::new();
-        for item in self.written.list("listen.admin_hosts") {
-            let bare = item.text.trim_matches(['[', ']']);
-            match Host::parse(bare.as_bytes()) {
-                Ok(host) => hosts.push(host.to_string()),
-                Err(why) => {
-                    self.fail(item.origin.clone(), {
-                        let why = check_policy::reason(&why);
-                        format!("listen.admin_hosts: {} is no host: {why}", quoted(&item.text))
-                    });
-                }
-            }
-        }
-        hosts
-    }
-
-    fn address(&mut self, path: &str, text: &str, origin: &Origin) -> Option<SocketAddr> {
-        if let Ok(address) = text.parse() {
-            return Some(address);
-        }
-        let what = format!(
-            "{path} wants an address and a port such as 127.0.0.1:1055 or [::1]:1055, not {}",
-            quoted(text)
-        );
-        self.fail(origin.clone(), what);
-        None
-    }
-
-    /// F7: a listener beyond loopback is asked for twice.
-    fn near(&mut self, address: SocketAddr, remote: bool, origin: &Origin) {
-        if !remote && !address.ip().to_canonical().is_loopback() {
-            let what = format!(
-                "{address} is not loopback: others could use the gateway; set \
-                 listen.allow_remote = true if that is wanted"
-            );
-            self.fail(origin.clone(), what);
-        }
     }
 
     fn upstream(&mut self, draft: &check_tailnet::Draft) -> Option<Upstream> {
@@ -324,43 +260,6 @@ impl Check<'_> {
             },
             to,
             access: w.switch("log.access"),
-        }
-    }
-
-    /// F10: ports that would lead the gateway to itself. Port 0 is a port the kernel picks.
-    fn clashes(&mut self, listen: &Listen, kind: UpstreamKind) {
-        let admin = listen.admin;
-        if let Some(proxy) = listen.proxy.iter().find(|p| p.port() != 0 && p.port() == admin.port())
-        {
-            let what = format!(
-                "listen.admin {admin} has the port of listen.proxy {proxy}: give it its own"
-            );
-            let origin = self.last("listen.admin", "listen.proxy");
-            self.fail(origin, what);
-        }
-        let (UpstreamKind::Socks5(server) | UpstreamKind::Tailscaled(Some(server))) = kind else {
-            return;
-        };
-        for (path, ours) in
-            listen.proxy.iter().map(|a| ("listen.proxy", a)).chain([("listen.admin", &admin)])
-        {
-            // Another host may use the same port number.
-            let here = server.ip().to_canonical().is_loopback() || server.ip() == ours.ip();
-            if here && ours.port() == server.port() {
-                let what = format!(
-                    "upstream.socks5 {server} has the port of {path} {ours}: that is this gateway"
-                );
-                let origin = self.last("upstream.socks5", path);
-                return self.fail(origin, what);
-            }
-        }
-    }
-
-    /// Of two settings, where the one was written that is not a default.
-    fn last(&self, one: &str, other: &str) -> Origin {
-        match self.written.origin(one) {
-            Origin::Default => self.written.origin(other),
-            origin => origin,
         }
     }
 }

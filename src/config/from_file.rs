@@ -10,7 +10,7 @@ use toml::de::{DeArray, DeTable, DeValue};
 
 use super::keys::{self, FORWARD, Key, Kind};
 use super::problem::{Origin, plain, quoted};
-use super::written::{Item, Raw, Written, split, timed, unknown, within, word};
+use super::written::{Item, Raw, Written, WrittenForward, split, timed, unknown, within, word};
 use crate::secret::find_key;
 
 /// The file's name and the byte each line starts at.
@@ -109,32 +109,50 @@ fn setting<S>(
 
 fn forwards(items: &DeArray<'_>, places: &Places<'_>, written: &mut Written) {
     for item in items.iter() {
-        written.forwards.push(places.of(&item.span()));
         let DeValue::Table(table) = item.get_ref() else {
             written.fail(places.of(&item.span()), "write each as [[forward]]");
             continue;
         };
-        for (name, value) in table {
-            let known = FORWARD.iter().any(|key| *key == name.get_ref());
-            if !known {
-                let near =
-                    FORWARD.iter().min_by_key(|k| strsim::damerau_levenshtein(k, name.get_ref()));
-                let what = format!(
-                    "unknown key {}: did you mean {}?",
-                    quoted(&format!("forward.{}", name.get_ref())),
-                    near.unwrap_or(&"listen")
-                );
-                written.fail(places.of(&name.span()), what);
-            } else if !value.get_ref().is_str() {
-                let what = format!(
-                    "forward.{} wants a string, not {}",
-                    name.get_ref(),
-                    name_of(value.get_ref())
-                );
-                written.fail(places.of(&value.span()), what);
+        let forward = forward(table, places.of(&item.span()), places, written);
+        written.forwards.push(forward);
+    }
+}
+
+fn forward(
+    table: &DeTable<'_>,
+    origin: Origin,
+    places: &Places<'_>,
+    written: &mut Written,
+) -> WrittenForward {
+    let mut forward = WrittenForward { origin, listen: None, target: None, broken: false };
+    for (name, value) in table {
+        let key: &str = name.get_ref();
+        let text = match value.get_ref() {
+            DeValue::String(text) => Ok(text.trim().to_owned()),
+            other => Err(format!("forward.{} wants a string, not {}", plain(key), name_of(other))),
+        };
+        let place = places.of(&value.span());
+        let text = text.map(|text| Item { text, origin: place.clone() });
+        match (key, text) {
+            ("listen", Ok(item)) => forward.listen = Some(item),
+            ("target", Ok(item)) => forward.target = Some(item),
+            ("listen" | "target", Err(what)) => {
+                forward.broken = true;
+                written.fail(place, what);
+            }
+            _ => {
+                forward.broken = true;
+                written.fail(places.of(&name.span()), unknown_of_forward(key));
             }
         }
     }
+    forward
+}
+
+fn unknown_of_forward(key: &str) -> String {
+    let nearest = FORWARD.iter().min_by_key(|known| strsim::damerau_levenshtein(known, key));
+    let (key, nearest) = (quoted(&format!("forward.{key}")), nearest.unwrap_or(&FORWARD[0]));
+    format!("unknown key {key}: did you mean forward.{nearest}?")
 }
 
 /// Reads a TOML value by its key's kind.

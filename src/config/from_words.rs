@@ -10,9 +10,10 @@ use super::written::{Written, typed, unknown};
 pub const KEY_FD: &str = "TAILRACE_KEY_FD";
 
 /// Variables of ours that are no settings.
-const OURS: [&str; 8] = [
+const OURS: [&str; 9] = [
     "TAILRACE_CONFIG",
     "TAILRACE_ID",
+    "TAILRACE_SSH_PROXY_COMMAND",
     KEY_FD,
     "TAILRACE_BIN",
     "TAILRACE_CACHE",

@@ -89,7 +89,7 @@ pub(crate) static KEYS: &[Key] = &[
     later("listen.tproxy", List, "", "listening with IP_TRANSPARENT"),
     key("listen.admin", Text, "127.0.0.1:9155"),
     key("listen.admin_hosts", List, ""),
-    later("listen.dns", Text, "", "the DNS server for clients"),
+    key("listen.dns", Text, ""),
     key("listen.allow_remote", Switch, "false"),
     key("transparent.server_first", Duration, "200ms"),
     key("upstream.kind", Word(KINDS), "auto"),

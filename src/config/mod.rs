@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod check;
+mod check_listen;
 mod check_policy;
 mod check_tailnet;
 mod duration;
@@ -35,5 +36,5 @@ pub use settings::{
     Config, Dns, DnsMode, HalfClose, KeySource, Limits, Listen, Log, LogFormat, LogTo, Policy,
     PolicyMode, Record, Relay, Tailnet, Transparent, Upstream, UpstreamKind,
 };
-pub use show::{Shown, shown};
+pub use show::{Shown, shown, shown_forwards};
 pub use written::{Written, parse};

@@ -17,6 +17,7 @@ pub fn reloaded(running: &Config, fresh: Config) -> Reloaded {
     let same = [
         ("run_dir", running.run_dir == fresh.run_dir),
         ("listen", running.listen == fresh.listen),
+        ("forward", running.forwards == fresh.forwards),
         ("transparent", running.transparent == fresh.transparent),
         ("upstream", running.upstream == fresh.upstream),
         ("tailnet", running.tailnet == fresh.tailnet),

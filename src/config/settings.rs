@@ -10,6 +10,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use crate::policy::suffix::Suffix;
+use crate::target::Forward;
 
 /// Everything the gateway may be told, after all checks.
 #[derive(Debug, Clone, PartialEq)]
@@ -18,6 +19,8 @@ pub struct Config {
     pub run_dir: PathBuf,
     /// `[listen]`
     pub listen: Listen,
+    /// `[[forward]]`
+    pub forwards: Vec<Forward>,
     /// `[transparent]`
     pub transparent: Transparent,
     /// `[upstream]`
@@ -47,6 +50,8 @@ pub struct Listen {
     pub admin: SocketAddr,
     /// `Host` values accepted on the admin listener beyond the built-in ones.
     pub admin_hosts: Vec<String>,
+    /// A DNS server for clients, UDP and TCP; `None`: none of their own.
+    pub dns: Option<SocketAddr>,
     /// Addresses beyond loopback were asked for on purpose.
     pub allow_remote: bool,
 }
@@ -284,6 +289,7 @@ impl Config {
         Self {
             run_dir,
             listen: Listen::default(),
+            forwards: Vec::new(),
             transparent: Transparent::default(),
             upstream: Upstream::of(kind),
             tailnet: None,
@@ -305,6 +311,7 @@ impl Default for Listen {
             proxy: vec![SocketAddr::new(v4, 1055), SocketAddr::new(v6, 1055)],
             admin: SocketAddr::new(v4, 9155),
             admin_hosts: Vec::new(),
+            dns: None,
             allow_remote: false,
         }
     }

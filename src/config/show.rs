@@ -5,6 +5,7 @@ use super::problem::Origin;
 use super::settings::{Config, DnsMode, UpstreamKind};
 use super::written::{Entry, Raw, Written};
 use crate::secret::redacted;
+use crate::target::Forward;
 
 /// One setting as `config show` prints it.
 #[derive(Debug, Clone, PartialEq)]
@@ -25,6 +26,15 @@ pub fn shown(written: &Written, config: &Config) -> Vec<Shown> {
         origin: entry.origin.clone(),
     };
     written.entries().iter().map(one).collect()
+}
+
+/// Every `[[forward]]`, and where it was written.
+pub fn shown_forwards<'a>(
+    written: &'a Written,
+    config: &'a Config,
+) -> impl Iterator<Item = (&'a Forward, &'a Origin)> {
+    // All that is written is sound once there is a `Config`.
+    config.forwards.iter().zip(written.forwards.iter().map(|forward| &forward.origin))
 }
 
 /// Settings whose meaning differs from what is written.

@@ -119,11 +119,48 @@ fn f5_enforce_needs_something_allowed() {
 fn f7_f10_listeners() {
     assert!(only("listen.proxy = [\"0.0.0.0:1055\"]").contains("allow_remote"));
     assert!(only("listen.admin = \"127.0.0.1:1055\"").contains("listen.proxy"));
+    assert!(only("listen.dns = \"0.0.0.0:53\"").contains("allow_remote"));
+    assert!(only("listen.dns = \"127.0.0.1:9155\"").contains("listen.admin"));
+    assert!(only("listen.dns = \"localhost\"").contains("an address and a port"));
     let own = problems("upstream.socks5 = \"127.0.0.1:1055\"\n", &[], &[]);
     assert!(own.len() == 1 && own[0].contains("that is this gateway"), "{own:?}");
     let fine = "upstream.socks5 = \"10.0.0.5:1055\"\nlisten.proxy = [\"127.0.0.1:0\", \"[::1]:0\"]\n\
                 listen.admin = \"127.0.0.1:0\"\n";
     assert_eq!(problems(fine, &[], &[]), [""; 0]);
+}
+
+#[test]
+fn f7_f10_forwards() {
+    let forward = |listen: &str, target: &str| {
+        format!("[[forward]]\nlisten = \"{listen}\"\ntarget = \"{target}\"\n")
+    };
+    let found = |more: &str| problems(&format!("{FINE}{more}"), &[], &[]);
+    let two = forward("127.0.0.2:5432", "DB.corp.example.:5432")
+        + &forward("127.0.0.3:5432", "[fd00::1]:5432");
+    let read = read(&format!("{FINE}{two}"), &[], &[]).unwrap().forwards;
+    let shown = read.iter().map(|f| format!("{} {}", f.listen, f.target)).collect::<Vec<_>>();
+    assert_eq!(shown, ["127.0.0.2:5432 db.corp.example:5432", "127.0.0.3:5432 [fd00::1]:5432"]);
+    for (text, at, words) in [
+        (forward("0.0.0.0:5432", "a:1"), "4:10", "allow_remote"),
+        (forward("127.0.0.1:1055", "a:1"), "4:10", "listen.proxy"),
+        (forward("127.0.0.1:9155", "a:1"), "4:10", "listen.admin"),
+        (forward("db:5432", "a:1"), "4:10", "wants an address and a port"),
+        (forward("127.0.0.1:1", "a"), "5:10", "db.corp.example:5432, not"),
+        (forward("127.0.0.1:1", "127.1:1"), "5:10", "looks like an address"),
+        (forward("127.0.0.1:1", "a:0"), "5:10", "port"),
+        (forward("127.0.0.1:1", "a:1") + &forward("127.0.0.1:1", "b:1"), "7:10", "its own"),
+        ("[[forward]]\nlisten = \"127.0.0.1:1\"\n".to_owned(), "3:1", "has no target"),
+        (forward("127.0.0.1:1", "a:1") + "tarket = \"b:1\"\n", "6:1", "forward.target?"),
+        ("[[forward]]\nlisten = 1\ntarget = \"a:1\"\n".to_owned(), "4:10", "wants a string"),
+    ] {
+        let found = found(&text);
+        assert!(found.len() == 1 && found[0].contains(words), "{text}: {found:?}");
+        assert!(found[0].starts_with(&format!("config: f:{at}: ")), "{text}: {found:?}");
+    }
+    let socks5 = "run_dir = \"/r\"\nupstream.socks5 = \"127.0.0.1:5432\"\n";
+    let own = problems(&format!("{socks5}{}", forward("127.0.0.1:5432", "a:1")), &[], &[]);
+    assert!(own.len() == 1 && own[0].contains("forward.listen"), "{own:?}");
+    assert_eq!(found(&(forward("127.0.0.1:0", "a:1") + &forward("127.0.0.1:0", "a:1"))), [""; 0]);
 }
 
 #[test]
@@ -151,11 +188,9 @@ fn f11_flag_over_environment_over_file_over_default() {
 #[test]
 fn later_features_say_so() {
     for line in [
-        "listen.dns = \"127.0.0.1:53\"",
         "listen.tproxy = [\"127.0.0.1:1\"]",
         "policy.require_sni = true",
         "dns.synthetic = \"198.18.0.0/15\"",
-        "forward = [{ listen = \"127.0.0.1:1\", target = \"a:1\" }]",
     ] {
         let found = only(line);
         assert!(found.contains("not built yet in this version"), "{found}");

@@ -1,6 +1,7 @@
 //! Stage one: every setting with its type and the place it was written, nothing judged yet.
 #![forbid(unsafe_code)]
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -47,12 +48,23 @@ pub(super) struct Entry {
     pub(super) broken: bool,
 }
 
+/// One `[[forward]]` as written; what is missing or of the wrong type is none.
+#[derive(Debug, Clone)]
+pub(super) struct WrittenForward {
+    /// Where the table starts.
+    pub(super) origin: Origin,
+    pub(super) listen: Option<Item>,
+    pub(super) target: Option<Item>,
+    /// Something in it could not be read: nothing may be called missing.
+    pub(super) broken: bool,
+}
+
 /// All settings as written, and what was wrong with the writing.
 #[derive(Debug, Clone)]
 pub struct Written {
     entries: Vec<Entry>,
-    /// Where each `[[forward]]` starts.
-    pub(super) forwards: Vec<Origin>,
+    /// Each `[[forward]]`; only the file has them.
+    pub(super) forwards: Vec<WrittenForward>,
     pub(super) problems: Vec<Problem>,
 }
 
@@ -117,6 +129,13 @@ impl Written {
     /// Where the setting at `path` was written.
     pub fn origin(&self, path: &str) -> Origin {
         self.entry(path).map_or(Origin::Default, |entry| entry.origin.clone())
+    }
+
+    /// Where the `[[forward]]` that listens on `address` was written.
+    pub fn forward_at(&self, address: SocketAddr) -> Option<Origin> {
+        let listens = self.forwards.iter().filter_map(|forward| forward.listen.as_ref());
+        let at = |item: &&Item| item.text.parse() == Ok(address);
+        listens.into_iter().find(at).map(|item| item.origin.clone())
     }
 
     pub(super) fn text(&self, path: &str) -> &str {

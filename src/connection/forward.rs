@@ -4,7 +4,7 @@
 //! for each (P26).
 #![forbid(unsafe_code)]
 
-use super::{Ask, House, Refusal, admit, carry};
+use super::{Ask, House, Refusal, admit, carry, settled};
 use crate::inbound::http_forward::{Counts, Exchange, ForwardRequest, Session, Way};
 use crate::inbound::{self, Failed, Reply};
 use crate::lifecycle::drain::{Guard, Phase};
@@ -154,9 +154,8 @@ impl Line<'_> {
     ) -> Result<(Connected, bool), Refusal> {
         match kept {
             Some(kept) if kept.target == *target && !self.full && kept.rests() => {
-                let whole = self.house.qualified(target.clone());
-                record.whole(&whole);
-                admit(self.house, record, &whole)?;
+                let target = settled(self.house, record, target);
+                admit(self.house, record, &target)?;
                 record.upstream(self.house.upstream_kind);
                 record.route(self.house.route_to(kept.connected.address));
                 record.connected();

@@ -2,51 +2,35 @@
 #![forbid(unsafe_code)]
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 
 use super::StartError;
+use super::dns::Sockets;
 use crate::config::{self, UpstreamKind};
+use crate::lifecycle::run_dir::Listening;
 use crate::listener::Bound;
+use crate::target::Forward;
 
 /// What was bound.
 pub(super) struct Listeners {
     pub(super) proxy: Vec<Bound>,
+    pub(super) forwards: Vec<Bound>,
     pub(super) admin: TcpListener,
-    addresses: Addresses,
+    pub(super) dns: Vec<Sockets>,
+    /// Port 0 replaced by what the kernel picked.
+    pub(super) listening: Listening,
 }
 
-/// The addresses as bound, port 0 replaced by what the kernel picked.
-#[derive(Debug, Clone)]
-pub(super) struct Addresses {
-    pub(super) proxy: Vec<SocketAddr>,
-    pub(super) admin: SocketAddr,
-}
-
-impl Listeners {
-    pub(super) fn addresses(&self) -> Addresses {
-        self.addresses.clone()
-    }
-}
-
-impl Addresses {
-    /// Every listener of ours: a target that leads to one is a loop.
-    pub(super) fn listeners(&self) -> Vec<SocketAddr> {
-        self.proxy.iter().copied().chain([self.admin]).collect()
-    }
-
-    /// The upstream's own port, which no client may reach past the policy.
-    pub(super) fn internal(upstream: &config::Upstream) -> Vec<SocketAddr> {
-        match upstream.kind {
-            UpstreamKind::Socks5(address) | UpstreamKind::Tailscaled(Some(address)) => {
-                vec![address]
-            }
-            _ => Vec::new(),
-        }
+/// The upstream's own port, which no client may reach past the policy.
+pub(super) fn internal(upstream: &config::Upstream) -> Vec<SocketAddr> {
+    match upstream.kind {
+        UpstreamKind::Socks5(address) | UpstreamKind::Tailscaled(Some(address)) => vec![address],
+        _ => Vec::new(),
     }
 }
 
 /// Binds what the settings name. An IPv6 address on a host without IPv6 is skipped with a line.
-pub(super) fn all(listen: &config::Listen) -> Result<Listeners, StartError> {
+pub(super) fn all(listen: &config::Listen, forwards: &[Forward]) -> Result<Listeners, StartError> {
     let mut proxy = Vec::with_capacity(listen.proxy.len());
     for address in &listen.proxy {
         match Bound::new(*address) {
@@ -62,11 +46,32 @@ pub(super) fn all(listen: &config::Listen) -> Result<Listeners, StartError> {
     }
     let failed = |error| StartError::bind("listen.admin", listen.admin, error);
     let admin = TcpListener::bind(listen.admin).map_err(failed)?;
-    let addresses = Addresses {
+    let admin_address = admin.local_addr().map_err(failed)?;
+    let (forwards, forward) = forwards.iter().map(forward).collect::<Result<_, _>>()?;
+    let private = Sockets::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))
+        .map_err(|source| StartError::System { what: "the DNS port for `run`", source })?;
+    let clients = listen.dns.map(|address| {
+        Sockets::bind(address).map_err(|error| StartError::bind("listen.dns", address, error))
+    });
+    let clients = clients.transpose()?;
+    let listening = Listening {
         proxy: proxy.iter().map(Bound::address).collect(),
-        admin: admin.local_addr().map_err(failed)?,
+        admin: admin_address,
+        forward,
+        dns: Some(private.address()),
+        dns_clients: clients.as_ref().map(Sockets::address),
     };
-    Ok(Listeners { proxy, admin, addresses })
+    let dns = [private].into_iter().chain(clients).collect();
+    Ok(Listeners { proxy, forwards, admin, dns, listening })
+}
+
+/// A static forward, and the same with the address as bound.
+fn forward(wanted: &Forward) -> Result<(Bound, Forward), StartError> {
+    let Forward { listen, target } = wanted.clone();
+    let failed = |error| StartError::bind("forward.listen", listen, error);
+    let bound = Bound::new(listen).map_err(failed)?.leading_to(target.clone());
+    let listen = bound.address();
+    Ok((bound, Forward { listen, target }))
 }
 
 fn no_such_address(error: &io::Error) -> bool {
@@ -78,6 +83,21 @@ fn no_such_address(error: &io::Error) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::target::Target;
+
+    #[test]
+    fn f6_all_listeners_or_none() {
+        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+        let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        let listen = config::Listen { proxy: vec![free], admin: any, ..config::Listen::default() };
+        let target = Target::try_from("db.corp.example:5432".to_owned()).unwrap();
+        let taken = Forward { listen: taken.local_addr().unwrap(), target };
+        let error = all(&listen, &[Forward { listen: any, ..taken.clone() }, taken.clone()]);
+        let error = error.err().unwrap();
+        assert_eq!((error.key(), error.address()), (Some("forward.listen"), Some(taken.listen)));
+        assert!(TcpListener::bind(free).is_ok(), "nothing stays bound");
+    }
 
     #[test]
     fn f6_a_taken_port_names_its_owner_and_ends_75() {
@@ -87,7 +107,7 @@ mod tests {
             admin: SocketAddr::from(([127, 0, 0, 1], 0)),
             ..config::Listen::default()
         };
-        let error = all(&listen).err().unwrap();
+        let error = all(&listen, &[]).err().unwrap();
         assert_eq!(error.exit_code(), 75);
         let text = error.to_string();
         assert!(text.contains(&format!("by process {}", std::process::id())), "{text}");

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::{Gateway, StartError};
 use crate::lifecycle::children::Children;
 use crate::lifecycle::command::{CommandLine, Running};
-use crate::lifecycle::environment;
+use crate::lifecycle::environment::{self, Ours};
 use crate::lifecycle::signals::{Asked, Signals};
 
 /// Between two looks at readiness.
@@ -22,6 +22,8 @@ pub struct Commanded {
     pub line: CommandLine,
     /// How long the gateway may take to be ready.
     pub ready_timeout: Duration,
+    /// How it finds us.
+    pub ours: Ours,
 }
 
 /// The gateway's part of it.
@@ -45,10 +47,11 @@ impl Stage<'_> {
         if let Some(code) = self.ready(gateway, commanded.ready_timeout).await? {
             return Ok(code);
         }
-        let proxy = environment::preferred(gateway.proxy()).ok_or(StartError::NoListener)?;
+        let variables = environment::variables(gateway.listening(), &commanded.ours)
+            .ok_or(StartError::NoListener)?;
         let line = &commanded.line;
         let open_files = gateway.descriptors.before;
-        let mut running = Running::start(self.children, line, proxy, open_files)?;
+        let mut running = Running::start(self.children, line, variables, open_files)?;
         loop {
             tokio::select! {
                 code = running.ended() => return Ok(code),

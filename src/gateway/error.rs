@@ -99,6 +99,14 @@ impl StartError {
         }
     }
 
+    /// The address that cannot be listened on.
+    pub fn address(&self) -> Option<SocketAddr> {
+        match self {
+            Self::InUse { address, .. } | Self::Bind { address, .. } => Some(*address),
+            _ => None,
+        }
+    }
+
     /// The exit code of contract.md: 75 try again, 78 bad configuration, 126 and 127 as a shell's.
     pub fn exit_code(&self) -> u8 {
         match self {

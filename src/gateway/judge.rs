@@ -1,8 +1,9 @@
 //! The policy of some settings, to be asked without a running gateway.
 #![forbid(unsafe_code)]
 
-use super::{StartError, build, own};
+use super::{StartError, bind, build, own};
 use crate::config::Config;
+use crate::lifecycle::run_dir::Listening;
 use crate::policy::{Decision, Own, Policy};
 use crate::target::Target;
 
@@ -19,10 +20,16 @@ impl Judge {
     /// # Errors
     /// [`StartError::Policy`].
     pub fn new(config: &Config) -> Result<Self, StartError> {
-        let listeners = config.listen.proxy.iter().copied().chain([config.listen.admin]).collect();
-        let internal = super::bind::Addresses::internal(&config.upstream);
+        let listening = Listening {
+            proxy: config.listen.proxy.clone(),
+            admin: config.listen.admin,
+            forward: config.forwards.clone(),
+            dns: None,
+            dns_clients: config.listen.dns,
+        };
+        let internal = bind::internal(&config.upstream);
         let behind = config.tailnet.as_ref().map(|_| crate::tailnet::State::starting());
-        let own = own::look(listeners, internal, behind.as_ref());
+        let own = own::look(listening.all(), internal, behind.as_ref());
         Ok(Self { policy: build::policy(&config.policy)?, own })
     }
 

@@ -10,10 +10,11 @@ use super::commanded::{Commanded, Stage};
 use super::{Gateway, Means, StartError};
 use crate::config::Config;
 use crate::lifecycle::children::Children;
-use crate::lifecycle::run_dir::RunDir;
+use crate::lifecycle::run_dir::{Listening, RunDir};
 use crate::lifecycle::signals::{Asked, Signals};
 use crate::record::Book;
 use crate::secret::Secret;
+use crate::target::Forward;
 
 /// How `up` reads its settings again: the present ones in, the new ones or every error out.
 pub type Again<'a> = &'a dyn Fn(&Config) -> Result<Config, Vec<String>>;
@@ -52,7 +53,7 @@ async fn live(
     let run_dir = RunDir::open(&config.run_dir)?;
     let means = Means { key, children: Some(Arc::clone(&children)) };
     let mut gateway = Gateway::start(config, Arc::clone(&book), means).await?;
-    let published = run_dir.publish(gateway.proxy(), gateway.admin())?;
+    let published = run_dir.publish(gateway.listening().clone())?;
     announce(&gateway);
     let mut reload = |gateway: &mut Gateway| take_over(gateway, &book, again);
     let ended = match commanded {
@@ -88,10 +89,19 @@ async fn until_stopped(
 }
 
 fn announce(gateway: &Gateway) {
-    for address in gateway.proxy() {
+    let Listening { proxy, admin, forward, dns, dns_clients } = gateway.listening();
+    for address in proxy {
         tracing::info!(%address, listener = "proxy", "listening");
     }
-    tracing::info!(address = %gateway.admin(), listener = "admin", "listening");
+    tracing::info!(address = %admin, listener = "admin", "listening");
+    for (address, listener) in [(dns, "dns"), (dns_clients, "dns_clients")] {
+        if let Some(address) = address {
+            tracing::info!(%address, listener, "listening");
+        }
+    }
+    for Forward { listen, target } in forward {
+        tracing::info!(address = %listen, listener = "forward", %target, "listening");
+    }
 }
 
 /// A bad file keeps the old settings; every error is a line of its own.

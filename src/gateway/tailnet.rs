@@ -14,11 +14,11 @@ use std::time::Duration;
 use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::watch;
 
-use super::bind::Addresses;
 use super::{Gateway, Means, StartError, own};
 use crate::config::{self, Config, UpstreamKind};
 use crate::connection::{House, Inside};
 use crate::lifecycle::children::Children;
+use crate::lifecycle::run_dir::Listening;
 use crate::names::{self, Dialling, Way, Zone};
 use crate::policy::Address;
 use crate::sys::Exiting;
@@ -159,7 +159,7 @@ struct Follower {
     zone: Arc<ArcSwap<Zone>>,
     settings: config::Upstream,
     socket: PathBuf,
-    bound: Addresses,
+    bound: Listening,
     process: Arc<ArcSwapOption<Exiting>>,
     applied: watch::Sender<Arc<State>>,
 }
@@ -198,7 +198,7 @@ impl Follower {
     /// This host and its node, as they are now.
     fn look(&self, now: &State) {
         let internal = now.port.or(fixed_port(&self.settings)).into_iter().collect();
-        let own = own::look(self.bound.listeners(), internal, Some(now));
+        let own = own::look(self.bound.all(), internal, Some(now));
         if **self.house.own.load() != own {
             self.house.own.store(Arc::new(own));
         }

@@ -9,11 +9,11 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 
-use super::bind::Addresses;
 use super::{Gateway, explain, readiness};
 use crate::admin::{self, Explaining, Readiness};
 use crate::connection::House;
 use crate::lifecycle::drain::Drain;
+use crate::lifecycle::run_dir::Listening;
 use crate::record::{self, Book};
 use crate::relay::Fallback;
 use crate::tailnet::Peer;
@@ -23,7 +23,7 @@ struct Snapshots {
     house: Arc<House>,
     drain: Arc<Drain>,
     runtime: tokio::runtime::Handle,
-    bound: Addresses,
+    bound: Listening,
     /// With a tailscaled: whether it is ours, and how often it was started again.
     membership: Option<(bool, Arc<AtomicU64>)>,
     started: Instant,
@@ -121,10 +121,7 @@ impl admin::View for Snapshots {
             "uptime_seconds": self.started.elapsed().as_secs(),
             "ready": pending.is_empty(),
             "pending": pending,
-            "listeners": {
-                "proxy": self.bound.proxy,
-                "admin": self.bound.admin,
-            },
+            "listeners": self.bound,
             "upstream": {
                 "kind": self.house.upstream_kind,
                 "address": self.house.upstream.place().map(|place| place.to_string()),

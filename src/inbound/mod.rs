@@ -40,6 +40,8 @@ pub enum Kind {
     Http,
     /// Redirected: nothing is spoken to us.
     Transparent,
+    /// A static forward: nothing is spoken to us, and the settings name the target.
+    Forward,
     /// Nothing we know, or nothing yet.
     Unknown,
 }
@@ -53,6 +55,7 @@ impl Kind {
             Self::Connect => "connect",
             Self::Http => "http",
             Self::Transparent => "transparent",
+            Self::Forward => "forward",
             Self::Unknown => "unknown",
         }
     }
@@ -86,10 +89,11 @@ pub struct Request {
 }
 
 impl Request {
-    /// A redirected connection's request: its original destination.
-    pub fn transparent(target: Target) -> Self {
+    /// The request of a client that says nothing to us: a redirected one, which wants its original
+    /// destination, or one of a static forward.
+    pub fn unspoken(kind: Kind, target: Target) -> Self {
         Self {
-            kind: Kind::Transparent,
+            kind,
             target,
             label: None,
             host_mismatch: false,

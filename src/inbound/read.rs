@@ -110,7 +110,7 @@ impl Wire<'_> {
             Kind::Socks5 => Saying::Words(Reply::Socks5),
             Kind::Socks4 => Saying::Words(Reply::Socks4),
             Kind::Http | Kind::Connect => Saying::Words(Reply::Http),
-            Kind::Transparent | Kind::Unknown => Saying::Nothing,
+            Kind::Transparent | Kind::Forward | Kind::Unknown => Saying::Nothing,
         };
         let socks = matches!(self.kind, Kind::Socks4 | Kind::Socks5);
         let asked = bad.asked.filter(|_| socks);
@@ -130,7 +130,7 @@ impl Wire<'_> {
             Kind::Socks4 => Reply::Socks4,
             Kind::Socks5 => Reply::Socks5,
             Kind::Connect | Kind::Http => Reply::Http,
-            Kind::Transparent | Kind::Unknown => Reply::Opaque,
+            Kind::Transparent | Kind::Forward | Kind::Unknown => Reply::Opaque,
         };
         Read::Tunnel(Box::new(Request {
             kind: self.kind,

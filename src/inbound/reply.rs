@@ -25,7 +25,7 @@ pub enum Reply {
     Socks5,
     /// An HTTP response.
     Http,
-    /// Nothing can be said (redirected connections): a refusal is a reset.
+    /// Nothing can be said (redirected connections, static forwards): a refusal is a reset.
     Opaque,
 }
 

@@ -1,9 +1,8 @@
 //! The program `up -- CMD` runs: what it starts with, the signals it gets, and its end.
 #![forbid(unsafe_code)]
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io;
-use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
@@ -11,7 +10,8 @@ use std::sync::Arc;
 use rustix::process::Signal;
 
 use super::children::{Child, Children};
-use super::{environment, program};
+use super::environment::{self, Variable};
+use super::program;
 use crate::sys::{self, Preparation};
 
 /// A program and its arguments.
@@ -43,6 +43,15 @@ pub enum CommandError {
 }
 
 impl CommandError {
+    /// What starting `program` failed with.
+    pub fn of(program: &OsStr, source: io::Error) -> Self {
+        let program = program.to_owned();
+        match source.kind() {
+            io::ErrorKind::NotFound => Self::NotFound { program },
+            _ => Self::NotRun { program, source },
+        }
+    }
+
     /// The exit code of a shell that finds the same (POSIX, Shell Command Language 2.8.2).
     pub fn exit_code(&self) -> u8 {
         match self {
@@ -59,21 +68,18 @@ pub struct Running {
 }
 
 impl Running {
-    /// Starts it in our process group, with the proxy environment set, nothing private of ours in
-    /// it, and the soft limit on open files that we were started with.
+    /// Starts it in our process group, with these variables set, nothing private of ours among the
+    /// others, and the soft limit on open files that we were started with.
     ///
     /// # Errors
     /// [`CommandError`].
     pub fn start(
         children: &Arc<Children>,
         line: &CommandLine,
-        proxy: SocketAddr,
+        variables: Vec<Variable>,
         open_files: u64,
     ) -> Result<Self, CommandError> {
-        let failed = |source: io::Error| match source.kind() {
-            io::ErrorKind::NotFound => CommandError::NotFound { program: line.program.clone() },
-            _ => CommandError::NotRun { program: line.program.clone(), source },
-        };
+        let failed = |source| CommandError::of(&line.program, source);
         // A directory of PATH that is closed to us makes execvp(3) say EACCES for what is nowhere.
         if let Err(error) = program::find(Path::new(&line.program))
             && error.kind() == io::ErrorKind::NotFound
@@ -85,7 +91,7 @@ impl Running {
         for (name, _) in std::env::vars_os().filter(|(n, v)| environment::is_private(n, v)) {
             command.env_remove(name);
         }
-        command.envs(environment::proxied(proxy));
+        command.envs(variables);
         let limits = Preparation { open_files: Some(open_files), ..Preparation::default() };
         sys::prepare(&mut command, limits).map_err(failed)?;
         let child = children.spawn(command).map_err(failed)?;
@@ -123,25 +129,24 @@ mod tests {
         let children = Children::start().unwrap();
         let line =
             CommandLine { program: "sh".into(), arguments: vec!["-c".into(), script.into()] };
-        let proxy = "127.0.0.1:4321".parse().unwrap();
-        Running::start(&children, &line, proxy, 99).unwrap().ended().await
+        let variables = vec![("CANARY", "4321".to_owned())];
+        Running::start(&children, &line, variables, 99).unwrap().ended().await
     }
 
     #[tokio::test]
-    async fn it_ends_as_it_ends_and_starts_with_proxy_and_limit() {
+    async fn it_ends_as_it_ends_and_starts_with_variables_and_limit() {
         assert_eq!(ends("exit 42").await, 42);
         assert_eq!(ends("kill -TERM $$").await, 143);
-        assert_eq!(ends("test $HTTPS_PROXY = http://127.0.0.1:4321").await, 0);
+        assert_eq!(ends("test $CANARY = 4321").await, 0);
         assert_eq!(ends("test $(ulimit -S -n) = 99").await, 0);
     }
 
     #[tokio::test]
     async fn what_cannot_be_run_ends_126_or_127_as_in_a_shell() {
         let children = Children::start().unwrap();
-        let proxy = "127.0.0.1:4321".parse().unwrap();
         for (program, code) in [("/nonexistent/x", 127), ("no-such-program", 127), ("/etc", 126)] {
             let line = CommandLine { program: program.into(), arguments: Vec::new() };
-            let error = Running::start(&children, &line, proxy, 99).unwrap_err();
+            let error = Running::start(&children, &line, Vec::new(), 99).unwrap_err();
             assert_eq!(error.exit_code(), code, "{error}");
             assert!(error.to_string().contains(program));
         }
@@ -153,11 +158,10 @@ mod tests {
         let script = "trap 'exit 7' USR1; kill -USR1 $$; sleep 600";
         let line =
             CommandLine { program: "sh".into(), arguments: vec!["-c".into(), script.into()] };
-        let proxy = "127.0.0.1:4321".parse().unwrap();
-        let mut running = Running::start(&children, &line, proxy, 99).unwrap();
+        let mut running = Running::start(&children, &line, Vec::new(), 99).unwrap();
         assert_eq!(running.ended().await, 7);
         let line = CommandLine { program: "sleep".into(), arguments: vec!["600".into()] };
-        let mut running = Running::start(&children, &line, proxy, 99).unwrap();
+        let mut running = Running::start(&children, &line, Vec::new(), 99).unwrap();
         running.forward(Signal::TERM);
         assert_eq!(running.ended().await, 143);
         running.forward(Signal::TERM);

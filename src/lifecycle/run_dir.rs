@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
 
+use crate::target::Forward;
+
 /// The file `up` writes when it listens and removes at the end.
 const FILE: &str = "gateway.json";
 /// More than the file ever holds.
@@ -22,10 +24,34 @@ pub struct Published {
     pub pid: u32,
     /// Its version.
     pub version: String,
-    /// The proxy's addresses as bound.
+    /// Where it listens.
+    #[serde(flatten)]
+    pub listening: Listening,
+}
+
+/// Where a gateway listens, every address as bound.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listening {
+    /// The one proxy port.
     pub proxy: Vec<SocketAddr>,
-    /// The admin listener's address as bound.
+    /// Metrics, health, API.
     pub admin: SocketAddr,
+    /// Static forwards.
+    #[serde(default)]
+    pub forward: Vec<Forward>,
+    /// DNS for `run`, UDP and TCP; always on loopback.
+    pub dns: Option<SocketAddr>,
+    /// DNS for clients, UDP and TCP.
+    pub dns_clients: Option<SocketAddr>,
+}
+
+impl Listening {
+    /// Every listener of ours: a target that leads to one is a loop.
+    pub fn all(&self) -> Vec<SocketAddr> {
+        let forward = self.forward.iter().map(|forward| forward.listen);
+        let dns = self.dns.into_iter().chain(self.dns_clients);
+        self.proxy.iter().copied().chain([self.admin]).chain(forward).chain(dns).collect()
+    }
 }
 
 /// Why the run directory is of no use.
@@ -105,14 +131,10 @@ impl RunDir {
     ///
     /// # Errors
     /// [`RunDirError::Unusable`], for a full disk say.
-    pub fn publish(
-        &self,
-        proxy: &[SocketAddr],
-        admin: SocketAddr,
-    ) -> Result<Publication, RunDirError> {
+    pub fn publish(&self, listening: Listening) -> Result<Publication, RunDirError> {
         let pid = std::process::id();
         let version = env!("CARGO_PKG_VERSION").to_owned();
-        let published = Published { pid, version, proxy: proxy.to_vec(), admin };
+        let published = Published { pid, version, listening };
         let path = self.path.join(FILE);
         let unusable = |source| RunDirError::Unusable { path: path.clone(), source };
         let text = serde_json::to_vec(&published).map_err(|error| unusable(error.into()))?;
@@ -161,17 +183,24 @@ mod tests {
 
     use super::*;
 
+    fn listening() -> Listening {
+        let [proxy, admin, listen] =
+            ["127.0.0.1:1055", "127.0.0.1:9155", "127.0.0.1:5432"].map(|at| at.parse().unwrap());
+        let target = "db.corp.example:5432".to_owned().try_into().unwrap();
+        let forward = vec![Forward { listen, target }];
+        Listening { proxy: vec![proxy], admin, forward, dns: Some(proxy), dns_clients: None }
+    }
+
     #[test]
     fn the_folder_and_the_file_are_ours_alone() {
         let base = tempfile::tempdir().unwrap();
         let path = base.path().join("a/run");
         let run_dir = RunDir::open(&path).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o700);
-        let admin = "127.0.0.1:9155".parse().unwrap();
-        let publication = run_dir.publish(&["127.0.0.1:1055".parse().unwrap()], admin).unwrap();
+        let publication = run_dir.publish(listening()).unwrap();
         let file = path.join(FILE);
         assert_eq!(fs::metadata(&file).unwrap().mode() & 0o777, 0o600);
-        assert_eq!(read(&path).unwrap().admin, admin);
+        assert_eq!(read(&path).unwrap().listening, listening());
         drop(publication);
         assert!(!file.exists());
     }
@@ -188,8 +217,7 @@ mod tests {
     fn a_link_to_a_sound_file_is_not_read() {
         let base = tempfile::tempdir().unwrap();
         let run_dir = RunDir::open(&base.path().join("run")).unwrap();
-        let admin = "127.0.0.1:9155".parse().unwrap();
-        let _publication = run_dir.publish(&[admin], admin).unwrap();
+        let _publication = run_dir.publish(listening()).unwrap();
         let other = base.path().join("other");
         fs::create_dir(&other).unwrap();
         symlink(base.path().join("run").join(FILE), other.join(FILE)).unwrap();

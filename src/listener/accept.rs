@@ -11,6 +11,7 @@ use std::time::Instant;
 use super::trouble::{self, Trouble};
 use super::{Accepted, Bound, Limits, Permit};
 use crate::sys::{self, Listener, Stream};
+use crate::target::Target;
 
 /// Clients accepted in a row before other tasks of this worker get their turn.
 const TURN: u32 = 16;
@@ -35,7 +36,8 @@ pub async fn accept_loop(
             return;
         }
     };
-    let mut door = Door { listener, limits, own, trouble: Trouble::new(), spare: spare() };
+    let (trouble, leads_to) = (Trouble::new(), bound.leads_to);
+    let mut door = Door { listener, limits, own, leads_to, trouble, spare: spare() };
     let run = async {
         loop {
             door.turn(&on_error, &mut handle).await;
@@ -53,6 +55,7 @@ struct Door {
     listener: Listener,
     limits: Arc<Limits>,
     own: Vec<SocketAddr>,
+    leads_to: Option<Arc<Target>>,
     trouble: Trouble,
     /// A descriptor to give up when there is none left, so that one client can be told.
     spare: Option<OwnedFd>,
@@ -109,7 +112,8 @@ impl Door {
         let asked = sys::original_dst(&stream, local);
         let original_dst = sys::redirected(asked, local, &self.own);
         let permit = permit.of_client(peer, original_dst.unwrap_or(local));
-        Ok(Accepted { stream, peer, local, original_dst, permit })
+        let leads_to = self.leads_to.clone();
+        Ok(Accepted { stream, peer, local, original_dst, leads_to, permit })
     }
 }
 

@@ -9,16 +9,19 @@ mod trouble;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 pub use self::accept::accept_loop;
 pub use self::limits::{Limits, Permit, Place};
 use crate::sys::{self, Stream};
+use crate::target::Target;
 
 /// A bound, listening socket that nobody accepts from yet.
 #[derive(Debug)]
 pub struct Bound {
     socket: OwnedFd,
     address: SocketAddr,
+    leads_to: Option<Arc<Target>>,
 }
 
 /// A client that came in.
@@ -32,6 +35,8 @@ pub struct Accepted {
     pub local: SocketAddr,
     /// Where it was going, if netfilter sent it here.
     pub original_dst: Option<SocketAddr>,
+    /// What this listener stands for, if it is a static forward.
+    pub leads_to: Option<Arc<Target>>,
     /// Its place; to be held until the connection is closed.
     pub permit: Permit,
 }
@@ -44,7 +49,13 @@ impl Bound {
     pub fn new(address: SocketAddr) -> io::Result<Self> {
         let socket = sys::listen(address)?;
         let address = sys::bound_address(&socket)?;
-        Ok(Self { socket, address })
+        Ok(Self { socket, address, leads_to: None })
+    }
+
+    /// The same as a static forward: every client is led to `target`.
+    #[must_use]
+    pub fn leading_to(self, target: Target) -> Self {
+        Self { leads_to: Some(Arc::new(target)), ..self }
     }
 
     /// The address as bound.

@@ -58,12 +58,16 @@ pub(super) fn belongs(message: &Message, query: &Query) -> bool {
         && matches!(message.queries.as_slice(), [asked] if asked == query)
 }
 
+/// What a nameserver says, and the aliases on the way there, in their order.
+pub(super) type Told = (Vec<Name>, Said);
+
 /// Reads an answer that belongs to `query`.
-pub(super) fn read(message: &Message, query: &Query) -> Result<Said, Trouble> {
+pub(super) fn read(message: &Message, query: &Query) -> Result<Told, Trouble> {
     match message.metadata.response_code {
         ResponseCode::NoError => {}
         ResponseCode::NXDomain => {
-            return Ok(Said::Nothing { exists: false, ttl: negative_ttl(message) });
+            let nothing = Said::Nothing { exists: false, ttl: negative_ttl(message) };
+            return Ok((Vec::new(), nothing));
         }
         code => return Err(Trouble::Code(word(code))),
     }
@@ -71,15 +75,17 @@ pub(super) fn read(message: &Message, query: &Query) -> Result<Said, Trouble> {
         return Err(Trouble::Truncated);
     }
     let (mut at, mut ttl) = (query.name(), u32::MAX);
+    let mut aliases = Vec::new();
     for _ in 0..=MOST_ALIASES {
         let addresses = addresses(message, query, at, &mut ttl);
         if !addresses.is_empty() {
-            return Ok(Said::Addresses { addresses, ttl });
+            return Ok((aliases, Said::Addresses { addresses, ttl }));
         }
         let Some((next, its_ttl)) = alias(message, at) else {
-            return Ok(end(message, query, at, ttl));
+            return Ok((aliases, end(message, query, at, ttl)));
         };
         (at, ttl) = (next, ttl.min(its_ttl));
+        aliases.push(next.clone());
     }
     Err(Trouble::Aliases)
 }
@@ -159,6 +165,10 @@ mod tests {
         Query::query(name("db.corp.example."), RecordType::A)
     }
 
+    fn read(message: &Message, query: &Query) -> Result<Said, Trouble> {
+        super::read(message, query).map(|(_, said)| said)
+    }
+
     fn message(answers: Vec<Record>) -> Message {
         let mut message = Message::response(7, OpCode::Query);
         message.add_query(asked());
@@ -195,6 +205,8 @@ mod tests {
             a("c.example.", 1, 60),
         ]);
         assert_eq!(read(&whole, &asked()), found(&[1, 2], 20));
+        let aliases = super::read(&whole, &asked()).unwrap().0;
+        assert_eq!(aliases, [name("b.example."), name("c.example.")]);
         let cut = message(vec![cname("db.corp.example.", "b.example.", 40)]);
         let end = Said::Alias { of: name("b.example."), ttl: 40 };
         assert_eq!(read(&cut, &asked()), Ok(end));

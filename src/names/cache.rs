@@ -4,6 +4,8 @@
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+use hickory_resolver::proto::rr;
+
 use moka::Expiry;
 use moka::policy::EvictionPolicy;
 
@@ -16,7 +18,41 @@ const LONGEST: u32 = 300;
 /// The most for "no such name", and for an answer of which a part is missing.
 const DOUBTFUL: u32 = 5;
 
-pub(super) type Answer = Result<Vec<IpAddr>, NameError>;
+/// Which addresses of a name are asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Family {
+    /// All of them.
+    Both,
+    /// IPv4 (A).
+    V4,
+    /// IPv6 (AAAA).
+    V6,
+}
+
+impl Family {
+    /// Whether `address` is one of these.
+    pub(super) fn has(self, address: IpAddr) -> bool {
+        match self {
+            Self::Both => true,
+            Self::V4 => address.is_ipv4(),
+            Self::V6 => address.is_ipv6(),
+        }
+    }
+}
+
+/// What a name leads to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Found {
+    /// The names on the way, in their order.
+    pub(super) aliases: Vec<rr::Name>,
+    /// With [`Family::Both`] at least one.
+    pub(super) addresses: Vec<IpAddr>,
+}
+
+pub(super) type Answer = Result<Found, NameError>;
+
+/// What is remembered apart.
+pub(super) type Key = (Name, Family);
 
 /// How long an answer may be kept; [`None`]: not at all.
 pub(super) type Life = Option<Duration>;
@@ -32,25 +68,26 @@ pub(super) fn doubtful(ttl: Option<u32>) -> Life {
 }
 
 /// At most so many answers; none: nothing is remembered.
-pub(super) struct Cache(Option<moka::sync::Cache<Name, Kept>>);
+pub(super) struct Cache(Option<moka::sync::Cache<Key, Kept>>);
 
 #[derive(Clone)]
 struct Kept {
     answer: Answer,
     life: Duration,
+    until: Instant,
 }
 
 /// The clock starts when an answer is put in.
 struct OwnLife;
 
-impl Expiry<Name, Kept> for OwnLife {
-    fn expire_after_create(&self, _: &Name, kept: &Kept, _: Instant) -> Option<Duration> {
+impl Expiry<Key, Kept> for OwnLife {
+    fn expire_after_create(&self, _: &Key, kept: &Kept, _: Instant) -> Option<Duration> {
         Some(kept.life)
     }
 
     fn expire_after_update(
         &self,
-        _: &Name,
+        _: &Key,
         kept: &Kept,
         _: Instant,
         _: Option<Duration>,
@@ -70,13 +107,16 @@ impl Cache {
         }))
     }
 
-    pub(super) fn get(&self, name: &Name) -> Option<Answer> {
-        self.0.as_ref()?.get(name).map(|kept| kept.answer)
+    /// What is remembered, and how long it still holds.
+    pub(super) fn get(&self, key: &Key) -> Option<(Answer, Duration)> {
+        let kept = self.0.as_ref()?.get(key)?;
+        Some((kept.answer, kept.until.saturating_duration_since(Instant::now())))
     }
 
-    pub(super) fn put(&self, name: &Name, answer: &Answer, life: Life) {
+    pub(super) fn put(&self, key: &Key, answer: &Answer, life: Life) {
         if let (Some(cache), Some(life)) = (&self.0, life) {
-            cache.insert(name.clone(), Kept { answer: answer.clone(), life });
+            let until = Instant::now() + life;
+            cache.insert(key.clone(), Kept { answer: answer.clone(), life, until });
         }
     }
 }
@@ -85,12 +125,18 @@ impl Cache {
 mod tests {
     use super::*;
 
-    fn name(n: usize) -> Name {
-        Name::parse(format!("n{n}.corp.example").as_bytes()).unwrap()
+    fn name(n: usize) -> Key {
+        (Name::parse(format!("n{n}.corp.example").as_bytes()).unwrap(), Family::Both)
     }
 
     fn answer() -> Answer {
-        Ok(vec![[10, 0, 0, 1].into()])
+        Ok(Found { aliases: Vec::new(), addresses: vec![[10, 0, 0, 1].into()] })
+    }
+
+    impl Cache {
+        fn answer(&self, key: &Key) -> Option<Answer> {
+            self.get(key).map(|(answer, _)| answer)
+        }
     }
 
     #[test]
@@ -112,22 +158,35 @@ mod tests {
             cache.put(&name(n), &answer(), whole(60));
         }
         inner.run_pending_tasks();
-        assert_eq!(cache.get(&name(0)), Some(answer()), "now the most recently used");
+        assert_eq!(cache.answer(&name(0)), Some(answer()), "now the most recently used");
         inner.run_pending_tasks();
         cache.put(&name(8), &answer(), whole(60));
         inner.run_pending_tasks();
         assert_eq!(inner.entry_count(), 8);
-        assert!(cache.get(&name(0)).is_some() && cache.get(&name(8)).is_some());
-        assert_eq!(cache.get(&name(1)), None);
+        assert!(cache.answer(&name(0)).is_some() && cache.answer(&name(8)).is_some());
+        assert_eq!(cache.answer(&name(1)), None);
+    }
+
+    #[test]
+    fn d7_what_is_left_of_a_life_counts_down_and_families_are_apart() {
+        let cache = Cache::new(8);
+        cache.put(&name(0), &answer(), whole(60));
+        let left = |cache: &Cache| cache.get(&name(0)).unwrap().1;
+        let first = left(&cache);
+        assert!(first <= Duration::from_secs(60) && first > Duration::from_secs(50));
+        while left(&cache) >= first {
+            std::thread::yield_now();
+        }
+        assert_eq!(cache.answer(&(name(0).0, Family::V4)), None);
     }
 
     #[test]
     fn d7_an_answer_ends_when_its_life_does() {
         let cache = Cache::new(8);
         cache.put(&name(0), &answer(), Some(Duration::from_millis(50)));
-        assert_eq!(cache.get(&name(0)), Some(answer()));
+        assert_eq!(cache.answer(&name(0)), Some(answer()));
         let put = Instant::now();
-        while cache.get(&name(0)).is_some() {
+        while cache.answer(&name(0)).is_some() {
             assert!(put.elapsed() < Duration::from_secs(2), "kept far too long");
             std::thread::yield_now();
         }
@@ -138,9 +197,9 @@ mod tests {
     fn nothing_is_kept_without_entries_or_without_a_life() {
         let none = Cache::new(0);
         none.put(&name(0), &answer(), whole(60));
-        assert_eq!(none.get(&name(0)), None);
+        assert_eq!(none.answer(&name(0)), None);
         let cache = Cache::new(8);
         cache.put(&name(0), &answer(), None);
-        assert_eq!(cache.get(&name(0)), None);
+        assert_eq!(cache.answer(&name(0)), None);
     }
 }

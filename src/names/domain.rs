@@ -9,7 +9,7 @@ use futures_util::stream::FuturesUnordered;
 use hickory_resolver::proto::op::Query;
 use tokio::sync::Semaphore;
 
-use super::answer::{Said, Trouble};
+use super::answer::{Told, Trouble};
 use super::server::{Outside, Server, label};
 use super::{Nameserver, Zone};
 use crate::target::Name;
@@ -71,7 +71,7 @@ impl Domain {
     }
 
     /// Asks one server after the other, each once, until one knows (reliability.md D2).
-    pub(super) async fn ask(&self, query: &Query) -> Result<Said, AllFailed> {
+    pub(super) async fn ask(&self, query: &Query) -> Result<Told, AllFailed> {
         let mut left = self.servers.iter().map(|server| async move {
             server.ask(query).await.map_err(|trouble| (server.label(), trouble))
         });
@@ -88,7 +88,7 @@ impl Domain {
                 }
             };
             match result {
-                Some(Ok(said)) => return Ok(said),
+                Some(Ok(told)) => return Ok(told),
                 Some(Err((server, trouble))) => failed.push(told(server, &trouble)),
                 None => return Err(AllFailed(failed.join("; "))),
             }

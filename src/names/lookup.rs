@@ -11,18 +11,20 @@ use hickory_resolver::proto::op::Query;
 use hickory_resolver::proto::rr::{self, RecordType};
 
 use super::answer::{MOST_ALIASES, Said, Trouble};
-use super::cache::{self, Life};
+use super::cache::{self, Family, Found, Life};
 use super::domain::{AllFailed, Domain};
 use crate::target::Name;
 
 /// How long the other family is waited for once one has an address (RFC 8305 section 3).
 const GRACE: Duration = Duration::from_millis(50);
 
-/// Where the name is, IPv4 first; empty: nowhere. And for how long that holds.
-pub(super) type Found = Result<(Vec<IpAddr>, Life), AllFailed>;
+/// Where the name is, IPv4 first; none: there is no such name, or with both families none with an
+/// address. And for how long that holds.
+pub(super) type LookedUp = Result<(Option<Found>, Life), AllFailed>;
 
 /// One address family's answer.
 struct Part {
+    aliases: Vec<rr::Name>,
     addresses: Vec<IpAddr>,
     ttl: Option<u32>,
     /// There is no such name, whatever the type (RFC 8020).
@@ -34,9 +36,22 @@ pub(super) async fn look_up(
     domain: &Domain,
     hosts: &HashMap<Name, Vec<IpAddr>>,
     name: &Name,
-) -> Found {
+    family: Family,
+) -> LookedUp {
     let name = rr::Name::from_ascii(format!("{name}."))
         .map_err(|error| AllFailed(format!("it cannot be asked for: {error}")))?;
+    match family {
+        Family::Both => both_families(domain, hosts, name).await,
+        Family::V4 => one_family(domain, hosts, name, RecordType::A).await.map(one),
+        Family::V6 => one_family(domain, hosts, name, RecordType::AAAA).await.map(one),
+    }
+}
+
+async fn both_families(
+    domain: &Domain,
+    hosts: &HashMap<Name, Vec<IpAddr>>,
+    name: rr::Name,
+) -> LookedUp {
     let v4 = pin!(one_family(domain, hosts, name.clone(), RecordType::A));
     let v6 = pin!(one_family(domain, hosts, name, RecordType::AAAA));
     match select(v4, v6).await {
@@ -49,6 +64,16 @@ pub(super) async fn look_up(
             both([v4, Some(v6)])
         }
     }
+}
+
+/// One family by itself: a name without an address of it is there all the same.
+fn one(part: Part) -> (Option<Found>, Life) {
+    let Part { aliases, addresses, ttl, gone } = part;
+    let life = match addresses.is_empty() {
+        true => cache::doubtful(ttl),
+        false => cache::whole(ttl.unwrap_or_default()),
+    };
+    ((!gone).then_some(Found { aliases, addresses }), life)
 }
 
 /// The second family's answer: after one that settles the matter, only if it comes at once. Some
@@ -65,7 +90,7 @@ async fn after(
     }
 }
 
-fn both(answers: [Option<Result<Part, AllFailed>>; 2]) -> Found {
+fn both(answers: [Option<Result<Part, AllFailed>>; 2]) -> LookedUp {
     let (mut parts, mut failed) = (Vec::new(), None);
     for answer in answers.into_iter().flatten() {
         match answer {
@@ -79,13 +104,14 @@ fn both(answers: [Option<Result<Part, AllFailed>>; 2]) -> Found {
     let least = |parts: &[Part]| parts.iter().filter_map(|part| part.ttl).min();
     match failed {
         Some(all) if with.is_empty() && !gone => return Err(all),
-        _ if with.is_empty() => return Ok((Vec::new(), cache::doubtful(least(&without)))),
+        _ if with.is_empty() => return Ok((None, cache::doubtful(least(&without)))),
         _ => {}
     }
     // A family that is missing now may be there the next time.
     let ttl = least(&with).unwrap_or_default();
     let life = if whole { cache::whole(ttl) } else { cache::doubtful(Some(ttl)) };
-    Ok((with.into_iter().flat_map(|part| part.addresses).collect(), life))
+    let addresses = with.into_iter().flat_map(|part| part.addresses).collect();
+    Ok((Some(Found { aliases: Vec::new(), addresses }), life))
 }
 
 async fn one_family(
@@ -95,20 +121,22 @@ async fn one_family(
     kind: RecordType,
 ) -> Result<Part, AllFailed> {
     let mut query = Query::query(name, kind);
-    let mut least = u32::MAX;
+    let (mut aliases, mut least) = (Vec::new(), u32::MAX);
     for _ in 0..MOST_ALIASES {
-        let (of, ttl) = match domain.ask(&query).await? {
+        let (further, said) = domain.ask(&query).await?;
+        aliases.extend(further);
+        let (of, ttl) = match said {
             Said::Addresses { addresses, ttl } => {
-                return Ok(Part { addresses, ttl: Some(ttl.min(least)), gone: false });
+                return Ok(Part { aliases, addresses, ttl: Some(ttl.min(least)), gone: false });
             }
             Said::Nothing { exists, ttl } => {
-                return Ok(Part { addresses: Vec::new(), ttl, gone: !exists });
+                return Ok(Part { aliases, addresses: Vec::new(), ttl, gone: !exists });
             }
             Said::Alias { of, ttl } => (of, ttl),
         };
         least = least.min(ttl);
         if let Some(addresses) = known(hosts, &of, kind) {
-            return Ok(Part { addresses, ttl: Some(least), gone: false });
+            return Ok(Part { aliases, addresses, ttl: Some(least), gone: false });
         }
         query = Query::query(of, kind);
     }

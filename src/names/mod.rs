@@ -13,21 +13,24 @@ mod https;
 mod lookup;
 mod questions;
 mod routes;
+pub mod serve;
 mod server;
 mod system;
 #[cfg(test)]
 mod tests;
 mod zone;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use hickory_resolver::proto::rr;
 
 use crate::policy::Admitted;
 use crate::target::{Host, Name, Target};
 
+pub use self::cache::Family;
 pub use self::error::NameError;
 use self::https::Trust;
 use self::routes::Tailnet;
@@ -70,6 +73,32 @@ pub enum Resolved {
         /// The log's `resolved_by`: `literal`, `magicdns`, `split`, `global`, `system` or `cache`.
         by: &'static str,
     },
+}
+
+/// What a DNS client is told of a name. No address: there are none of this family.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Records {
+    /// The names on the way to the addresses, in their order.
+    pub aliases: Vec<rr::Name>,
+    /// None twice.
+    pub addresses: Vec<IpAddr>,
+    /// How long this holds.
+    pub left: Duration,
+    /// By which route, as in [`Resolved`].
+    pub by: &'static str,
+}
+
+impl Records {
+    fn of(addresses: &[IpAddr], family: Family, left: Duration, by: &'static str) -> Self {
+        let addresses = addresses.iter().copied().filter(|ip| family.has(*ip)).collect();
+        Self { aliases: Vec::new(), addresses, left, by }
+    }
+
+    /// This host's resolver tells no time to live: nobody is to remember what it says.
+    async fn of_system(system: &System, name: &Name, family: Family) -> Result<Self, NameError> {
+        let found = system.addresses(name).await?;
+        Ok(Self::of(&found, family, Duration::ZERO, "system"))
+    }
 }
 
 /// By which way a name would be asked.
@@ -140,6 +169,33 @@ impl Names {
                 }
                 By::Tailnet(tailnet) => tailnet.resolve(name).await,
             },
+        }
+    }
+
+    /// What a DNS client is told of `name`, by the same routes; none where names are passed on, and
+    /// nobody here knows.
+    ///
+    /// # Errors
+    /// [`NameError`]; there is no such name with [`NameError::NotFound`].
+    pub async fn records(
+        &self,
+        name: &Admitted<Name>,
+        family: Family,
+    ) -> Result<Option<Records>, NameError> {
+        match &self.0 {
+            By::Upstream => Ok(None),
+            By::System(system) => Records::of_system(system, name.get(), family).await.map(Some),
+            By::Tailnet(tailnet) => tailnet.records(name.get(), family).await.map(Some),
+        }
+    }
+
+    /// Whether a DNS client that asks one of `listeners` for `name` may be this host's resolver, asked
+    /// by us: nobody could answer that.
+    pub async fn asks_itself(&self, name: &Name, listeners: &[SocketAddr]) -> bool {
+        match &self.0 {
+            By::Upstream => false,
+            By::System(system) => system.asks_itself(name, listeners).await,
+            By::Tailnet(tailnet) => tailnet.asks_itself(name, listeners).await,
         }
     }
 

@@ -1,43 +1,47 @@
-//! One question for all who want to know the same name at the same time.
+//! One question for all who want to know the same thing at the same time.
 #![forbid(unsafe_code)]
 
 use std::collections::HashMap;
+use std::hash::Hash;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, Shared};
 
-use crate::target::Name;
-
 type Question<A> = Shared<BoxFuture<'static, A>>;
 
 /// Questions under way, each driven by those who wait for it.
-pub(super) struct Questions<A>(Mutex<HashMap<Name, Question<A>>>);
+pub(super) struct Questions<K, A>(Mutex<HashMap<K, Question<A>>>);
 
-impl<A> Default for Questions<A> {
+impl<K, A> Default for Questions<K, A> {
     fn default() -> Self {
         Self(Mutex::default())
     }
 }
 
-impl<A: Clone + Send + Sync> Questions<A> {
-    /// The answer to the question about `name` that is under way; `question` starts it when none is.
-    pub(super) async fn ask<F>(&self, name: &Name, question: impl FnOnce() -> F) -> A
+impl<K: Clone + Eq + Hash, A: Clone + Send + Sync> Questions<K, A> {
+    /// The answer to the question about `key` that is under way; `question` starts it when none is.
+    pub(super) async fn ask<F>(&self, key: &K, question: impl FnOnce() -> F) -> A
     where
         F: Future<Output = A> + Send + 'static,
     {
-        let mut asking = self.join(name, || question().boxed().shared());
+        let mut asking = self.join(key, || question().boxed().shared());
         let answer = asking.question.clone().await;
         asking.answered = true;
         answer
     }
 
-    fn join<'a>(&'a self, name: &'a Name, question: impl FnOnce() -> Question<A>) -> Asking<'a, A> {
-        let question = self.under_way().entry(name.clone()).or_insert_with(question).clone();
-        Asking { questions: self, name, question, answered: false }
+    fn join<'a>(&'a self, key: &'a K, question: impl FnOnce() -> Question<A>) -> Asking<'a, K, A> {
+        let question = self.under_way().entry(key.clone()).or_insert_with(question).clone();
+        Asking { questions: self, key, question, answered: false }
     }
 
-    fn under_way(&self) -> MutexGuard<'_, HashMap<Name, Question<A>>> {
+    /// Whether the question about `key` is under way.
+    pub(super) fn is_asked(&self, key: &K) -> bool {
+        self.under_way().contains_key(key)
+    }
+
+    fn under_way(&self) -> MutexGuard<'_, HashMap<K, Question<A>>> {
         // A panic between the map's operations cannot leave it half changed.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -50,21 +54,21 @@ impl<A: Clone + Send + Sync> Questions<A> {
 }
 
 /// One who waits for an answer. The last to go, answered or not, takes the question away.
-struct Asking<'a, A: Clone + Send + Sync> {
-    questions: &'a Questions<A>,
-    name: &'a Name,
+struct Asking<'a, K: Clone + Eq + Hash, A: Clone + Send + Sync> {
+    questions: &'a Questions<K, A>,
+    key: &'a K,
     question: Question<A>,
     answered: bool,
 }
 
-impl<A: Clone + Send + Sync> Drop for Asking<'_, A> {
+impl<K: Clone + Eq + Hash, A: Clone + Send + Sync> Drop for Asking<'_, K, A> {
     fn drop(&mut self) {
         let mut under_way = self.questions.under_way();
-        let Some(held) = under_way.get(self.name) else { return };
+        let Some(held) = under_way.get(self.key) else { return };
         // Answered: who comes now asks anew. Not answered: held by the map and us means only us.
         let last = self.answered || held.strong_count() == Some(2);
         if last && held.ptr_eq(&self.question) {
-            under_way.remove(self.name);
+            under_way.remove(self.key);
         }
     }
 }
@@ -76,6 +80,7 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::*;
+    use crate::target::Name;
 
     fn name() -> Name {
         Name::parse(b"db.corp.example").unwrap()
@@ -101,7 +106,7 @@ mod tests {
 
     #[tokio::test]
     async fn r17_who_leaves_before_the_answer_leaves_nothing_behind() {
-        let (questions, name) = (Questions::<()>::default(), name());
+        let (questions, name) = (Questions::<Name, ()>::default(), name());
         let alive = Arc::new(());
         let question = || {
             let alive = Arc::clone(&alive);
@@ -126,7 +131,7 @@ mod tests {
         async fn gone() {
             panic!("as a bug would")
         }
-        let questions = Arc::new(Questions::<()>::default());
+        let questions = Arc::new(Questions::<Name, ()>::default());
         let asker = Arc::clone(&questions);
         let task = tokio::spawn(async move { asker.ask(&name(), gone).await });
         assert!(task.await.is_err());

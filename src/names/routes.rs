@@ -2,22 +2,26 @@
 //! resolver. A name that is the tailnet's affair is asked of nobody else, whatever fails.
 #![forbid(unsafe_code)]
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
-use super::cache::{Answer, Cache};
+use super::cache::{Answer, Cache, Family, Found, Key, Life};
 use super::domain::Domain;
 use super::lookup;
 use super::questions::Questions;
 use super::server::Outside;
 use super::zone::within;
-use super::{NameError, Plan, Resolved, Zone};
+use super::{NameError, Plan, Records, Resolved, Zone};
 use crate::target::Name;
 
 /// Who answers for names that are not asked of anybody.
 const MAGIC_DNS: &str = "MagicDNS";
+/// How long others may remember what the netmap says: it may change at any time, and asking again costs
+/// nothing.
+const NETMAP: Duration = Duration::from_secs(5);
 
 pub(super) struct Tailnet {
     zone: Arc<ArcSwap<Zone>>,
@@ -36,7 +40,7 @@ struct Known {
 
 struct Learned {
     cache: Cache,
-    questions: Questions<Answer>,
+    questions: Questions<Key, (Answer, Life)>,
 }
 
 /// By which way a name is found.
@@ -65,14 +69,47 @@ impl Tailnet {
             Route::Nowhere(_) => Err(nowhere(name)),
             Route::System => Ok(found(self.outside.system.addresses(name).await?, "system")),
             Route::Ask(domain) => {
-                if let Some(answer) = known.learned.cache.get(name) {
-                    return Ok(found(answer?, "cache"));
-                }
-                let question = || self.question(&known, domain, name);
-                let answer = known.learned.questions.ask(name, question).await;
-                Ok(found(answer?, domain.route()))
+                let (learned, _, by) = self.learn(&known, domain, name, Family::Both).await?;
+                Ok(found(learned.addresses, by))
             }
         }
+    }
+
+    /// The same for a DNS client, by the same routes.
+    pub(super) async fn records(&self, name: &Name, family: Family) -> Result<Records, NameError> {
+        let known = self.known();
+        match known.route(name) {
+            Route::Host(addresses) => Ok(Records::of(addresses, family, NETMAP, "magicdns")),
+            Route::Nowhere(_) => Err(nowhere(name)),
+            Route::System => Records::of_system(&self.outside.system, name, family).await,
+            Route::Ask(domain) => {
+                let (Found { aliases, addresses }, left, by) =
+                    self.learn(&known, domain, name, family).await?;
+                Ok(Records { aliases, addresses, left, by })
+            }
+        }
+    }
+
+    /// What is remembered of a name, or its nameservers say; how long it still holds, and who said it.
+    async fn learn(
+        &self,
+        known: &Arc<Known>,
+        domain: &Arc<Domain>,
+        name: &Name,
+        family: Family,
+    ) -> Result<(Found, Duration, &'static str), NameError> {
+        let key = (name.clone(), family);
+        if let Some((answer, left)) = known.learned.cache.get(&key) {
+            return Ok((answer?, left, "cache"));
+        }
+        let question = || self.question(known, domain, key.clone());
+        let (answer, life) = known.learned.questions.ask(&key, question).await;
+        Ok((answer?, life.unwrap_or_default(), domain.route()))
+    }
+
+    pub(super) async fn asks_itself(&self, name: &Name, listeners: &[SocketAddr]) -> bool {
+        matches!(self.known().route(name), Route::System)
+            && self.outside.system.asks_itself(name, listeners).await
     }
 
     pub(super) fn qualify(&self, name: &Name) -> Option<Name> {
@@ -128,14 +165,15 @@ impl Tailnet {
         &self,
         known: &Arc<Known>,
         domain: &Arc<Domain>,
-        name: &Name,
-    ) -> impl Future<Output = Answer> + Send + 'static {
-        let (known, domain, name) = (Arc::clone(known), Arc::clone(domain), name.clone());
+        key: Key,
+    ) -> impl Future<Output = (Answer, Life)> + Send + 'static {
+        let (known, domain) = (Arc::clone(known), Arc::clone(domain));
         let after = self.outside.timeout;
         async move {
-            let answer = tokio::time::timeout(after, known.ask(&domain, &name)).await;
+            let answer = tokio::time::timeout(after, known.ask(&domain, &key)).await;
             let (route, asked) = (domain.route(), domain.nameservers().join(", "));
-            answer.unwrap_or(Err(NameError::Timeout { name, route, asked, after }))
+            let late = || NameError::Timeout { name: key.0.clone(), route, asked, after };
+            answer.unwrap_or_else(|_| (Err(late()), None))
         }
     }
 }
@@ -187,26 +225,22 @@ impl Known {
         }
     }
 
-    async fn ask(&self, domain: &Domain, name: &Name) -> Answer {
-        let (name, route) = (name.clone(), domain.route());
+    async fn ask(&self, domain: &Domain, key: &Key) -> (Answer, Life) {
+        let (name, route) = (key.0.clone(), domain.route());
         if let (false, Some(suffix)) = (domain.can_be_asked(), &domain.suffix) {
             let (domain, skipped) = (suffix.clone(), domain.skipped().join(", "));
-            return Err(NameError::NoNameserver { name, domain, skipped });
+            return (Err(NameError::NoNameserver { name, domain, skipped }), None);
         }
         let _permit = domain.permits.acquire().await;
         let asked = || domain.nameservers().join(", ");
-        let (answer, life) = match lookup::look_up(domain, &self.zone.hosts, &name).await {
-            Ok((addresses, life)) if addresses.is_empty() => {
-                (Err(NameError::NotFound { name: name.clone(), route, asked: asked() }), life)
-            }
-            Ok((addresses, life)) => (Ok(addresses), life),
-            Err(all) => {
-                let why = all.0;
-                (Err(NameError::Failed { name: name.clone(), route, asked: asked(), why }), None)
-            }
+        let looked_up = lookup::look_up(domain, &self.zone.hosts, &name, key.1).await;
+        let (answer, life) = match looked_up {
+            Ok((Some(found), life)) => (Ok(found), life),
+            Ok((None, life)) => (Err(NameError::NotFound { name, route, asked: asked() }), life),
+            Err(all) => (Err(NameError::Failed { name, route, asked: asked(), why: all.0 }), None),
         };
-        self.learned.cache.put(&name, &answer, life);
-        answer
+        self.learned.cache.put(key, &answer, life);
+        (answer, life)
     }
 }
 

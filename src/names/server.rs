@@ -19,7 +19,7 @@ use hickory_resolver::net::xfer::{DnsExchange, DnsHandle as _};
 use hickory_resolver::proto::op::{DnsRequest, DnsRequestOptions, Message, Query};
 use tokio::time::Instant;
 
-use super::answer::{self, Said, Trouble};
+use super::answer::{self, Told, Trouble};
 use super::dial::Dialler;
 use super::https::{self, Https, Trust};
 use super::system::System;
@@ -115,14 +115,14 @@ impl Server {
 
     /// Asks once; once more when the connection broke under the question (RFC 7766 section 6.2.4:
     /// a server may close after any answer).
-    pub(super) async fn ask(self: &Arc<Self>, query: &Query) -> Result<Said, Trouble> {
+    pub(super) async fn ask(self: &Arc<Self>, query: &Query) -> Result<Told, Trouble> {
         match self.exchange(query).await {
             Err(Trouble::Lost(_)) => self.exchange(query).await,
             said => said,
         }
     }
 
-    async fn exchange(self: &Arc<Self>, query: &Query) -> Result<Said, Trouble> {
+    async fn exchange(self: &Arc<Self>, query: &Query) -> Result<Told, Trouble> {
         let mut hold = self.hold();
         let answer = hold.ask(query).await;
         hold.end = if answer.is_ok() { End::Good } else { End::Bad };

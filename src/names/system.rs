@@ -14,7 +14,6 @@ use std::time::Duration;
 
 use tokio::sync::Semaphore;
 
-use super::cache::Answer;
 use super::questions::Questions;
 use super::{NameError, hosts};
 use crate::target::Name;
@@ -25,10 +24,16 @@ const IN_FLIGHT: usize = 64;
 const ROUTE: &str = "system";
 const ASKED: &str = "this host's resolver";
 
+/// Where libc reads whom to ask, always at this port (resolv.conf(5)).
+const RESOLV_CONF: &str = "/etc/resolv.conf";
+const DNS_PORT: u16 = 53;
+
+pub(super) type Answer = Result<Vec<IpAddr>, NameError>;
+
 pub(super) struct System {
     timeout: Duration,
     in_flight: Arc<Semaphore>,
-    questions: Questions<Answer>,
+    questions: Questions<Name, Answer>,
 }
 
 impl System {
@@ -40,6 +45,16 @@ impl System {
     /// Asks once, however many want to know at the same time.
     pub(super) async fn addresses(&self, name: &Name) -> Answer {
         self.questions.ask(name, || self.question(name.clone())).await
+    }
+
+    /// Whether a DNS client that asks one of `listeners` for `name` may be our own resolver, which was
+    /// told to ask there: the question would wait for itself.
+    pub(super) async fn asks_itself(&self, name: &Name, listeners: &[SocketAddr]) -> bool {
+        let resolvers = || async {
+            let read = || std::fs::read_to_string(RESOLV_CONF).unwrap_or_default();
+            tokio::task::spawn_blocking(read).await.unwrap_or_default()
+        };
+        self.questions.is_asked(name) && names_one_of(&resolvers().await, listeners)
     }
 
     fn question(&self, name: Name) -> impl Future<Output = Answer> + Send + 'static {
@@ -91,6 +106,20 @@ async fn find(name: Name) -> io::Result<Vec<IpAddr>> {
     Ok(found.map(|address: SocketAddr| address.ip()).collect())
 }
 
+/// Whether a resolv.conf(5) names one of these as a nameserver.
+fn names_one_of(file: &str, listeners: &[SocketAddr]) -> bool {
+    let ours = |ip: IpAddr| {
+        let at_dns = listeners.iter().filter(|own| own.port() == DNS_PORT);
+        at_dns
+            .map(|own| own.ip().to_canonical())
+            .any(|own| own == ip || (own.is_unspecified() && ip.is_loopback()))
+    };
+    let words = file.lines().map(|line| line.split_ascii_whitespace());
+    let servers =
+        words.filter_map(|mut words| (words.next()? == "nameserver").then(|| words.next()));
+    servers.flatten().filter_map(|text| text.parse().ok()).any(ours)
+}
+
 /// A dotted name is asked as it stands: the trailing dot keeps search domains away (D8).
 fn question(name: &Name) -> String {
     let text = name.as_str();
@@ -138,6 +167,17 @@ mod tests {
     fn d8_search_domains_stay_away_from_dotted_names() {
         assert_eq!(question(&name("db.corp.example")), "db.corp.example.");
         assert_eq!(question(&name("db")), "db");
+    }
+
+    #[test]
+    fn our_own_dns_server_is_known_in_resolv_conf() {
+        let ours: Vec<SocketAddr> =
+            ["127.0.0.1:1055", "127.0.0.1:53"].map(|at| at.parse().unwrap()).into();
+        let file = "# nameserver 10.0.0.1\nsearch x\nnameserver\nnameserver ::1\n";
+        assert!(!names_one_of(file, &ours));
+        assert!(names_one_of(&format!("{file}nameserver\t127.0.0.1\n"), &ours));
+        assert!(!names_one_of("nameserver 127.0.0.1\n", &ours[..1]));
+        assert!(names_one_of("nameserver 127.0.0.53\n", &["0.0.0.0:53".parse().unwrap()]));
     }
 
     #[tokio::test]

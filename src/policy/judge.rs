@@ -9,7 +9,7 @@ use super::lists::{Globs, PolicyError, Suffixes, holding, holding_any_form};
 use super::own::Own;
 use super::suffix::Suffix;
 use super::verdict::{Address, Admitted, Decision, Mode, Refused, Verdict};
-use crate::target::{Host, Target};
+use crate::target::{Host, Name, Target};
 
 /// The rules as written.
 #[derive(Debug, Clone)]
@@ -65,7 +65,7 @@ impl Policy {
         }
         match self.forbidding(own, &target.host) {
             Some(rule) => self.refuse(Refused::Denied, rule),
-            None => self.ask_lists(target),
+            None => self.ask_lists(&target.host, target),
         }
     }
 
@@ -74,6 +74,20 @@ impl Policy {
         let port = host.get().port;
         let ip = ip.to_canonical();
         self.judge_dial(own, Address { ip, port })
+    }
+
+    /// Judges a name that a DNS client asks for: as a target's, but that no port of ours is meant.
+    pub fn judge_name(&self, own: &Own, name: &Name) -> Judged<Name> {
+        let host = Host::Name(name.clone());
+        match self.forbidding(own, &host) {
+            Some(rule) => self.refuse(Refused::Denied, rule),
+            None => self.ask_lists(&host, name),
+        }
+    }
+
+    /// Whether a DNS client may hear of an address: not of one that no mode would dial.
+    pub fn may_hear_of(&self, own: &Own, ip: IpAddr) -> bool {
+        self.forbidding(own, &Host::Address(ip.to_canonical())).is_none()
     }
 
     /// Judges a nameserver of the tailnet, whose address no client asked for: the same rules.
@@ -102,22 +116,22 @@ impl Policy {
         net.or_else(|| own.is_loopback_behind(host).map(str::to_owned))
     }
 
-    fn ask_lists(&self, target: &Target) -> Judged<Target> {
-        let rule = match &target.host {
+    fn ask_lists<T: Clone>(&self, host: &Host, asked: &T) -> Judged<T> {
+        let rule = match host {
             Host::Name(name) => self.suffixes.allowing(name).or_else(|| self.globs.allowing(name)),
             Host::Address(ip) => holding(&self.nets, *ip).map(|net| format!("net {net}")),
         };
         let admit = |verdict, rule| {
             let decision = Decision { mode: self.mode, verdict, rule };
-            (decision, Ok(Admitted::new(target.clone())))
+            (decision, Ok(Admitted::new(asked.clone())))
         };
         match (self.mode, rule) {
             (Mode::Off, rule) | (Mode::Log | Mode::Enforce, rule @ Some(_)) => {
                 admit(Verdict::Allow, rule)
             }
             (Mode::Log, None) if self.unrestricted() => admit(Verdict::Allow, None),
-            (Mode::Log, None) => admit(Verdict::WouldDeny, Some(self.hint(&target.host))),
-            (Mode::Enforce, None) => self.refuse(Refused::Denied, self.hint(&target.host)),
+            (Mode::Log, None) => admit(Verdict::WouldDeny, Some(self.hint(host))),
+            (Mode::Enforce, None) => self.refuse(Refused::Denied, self.hint(host)),
         }
     }
 

@@ -114,6 +114,11 @@ impl Book {
         self.metrics.dns(route, result, took);
     }
 
+    /// What policy said of a DNS question; that of a target its record counts.
+    pub fn decision(&self, mode: &'static str, verdict: &'static str) {
+        self.metrics.decision(mode, verdict);
+    }
+
     /// The settings were read again, with `ok` or `error`.
     pub fn reload(&self, result: &str) {
         self.metrics.reload(result);

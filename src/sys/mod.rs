@@ -8,6 +8,8 @@ mod dial;
 mod exiting;
 pub mod limits;
 mod listen;
+#[cfg(target_os = "linux")]
+pub mod memory;
 mod original_dst;
 mod peer_left;
 #[cfg_attr(not(target_os = "linux"), path = "pipe_unsupported.rs")]
@@ -15,11 +17,17 @@ mod pipe;
 mod process;
 mod queue;
 mod route;
+#[cfg(target_os = "linux")]
+pub mod seccomp;
+#[cfg(target_os = "linux")]
+pub mod signals;
 #[cfg_attr(not(target_os = "linux"), path = "socket_owner_unsupported.rs")]
 mod socket_owner;
 mod stream;
 mod stream_io;
 mod tune;
+#[cfg(target_os = "linux")]
+pub mod wrapped;
 
 pub use command::{Preparation, prepare};
 pub use dial::{dial, dial_unix};

@@ -267,6 +267,10 @@ impl Session {
         ears.peers_due = Instant::now() + LOOK_AT_PEERS;
         let status = self.api.status(true).await?;
         let dns = self.api.dns_config().await?;
+        // A node that has fallen out has an empty netmap: its names would seem to be nobody's.
+        if backend_of(&status.backend_state) != Some(Backend::Running) {
+            return Ok(());
+        }
         let accepts_routes = match self.login {
             Some(_) => self.settings.accept_routes,
             None => self.api.prefs().await.is_ok_and(|prefs| prefs.route_all),

@@ -39,6 +39,17 @@ const CROSSINGS: &[(&str, &[&str])] = &[
             "record",
             "tailnet::explain",
             "tailnet::Phase",
+            "wrap",
+        ],
+    ),
+    (
+        "wrap",
+        &[
+            "lifecycle::command",
+            "lifecycle::environment",
+            "lifecycle::run_dir",
+            "upstream::socks5",
+            "upstream::Unparsed",
         ],
     ),
     // What everybody may use depends on nobody.

@@ -7,7 +7,6 @@
 
 mod advice;
 mod binary;
-mod connect;
 mod membership;
 mod reach;
 mod tls;

@@ -1,16 +1,20 @@
 //! From a name to an open port: what the gateway explains of a target, then the way there itself.
 #![forbid(unsafe_code)]
 
+use std::time::Duration;
+
 use serde_json::Value;
 
 use super::advice::{Advice, HOST, NAME};
-use super::connect::{self, Open, Refusal};
 use super::find::{Found, Unanswered};
 use super::words::{self, of};
 use super::{Link, explain, tls, up_to};
+use crate::cli::tunnel::{self, Open, Refusal};
 use crate::lifecycle::environment;
 use crate::target::Target;
 
+/// For a name to be found and a far side to answer, with the longest of the default limits.
+const PATIENCE: Duration = Duration::from_secs(20);
 /// The symptom that is the policy's.
 const POLICY: &str = "the policy refuses the host";
 
@@ -31,7 +35,12 @@ pub(super) fn links(
         return up_to(held(&told), Some(broken));
     }
     let Some(proxy) = environment::preferred(&found.proxy) else { return up_to(held(&told), None) };
-    match connect::connect(proxy, target) {
+    let opened = tunnel::open(proxy, target, Some("doctor"), Some(PATIENCE));
+    let opened = opened.unwrap_or_else(|error| {
+        let message = format!("the proxy at {proxy} does not answer ({error}): see listen.proxy");
+        Err(Refusal { error: "no_proxy".to_owned(), message })
+    });
+    match opened {
         Ok(open) => whole(&told, target, open),
         Err(refusal) => up_to(held(&told), Some(refused(&told, &refusal))),
     }

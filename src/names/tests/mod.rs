@@ -7,6 +7,7 @@ mod hostile;
 mod https;
 mod many;
 mod netmap;
+mod records;
 mod standin;
 
 use std::net::{IpAddr, SocketAddr};

@@ -1,21 +1,21 @@
-//! Through the gateway as any client: CONNECT to its proxy port, under the label `doctor`.
+//! Through the gateway as any client: CONNECT to its proxy port, which says in words why it refuses.
 #![forbid(unsafe_code)]
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 
 use super::find;
 use crate::target::Target;
 
-/// For a name to be found and a far side to answer, with the longest of the default limits.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// For the proxy itself, which is on this host or near, to take a connection.
+const NEAR: Duration = Duration::from_secs(10);
 /// Bytes of an answer's head, and of a refusal as a whole.
 const MAX_ANSWER: usize = 16 << 10;
-/// `doctor:`, in base64 (RFC 7617): the user name labels the access line.
-const LABEL: &str = "ZG9jdG9yOg==";
 
 /// A tunnel to the target.
 #[derive(Debug)]
@@ -34,22 +34,28 @@ pub(super) struct Refusal {
     pub(super) message: String,
 }
 
-/// Asks the proxy for a tunnel.
-pub(super) fn connect(proxy: SocketAddr, target: &Target) -> Result<Open, Refusal> {
-    ask(proxy, target).unwrap_or_else(|error| {
-        let message = format!("the proxy at {proxy} does not answer ({error}): see listen.proxy");
-        Err(Refusal { error: "no_proxy".to_owned(), message })
-    })
-}
-
-fn ask(proxy: SocketAddr, target: &Target) -> io::Result<Result<Open, Refusal>> {
+/// Asks the proxy for a tunnel. The answer may take `patience`; none: as long as the gateway's own
+/// limits let it. The `label` names the work in the access line.
+///
+/// # Errors
+/// There is no gateway, or none that answers as one.
+pub(super) fn open(
+    proxy: SocketAddr,
+    target: &Target,
+    label: Option<&str>,
+    patience: Option<Duration>,
+) -> io::Result<Result<Open, Refusal>> {
     let started = Instant::now();
-    let mut stream = TcpStream::connect_timeout(&proxy, PATIENCE)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
-    let head = format!(
-        "CONNECT {target} HTTP/1.1\r\nHost: {target}\r\nProxy-Authorization: Basic {LABEL}\r\n\r\n"
-    );
+    let mut stream = TcpStream::connect_timeout(&proxy, NEAR)?;
+    stream.set_read_timeout(patience)?;
+    stream.set_write_timeout(patience)?;
+    let mut head = format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n");
+    if let Some(label) = label {
+        // A user name without a password (RFC 7617).
+        let credentials = STANDARD.encode(format!("{label}:"));
+        head += &format!("Proxy-Authorization: Basic {credentials}\r\n");
+    }
+    head += "\r\n";
     stream.write_all(head.as_bytes())?;
     let mut said = Vec::new();
     while !said.windows(4).any(|four| four == b"\r\n\r\n") {
@@ -61,7 +67,7 @@ fn ask(proxy: SocketAddr, target: &Target) -> io::Result<Result<Open, Refusal>> 
         return Ok(Ok(Open { stream, early: said.split_off(end), took }));
     }
     let room = MAX_ANSWER.saturating_sub(said.len()) as u64;
-    stream.take(room).read_to_end(&mut said)?;
+    (&mut stream).take(room).read_to_end(&mut said)?;
     Ok(Err(refusal(&said)))
 }
 

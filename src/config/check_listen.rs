@@ -1,0 +1,211 @@
+//! Where the gateway listens: addresses, who may reach them, and which of them cannot go together.
+#![forbid(unsafe_code)]
+
+use std::net::{IpAddr, SocketAddr};
+
+use super::check::Check;
+use super::check_policy;
+use super::problem::{Origin, quoted};
+use super::settings::{Listen, UpstreamKind};
+use super::written::WrittenForward;
+use crate::target::{Forward, Host, Target};
+
+/// A listener as set, and where that was written.
+struct Listener {
+    path: &'static str,
+    address: SocketAddr,
+    origin: Origin,
+}
+
+impl Check<'_> {
+    pub(super) fn listen(&mut self) -> Option<Listen> {
+        let proxy = self.proxy();
+        let origin = self.written.origin("listen.admin");
+        let admin = self.address("listen.admin", self.written.text("listen.admin"), &origin)?;
+        self.near(admin, &origin);
+        let (admin_hosts, dns) = (self.admin_hosts(), self.dns_listener());
+        let allow_remote = self.written.switch("listen.allow_remote");
+        Some(Listen { proxy, admin, admin_hosts, dns, allow_remote })
+    }
+
+    fn dns_listener(&mut self) -> Option<SocketAddr> {
+        let text = self.written.text("listen.dns");
+        if text.is_empty() {
+            return None;
+        }
+        let origin = self.written.origin("listen.dns");
+        let address = self.address("listen.dns", text, &origin)?;
+        self.near(address, &origin);
+        Some(address)
+    }
+
+    fn proxy(&mut self) -> Vec<SocketAddr> {
+        let mut proxy: Vec<SocketAddr> = Vec::new();
+        for item in self.written.list("listen.proxy") {
+            let Some(address) = self.address("listen.proxy", &item.text, &item.origin) else {
+                continue;
+            };
+            self.near(address, &item.origin);
+            if proxy.contains(&address) && address.port() != 0 {
+                self.fail(item.origin.clone(), format!("listen.proxy has {address} twice"));
+            }
+            proxy.push(address);
+        }
+        if self.written.list("listen.proxy").is_empty() && !self.broken("listen.proxy") {
+            let what = "listen.proxy is empty: give at least one address";
+            self.fail(self.written.origin("listen.proxy"), what);
+        }
+        proxy
+    }
+
+    fn admin_hosts(&mut self) -> Vec<String> {
+        let mut hosts = Vec::new();
+        for item in self.written.list("listen.admin_hosts") {
+            let bare = item.text.trim_matches(['[', ']']);
+            match Host::parse(bare.as_bytes()) {
+                Ok(host) => hosts.push(host.to_string()),
+                Err(why) => {
+                    self.fail(item.origin.clone(), {
+                        let why = check_policy::reason(&why);
+                        format!("listen.admin_hosts: {} is no host: {why}", quoted(&item.text))
+                    });
+                }
+            }
+        }
+        hosts
+    }
+
+    /// Each sound `[[forward]]`, and where its listener was written.
+    pub(super) fn forwards(&mut self) -> Vec<(Forward, Origin)> {
+        let written = self.written;
+        written.forwards.iter().filter_map(|forward| self.forward(forward)).collect()
+    }
+
+    fn forward(&mut self, written: &WrittenForward) -> Option<(Forward, Origin)> {
+        for (name, item) in [("listen", &written.listen), ("target", &written.target)] {
+            if item.is_none() && !written.broken {
+                self.fail(written.origin.clone(), format!("[[forward]] has no {name}: give one"));
+            }
+        }
+        let listen = written.listen.as_ref().and_then(|item| {
+            let address = self.address("forward.listen", &item.text, &item.origin)?;
+            self.near(address, &item.origin);
+            Some((address, item.origin.clone()))
+        });
+        let target = written.target.as_ref().and_then(|item| {
+            let target = Target::parse_authority(item.text.as_bytes(), None);
+            let why = match target {
+                Ok(target) => return Some(target),
+                Err(why) => check_policy::reason(&why),
+            };
+            let what = format!(
+                "forward.target wants a host and a port such as db.corp.example:5432, not {}: {why}",
+                quoted(&item.text)
+            );
+            self.fail(item.origin.clone(), what);
+            None
+        });
+        let ((listen, origin), target) = listen.zip(target)?;
+        Some((Forward { listen, target }, origin))
+    }
+
+    pub(super) fn address(
+        &mut self,
+        path: &str,
+        text: &str,
+        origin: &Origin,
+    ) -> Option<SocketAddr> {
+        if let Ok(address) = text.parse() {
+            return Some(address);
+        }
+        let what = format!(
+            "{path} wants an address and a port such as 127.0.0.1:1055 or [::1]:1055, not {}",
+            quoted(text)
+        );
+        self.fail(origin.clone(), what);
+        None
+    }
+
+    /// F7: a listener beyond loopback is asked for twice.
+    fn near(&mut self, address: SocketAddr, origin: &Origin) {
+        let remote =
+            self.written.switch("listen.allow_remote") || self.broken("listen.allow_remote");
+        if !remote && !address.ip().to_canonical().is_loopback() {
+            let what = format!(
+                "{address} is not loopback: others could use the gateway; set \
+                 listen.allow_remote = true if that is wanted"
+            );
+            self.fail(origin.clone(), what);
+        }
+    }
+
+    /// F10: ports that cannot be bound together, or would lead the gateway to itself.
+    pub(super) fn clashes(
+        &mut self,
+        listen: &Listen,
+        forwards: &[(Forward, Origin)],
+        kind: UpstreamKind,
+    ) {
+        let all = self.listeners(listen, forwards);
+        for (at, one) in all.iter().enumerate() {
+            let before = all[..at].iter().find(|other| one.clashes_with(other));
+            if let Some(other) = before {
+                let (one, origin) = (one.to_string(), written(&one.origin, &other.origin));
+                self.fail(origin, format!("{one} has the port of {other}: give it its own"));
+            }
+        }
+        let (UpstreamKind::Socks5(server) | UpstreamKind::Tailscaled(Some(server))) = kind else {
+            return;
+        };
+        // Another host may use the same port number.
+        let here = |ours: IpAddr| server.ip().to_canonical().is_loopback() || server.ip() == ours;
+        let ours =
+            all.iter().find(|ours| ours.address.port() == server.port() && here(ours.address.ip()));
+        if let Some(ours) = ours {
+            let what =
+                format!("upstream.socks5 {server} has the port of {ours}: that is this gateway");
+            let origin = written(&self.written.origin("upstream.socks5"), &ours.origin);
+            self.fail(origin, what);
+        }
+    }
+
+    fn listeners(&self, listen: &Listen, forwards: &[(Forward, Origin)]) -> Vec<Listener> {
+        let of = |path, address, origin| Listener { path, address, origin };
+        let single = |path, address| of(path, address, self.written.origin(path));
+        let mut all: Vec<Listener> =
+            listen.proxy.iter().map(|address| single("listen.proxy", *address)).collect();
+        all.push(single("listen.admin", listen.admin));
+        all.extend(listen.dns.map(|address| single("listen.dns", address)));
+        let forwards = forwards.iter();
+        all.extend(forwards.map(|(f, origin)| of("forward.listen", f.listen, origin.clone())));
+        all
+    }
+}
+
+/// Of two places, the one that is not a default.
+fn written(one: &Origin, other: &Origin) -> Origin {
+    if *one == Origin::Default { other.clone() } else { one.clone() }
+}
+
+impl Listener {
+    /// Port 0 is a port the kernel picks. The proxy's own addresses were compared already.
+    fn clashes_with(&self, other: &Listener) -> bool {
+        let (one, two) = (self.address, other.address);
+        if one.port() == 0 || one.port() != two.port() {
+            return false;
+        }
+        match (self.path, other.path) {
+            ("listen.proxy", "listen.proxy") => false,
+            // Whoever mixes them up is never meant: one port, one purpose.
+            ("listen.admin", "listen.proxy") => true,
+            // Servers of one kind are often told apart by address, as 127.0.0.2 and 127.0.0.3.
+            _ => one.ip() == two.ip() || one.ip().is_unspecified() || two.ip().is_unspecified(),
+        }
+    }
+}
+
+impl std::fmt::Display for Listener {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {}", self.path, self.address)
+    }
+}

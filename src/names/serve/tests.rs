@@ -1,0 +1,288 @@
+//! The server over real sockets, with answers by a test's script.
+#![forbid(unsafe_code)]
+
+use std::net::SocketAddr;
+use std::sync::Mutex;
+use std::time::Instant;
+
+use futures_util::FutureExt as _;
+use hickory_server::proto::op::{Message, MessageType, Query};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::sync::Notify;
+
+use super::*;
+use crate::sys::Stream;
+
+/// For one answer.
+const DEADLINE: Duration = Duration::from_secs(10);
+
+type Script = Box<dyn Fn(&Question) -> Reply + Send + Sync>;
+
+struct Scripted {
+    script: Script,
+    asked: Mutex<Vec<Question>>,
+    /// `slow.example` waits for it.
+    gate: Arc<Notify>,
+}
+
+impl Answers for Scripted {
+    fn answer(&self, question: Question) -> BoxFuture<'static, Reply> {
+        let reply = (self.script)(&question);
+        let slow = question.name.as_str() == "slow.example";
+        self.asked.lock().unwrap().push(question);
+        let gate = Arc::clone(&self.gate);
+        async move {
+            if slow {
+                gate.notified().await;
+            }
+            reply
+        }
+        .boxed()
+    }
+}
+
+struct Serving {
+    scripted: Arc<Scripted>,
+    udp: SocketAddr,
+    tcp: SocketAddr,
+}
+
+impl Serving {
+    async fn start(script: impl Fn(&Question) -> Reply + Send + Sync + 'static) -> Self {
+        let gate = Arc::new(Notify::new());
+        let scripted =
+            Arc::new(Scripted { script: Box::new(script), asked: Mutex::default(), gate });
+        let handler = Handler::new(Arc::clone(&scripted) as Arc<dyn Answers>);
+        let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        socket.set_nonblocking(true).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let serving = Self {
+            scripted,
+            udp: socket.local_addr().unwrap(),
+            tcp: listener.local_addr().unwrap(),
+        };
+        tokio::spawn(udp(socket, handler.clone(), std::future::pending()));
+        tokio::spawn(async move {
+            while let Ok((stream, peer)) = listener.accept().await {
+                let stream = Stream::new(stream.into_std().unwrap().into()).unwrap();
+                tokio::spawn(tcp(stream, peer, handler.clone()));
+            }
+        });
+        serving
+    }
+
+    async fn ask(&self, question: &Message) -> Message {
+        let answer = self.ask_raw(&question.to_vec().unwrap()).await;
+        Message::from_vec(&answer.unwrap()).unwrap()
+    }
+
+    /// The datagram that comes back, if one does.
+    async fn ask_raw(&self, bytes: &[u8]) -> Option<Vec<u8>> {
+        let client = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        client.send_to(bytes, self.udp).await.unwrap();
+        let mut answer = vec![0; 65_535];
+        let length = tokio::time::timeout(DEADLINE, client.recv(&mut answer)).await.ok()?.unwrap();
+        answer.truncate(length);
+        Some(answer)
+    }
+
+    fn asked(&self) -> Vec<Question> {
+        self.scripted.asked.lock().unwrap().clone()
+    }
+}
+
+fn question(name: &str, kind: RecordType) -> Message {
+    let mut message = Message::query();
+    message.metadata.recursion_desired = true;
+    message.add_query(Query::query(rr::Name::from_ascii(name).unwrap(), kind));
+    message
+}
+
+fn with_edns(name: &str, kind: RecordType, size: u16, version: u8) -> Message {
+    let mut edns = Edns::new();
+    edns.set_max_payload(size).set_version(version);
+    let mut message = question(name, kind);
+    message.set_edns(edns);
+    message
+}
+
+fn addresses(count: u8, left: Duration) -> Reply {
+    let addresses = (0..count).map(|last| IpAddr::from([10, 0, 0, last])).collect();
+    Reply::Records { whole: None, aliases: Vec::new(), addresses, left }
+}
+
+fn shown(message: &Message) -> Vec<String> {
+    message.answers.iter().map(ToString::to_string).collect()
+}
+
+async fn many() -> Serving {
+    Serving::start(|_| addresses(200, Duration::from_secs(60))).await
+}
+
+#[tokio::test]
+async fn an_answer_is_an_answer_to_its_question() {
+    let serving = Serving::start(|question| {
+        let aliases = vec![rr::Name::from_ascii("a.elsewhere.example.").unwrap()];
+        let whole =
+            (question.name.as_str() == "db").then(|| Name::parse(b"db.lab.ts.net").unwrap());
+        let addresses = vec![IpAddr::from([10, 0, 0, 7])];
+        Reply::Records { whole, aliases, addresses, left: Duration::from_millis(59_001) }
+    });
+    let serving = serving.await;
+    let asked = question("DB.corp.example.", RecordType::A);
+    let answer = serving.ask(&asked).await;
+    assert_eq!(answer.metadata.id, asked.metadata.id);
+    assert_eq!(answer.queries, asked.queries, "case and all");
+    assert!(answer.metadata.recursion_available && answer.metadata.recursion_desired);
+    assert!(!answer.metadata.authoritative && answer.edns.is_none());
+    assert_eq!(
+        shown(&answer),
+        [
+            "DB.corp.example. 60 IN CNAME a.elsewhere.example.",
+            "a.elsewhere.example. 60 IN A 10.0.0.7"
+        ]
+    );
+    let bare = serving.ask(&question("db.", RecordType::A)).await;
+    assert_eq!(shown(&bare)[0], "db. 60 IN CNAME db.lab.ts.net.");
+    let alias = serving.ask(&question("db.corp.example.", RecordType::CNAME)).await;
+    assert_eq!(shown(&alias), ["db.corp.example. 60 IN CNAME a.elsewhere.example."]);
+    let name = Name::parse(b"db.corp.example").unwrap();
+    let first = Question { name, wanted: Wanted::Addresses(Family::V4) };
+    assert_eq!(serving.asked()[0], first);
+}
+
+#[tokio::test]
+async fn d7_what_hardly_holds_any_more_holds_for_a_second() {
+    let serving = Serving::start(|_| addresses(1, Duration::ZERO)).await;
+    let answer = serving.ask(&question("db.example.", RecordType::A)).await;
+    assert_eq!(shown(&answer), ["db.example. 1 IN A 10.0.0.0"]);
+}
+
+#[tokio::test]
+async fn codes_say_what_is_the_matter() {
+    let serving = Serving::start(|question| match question.name.as_str() {
+        "none.example" => Reply::NoSuchName,
+        "failed.example" => Reply::Failed,
+        _ => Reply::NOTHING,
+    });
+    let serving = serving.await;
+    let code = async |message: &Message| serving.ask(message).await.metadata.response_code;
+    for (name, expected) in [
+        ("none.example.", ResponseCode::NXDomain),
+        ("failed.example.", ResponseCode::ServFail),
+        ("empty.example.", ResponseCode::NoError),
+    ] {
+        assert_eq!(code(&question(name, RecordType::AAAA)).await, expected, "{name}");
+    }
+    let asked = serving.asked().len();
+    for kind in [RecordType::ANY, RecordType::AXFR] {
+        assert_eq!(code(&question("x.example.", kind)).await, ResponseCode::NotImp, "{kind}");
+    }
+    let mut chaos = question("version.bind.", RecordType::TXT);
+    chaos.queries[0].set_query_class(DNSClass::CH);
+    assert_eq!(code(&chaos).await, ResponseCode::NotImp);
+    let mut update = question("x.example.", RecordType::A);
+    update.metadata.op_code = OpCode::Notify;
+    assert_eq!(code(&update).await, ResponseCode::NotImp);
+    let mut two = question("x.example.", RecordType::A);
+    two.add_query(Query::query(rr::Name::from_ascii("y.example.").unwrap(), RecordType::A));
+    assert_eq!(code(&two).await, ResponseCode::FormErr);
+    let newer = serving.ask(&with_edns("x.example.", RecordType::A, 4096, 1)).await;
+    // BADVERS and BADSIG are one number (RFC 6895 section 2.3).
+    assert_eq!(u16::from(newer.metadata.response_code), u16::from(ResponseCode::BADVERS));
+    for odd in ["1.2.3.4.", "xn--a.example."] {
+        assert_eq!(code(&question(odd, RecordType::A)).await, ResponseCode::NXDomain, "{odd}");
+    }
+    let mut nul = question("x.example.", RecordType::A);
+    nul.queries[0].set_name(rr::Name::from_labels([&b"db\0"[..], b"example"]).unwrap());
+    assert_eq!(code(&nul).await, ResponseCode::NXDomain, "B4");
+    assert_eq!(serving.asked().len(), asked, "nobody was asked for any of these");
+    let other = serving.ask(&question("x.example.", RecordType::MX)).await;
+    assert_eq!((other.metadata.response_code, other.answers.len()), (ResponseCode::NoError, 0));
+    assert_eq!(serving.asked()[asked].wanted, Wanted::Other);
+}
+
+#[tokio::test]
+async fn d5_a_datagram_is_cut_to_its_size_and_says_so() {
+    let serving = many().await;
+    let asked = question("db.example.", RecordType::A).to_vec().unwrap();
+    let plain = serving.ask_raw(&asked).await.unwrap();
+    assert!(plain.len() <= 512, "{}", plain.len());
+    assert!(Message::from_vec(&plain).unwrap().metadata.truncation);
+    for (size, most) in [(600, 600), (4096, 1232), (100, 512)] {
+        let asked = with_edns("db.example.", RecordType::A, size, 0).to_vec().unwrap();
+        let cut = serving.ask_raw(&asked).await.unwrap();
+        assert!(cut.len() <= most && cut.len() > most - 64, "{size}: {}", cut.len());
+        let cut = Message::from_vec(&cut).unwrap();
+        assert!(cut.metadata.truncation && !cut.answers.is_empty());
+    }
+    let small = Serving::start(|_| addresses(3, Duration::from_secs(9))).await;
+    let whole = small.ask(&with_edns("db.example.", RecordType::A, 4096, 0)).await;
+    assert!(!whole.metadata.truncation && whole.answers.len() == 3);
+    assert_eq!(whole.edns.unwrap().max_payload(), 1232);
+}
+
+async fn over_tcp(stream: &mut TcpStream, message: &Message) -> Message {
+    let bytes = message.to_vec().unwrap();
+    let length = u16::try_from(bytes.len()).unwrap();
+    stream.write_all(&[&length.to_be_bytes(), &bytes[..]].concat()).await.unwrap();
+    let mut answer = vec![0; stream.read_u16().await.unwrap().into()];
+    stream.read_exact(&mut answer).await.unwrap();
+    Message::from_vec(&answer).unwrap()
+}
+
+#[tokio::test]
+async fn d5_a_connection_gives_the_whole_answer_and_more_than_one() {
+    let serving = many().await;
+    let mut stream = TcpStream::connect(serving.tcp).await.unwrap();
+    for kind in [RecordType::A, RecordType::A] {
+        let asked = question("db.example.", kind);
+        let answer = over_tcp(&mut stream, &asked).await;
+        assert_eq!((answer.metadata.id, answer.answers.len()), (asked.metadata.id, 200));
+        assert!(!answer.metadata.truncation);
+    }
+    // What is no DNS ends the connection.
+    stream.write_all(b"\x00\x03GET").await.unwrap();
+    assert_eq!(stream.read(&mut [0]).await.unwrap_or(0), 0);
+}
+
+#[tokio::test]
+async fn d4_what_is_no_question_gets_no_answer_or_formerr() {
+    let serving = Serving::start(|_| Reply::NOTHING).await;
+    let mut response = question("db.example.", RecordType::A);
+    response.metadata.message_type = MessageType::Response;
+    let client = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let mut loops = question("db.example.", RecordType::A).to_vec().unwrap();
+    loops[12..14].copy_from_slice(&[0xc0, 12]); // a name that points to itself
+    for bytes in [vec![0; 3], response.to_vec().unwrap(), loops] {
+        client.send_to(&bytes, serving.udp).await.unwrap();
+    }
+    let mut answer = [0; 512];
+    let length = tokio::time::timeout(DEADLINE, client.recv(&mut answer)).await.unwrap().unwrap();
+    let answer = Message::from_vec(&answer[..length]).unwrap();
+    assert_eq!(answer.metadata.response_code, ResponseCode::FormErr, "only the loop is answered");
+    assert!(serving.asked().is_empty());
+}
+
+#[tokio::test]
+async fn r17_questions_that_wait_are_bounded_and_the_rest_is_told_at_once() {
+    let serving = Serving::start(|_| addresses(1, Duration::from_secs(9))).await;
+    let client = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let slow = question("slow.example.", RecordType::A).to_vec().unwrap();
+    while serving.asked().len() < IN_FLIGHT {
+        client.send_to(&slow, serving.udp).await.unwrap();
+        tokio::task::yield_now().await;
+    }
+    let started = Instant::now();
+    let told = serving.ask(&question("quick.example.", RecordType::A)).await;
+    assert_eq!(told.metadata.response_code, ResponseCode::ServFail);
+    assert!(started.elapsed() < Duration::from_secs(5));
+    // Whoever of them is let go makes room.
+    serving.scripted.gate.notify_waiters();
+    let mut code = ResponseCode::ServFail;
+    while code == ResponseCode::ServFail && started.elapsed() < DEADLINE {
+        code = serving.ask(&question("quick.example.", RecordType::A)).await.metadata.response_code;
+    }
+    assert_eq!(code, ResponseCode::NoError);
+}

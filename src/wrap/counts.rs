@@ -1,0 +1,77 @@
+//! What a supervisor did, for `--explain`.
+#![forbid(unsafe_code)]
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
+
+/// The counters.
+#[derive(Debug, Default)]
+pub(super) struct Counts {
+    carried: AtomicU64,
+    refused: AtomicU64,
+    questions: AtomicU64,
+    left_alone: AtomicU64,
+    unreadable: AtomicU64,
+}
+
+/// Their values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub(super) struct Total {
+    carried: u64,
+    refused: u64,
+    questions: u64,
+    left_alone: u64,
+    unreadable: u64,
+}
+
+impl Counts {
+    /// A TCP connection was made through the gateway, or was not.
+    pub(super) fn connection(&self, ended: Result<(), Errno>) {
+        add(if ended.is_ok() { &self.carried } else { &self.refused });
+    }
+
+    /// A question to a nameserver went to the gateway.
+    pub(super) fn question(&self) {
+        add(&self.questions);
+    }
+
+    /// A datagram, or a socket's worth of them, went its own way.
+    pub(super) fn left_alone(&self) {
+        add(&self.left_alone);
+    }
+
+    /// A call was let pass because the program is closed to us.
+    pub(super) fn unreadable(&self) {
+        add(&self.unreadable);
+    }
+
+    /// The values now.
+    pub(super) fn total(&self) -> Total {
+        let value = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Total {
+            carried: value(&self.carried),
+            refused: value(&self.refused),
+            questions: value(&self.questions),
+            left_alone: value(&self.left_alone),
+            unreadable: value(&self.unreadable),
+        }
+    }
+}
+
+fn add(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}
+
+impl fmt::Display for Total {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { carried, refused, questions, left_alone, unreadable } = self;
+        write!(
+            f,
+            "TCP connections carried {carried}, refused {refused}; DNS sockets and questions \
+             redirected {questions}; UDP left alone {left_alone}; calls passed unread {unreadable}"
+        )
+    }
+}

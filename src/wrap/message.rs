@@ -1,0 +1,112 @@
+//! Messages as they lie in a program's memory: `struct msghdr`, `struct mmsghdr`, `struct iovec`
+//! (recvmsg(2)), of 64-bit programs.
+#![forbid(unsafe_code)]
+
+use rustix::io::Errno;
+
+use super::caller::{Caller, Closed};
+
+/// `sizeof(struct msghdr)`, and of `struct mmsghdr`, which adds a length.
+const HEADER: usize = 56;
+pub(super) const HEADER_WITH_LENGTH: u64 = 64;
+/// Offsets in it.
+const NAME_LENGTH: u64 = 8;
+const CONTROL_LENGTH: u64 = 40;
+const FLAGS: u64 = 48;
+/// `IOV_MAX` (limits.h): the kernel takes no more pieces.
+const MOST_PIECES: u64 = 1024;
+/// More than any datagram holds.
+pub(super) const MOST_BYTES: usize = 64 * 1024;
+
+/// A message's header.
+#[derive(Debug)]
+pub(super) struct Header {
+    at: u64,
+    /// Where the address is, 0 for none.
+    pub(super) name: u64,
+    /// The room for it, or its length.
+    pub(super) name_length: u32,
+    pieces: Vec<(u64, usize)>,
+}
+
+impl Header {
+    /// Reads the header at `at` and where its pieces are. `EMSGSIZE` stands for too many of them.
+    pub(super) fn read(caller: &Caller<'_>, at: u64) -> Result<Self, Closed> {
+        let bytes = caller.read(at, HEADER)?;
+        let [name, name_length, vector, count] = [0, 8, 16, 24].map(|offset| word(&bytes, offset));
+        if count > MOST_PIECES {
+            return Err(Closed::Unreadable);
+        }
+        // At most 16 KiB, by the check above.
+        let vector = caller.read(vector, count as usize * 16)?;
+        let pieces = vector.chunks_exact(16).map(|piece| {
+            let length = usize::try_from(word(piece, 8)).unwrap_or(MOST_BYTES);
+            (word(piece, 0), length.min(MOST_BYTES))
+        });
+        Ok(Self { at, name, name_length: name_length as u32, pieces: pieces.collect() })
+    }
+
+    /// The message's bytes.
+    pub(super) fn gather(&self, caller: &Caller<'_>) -> Result<Vec<u8>, Closed> {
+        let mut all = Vec::new();
+        for (address, length) in &self.pieces {
+            let length = (*length).min(MOST_BYTES - all.len());
+            all.extend(caller.read(*address, length)?);
+        }
+        Ok(all)
+    }
+
+    /// The room for a message, in bytes.
+    pub(super) fn room(&self) -> usize {
+        self.pieces.iter().map(|(_, length)| length).sum::<usize>().min(MOST_BYTES)
+    }
+
+    /// Puts a received message where it belongs.
+    ///
+    /// # Errors
+    /// `EFAULT`.
+    pub(super) fn fill(
+        &self,
+        caller: &Caller<'_>,
+        mut bytes: &[u8],
+        flags: u32,
+    ) -> Result<(), Errno> {
+        for (address, length) in &self.pieces {
+            let (piece, rest) = bytes.split_at((*length).min(bytes.len()));
+            caller.write(*address, piece)?;
+            bytes = rest;
+        }
+        caller.write(self.at + CONTROL_LENGTH, &0_u64.to_ne_bytes())?;
+        caller.write(self.at + FLAGS, &flags.to_ne_bytes())
+    }
+
+    /// Puts the address it came from where it belongs, and its length.
+    ///
+    /// # Errors
+    /// `EFAULT`.
+    pub(super) fn name(&self, caller: &Caller<'_>, source: &[u8]) -> Result<(), Errno> {
+        fill_name(caller, self.name, self.name_length, self.at + NAME_LENGTH, source)
+    }
+}
+
+/// Puts an address into `room` bytes at `name`, and its whole length at `length` (recvfrom(2)).
+///
+/// # Errors
+/// `EFAULT`.
+pub(super) fn fill_name(
+    caller: &Caller<'_>,
+    name: u64,
+    room: u32,
+    length: u64,
+    source: &[u8],
+) -> Result<(), Errno> {
+    caller.write(name, &source[..source.len().min(room as usize)])?;
+    caller.write(length, &(source.len() as u32).to_ne_bytes())
+}
+
+/// Eight bytes of a structure that was read whole.
+fn word(bytes: &[u8], offset: usize) -> u64 {
+    let mut word = [0; 8];
+    word.copy_from_slice(&bytes[offset..offset + 8]);
+    u64::from_ne_bytes(word)
+}

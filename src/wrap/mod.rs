@@ -1,0 +1,144 @@
+//! `tailrace run`: a program that knows no proxy, whose connections go through the gateway.
+//!
+//! A supervisor sees the program's `connect` by seccomp user notification (seccomp_unotify(2)),
+//! connects the program's own socket to the gateway's proxy port, asks for the target there, and lets
+//! `connect` return. It is a convenience and no fence: the gateway judges, as for every client (B27).
+//! Where kernel or sandbox forbid it, dynamic programs load a shim that does the same, and where not
+//! even that is to be had the proxy environment alone is set.
+#![forbid(unsafe_code)]
+
+mod address;
+mod caller;
+mod connect;
+mod counts;
+mod dial;
+mod filter;
+mod front;
+mod known;
+mod message;
+mod nested;
+mod preload;
+mod program;
+mod receive;
+mod report;
+mod rung;
+mod send;
+mod supervisor;
+mod way;
+
+use std::io;
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+use std::process::Command;
+
+use rustix::io::Errno;
+
+use self::front::{Front, NotWrapped};
+use self::report::Ended;
+use self::rung::Rung;
+pub use self::way::Gateway;
+use crate::lifecycle::command::{CommandError, CommandLine};
+use crate::lifecycle::environment;
+use crate::sys::signals;
+
+/// What a person may want to read, as it comes.
+#[derive(Clone, Copy)]
+pub struct Tell<'a> {
+    /// Worth saying always.
+    pub warn: &'a dyn Fn(&str),
+    /// Worth saying when asked for.
+    pub explain: &'a dyn Fn(&str),
+}
+
+/// Runs a program so that its TCP connections, and its DNS questions where the gateway has a port for
+/// them, go through the gateway. Where there is no supervisor this process becomes the
+/// program; else it ends as the program ends, by the same signal if by one. The calling process must
+/// have one thread. `folder` is one of this user's own, for the shim, and is made where it is missing.
+///
+/// # Errors
+/// [`CommandError`] when the program cannot be run.
+pub fn run(
+    line: &CommandLine,
+    gateway: Gateway,
+    folder: &Path,
+    tell: Tell<'_>,
+) -> Result<u8, CommandError> {
+    if program::would_gain(&line.program, std::env::var_os("PATH").as_deref()) {
+        (tell.warn)(&format!(
+            "{} runs without its privilege: nothing gains one under run (no_new_privs)",
+            line.program.display()
+        ));
+    }
+    let explain = |rung: Rung| (tell.explain)(&rung.to_string());
+    if nested::inside() {
+        explain(Rung::Nested);
+        return Err(become_it(command(line), line));
+    }
+    let why = match supervised(line, &gateway) {
+        Ok(front) => {
+            explain(Rung::Supervised { gateway, duplicates: front.duplicates });
+            let (how, counts) = front.wait(tell.warn);
+            if let Some(counts) = counts {
+                (tell.explain)(&counts.to_string());
+            }
+            return Ok(end_as(how));
+        }
+        Err(NotWrapped::NotRun(error)) => return Err(cannot_run(line, error)),
+        Err(NotWrapped::NoFilter(errno)) => rung::no_filter(errno),
+        Err(NotWrapped::NotBegun(what)) => format!("no supervisor could be started: {what}"),
+    };
+    let mut command = command(line);
+    if let Some(proxy) = environment::preferred(&gateway.proxy) {
+        command.envs(environment::proxied(proxy));
+    }
+    explain(match preload::set(&mut command, &gateway, folder) {
+        Ok(()) => Rung::Preload { why },
+        Err(nor) => Rung::Environment { why, nor },
+    });
+    Err(become_it(command, line))
+}
+
+fn supervised(line: &CommandLine, gateway: &Gateway) -> Result<Front, NotWrapped> {
+    if !rung::is_recent(rustix::system::uname().release()) {
+        return Err(NotWrapped::NoFilter(Errno::NOSYS));
+    }
+    let filter = filter::filter(gateway.dns.is_some()).ok_or(NotWrapped::NoFilter(Errno::NOSYS))?;
+    Front::start(command(line), &filter, gateway.clone())
+}
+
+/// The program with our environment, but for what is private and what leads psql elsewhere: the
+/// variables of a `[[forward]]` listener.
+fn command(line: &CommandLine) -> Command {
+    let mut command = Command::new(&line.program);
+    command.args(&line.arguments);
+    for (name, _) in std::env::vars_os().filter(|(n, v)| environment::is_private(n, v)) {
+        command.env_remove(name);
+    }
+    command.env_remove("PGHOSTADDR").env_remove("PGPORT");
+    command
+}
+
+/// Becomes the program; returns only when that fails.
+fn become_it(mut command: Command, line: &CommandLine) -> CommandError {
+    cannot_run(line, command.exec())
+}
+
+/// As a shell says it: a folder of `PATH` that is closed to us makes no program of a name.
+fn cannot_run(line: &CommandLine, error: io::Error) -> CommandError {
+    let path = std::env::var_os("PATH");
+    match program::found(&line.program, path.as_deref()) {
+        Some(_) => CommandError::of(&line.program, error),
+        None => CommandError::NotFound { program: line.program.clone() },
+    }
+}
+
+/// Ends as the program did, or says with which status to.
+fn end_as(how: Ended) -> u8 {
+    match how {
+        Ended::Code(code) => code as u8,
+        Ended::Signal(signal) => {
+            signals::die_by(signal);
+            128 | signal as u8
+        }
+    }
+}

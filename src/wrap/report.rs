@@ -1,0 +1,35 @@
+//! What the supervisor tells the process in front of it, one message each.
+#![forbid(unsafe_code)]
+
+use serde::{Deserialize, Serialize};
+
+use super::counts::Total;
+
+/// More than any of them takes.
+pub(super) const LONGEST: usize = 1024;
+
+/// A message.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Report {
+    /// The program runs, under this id; whether its sockets can be duplicated.
+    Started { pid: i32, duplicates: bool },
+    /// The kernel or a sandbox takes no filter with a listener: the errno.
+    NoFilter { errno: i32 },
+    /// The program cannot be run: the errno.
+    NotRun { errno: i32 },
+    /// Nothing could be begun.
+    NotBegun { what: String },
+    /// The program was stopped.
+    Stopped,
+    /// The program has ended.
+    Ended { how: Ended, counts: Total },
+}
+
+/// How a program ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Ended {
+    /// By itself, with this status.
+    Code(i32),
+    /// By this signal.
+    Signal(i32),
+}

@@ -1,0 +1,239 @@
+//! The process that answers for a wrapped program: who waits, who works, and when it is over.
+//!
+//! One thread at a time leads: it waits for a call, hands the lead on and works on that call itself, so
+//! that a slow connection holds up nobody.
+#![forbid(unsafe_code)]
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+
+use rustix::net::{RecvFlags, SendFlags};
+use rustix::process::{
+    Pid, PidfdFlags, PidfdGetfdFlags, Signal, WaitOptions, pidfd_getfd, pidfd_open,
+    pidfd_send_signal,
+};
+
+use super::caller::{Caller, Closed};
+use super::counts::Counts;
+use super::known::{Attempts, Known};
+use super::report::{Ended, Report};
+use super::way::Gateway;
+use super::{connect, receive, send};
+use crate::sys::seccomp::{Call, Calls, Instruction};
+use crate::sys::signals::Mask;
+use crate::sys::wrapped::{self, NotStarted};
+
+/// Sockets on which questions went out, and those we put in a program's place.
+const MOST_KNOWN: usize = 4096;
+/// The same where each of them costs us a descriptor.
+const MOST_KEPT: usize = 256;
+/// Threads that wait for a call at once; more end when they have nothing to do.
+const MOST_IDLE: usize = 8;
+/// Enough for the longest call's work.
+const STACK: usize = 256 * 1024;
+
+/// What all its threads share.
+#[derive(Debug)]
+pub(super) struct Supervisor {
+    calls: Calls,
+    lead: Mutex<()>,
+    idle: AtomicUsize,
+    /// Where calls are carried to.
+    pub(super) gateway: Gateway,
+    /// What was done.
+    pub(super) counts: Counts,
+    /// Datagram sockets with a question on them.
+    pub(super) asked: Known<Asked>,
+    /// Connected sockets of ours in a program's place.
+    pub(super) placed: Known<()>,
+    /// Connections being made.
+    pub(super) attempts: Attempts,
+}
+
+/// A socket with a question on it.
+#[derive(Debug, Clone)]
+pub(super) struct Asked {
+    /// Who was asked, as the program sees it.
+    pub(super) nameserver: SocketAddr,
+    /// Our hold on it, where a program's sockets cannot be duplicated.
+    pub(super) ours: Option<Arc<OwnedFd>>,
+}
+
+/// The life of the supervising process: starts the program, tells `front`, answers until the last
+/// process under the filter is gone.
+pub(super) fn live(
+    front: OwnedFd,
+    command: &mut Command,
+    filter: &[Instruction],
+    mask: Mask,
+    gateway: Gateway,
+) -> ! {
+    let code = match begin(&front, command, filter, mask) {
+        Ok((child, calls)) => {
+            wait_for_all(&front, child, calls, gateway);
+            0
+        }
+        Err(report) => {
+            // Nobody to tell: `front` was killed.
+            let _gone = tell(&front, &report);
+            1
+        }
+    };
+    wrapped::exit_now(code)
+}
+
+fn begin(
+    front: &OwnedFd,
+    command: &mut Command,
+    filter: &[Instruction],
+    mask: Mask,
+) -> Result<(Pid, Calls), Report> {
+    let not_begun = |error: io::Error| Report::NotBegun { what: error.to_string() };
+    // Orphans of the program stay below us: where Yama restricts ptrace(2), only what is below can
+    // be looked into (`kernel.yama.ptrace_scope` = 1).
+    rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
+        .map_err(|errno| not_begun(errno.into()))?;
+    let started = wrapped::start(command, filter, mask);
+    let (child, calls) = started.map_err(|not| match not {
+        NotStarted::NoFilter(errno) => Report::NoFilter { errno: errno.raw_os_error() },
+        NotStarted::NotRun(error) => {
+            Report::NotRun { errno: error.raw_os_error().unwrap_or(libc::EIO) }
+        }
+        NotStarted::NoProcess(error) => not_begun(error),
+    })?;
+    let duplicates = duplicates(child);
+    let _killed = tell(front, &Report::Started { pid: child.as_raw_nonzero().get(), duplicates });
+    // `front` takes hold of the program before anybody can have waited for it.
+    let _killed = rustix::net::recv(front, &mut [0; 1][..], RecvFlags::empty());
+    let _leads = rustix::process::setsid(); // a terminal's signals are for the program alone
+    let _kept = wrapped::let_go(false);
+    Ok((child, calls))
+}
+
+/// Whether a program's descriptors can be duplicated. Its standard input will do.
+fn duplicates(child: Pid) -> bool {
+    let copy = pidfd_open(child, PidfdFlags::empty())
+        .and_then(|child| pidfd_getfd(child, 0, PidfdGetfdFlags::empty()));
+    matches!(copy, Ok(_) | Err(rustix::io::Errno::BADF | rustix::io::Errno::SRCH))
+}
+
+fn tell(front: &OwnedFd, report: &Report) -> io::Result<()> {
+    let text = serde_json::to_vec(report)?;
+    rustix::net::send(front, &text, SendFlags::NOSIGNAL)?;
+    Ok(())
+}
+
+/// Waits for every process below; the program's own end is told at once.
+fn wait_for_all(front: &OwnedFd, child: Pid, calls: Calls, gateway: Gateway) {
+    let supervisor = Arc::new(Supervisor::new(calls, gateway));
+    Arc::clone(&supervisor).add_a_thread();
+    let ended = Arc::new(AtomicBool::new(false));
+    end_with(front, child, Arc::clone(&ended));
+    loop {
+        match rustix::process::wait(WaitOptions::UNTRACED) {
+            Ok(Some((pid, status))) if pid == child => {
+                let stopped = status.stopping_signal();
+                let of = match (stopped, status.terminating_signal()) {
+                    (Some(_), _) => Report::Stopped,
+                    (None, Some(signal)) => supervisor.ended(Ended::Signal(signal)),
+                    (None, None) => {
+                        supervisor.ended(Ended::Code(status.exit_status().unwrap_or_default()))
+                    }
+                };
+                ended.fetch_or(stopped.is_none(), Ordering::SeqCst);
+                let _killed = tell(front, &of);
+            }
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(_) => return,
+        }
+    }
+}
+
+/// Kills the program when `front` was killed: it stands for the program towards everybody else.
+fn end_with(front: &OwnedFd, child: Pid, ended: Arc<AtomicBool>) {
+    let child = pidfd_open(child, PidfdFlags::empty());
+    let (Ok(front), Ok(child)) = (front.try_clone(), child) else { return };
+    let watch = move || {
+        let _eof = rustix::net::recv(&front, &mut [0; 1][..], RecvFlags::empty());
+        if !ended.load(Ordering::SeqCst) {
+            let _gone = pidfd_send_signal(child.as_fd(), Signal::KILL);
+        }
+    };
+    // Without this thread the program outlives `front`.
+    let _thread = thread::Builder::new().stack_size(STACK).spawn(watch);
+}
+
+impl Supervisor {
+    fn new(calls: Calls, gateway: Gateway) -> Self {
+        Self {
+            calls,
+            lead: Mutex::default(),
+            idle: AtomicUsize::new(0),
+            gateway,
+            counts: Counts::default(),
+            asked: Known::new(MOST_KEPT),
+            placed: Known::new(MOST_KNOWN),
+            attempts: Attempts::default(),
+        }
+    }
+
+    fn ended(&self, how: Ended) -> Report {
+        Report::Ended { how, counts: self.counts.total() }
+    }
+
+    /// One more thread to wait for calls. Where none can be had, those there do what they can.
+    fn add_a_thread(self: Arc<Self>) {
+        self.idle.fetch_add(1, Ordering::SeqCst);
+        let shared = Arc::clone(&self);
+        let started = thread::Builder::new().stack_size(STACK).spawn(move || shared.work());
+        if started.is_err() {
+            self.idle.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+
+    fn work(self: Arc<Self>) {
+        while let Some(call) = self.next() {
+            if self.idle.fetch_sub(1, Ordering::SeqCst) == 1 {
+                Arc::clone(&self).add_a_thread();
+            }
+            self.handle(call);
+            if self.idle.fetch_add(1, Ordering::SeqCst) >= MOST_IDLE {
+                self.idle.fetch_sub(1, Ordering::SeqCst);
+                return;
+            }
+        }
+    }
+
+    fn next(&self) -> Option<Call> {
+        let _lead = self.lead.lock().unwrap_or_else(PoisonError::into_inner);
+        self.calls.next().ok().flatten()
+    }
+
+    fn handle(&self, call: Call) {
+        let caller = Caller::new(&self.calls, call);
+        let handled = match call.number {
+            libc::SYS_connect => connect::connect(self, &caller),
+            libc::SYS_sendto => send::sendto(self, &caller),
+            libc::SYS_sendmsg => send::sendmsg(self, &caller),
+            libc::SYS_sendmmsg => send::sendmmsg(self, &caller),
+            libc::SYS_recvfrom => receive::recvfrom(self, &caller),
+            libc::SYS_recvmsg => receive::recvmsg(self, &caller),
+            _ => {
+                caller.let_pass();
+                Ok(())
+            }
+        };
+        match handled {
+            Ok(()) | Err(Closed::Gone) => {}
+            Err(Closed::Unreadable) => {
+                self.counts.unreadable();
+                caller.let_pass();
+            }
+        }
+    }
+}

@@ -1,0 +1,399 @@
+//! The DNS server: the private port for `run`, and `listen.dns` for clients.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail loudly")]
+
+mod rig;
+
+use std::io::{Read as _, Write as _};
+use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use hickory_resolver::proto::op::{Message, MessageType, Query, ResponseCode};
+use hickory_resolver::proto::rr::rdata::{A, AAAA, CNAME};
+use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
+use rig::managed::script::State;
+use rig::origin::Guest;
+use rig::wait::{PATIENCE, assert_within, eventually};
+use rig::{ClosedPort, Dns, Gateway, Inbound, Managed, Origin, Setup, Tailscaled, netns};
+use rustix::process::Signal;
+use serde_json::Value;
+
+/// A nameserver of the tailnet: DNS over TCP, questions written down.
+struct Nameserver {
+    origin: Origin,
+    asked: Arc<Mutex<Vec<String>>>,
+}
+
+impl Nameserver {
+    /// `addresses` of every name, 60 s to live; `alias.…` is an alias of `end.corp.example`; there is
+    /// no `none.…`.
+    fn start(addresses: &[&str]) -> Nameserver {
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let addresses: Vec<IpAddr> = addresses.iter().map(|text| text.parse().unwrap()).collect();
+        let seen = Arc::clone(&asked);
+        let origin = Origin::start(move |guest| {
+            while let Some(question) = question(guest) {
+                let name = question.queries[0].name().to_ascii().to_ascii_lowercase();
+                seen.lock().unwrap().push(name.trim_end_matches('.').to_owned());
+                let bytes = answer(&question, &addresses).to_vec().unwrap();
+                guest.send(&[&(bytes.len() as u16).to_be_bytes(), &bytes[..]].concat());
+            }
+        });
+        Nameserver { origin, asked }
+    }
+
+    fn asked(&self) -> Vec<String> {
+        self.asked.lock().unwrap().clone()
+    }
+}
+
+fn question(guest: &mut Guest) -> Option<Message> {
+    let mut length = [0; 2];
+    guest.stream.read_exact(&mut length).ok()?;
+    let mut bytes = vec![0; u16::from_be_bytes(length).into()];
+    guest.stream.read_exact(&mut bytes).ok()?;
+    Message::from_vec(&bytes).ok()
+}
+
+fn answer(question: &Message, addresses: &[IpAddr]) -> Message {
+    let mut answer = question.clone();
+    answer.metadata.message_type = MessageType::Response;
+    let query = &question.queries[0];
+    let mut owner = query.name().clone();
+    let text = owner.to_ascii().to_ascii_lowercase();
+    if text.starts_with("none.") {
+        answer.metadata.response_code = ResponseCode::NXDomain;
+        return answer;
+    }
+    if text.starts_with("alias.") {
+        let end = Name::from_ascii("end.corp.example.").unwrap();
+        answer.add_answer(Record::from_rdata(owner, 60, RData::CNAME(CNAME(end.clone()))));
+        owner = end;
+    }
+    for address in addresses {
+        let data = match address {
+            IpAddr::V4(v4) => RData::A(A(*v4)),
+            IpAddr::V6(v6) => RData::AAAA(AAAA(*v6)),
+        };
+        if data.record_type() == query.query_type() {
+            answer.add_answer(Record::from_rdata(owner.clone(), 60, data));
+        }
+    }
+    answer
+}
+
+/// A tailnet whose `corp.example` is known to this nameserver, inside.
+fn tailnet(nameserver: &Nameserver) -> Managed {
+    let tailnet = Managed::with(|s| {
+        s.dns["Routes"]["corp.example"] = serde_json::json!([{"Addr": "100.64.0.1"}]);
+    });
+    tailnet.place("100.64.0.1:53", nameserver.origin.address());
+    tailnet
+}
+
+/// Where `run` asks, as it finds it.
+fn private(gateway: &Gateway) -> SocketAddr {
+    let told = rig::setup::json_file(&gateway.dir().join("run/gateway.json"));
+    told["dns"].as_str().unwrap().parse().unwrap()
+}
+
+fn query(name: &str, kind: RecordType) -> Message {
+    let mut message = Message::query();
+    message.add_query(Query::query(Name::from_ascii(name).unwrap(), kind));
+    message
+}
+
+#[track_caller]
+fn ask(server: SocketAddr, name: &str, kind: RecordType) -> Message {
+    let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+    client.set_read_timeout(Some(PATIENCE)).unwrap();
+    let asked = query(name, kind);
+    client.send_to(&asked.to_vec().unwrap(), server).unwrap();
+    let mut bytes = [0; 1500];
+    let length = client.recv(&mut bytes).unwrap();
+    let answer = Message::from_vec(&bytes[..length]).unwrap();
+    assert_eq!((answer.metadata.id, &answer.queries), (asked.metadata.id, &asked.queries));
+    answer
+}
+
+#[track_caller]
+fn ask_by_tcp(server: SocketAddr, name: &str, kind: RecordType) -> Message {
+    let mut stream = TcpStream::connect(server).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let bytes = query(name, kind).to_vec().unwrap();
+    stream.write_all(&[&(bytes.len() as u16).to_be_bytes(), &bytes[..]].concat()).unwrap();
+    let mut length = [0; 2];
+    stream.read_exact(&mut length).unwrap();
+    let mut bytes = vec![0; u16::from_be_bytes(length).into()];
+    stream.read_exact(&mut bytes).unwrap();
+    Message::from_vec(&bytes).unwrap()
+}
+
+/// Names, types and values, without their lives.
+fn shown(answer: &Message) -> Vec<String> {
+    let one = |r: &Record| format!("{} {} {}", r.name, r.record_type(), r.data);
+    answer.answers.iter().map(one).collect()
+}
+
+fn code(answer: &Message) -> ResponseCode {
+    answer.metadata.response_code
+}
+
+#[test]
+fn names_of_the_tailnet_by_both_ways() {
+    let nameserver = Nameserver::start(&["10.50.0.7", "fd00::7"]);
+    let tailnet = tailnet(&nameserver);
+    let mut gateway = tailnet.gateway(|_| {});
+    let dns = private(&gateway);
+    assert!(dns.ip().is_loopback());
+    for ask in [ask, ask_by_tcp] {
+        let of = |name: &str, kind| shown(&ask(dns, name, kind));
+        assert_eq!(of("db.lab.ts.net.", RecordType::A), ["db.lab.ts.net. A 100.64.0.1"]);
+        assert_eq!(
+            of("DB.lab.ts.net.", RecordType::AAAA),
+            ["DB.lab.ts.net. AAAA fd7a:115c:a1e0::1"]
+        );
+        assert_eq!(
+            of("db.", RecordType::A),
+            ["db. CNAME db.lab.ts.net.", "db.lab.ts.net. A 100.64.0.1"]
+        );
+        assert_eq!(of("x.corp.example.", RecordType::A), ["x.corp.example. A 10.50.0.7"]);
+        assert_eq!(of("x.corp.example.", RecordType::AAAA), ["x.corp.example. AAAA fd00::7"]);
+        assert_eq!(
+            of("alias.corp.example.", RecordType::A),
+            ["alias.corp.example. CNAME end.corp.example.", "end.corp.example. A 10.50.0.7"]
+        );
+        assert_eq!(of("localhost.", RecordType::A), ["localhost. A 127.0.0.1"]);
+        assert_eq!(of("x.localhost.", RecordType::AAAA), ["x.localhost. AAAA ::1"]);
+        for name in ["none.corp.example.", "nobody.lab.ts.net."] {
+            assert_eq!(code(&ask(dns, name, RecordType::A)), ResponseCode::NXDomain, "{name}");
+        }
+        let other = ask(dns, "x.corp.example.", RecordType::MX);
+        assert_eq!((code(&other), other.answers.len()), (ResponseCode::NoError, 0));
+    }
+    let asked = nameserver.asked();
+    let times = |name: &str| asked.iter().filter(|asked| *asked == name).count();
+    assert_eq!((times("x.corp.example"), times("none.corp.example")), (2, 1), "remembered");
+    let metrics = gateway.metrics();
+    for (route, result) in
+        [("split", "ok"), ("split", "nxdomain"), ("magicdns", "ok"), ("cache", "ok")]
+    {
+        let labels = [("route", route), ("result", result)];
+        assert!(metrics.value("tailrace_dns_queries_total", &labels) >= 1.0, "{route} {result}");
+    }
+    gateway.settle_and_check(0);
+}
+
+#[test]
+fn d7_lives_count_down() {
+    let nameserver = Nameserver::start(&["10.50.0.7"]);
+    let tailnet = tailnet(&nameserver);
+    let gateway = tailnet.gateway(|_| {});
+    let dns = private(&gateway);
+    let ttl = || ask(dns, "x.corp.example.", RecordType::A).answers[0].ttl;
+    assert_eq!(ttl(), 60);
+    eventually("less is left", PATIENCE, || ttl() < 60);
+    assert!(ttl() >= 50);
+    assert_eq!(nameserver.asked().len(), 1);
+}
+
+#[test]
+fn i5_policy_is_asked_first() {
+    let nameserver = Nameserver::start(&["10.50.0.7"]);
+    let tailnet = tailnet(&nameserver);
+    let decisions = |gateway: &Gateway, verdict: &str| {
+        gateway.metrics().value("tailrace_policy_decisions_total", &[("verdict", verdict)])
+    };
+    let gateway = tailnet.gateway(|s| {
+        s.enforce(&["ok.corp.example"]);
+    });
+    let dns = private(&gateway);
+    for kind in [RecordType::A, RecordType::AAAA, RecordType::CNAME, RecordType::MX] {
+        let denied = ask(dns, "secret.corp.example.", kind);
+        assert_eq!((code(&denied), denied.answers.len()), (ResponseCode::NXDomain, 0), "{kind}");
+    }
+    assert_eq!(code(&ask(dns, "db.", RecordType::A)), ResponseCode::NXDomain);
+    assert_eq!(nameserver.asked(), [""; 0]);
+    assert_eq!(
+        shown(&ask(dns, "ok.corp.example.", RecordType::A)),
+        ["ok.corp.example. A 10.50.0.7"]
+    );
+    assert_eq!((decisions(&gateway, "deny"), decisions(&gateway, "allow")), (5.0, 1.0));
+    let refused = [("route", "split"), ("result", "refused")];
+    assert_eq!(gateway.metrics().value("tailrace_dns_queries_total", &refused), 4.0);
+
+    let tailnet = self::tailnet(&nameserver);
+    let gateway = tailnet.gateway(|s| {
+        s.set("policy.allowed_host_suffixes", vec!["ok.corp.example"]);
+    });
+    let told = ask(private(&gateway), "secret.corp.example.", RecordType::A);
+    assert_eq!(shown(&told), ["secret.corp.example. A 10.50.0.7"]);
+    assert_eq!(decisions(&gateway, "would_deny"), 1.0);
+}
+
+#[test]
+fn b18_an_address_we_gave_is_taken_at_its_name_and_only_where_that_is_allowed() {
+    let nameserver = Nameserver::start(&["10.50.0.7"]);
+    let (tailnet, origin) = (tailnet(&nameserver), Origin::echo());
+    tailnet.place("10.50.0.7:5432", origin.address());
+    let gateway = tailnet.gateway(|s| {
+        s.enforce(&["ok.corp.example"]);
+    });
+    gateway.assert_refused(Inbound::Socks5, "10.50.0.7:5432", "denied");
+    ask(private(&gateway), "secret.corp.example.", RecordType::A);
+    gateway.assert_refused(Inbound::Socks5, "10.50.0.7:5432", "denied");
+    ask(private(&gateway), "ok.corp.example.", RecordType::A);
+    for inbound in [Inbound::Socks5, Inbound::Connect, Inbound::Socks4] {
+        let mut wire = gateway.open(inbound, "10.50.0.7:5432");
+        wire.send("hello");
+        wire.expect("hello");
+    }
+    let line = gateway
+        .wait_for_line(|line| line["outcome"] == "fin_fin" || line["outcome"] == "client_rst");
+    assert_eq!((&line["host"], &line["host_from"]), (&"ok.corp.example".into(), &"dns".into()));
+    assert_eq!(line["address"], "10.50.0.7", "{line}");
+}
+
+#[test]
+fn b22_no_answer_leads_a_client_to_its_own_host() {
+    let nameserver =
+        Nameserver::start(&["127.0.0.1", "169.254.169.254", "100.64.0.9", "10.50.0.7", "::1"]);
+    let tailnet = tailnet(&nameserver);
+    let gateway = tailnet.gateway(|s| {
+        s.set("policy.mode", "off");
+    });
+    let dns = private(&gateway);
+    let left = ask(dns, "rebound.corp.example.", RecordType::A);
+    assert_eq!(shown(&left), ["rebound.corp.example. A 10.50.0.7"], "100.64.0.9 is this node");
+    let none = ask(dns, "rebound.corp.example.", RecordType::AAAA);
+    assert_eq!((code(&none), none.answers.len()), (ResponseCode::NoError, 0));
+}
+
+#[test]
+fn d9_while_the_tailnet_is_down_nobody_is_asked() {
+    netns::inside(|| {
+        let host =
+            Dns::take_over([rig::dns::Record { alias: None, address: [10, 9, 9, 9].into() }]);
+        let nameserver = Nameserver::start(&["10.50.0.7"]);
+        let tailnet = tailnet(&nameserver);
+        let mut gateway = tailnet.gateway(|_| {});
+        let dns = private(&gateway);
+        // While it is up, names that are not the tailnet's affair are this host's resolver's.
+        let own = ask(dns, "www.example.", RecordType::A);
+        assert_eq!((shown(&own)[0].as_str(), own.answers[0].ttl), ("www.example. A 10.9.9.9", 1));
+        let before = (host.questions().len(), nameserver.asked().len());
+        tailnet.become_state(State::Stopped);
+        gateway.wait_not_ready("stopped", PATIENCE);
+        for name in ["db.", "db.lab.ts.net.", "x.corp.example.", "www.example."] {
+            assert_eq!(code(&ask(dns, name, RecordType::A)), ResponseCode::ServFail, "{name}");
+        }
+        assert_eq!((host.questions().len(), nameserver.asked().len()), before);
+        tailnet.become_state(State::Running);
+        gateway.wait_ready();
+        assert_eq!(shown(&ask(dns, "db.", RecordType::A)).len(), 2);
+        assert_eq!(host.asked("db.lab.ts.net") + host.asked("x.corp.example"), 0);
+    });
+}
+
+#[test]
+fn names_that_are_passed_on_are_nobody_s_here() {
+    let fake = Tailscaled::start();
+    let gateway = Gateway::chained(&fake);
+    let answer = ask(private(&gateway), "db.corp.example.", RecordType::A);
+    assert_eq!(code(&answer), ResponseCode::ServFail);
+    assert_eq!(fake.requests().len(), 0);
+}
+
+#[test]
+fn clients_get_a_server_of_their_own_where_it_is_set() {
+    netns::inside(|| {
+        let nameserver = Nameserver::start(&["10.50.0.7"]);
+        let tailnet = tailnet(&nameserver);
+        let mut gateway = tailnet.gateway(|s| {
+            s.set("listen.dns", "127.0.0.1:53");
+        });
+        let clients = "127.0.0.1:53".parse().unwrap();
+        for server in [clients, private(&gateway)] {
+            assert_eq!(shown(&ask(server, "x.corp.example.", RecordType::A)).len(), 1);
+            assert_eq!(shown(&ask_by_tcp(server, "x.corp.example.", RecordType::A)).len(), 1);
+        }
+        let listeners = gateway.status()["listeners"].clone();
+        assert_eq!(listeners["dns_clients"], "127.0.0.1:53");
+        assert_eq!(listeners["dns"], private(&gateway).to_string());
+        let logged: Vec<Value> = gateway.log_lines();
+        for listener in ["dns", "dns_clients"] {
+            assert!(logged.iter().any(|line| line["listener"] == listener), "{listener}");
+        }
+        for port in [53, private(&gateway).port()] {
+            gateway.assert_refused(Inbound::Connect, &format!("127.0.0.1:{port}"), "loop");
+        }
+        gateway.signal(Signal::TERM);
+        eventually("the port is free", PATIENCE, || UdpSocket::bind(clients).is_ok());
+        assert_eq!(gateway.wait_exit(PATIENCE).code(), Some(0));
+    });
+}
+
+#[test]
+fn f6_a_taken_dns_port_is_named() {
+    let taken = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let _holder = UdpSocket::bind(taken).unwrap();
+    let mut setup = Setup::new();
+    setup.direct().set("listen.dns", taken.to_string());
+    let output = setup.fail();
+    assert_eq!(output.status.code(), Some(75), "{output:?}");
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("listen.dns") && said.contains("already in use"), "{said}");
+}
+
+#[test]
+fn a_resolver_that_asks_us_what_we_ask_it_is_told_so_at_once() {
+    netns::inside(|| {
+        // The host's resolver is this gateway, whose resolver is the host's.
+        let resolv = std::env::temp_dir().join(format!("tailrace-resolv-{}", std::process::id()));
+        std::fs::write(&resolv, "nameserver 127.0.0.1\noptions timeout:5 attempts:1\n").unwrap();
+        netns::must("mount", &["--bind", &resolv.to_string_lossy(), "/etc/resolv.conf"]);
+        std::fs::remove_file(&resolv).unwrap();
+        let gateway = Gateway::start(|s| {
+            s.direct().set("listen.dns", "127.0.0.1:53").set("dns.timeout", "30s");
+        });
+        let started = Instant::now();
+        let answer = ask(private(&gateway), "www.example.", RecordType::A);
+        assert_within("the answer", started.elapsed(), Duration::from_secs(1));
+        assert_ne!(code(&answer), ResponseCode::NoError);
+    });
+}
+
+#[test]
+fn d10_many_clients_at_once_all_get_their_answer() {
+    let nameserver = Nameserver::start(&["10.50.0.7"]);
+    let tailnet = tailnet(&nameserver);
+    let mut gateway = tailnet.gateway(|_| {});
+    let dns = private(&gateway);
+    let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+    client.set_read_timeout(Some(PATIENCE)).unwrap();
+    let count = 200;
+    for number in 0..count {
+        let asked = query(&format!("n{number}.corp.example."), RecordType::A);
+        client.send_to(&asked.to_vec().unwrap(), dns).unwrap();
+    }
+    let mut answered = std::collections::BTreeSet::new();
+    while answered.len() < count {
+        let mut bytes = [0; 1500];
+        let length = client.recv(&mut bytes).unwrap();
+        let answer = Message::from_vec(&bytes[..length]).unwrap();
+        assert_eq!(shown(&answer).len(), 1, "{answer}");
+        answered.insert(answer.queries[0].name().to_ascii());
+    }
+    gateway.settle_and_check(0);
+}
+
+#[test]
+fn a_closed_gateway_leaves_no_port() {
+    let gone = ClosedPort::new();
+    let gateway = Gateway::start(|s| {
+        s.upstream(gone.address());
+    });
+    let dns = private(&gateway);
+    drop(gateway);
+    eventually("the port is free", PATIENCE, || UdpSocket::bind(dns).is_ok());
+}
