@@ -90,3 +90,60 @@ impl Acquaintances {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::UnixListener;
+
+    use super::*;
+
+    /// A LocalAPI that leaves the first ping unanswered and says `pong` to the others; how many came.
+    fn tailscaled(folder: &Path, pong: &'static str) -> Arc<AtomicUsize> {
+        let listener = UnixListener::bind(folder.join("s")).unwrap();
+        let pings = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&pings);
+        tokio::spawn(async move {
+            let mut unanswered = Vec::new();
+            loop {
+                let mut stream = listener.accept().await.unwrap().0;
+                let read = stream.read(&mut [0; 1024]).await.unwrap();
+                assert!(read > 0);
+                if count.fetch_add(1, Ordering::Relaxed) == 0 {
+                    unanswered.push(stream);
+                    continue;
+                }
+                let answer =
+                    format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{pong}", pong.len());
+                stream.write_all(answer.as_bytes()).await.unwrap();
+            }
+        });
+        pings
+    }
+
+    #[tokio::test]
+    async fn a_fresh_node_is_met_once_its_handshake_has_a_way_back() {
+        let direct =
+            r#"{"IP":"100.64.0.1","Err":"","LatencySeconds":0.001,"Endpoint":"10.0.0.1:4"}"#;
+        let by_relay = r#"{"IP":"100.64.0.1","LatencySeconds":0.1,"DERPRegionID":999}"#;
+        for (pong, at_least) in [(direct, TRIES[0] + BY_RELAY), (by_relay, TRIES[0])] {
+            let folder = tempfile::tempdir().unwrap();
+            let pings = tailscaled(folder.path(), pong);
+            let acquaintances = Acquaintances::new(&folder.path().join("s"));
+            let (peer, begun) = ("100.64.0.1".parse().unwrap(), Instant::now());
+            acquaintances.meet(peer, None).await;
+            assert_eq!(pings.load(Ordering::Relaxed), 0, "not in the tailnet");
+            tokio::join!(
+                acquaintances.meet(peer, Some(begun)),
+                acquaintances.meet(peer, Some(begun)),
+            );
+            assert!(begun.elapsed() >= at_least, "{:?}: {pong}", begun.elapsed());
+            let met = pings.load(Ordering::Relaxed);
+            assert!(met >= 2, "the first is lost: {pong}");
+            acquaintances.meet(peer, Some(begun)).await;
+            assert_eq!(pings.load(Ordering::Relaxed), met, "met already: {pong}");
+        }
+    }
+}
