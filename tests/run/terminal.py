@@ -1,9 +1,11 @@
 """terminal.py TAILRACE CONFIG: run on a terminal. Ctrl-C, Ctrl-Z, fg and the end, as a shell sees them."""
-import os, pty, select, sys, time
+import os, pty, select, signal, sys, time
 
 tailrace, config = sys.argv[1:]
 pid, terminal = pty.fork()
 if pid == 0:
+    for ignored in (signal.SIGINT, signal.SIGQUIT):  # as in a shell's background job
+        signal.signal(ignored, signal.SIG_DFL)
     os.environ["PS1"] = "ready> "
     os.execvp("bash", ["bash", "--norc", "--noprofile", "-i"])
 
