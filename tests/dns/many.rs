@@ -82,6 +82,11 @@ fn d3_six_hundred_who_wait_do_not_delay_a_remembered_name() {
     });
 }
 
+/// A thousand dials in one moment fill the listen queue of the port they go to; here questions count.
+fn crowded(setup: &mut Setup) {
+    setup.set("upstream.local_timeout", "20s").set("upstream.connect_timeout", "20s");
+}
+
 #[test]
 fn d10_a_thousand_look_ups_of_one_name_are_one_question() {
     both_ways(|kind| {
@@ -90,7 +95,7 @@ fn d10_a_thousand_look_ups_of_one_name_are_one_question() {
         let server = Nameserver::start(move |question| {
             Say::When(held.clone(), Box::new(question.at(&[REFUSING]).into()))
         });
-        let mut lab = Lab::with(kind, &[&server], refusing, |_| ());
+        let mut lab = Lab::with(kind, &[&server], refusing, crowded);
         let crowd = Crowd::asks(&lab.gateway, (0..1000).map(|_| "db.corp.example".to_owned()));
         gate.open();
         crowd.told(5);
@@ -108,7 +113,7 @@ fn d10_of_a_thousand_names_sixty_four_are_asked_at_a_time() {
     let server = Nameserver::start(move |question| {
         Say::When(held.clone(), Box::new(question.at(&[REFUSING]).into()))
     });
-    let mut lab = Lab::with("tailscaled", &[&server], refusing, |_| ());
+    let mut lab = Lab::with("tailscaled", &[&server], refusing, crowded);
     let crowd = Crowd::asks(&lab.gateway, (0..1000).map(|n| format!("n{n}.corp.example")));
     server.wait_asked(128);
     gate.open();
