@@ -9,6 +9,7 @@ use std::sync::OnceLock;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::clients::Field;
 use crate::control::{ADDRESS, Control, SVC, URL};
 use crate::gateway::Gateway;
 use crate::keys::Key;
@@ -36,6 +37,7 @@ pub const LATER: u16 = 8181;
 pub struct Tailnet {
     gateway: OnceLock<Gateway>,
     managed: [OnceLock<Gateway>; 2],
+    clients: OnceLock<Field>,
     pub origin: Origin,
     /// Knows the internal domains; reached through `svc`.
     pub nameserver: Nameserver,
@@ -85,6 +87,7 @@ impl Tailnet {
         Tailnet {
             gateway: OnceLock::new(),
             managed: Default::default(),
+            clients: OnceLock::new(),
             origin,
             nameserver,
             public,
@@ -114,6 +117,11 @@ impl Tailnet {
         })
     }
 
+    /// What the client programs need, started when the first of them asks.
+    pub fn clients(&self) -> &Field {
+        self.clients.get_or_init(|| Field::new(self))
+    }
+
     /// LocalAPI's socket of the node that nobody manages.
     pub fn sandbox_socket(&self) -> PathBuf {
         socket(self.dir.path(), "box")
@@ -123,7 +131,8 @@ impl Tailnet {
     pub fn evidence(&self) -> String {
         let gateways = self.managed.iter().chain([&self.gateway]).filter_map(OnceLock::get);
         let said: String = gateways.map(Gateway::evidence).collect();
-        said + &self.sandbox.tail() + &self.services.tail() + &self.control.tail()
+        let clients = self.clients.get().map(Field::evidence).unwrap_or_default();
+        said + &clients + &self.sandbox.tail() + &self.services.tail() + &self.control.tail()
     }
 }
 
