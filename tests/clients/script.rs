@@ -61,7 +61,7 @@ pub struct Script<'a> {
 }
 
 /// How often each is run when the table is to be written.
-const TIMES: usize = 7;
+const TIMES: usize = 5;
 /// Seconds a line may take.
 const LIMIT: &str = "50";
 

@@ -61,7 +61,7 @@ against a real server, known by a name of split DNS. `tests/clients/install` bri
 - **connect**: with `tailrace connect` as ssh's ProxyCommand, as `tailrace env` has it.
 
 *Extra* is the time to the first byte of output less the time of the same line beside its server without
-the gateway, each a median of seven, in milliseconds. It holds all that the way costs: starting `run` or
+the gateway, each a median of five, in milliseconds. It holds all that the way costs: starting `run` or
 `connect`, asking for the name, and the tailnet's own round trips.
 
 | program | version | way | result | extra, ms |

@@ -62,7 +62,8 @@ fn java(tailnet: &Tailnet) {
     let (ca, store) = (field.path("ca.pem"), field.path("ca.p12"));
     let import = ["-importcert", "-noprompt", "-file", &ca, "-keystore", &store];
     must("keytool", &[&import[..], &["-storetype", "PKCS12", "-storepass", "changeit"]].concat());
-    let line = "java -Djavax.net.ssl.trustStore=$FIELD/ca.p12 -cp $FIELD/java Sent \
+    let line = "java -Djavax.net.ssl.trustStore=$FIELD/ca.p12 \
+                -Djavax.net.ssl.trustStorePassword=changeit -cp $FIELD/java Sent \
                 https://web.corp.example/hello";
     let version = "java -version 2>&1 | sed -n 's/.*version \"\\(.*\\)\".*/\\1/p'";
     hello(tailnet, "Java HttpClient", version, line);
