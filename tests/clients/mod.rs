@@ -11,10 +11,11 @@ mod script;
 pub mod table;
 mod web;
 
-pub use field::{Field, NAMES};
+pub use field::{Field, NAMES, installed};
 
-use crate::case::Case;
+use crate::case::{Case, Need};
 
 pub fn cases() -> Vec<Case> {
-    [web::cases(), database::cases(), remote::cases(), kube::cases()].concat()
+    let all = [web::cases(), database::cases(), remote::cases(), kube::cases()].concat();
+    all.into_iter().map(|case| case.needing(Need::Clients)).collect()
 }

@@ -52,8 +52,8 @@ const HEAD: &str = "\
 
 Programs that were run through the gateway and a real tailnet (headscale, two userspace tailscaled)
 against a real server, known by a name of split DNS. `tests/clients/install` brings them,
-`cargo test --test tailnet clients` runs them, and
-`TAILRACE_WRITE_CLIENTS=1 cargo test --release --test tailnet clients` wrote this page.
+`cargo test --test tailnet program_` runs them, and
+`TAILRACE_WRITE_CLIENTS=1 cargo test --release --test tailnet program_` wrote this page.
 
 - **proxy setting**: with the variables of `tailrace env`, and nothing else.
 - **run**: `tailrace run -- PROGRAM`, without any variable.
@@ -61,7 +61,8 @@ against a real server, known by a name of split DNS. `tests/clients/install` bri
 - **connect**: with `tailrace connect` as ssh's ProxyCommand, as `tailrace env` has it.
 
 *Extra* is the time to the first byte of output less the time of the same line beside its server without
-the gateway, each a median of five, in milliseconds. It holds all that the way costs: starting `run` or
+the gateway, run in turns; the median of five differences, in milliseconds. Programs that start slowly
+vary by more than a way costs, so a small or negative number says no more than: not to be seen. It holds all that the way costs: starting `run` or
 `connect`, asking for the name, and the tailnet's own round trips.
 
 | program | version | way | result | extra, ms |
