@@ -11,8 +11,6 @@ use crate::secret;
 /// Hosts that never go through the proxy: loopback, and the metadata addresses of clouds and of
 /// container credentials.
 const DIRECT: [&str; 5] = ["localhost", "127.0.0.1", "::1", "169.254.169.254", "169.254.170.2"];
-/// The other spelling of `::1`: Node and Python's urllib compare an entry with the host as a URL has it.
-const BRACKETED: &str = "[::1]";
 /// PostgreSQL's port (IANA service names: postgresql).
 const POSTGRESQL: u16 = 5432;
 
@@ -61,7 +59,8 @@ pub fn variables(listening: &Listening, ours: &Ours) -> Option<Vec<Variable>> {
 /// The proxy variables, and what stands in for them.
 pub fn proxied(proxy: SocketAddr) -> Vec<Variable> {
     let url = format!("http://{proxy}");
-    let direct = format!("{},{BRACKETED}", DIRECT.join(","));
+    // No `[::1]` beside `::1`: Python's httpx refuses to start at an entry with a bracket.
+    let direct = DIRECT.join(",");
     let mut all = Vec::new();
     for name in ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"]
     {
@@ -157,7 +156,7 @@ mod tests {
         assert_eq!(value("https_proxy"), Some("http://127.0.0.1:1055"));
         assert_eq!(
             value("NO_PROXY"),
-            Some("localhost,127.0.0.1,::1,169.254.169.254,169.254.170.2,[::1]")
+            Some("localhost,127.0.0.1,::1,169.254.169.254,169.254.170.2")
         );
         assert!(value("JAVA_TOOL_OPTIONS").unwrap().contains("-Dhttps.proxyPort=1055"));
     }

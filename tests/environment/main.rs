@@ -46,12 +46,19 @@ impl World {
         World { gateway, fake, _through: through, urls, variables }
     }
 
+    /// Without `[::1]`: Node and Python's urllib compare entries with the host as a URL has it, but
+    /// an entry with a bracket keeps Python's httpx from starting.
+    fn by_names_and_v4(mut self) -> World {
+        self.urls.retain(|url| !url.contains("[::1]"));
+        self
+    }
+
     /// Each program says of each URL what it got; then one that asks by CONNECT.
     #[track_caller]
     fn agrees(mut self, name: &str, times: usize, program: impl Fn(&[String]) -> Command) {
         let said = self.run(&program(&self.urls));
-        let expected =
-            ["direct", "direct", "direct", "direct", "direct", "through"].repeat(times).join("\n");
+        let one = [vec!["direct"; self.urls.len() - 1], vec!["through"]].concat();
+        let expected = one.repeat(times).join("\n");
         assert_eq!(said.trim_end(), expected, "{name}: {:?}", self.urls);
         let asked = self.fake.requests().len();
         assert_eq!(asked, times, "{name}");
@@ -169,7 +176,9 @@ fn python(library: &str) {
     if !runs("python3".as_ref(), &["-c", &format!("import {library}")]) {
         return rig::skip("needs python3 with requests (Debian: python3-requests)");
     }
-    World::new().agrees(library, 1, |urls| {
+    let world = World::new();
+    let world = if library == "requests" { world } else { world.by_names_and_v4() };
+    world.agrees(library, 1, |urls| {
         let mut command = Command::new("python3");
         command.arg(probe("probe.py")).arg(library).args(urls);
         command
@@ -187,7 +196,7 @@ fn node_24_agrees() {
         if !runs(&node, &["-e", "process.exit(+!process.version.startsWith('v24.'))"]) {
             return rig::skip("needs Node 24 (npm's package node): tests/clients/install");
         }
-        World::new().agrees("Node 24", 1, |urls| {
+        World::new().by_names_and_v4().agrees("Node 24", 1, |urls| {
             let mut command = Command::new(&node);
             command.arg(probe("probe.mjs")).args(urls);
             command

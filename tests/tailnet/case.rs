@@ -15,7 +15,7 @@ use crate::tailnet::Tailnet;
 #[derive(Clone)]
 pub struct Case {
     name: &'static str,
-    need: Option<Need>,
+    needs: Vec<Need>,
     run: fn(&Tailnet),
 }
 
@@ -25,24 +25,35 @@ pub enum Need {
     Command(&'static str),
     /// Becoming uid 65534: not where only root is mapped into the namespace.
     AnotherUser,
+    /// What tests/clients/install brings.
+    Clients,
 }
 
 impl Case {
     pub fn new(name: &'static str, run: fn(&Tailnet)) -> Case {
-        Case { name, need: None, run }
+        Case { name, needs: Vec::new(), run }
     }
 
-    pub fn needing(self, need: Need) -> Case {
-        Case { need: Some(need), ..self }
+    pub fn needing(mut self, need: Need) -> Case {
+        self.needs.push(need);
+        self
     }
 
     /// Why it cannot run here.
     fn missing(&self) -> Option<String> {
-        match self.need? {
+        self.needs.iter().find_map(|need| need.missing())
+    }
+}
+
+impl Need {
+    fn missing(self) -> Option<String> {
+        match self {
             Need::Command(command) if have(command) => None,
             Need::Command(command) => Some(format!("needs the command {command}")),
             Need::AnotherUser if can_be_nobody() => None,
             Need::AnotherUser => Some("needs setpriv, and to be root outside".to_owned()),
+            Need::Clients if crate::clients::installed().is_some() => None,
+            Need::Clients => Some("needs the clients: run tests/clients/install".to_owned()),
         }
     }
 }

@@ -20,6 +20,8 @@
 mod bulk;
 mod case;
 mod client;
+#[path = "../clients/mod.rs"]
+mod clients;
 mod control;
 mod counter;
 mod curl;
@@ -51,14 +53,24 @@ fn main() -> std::process::ExitCode {
             }
         };
     }
-    let groups =
-        [reach::cases(), bulk::cases(), policy::cases(), faults::cases(), managed::cases()];
+    let groups = [
+        reach::cases(),
+        bulk::cases(),
+        policy::cases(),
+        faults::cases(),
+        clients::cases(),
+        managed::cases(),
+    ];
     let chosen = case::Chosen::from_arguments(&groups.concat(), arguments.into_iter());
     if chosen.only_list {
         return case::list(&chosen);
     }
     match stage::enter() {
-        Ok(programs) => case::run_all(&chosen, &programs),
+        Ok(programs) => {
+            let code = case::run_all(&chosen, &programs);
+            clients::table::write();
+            code
+        }
         Err(why) => case::skip_all(&chosen, &why),
     }
 }

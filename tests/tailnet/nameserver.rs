@@ -85,6 +85,7 @@ fn internal(name: &str) -> Said {
         "six.corp.example" => {
             Said::Data(RData::AAAA(AAAA(SVC_V6.parse::<Ipv6Addr>().expect("an address"))))
         }
+        name if crate::clients::NAMES.contains(&name) => v4(SVC),
         name if name.ends_with(".many.corp.example") => v4(SVC),
         name if name.ends_with("silent.example") => Said::Silence,
         _ => Said::Nothing,

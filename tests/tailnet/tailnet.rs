@@ -9,7 +9,12 @@ use std::sync::OnceLock;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+<<<<<<< HEAD
 use crate::control::{ADDRESS, Control, NAMES, SVC, URL};
+=======
+use crate::clients::Field;
+use crate::control::{ADDRESS, Control, SVC, URL};
+>>>>>>> 5d37441fb35210a2139f7cf62555c9bf289ab8e1
 use crate::gateway::Gateway;
 use crate::keys::Key;
 use crate::localapi;
@@ -36,6 +41,7 @@ pub const LATER: u16 = 8181;
 pub struct Tailnet {
     gateway: OnceLock<Gateway>,
     managed: [OnceLock<Gateway>; 2],
+    clients: OnceLock<Field>,
     pub origin: Origin,
     /// Knows the internal domains; reached through `svc`.
     pub nameserver: Nameserver,
@@ -85,6 +91,7 @@ impl Tailnet {
         Tailnet {
             gateway: OnceLock::new(),
             managed: Default::default(),
+            clients: OnceLock::new(),
             origin,
             nameserver,
             public,
@@ -114,6 +121,11 @@ impl Tailnet {
         })
     }
 
+    /// What the client programs need, started when the first of them asks.
+    pub fn clients(&self) -> &Field {
+        self.clients.get_or_init(|| Field::new(self))
+    }
+
     /// LocalAPI's socket of the node that nobody manages.
     pub fn sandbox_socket(&self) -> PathBuf {
         socket(self.dir.path(), "box")
@@ -123,7 +135,8 @@ impl Tailnet {
     pub fn evidence(&self) -> String {
         let gateways = self.managed.iter().chain([&self.gateway]).filter_map(OnceLock::get);
         let said: String = gateways.map(Gateway::evidence).collect();
-        said + &self.sandbox.tail() + &self.services.tail() + &self.control.tail()
+        let clients = self.clients.get().map(Field::evidence).unwrap_or_default();
+        said + &clients + &self.sandbox.tail() + &self.services.tail() + &self.control.tail()
     }
 }
 
