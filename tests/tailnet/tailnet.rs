@@ -9,12 +9,8 @@ use std::sync::OnceLock;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-<<<<<<< HEAD
-use crate::control::{ADDRESS, Control, NAMES, SVC, URL};
-=======
 use crate::clients::Field;
-use crate::control::{ADDRESS, Control, SVC, URL};
->>>>>>> 5d37441fb35210a2139f7cf62555c9bf289ab8e1
+use crate::control::{ADDRESS, Control, NAMES, SVC, URL};
 use crate::gateway::Gateway;
 use crate::keys::Key;
 use crate::localapi;
