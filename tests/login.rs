@@ -5,47 +5,14 @@ mod rig;
 
 use std::time::{Duration, Instant};
 
+use rig::echoing::{DB, busy, down_at_once, echoing, sentence};
 use rig::managed::script::{Login, Order, State};
 use rig::managing::{find, text};
-use rig::wait::{PATIENCE, assert_within, eventually, pause, timed};
-use rig::{Gateway, Inbound, Managed, Origin, Wire};
+use rig::wait::{PATIENCE, assert_within, eventually, pause};
+use rig::{Gateway, Inbound, Managed};
 use rustix::process::Signal;
 
-const DB: &str = "db:5432";
 const SECOND: Duration = Duration::from_secs(1);
-const FAST: Duration = Duration::from_millis(100);
-
-/// A tailnet whose `db` echoes.
-fn echoing() -> (Origin, Managed) {
-    let origin = Origin::echo();
-    let tailnet = Managed::new();
-    tailnet.place("100.64.0.1", origin.address());
-    (origin, tailnet)
-}
-
-/// A tunnel that has carried something.
-#[track_caller]
-fn busy(gateway: &Gateway) -> Wire {
-    let mut wire = gateway.open(Inbound::Socks5, DB);
-    wire.send("hello");
-    wire.expect("hello");
-    wire
-}
-
-/// Every named inbound is told at once that there is no way into the tailnet.
-#[track_caller]
-fn down_at_once(gateway: &Gateway) {
-    for inbound in Inbound::NAMED {
-        let (_, took) = timed(|| gateway.assert_refused(inbound, DB, "upstream_down"));
-        assert_within("upstream_down", took, FAST);
-    }
-}
-
-/// The sentence clients and `/readyz` are given.
-fn sentence(gateway: &Gateway) -> String {
-    let answer = gateway.admin_get("/readyz").json();
-    answer["message"].as_str().unwrap_or_default().to_owned()
-}
 
 /// A login refused with these words: told at once and once, with what to do.
 fn refused_for(said: &str, sentence_has: &[&str]) {

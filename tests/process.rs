@@ -6,47 +6,14 @@ mod rig;
 use std::os::unix::fs::PermissionsExt as _;
 use std::time::{Duration, Instant};
 
+use rig::echoing::{DB, FAST, busy, down_at_once, echoing, sentence};
 use rig::managed::script::{Answer, Order, Start};
 use rig::managing::text;
 use rig::wait::{PATIENCE, assert_within, bound, eventually, eventually_some, pause, timed};
 use rig::{End, Gateway, Inbound, Managed, Origin, Setup, Wire, client, holder, skip};
 use rustix::process::Signal;
 
-const DB: &str = "db:5432";
 const SECOND: Duration = Duration::from_secs(1);
-const FAST: Duration = Duration::from_millis(100);
-
-/// A tailnet whose `db` echoes.
-fn echoing() -> (Origin, Managed) {
-    let origin = Origin::echo();
-    let tailnet = Managed::new();
-    tailnet.place("100.64.0.1", origin.address());
-    (origin, tailnet)
-}
-
-/// A tunnel that has carried something.
-#[track_caller]
-fn busy(gateway: &Gateway) -> Wire {
-    let mut wire = gateway.open(Inbound::Socks5, DB);
-    wire.send("hello");
-    wire.expect("hello");
-    wire
-}
-
-/// Every named inbound is told at once that there is no way into the tailnet.
-#[track_caller]
-fn down_at_once(gateway: &Gateway) {
-    for inbound in Inbound::NAMED {
-        let (_, took) = timed(|| gateway.assert_refused(inbound, DB, "upstream_down"));
-        assert_within("upstream_down", took, FAST);
-    }
-}
-
-/// The sentence clients and `/readyz` are given.
-fn sentence(gateway: &Gateway) -> String {
-    let answer = gateway.admin_get("/readyz").json();
-    answer["message"].as_str().unwrap_or_default().to_owned()
-}
 
 #[test]
 fn t1_a_killed_tailscaled_resets_its_streams_and_is_started_again() {

@@ -59,6 +59,7 @@ pub mod canary;
 pub mod cgroup;
 pub mod client;
 pub mod dns;
+pub mod echoing;
 pub mod gateway;
 pub mod holder;
 pub mod http;
