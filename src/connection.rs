@@ -312,7 +312,7 @@ async fn whole(
 
 /// The target as it is judged and written down, by what is known now.
 fn settled(house: &House, record: &mut Record, asked: &Target) -> Target {
-    if let Some(named) = house.by_our_answer(asked) {
+    if let Some(named) = house.by_our_answer(record.client().ip(), asked) {
         record.target(&named, "dns");
         return named;
     }

@@ -1,8 +1,9 @@
 //! Addresses we gave for a name. A program that asks our DNS server and then connects by address is
 //! taken at the name: policy knows names, and an address may belong to several.
 //!
-//! The name is only a way to read the request. It is judged as any name is, and what is dialled is what it
-//! resolves to now, never an address on the strength of a remembered name (reliability.md B18).
+//! An answer names the connections of whoever got it, of nobody else. The name is only a way to read the
+//! request: it is judged as any name is, and what is dialled is what it resolves to now, never an address
+//! on the strength of a remembered name (reliability.md B18).
 #![forbid(unsafe_code)]
 
 use std::net::IpAddr;
@@ -12,7 +13,7 @@ use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 
 use super::House;
-use crate::policy::Verdict;
+use crate::policy::{Own, Verdict};
 use crate::target::{Host, Name, Target};
 
 /// How long an answer may be held by who got it: the longest life we give, and as long again for
@@ -21,9 +22,27 @@ const LATELY: Duration = Duration::from_secs(600);
 /// Addresses remembered; the least recently used is forgotten first.
 const MOST: u64 = 10_000;
 
+/// Who was answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Asker {
+    /// A program of this host: it asks from loopback and connects from the address that its route picks.
+    ThisHost,
+    /// A client elsewhere, a container for one.
+    Address(IpAddr),
+}
+
+impl Asker {
+    pub(super) fn new(own: &Own, client: IpAddr) -> Self {
+        match own.holds(client) {
+            true => Self::ThisHost,
+            false => Self::Address(client.to_canonical()),
+        }
+    }
+}
+
 /// The latest name each address was given for.
 #[derive(Debug)]
-pub struct Answered(Cache<IpAddr, Name>);
+pub struct Answered(Cache<(Asker, IpAddr), Name>);
 
 impl Default for Answered {
     fn default() -> Self {
@@ -37,20 +56,48 @@ impl Default for Answered {
 
 impl Answered {
     /// `name` was answered with these.
-    pub(super) fn remember(&self, name: &Name, addresses: &[IpAddr]) {
+    pub(super) fn remember(&self, asker: Asker, name: &Name, addresses: &[IpAddr]) {
         for address in addresses {
-            self.0.insert(*address, name.clone());
+            self.0.insert((asker, *address), name.clone());
         }
+    }
+
+    fn name(&self, asker: Asker, address: IpAddr) -> Option<Name> {
+        self.0.get(&(asker, address))
     }
 }
 
 impl House {
-    /// The named target behind an address that we gave for a name lately, if policy allows that name.
-    pub(super) fn by_our_answer(&self, target: &Target) -> Option<Target> {
-        let name = self.answered.0.get(&target.host.address()?)?;
+    /// The named target behind an address that we gave to this client for a name lately, if policy
+    /// allows that name.
+    pub(super) fn by_our_answer(&self, client: IpAddr, target: &Target) -> Option<Target> {
+        let address = target.host.address()?;
+        let own = self.own.load();
+        let name = self.answered.name(Asker::new(&own, client), address)?;
         let named = Target { host: Host::Name(name), port: target.port };
-        let (decision, judged) = self.policy.load().judge_host(&self.own.load(), &named);
+        let (decision, judged) = self.policy.load().judge_host(&own, &named);
         let allowed = judged.is_ok() && decision.verdict == Verdict::Allow;
         allowed.then_some(named)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_names_the_connections_of_whoever_got_it() {
+        let own = Own { addresses: vec![[10, 99, 0, 1].into()], ..Own::default() };
+        let asker = |text: &str| Asker::new(&own, text.parse().unwrap());
+        let (name, address) = (Name::parse(b"db.corp.example").unwrap(), [10, 50, 0, 7].into());
+        let answered = Answered::default();
+        answered.remember(asker("127.0.0.1"), &name, &[address]);
+        for here in ["127.0.0.1", "::1", "10.99.0.1", "::ffff:10.99.0.1"] {
+            assert_eq!(answered.name(asker(here), address), Some(name.clone()), "{here}");
+        }
+        assert_eq!(answered.name(asker("10.0.0.5"), address), None);
+        answered.remember(asker("10.0.0.5"), &name, &[address]);
+        assert_eq!(answered.name(asker("10.0.0.5"), address), Some(name));
+        assert_eq!(answered.name(asker("10.0.0.6"), address), None);
     }
 }

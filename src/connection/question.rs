@@ -10,6 +10,7 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 
 use super::House;
+use super::answered::Asker;
 use crate::names::serve::{Answers, Question, Reply, Wanted};
 use crate::names::{Family, NameError, Records};
 use crate::policy::Admitted;
@@ -28,7 +29,7 @@ impl Answers for Desk {
     }
 }
 
-async fn answer(house: &House, Question { name, wanted }: Question) -> Reply {
+async fn answer(house: &House, Question { name, wanted, client }: Question) -> Reply {
     if is_localhost(&name) {
         return loopback(wanted);
     }
@@ -50,7 +51,7 @@ async fn answer(house: &House, Question { name, wanted }: Question) -> Reply {
         Wanted::Addresses(family) => family,
     };
     match look_up(house, &admitted, family).await {
-        Ok(Some(records)) => heard(house, &admitted, whole, records),
+        Ok(Some(records)) => heard(house, (client, &admitted), whole, records),
         Ok(None) => Reply::Failed,
         Err(NameError::NotFound { .. }) => Reply::NoSuchName,
         Err(_) => Reply::Failed,
@@ -96,11 +97,16 @@ async fn look_up(
 /// What the client hears of it. An address that no mode would dial is left out: the client could dial
 /// it itself, past this gateway, and a name of somebody else's would lead it to its own loopback
 /// (reliability.md B13, B22).
-fn heard(house: &House, name: &Admitted<Name>, whole: Option<Name>, records: Records) -> Reply {
+fn heard(
+    house: &House,
+    (client, name): (IpAddr, &Admitted<Name>),
+    whole: Option<Name>,
+    records: Records,
+) -> Reply {
     let (policy, own) = (house.policy.load(), house.own.load());
     let Records { aliases, mut addresses, left, .. } = records;
     addresses.retain(|ip| policy.may_hear_of(&own, *ip));
-    house.answered.remember(name.get(), &addresses);
+    house.answered.remember(Asker::new(&own, client), name.get(), &addresses);
     Reply::Records { whole, aliases, addresses, left }
 }
 

@@ -50,6 +50,11 @@ impl Own {
         }
     }
 
+    /// Whether an address is one of this host.
+    pub fn holds(&self, address: IpAddr) -> bool {
+        self.is_here(address.to_canonical())
+    }
+
     fn leads_to(&self, host: &Host, listener: IpAddr) -> bool {
         match host {
             Host::Address(address) => {

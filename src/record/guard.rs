@@ -122,6 +122,11 @@ impl Record {
         self.facts.id.as_str()
     }
 
+    /// Who asks.
+    pub fn client(&self) -> SocketAddr {
+        self.entry.client
+    }
+
     /// Where in its story it is.
     pub fn stage(&mut self, stage: Stage) {
         self.entry.set_stage(stage);

@@ -46,6 +46,8 @@ pub struct Question {
     pub name: Name,
     /// This.
     pub wanted: Wanted,
+    /// Who asks.
+    pub client: IpAddr,
 }
 
 /// What a client wants to know of a name.
@@ -115,7 +117,8 @@ impl Handler {
             return (ResponseCode::NXDomain, Vec::new());
         };
         let wanted = wanted(query.query_type());
-        match self.answers.answer(Question { name, wanted }).await {
+        let client = request.src().ip();
+        match self.answers.answer(Question { name, wanted, client }).await {
             Reply::NoSuchName => (ResponseCode::NXDomain, Vec::new()),
             Reply::Failed => (ResponseCode::ServFail, Vec::new()),
             Reply::Records { whole, aliases, addresses, left } => {

@@ -148,7 +148,11 @@ async fn an_answer_is_an_answer_to_its_question() {
     let alias = serving.ask(&question("db.corp.example.", RecordType::CNAME)).await;
     assert_eq!(shown(&alias), ["db.corp.example. 60 IN CNAME a.elsewhere.example."]);
     let name = Name::parse(b"db.corp.example").unwrap();
-    let first = Question { name, wanted: Wanted::Addresses(Family::V4) };
+    let first = Question {
+        name,
+        wanted: Wanted::Addresses(Family::V4),
+        client: std::net::Ipv4Addr::LOCALHOST.into(),
+    };
     assert_eq!(serving.asked()[0], first);
 }
 
