@@ -4,7 +4,8 @@
 //! for each (P26).
 #![forbid(unsafe_code)]
 
-use super::{Ask, House, Refusal, admit, carry, settled};
+use super::carry::{Ask, admit, carry, settled};
+use super::{House, Refusal};
 use crate::inbound::http_forward::{Counts, Exchange, ForwardRequest, Session, Way};
 use crate::inbound::{self, Failed, Reply};
 use crate::lifecycle::drain::{Guard, Phase};

@@ -1,0 +1,219 @@
+//! One target, from policy to an open way out, or to the reason why there is none.
+#![forbid(unsafe_code)]
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::{House, Refusal, watch};
+use crate::lifecycle::drain::{Guard, Phase};
+use crate::names::Resolved;
+use crate::policy::{Address, Admitted};
+use crate::record::{Record, Stage};
+use crate::sys::Stream;
+use crate::tailnet::Fault;
+use crate::target::Target;
+use crate::upstream::{Connected, Destination, UpstreamError};
+
+/// What [`carry`] is asked.
+#[derive(Clone, Copy)]
+pub(super) struct Ask<'a> {
+    pub(super) target: &'a Target,
+    /// The client has already sent bytes for the far side: its FIN is then a half-close.
+    pub(super) early: bool,
+    /// The client is over a limit: it is told so once its target is known.
+    pub(super) full: bool,
+    pub(super) drain: &'a Guard,
+}
+
+/// Takes one target from policy to an open way out, or to the reason why there is none.
+pub(super) async fn carry(
+    house: &House,
+    client: &Stream,
+    record: &mut Record,
+    ask: Ask<'_>,
+) -> Result<Connected, Refusal> {
+    let asked_at = tokio::time::Instant::now();
+    let target = whole(house, client, record, ask, asked_at).await?;
+    let admitted = admit(house, record, &target)?;
+    if ask.full {
+        return Err(Refusal::overloaded());
+    }
+    if ask.drain.phase() >= Phase::Draining {
+        return Err(Refusal::draining());
+    }
+    let cut = Arc::clone(record.cut());
+    let connected = tokio::select! {
+        biased;
+        connected = way_out(house, record, admitted, asked_at) => connected?,
+        () = watch::client_gone(client, ask.early) => return Err(Refusal::client_gone()),
+        _ = cut.wait() => return Err(Refusal::draining()),
+    };
+    record.connected();
+    Ok(connected)
+}
+
+/// The target as it is judged. Whether the tailnet has a bare name is known once it is up: during the
+/// first login that is waited for.
+async fn whole(
+    house: &House,
+    client: &Stream,
+    record: &mut Record,
+    ask: Ask<'_>,
+    asked_at: tokio::time::Instant,
+) -> Result<Target, Refusal> {
+    if let (Some(inside), true) = (&house.inside, ask.target.is_bare()) {
+        tokio::select! {
+            biased;
+            _up_or_not = inside.pass(asked_at) => {}
+            () = watch::client_gone(client, ask.early) => return Err(Refusal::client_gone()),
+            () = ask.drain.reached(Phase::Draining) => return Err(Refusal::draining()),
+        }
+    }
+    Ok(settled(house, record, ask.target))
+}
+
+/// The target as it is judged and written down, by what is known now.
+pub(super) fn settled(house: &House, record: &mut Record, asked: &Target) -> Target {
+    if let Some(named) = house.by_our_answer(record.client().ip(), asked) {
+        record.target(&named, "dns");
+        return named;
+    }
+    let target = house.qualified(asked.clone());
+    if target != *asked {
+        record.whole(&target);
+    }
+    target
+}
+
+/// Step 3: may it? Every decision is recorded, whatever it is.
+pub(super) fn admit(
+    house: &House,
+    record: &mut Record,
+    target: &Target,
+) -> Result<Admitted<Target>, Refusal> {
+    record.stage(Stage::Policy);
+    let (policy, own) = (house.policy.load(), house.own.load());
+    let (decision, judged) = policy.judge_host(&own, target);
+    let refusal = |refused| Refusal::policy(refused, target, decision.rule.as_deref());
+    let judged = judged.map_err(refusal);
+    record.verdict(decision.mode.label(), decision.verdict.label(), decision.rule);
+    judged
+}
+
+/// Steps 4 and 5: where is it, and the way there. Nothing is asked and nothing dialled unless the
+/// tailnet is up: tailscaled would dial from this host's own network.
+async fn way_out(
+    house: &House,
+    record: &mut Record,
+    admitted: Admitted<Target>,
+    asked_at: tokio::time::Instant,
+) -> Result<Connected, Refusal> {
+    record.stage(Stage::Dns);
+    record.upstream(house.upstream_kind);
+    if let Some(inside) = &house.inside {
+        inside.pass(asked_at).await.map_err(|fault| refused_by(record, &fault))?;
+    }
+    let destination = locate(house, record, admitted).await?;
+    record.stage(Stage::Dial);
+    let asked = destination.first();
+    record.route(house.route_to(asked));
+    if let (Some(inside), Some(address)) = (&house.inside, asked) {
+        inside.meet(address.ip()).await;
+    }
+    let begun = Instant::now();
+    let connected = match house.upstream.connect(destination).await {
+        Ok(connected) => connected,
+        Err(error) => return Err(not_connected(house, record, error, asked, begun.elapsed())),
+    };
+    if let Some(address) = connected.address {
+        record.dialled(address);
+        record.route(house.route_to(Some(address)));
+    }
+    Ok(connected)
+}
+
+/// The upstream's own words, or the real cause behind them.
+fn not_connected(
+    house: &House,
+    record: &mut Record,
+    error: UpstreamError,
+    asked: Option<SocketAddr>,
+    took: Duration,
+) -> Refusal {
+    let fault = house.inside.as_ref().and_then(|inside| inside.reason(&error, asked, took));
+    match fault {
+        Some(fault) => refused_by(record, &fault),
+        None => error.into(),
+    }
+}
+
+fn refused_by(record: &mut Record, fault: &Fault) -> Refusal {
+    if let Some(word) = fault.word() {
+        record.error_word(word);
+    }
+    Refusal::from(fault)
+}
+
+/// Step 4: the admitted host's addresses, each judged again before it may be dialled.
+async fn locate(
+    house: &House,
+    record: &mut Record,
+    admitted: Admitted<Target>,
+) -> Result<Destination, Refusal> {
+    let names = house.names.load_full();
+    let asked = Instant::now();
+    let resolved = names.resolve(&admitted).await;
+    let (addresses, by) = match resolved {
+        Ok(Resolved::Passed(admitted)) => {
+            record.resolved("upstream", None);
+            return Ok(Destination::Name(admitted));
+        }
+        Ok(Resolved::Addresses { addresses, by }) => {
+            if by != "literal" {
+                house.book.dns(by, "ok", asked.elapsed());
+            }
+            (addresses, by)
+        }
+        Err(error) => {
+            house.book.dns(error.route(), error.result(), asked.elapsed());
+            record.resolved(error.route(), None);
+            return Err(error.into());
+        }
+    };
+    let port = admitted.get().port.get();
+    let first = addresses.first().map(|ip| SocketAddr::new(*ip, port));
+    record.resolved(by, first);
+    let judged = judge_answers(house, record, &admitted, &addresses)?;
+    let Some(inside) = &house.inside else { return Ok(Destination::Addresses(judged)) };
+    let kept = inside.inside_only(judged, |address| address.get().ip);
+    kept.map(Destination::Addresses).map_err(|fault| refused_by(record, &fault))
+}
+
+/// Keeps the addresses that may be dialled; none left is the refusal of the last one.
+fn judge_answers(
+    house: &House,
+    record: &mut Record,
+    admitted: &Admitted<Target>,
+    addresses: &[std::net::IpAddr],
+) -> Result<Vec<Admitted<Address>>, Refusal> {
+    let (policy, own) = (house.policy.load(), house.own.load());
+    let mut refused = None;
+    let mut kept = Vec::with_capacity(addresses.len());
+    for ip in addresses {
+        let (decision, judged) = policy.judge_address(&own, admitted, *ip);
+        match judged {
+            Ok(address) => kept.push(address),
+            Err(why) => refused = Some((decision, why)),
+        }
+    }
+    match refused {
+        Some((decision, why)) if kept.is_empty() => {
+            let rule = decision.rule;
+            let refusal = Refusal::policy(why, admitted.get(), rule.as_deref());
+            record.verdict(decision.mode.label(), decision.verdict.label(), rule);
+            Err(refusal)
+        }
+        _ => Ok(kept),
+    }
+}
