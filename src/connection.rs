@@ -108,8 +108,8 @@ impl House {
 
 /// Serves one client from accept to end.
 pub async fn serve(house: Arc<House>, accepted: Accepted, drain: Guard) {
-    let Accepted { stream, peer, original_dst, leads_to, permit, .. } = accepted;
-    let mut connection = house.book.connection(peer);
+    let Accepted { stream, peer, local, original_dst, leads_to, permit } = accepted;
+    let mut connection = house.book.connection(peer, original_dst.unwrap_or(local));
     if !permit.may_answer() {
         return connection.record().finish(Outcome::Overloaded);
     }

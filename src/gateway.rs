@@ -86,6 +86,11 @@ impl Gateway {
         let naming = build::Naming::new(states.as_ref());
         let house = assemble(&config, book, &bound, &live, &naming, states.as_ref())?;
         naming.through(&house);
+        if config.record.process
+            && let Err(error) = house.book.name_callers()
+        {
+            tracing::warn!(%error, "record.process: clients' programs are not named here");
+        }
         let most = build::fitting(config.limits.max_connections, descriptors.after);
         if most < config.limits.max_connections {
             tracing::warn!(

@@ -16,6 +16,8 @@ pub(crate) enum Kind {
     Socks5,
     Connect,
     CopyOnly,
+    /// Does not look for its clients' programs.
+    Unnamed,
 }
 
 /// What a client says before its order.
@@ -37,6 +39,7 @@ impl Kind {
             Kind::Socks5 => "tailrace, SOCKS5",
             Kind::Connect => "tailrace, CONNECT",
             Kind::CopyOnly => "tailrace, SOCKS5, splice off",
+            Kind::Unnamed => "tailrace, SOCKS5, record.process off",
         }
     }
 }
@@ -95,7 +98,7 @@ impl Target {
         let process = match kind {
             Kind::BareCopy => bare("copy", &[&far_text], folder.path()),
             Kind::BareSplice => bare("splice", &[&far_text, "1048576"], folder.path()),
-            _ => gateway(kind != Kind::CopyOnly, far, folder.path()),
+            _ => gateway(kind, far, folder.path()),
         };
         Target { kind, process, _folder: folder }
     }
@@ -108,7 +111,7 @@ impl Target {
         match self.kind {
             Kind::BareCopy | Kind::BareSplice => Speech::Nothing,
             Kind::Connect => Speech::Connect,
-            Kind::Socks5 | Kind::CopyOnly => Speech::Socks5,
+            Kind::Socks5 | Kind::CopyOnly | Kind::Unnamed => Speech::Socks5,
         }
     }
 
@@ -158,12 +161,14 @@ fn bare(name: &str, arguments: &[&str], folder: &Path) -> Told {
 }
 
 /// The gateway as a user starts it, its log thrown away.
-fn gateway(splice: bool, far: u16, folder: &Path) -> Told {
+fn gateway(kind: Kind, far: u16, folder: &Path) -> Told {
+    let (splice, process) = (kind != Kind::CopyOnly, kind != Kind::Unnamed);
     let (config, run_dir) = (folder.join("config.toml"), folder.join("run"));
     let text = format!(
         "run_dir = {run_dir:?}\n[listen]\nproxy = [\"127.0.0.1:0\"]\nadmin = \"127.0.0.1:0\"\n\
          [upstream]\nkind = \"socks5\"\nsocks5 = \"127.0.0.1:{far}\"\nhalf_close = \"propagate\"\n\
-         [dns]\nmode = \"upstream\"\n[relay]\nsplice = {splice}\n[log]\nformat = \"json\"\n"
+         [dns]\nmode = \"upstream\"\n[relay]\nsplice = {splice}\n[record]\nprocess = {process}\n\
+         [log]\nformat = \"json\"\n"
     );
     std::fs::write(&config, text).unwrap();
     let binary = std::env::var_os("TAILRACE_BIN")

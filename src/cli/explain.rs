@@ -46,6 +46,8 @@ fn lines(told: &Value) -> Vec<(&'static str, String)> {
     if told["tailnet"].is_object() {
         lines.push(("tailnet", of(&told["tailnet"]["state"])));
     }
+    let clients = words::items(&told["clients"]).iter();
+    lines.extend(clients.map(|client| ("used by", of_client(client))));
     let fault = &told["fault"];
     if fault.is_object() {
         let part = |name: &'static str| (name, of(&fault[name]));
@@ -99,6 +101,22 @@ pub(super) fn of_address(row: &Value) -> String {
     }
 }
 
+/// A program that has connections to the target open now.
+fn of_client(client: &Value) -> String {
+    let process = &client["process"];
+    let who = match process.is_object() {
+        true => {
+            let (name, pid) = (of(&process["name"]), of(&process["pid"]));
+            format!("{name} (pid {pid}, since {})", of(&process["started"]))
+        }
+        false => "clients not known".to_owned(),
+    };
+    match client["connections"].as_u64() {
+        Some(1) => format!("{who}, 1 connection"),
+        _ => format!("{who}, {} connections", of(&client["connections"])),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -118,6 +136,11 @@ mod tests {
                            "route": "tailnet", "peer": "svc", "net": "100.64.0.1/32",
                            "online": false}],
             "tailnet": {"state": "running"},
+            "clients": [
+                {"process": {"pid": 7, "name": "psql", "started": "2025-01-02T03:04:05.60Z"},
+                 "connections": 2},
+                {"process": null, "connections": 1},
+            ],
             "fault": {"symptom": "s", "cause": "svc is offline", "fix": "start it"},
         });
         let said: Vec<String> =
@@ -129,6 +152,8 @@ mod tests {
             ": tls://1.1.1.1: a form that is not asked",
             "address: 100.64.0.1  allow  tailnet by svc (100.64.0.1/32), offline",
             "tailnet: running",
+            "used by: psql (pid 7, since 2025-01-02T03:04:05.60Z), 2 connections",
+            "used by: clients not known, 1 connection",
             "symptom: s",
             "cause: svc is offline",
             "fix: start it",

@@ -49,6 +49,7 @@ pub(super) fn run(settings: &Settings, commanded: Option<&Commanded>) -> ExitCod
         Ok(code) => code,
         Err(error) => failed(&loaded.written, &error),
     };
+    book.settle();
     writer.close(&book.totals(), gateway::LAST_LINES);
     code
 }

@@ -3,6 +3,7 @@
 
 use std::net::IpAddr;
 use std::num::NonZeroU16;
+use std::sync::Arc;
 use std::time::Instant;
 
 use serde_json::{Value, json};
@@ -10,6 +11,7 @@ use serde_json::{Value, json};
 use crate::connection::{House, fault_of_name};
 use crate::names::Resolved;
 use crate::policy::{Admitted, Decision};
+use crate::record::Process;
 use crate::tailnet::Fault;
 use crate::target::{Host, Target};
 
@@ -39,12 +41,17 @@ pub(super) async fn explain(house: &House, asked: &str, target: Target) -> Value
         "addresses": [],
         "tailnet": state.map(|state| json!({"state": state.phase.label()})),
         "fault": fault.as_ref().map(of_fault),
+        "clients": house.book.clients_of(&target).iter().map(of_client).collect::<Vec<_>>(),
     });
     // As with a connection: nobody is asked for what is refused, or while the tailnet is down.
     if let (Ok(admitted), None) = (judged, fault) {
         locate(house, &admitted, &mut told).await;
     }
     told
+}
+
+fn of_client((process, connections): &(Option<Arc<Process>>, usize)) -> Value {
+    json!({"process": process.as_deref(), "connections": connections})
 }
 
 fn of_policy(decision: &Decision) -> Value {

@@ -6,11 +6,13 @@
 use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use serde::Serialize;
 
+use super::callers::Process;
 use super::escape;
 use super::labels::outcome_index;
 use crate::outcome::{Level, Outcome};
@@ -24,6 +26,7 @@ pub(super) struct Line<'a> {
     pub(super) id: &'a str,
     pub(super) inbound: &'static str,
     pub(super) client: SocketAddr,
+    pub(super) process: Option<&'a Process>,
     pub(super) target: Option<&'a Target>,
     pub(super) asked: Option<&'a str>,
     pub(super) host_from: &'static str,
@@ -50,14 +53,14 @@ impl Line<'_> {
         self.target.map(|target| target.host.to_string()).or_else(asked)
     }
 
-    /// One JSON object and LF.
-    pub(super) fn json(&self, out: &mut Vec<u8>, now: jiff::Timestamp) {
+    /// One JSON object and LF; returns where in `out` the value of `process` is.
+    pub(super) fn json(&self, out: &mut Vec<u8>, now: jiff::Timestamp) -> Range<usize> {
         let mut object = Object::open(out);
         object.text("ts", Some(&format!("{now:.3}")));
         object.text("id", Some(self.id));
         object.text("inbound", Some(self.inbound));
         object.text("client", Some(&self.client.to_string()));
-        object.text("process", None);
+        let process = object.process(self.process);
         object.text("host", self.host().as_deref());
         object.text("host_from", Some(self.host_from));
         object.number("port", self.target.map(|target| target.port.get().into()));
@@ -80,10 +83,11 @@ impl Line<'_> {
         object.text("label", self.label);
         object.close();
         out.push(b'\n');
+        process
     }
 
-    /// One line for people.
-    pub(super) fn text(&self, out: &mut Vec<u8>, now: jiff::Timestamp) {
+    /// One line for people; returns where in `out` the process is.
+    pub(super) fn text(&self, out: &mut Vec<u8>, now: jiff::Timestamp) -> Range<usize> {
         let level = match self.outcome.row().level {
             Level::Info => "INFO ",
             Level::Warn => "WARN ",
@@ -118,7 +122,31 @@ impl Line<'_> {
                 escape::word(out, value);
             }
         }
+        let from = out.len();
+        process_text(out, self.process);
+        let process = from..out.len();
         out.push(b'\n');
+        process
+    }
+}
+
+/// The value of `process`: `null` where it is not known.
+pub(super) fn process_json(out: &mut Vec<u8>, process: Option<&Process>) {
+    let Some(process) = process else { return out.extend(b"null") };
+    let mut object = Object::open(out);
+    object.number("pid", Some(process.pid.into()));
+    object.text("name", Some(&process.name));
+    object.text("started", Some(&process.started));
+    object.close();
+}
+
+/// The same for people: nothing where it is not known.
+pub(super) fn process_text(out: &mut Vec<u8>, process: Option<&Process>) {
+    if let Some(process) = process {
+        out.extend(b" process=");
+        escape::word(out, &process.name);
+        // Writing to a vector cannot fail.
+        let _ = write!(out, " pid={}", process.pid);
     }
 }
 
@@ -154,6 +182,13 @@ impl<'a> Object<'a> {
     pub(super) fn raw(&mut self, key: &str, json: impl AsRef<[u8]>) {
         self.key(key);
         self.out.extend(json.as_ref());
+    }
+
+    fn process(&mut self, process: Option<&Process>) -> Range<usize> {
+        self.key("process");
+        let from = self.out.len();
+        process_json(self.out, process);
+        from..self.out.len()
     }
 
     fn millis(&mut self, key: &str, value: Option<Duration>) {

@@ -1,17 +1,20 @@
 //! What all connections write into: numbers, the live table, the access log.
 #![forbid(unsafe_code)]
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use super::access_log::{self, Totals};
+use super::callers::{Callers, Process};
 use super::guard::Connection;
-use super::live::{Lives, Snapshot, Table};
+use super::live::{Entry, Lives, Snapshot, Table};
 use super::log::AccessLog;
 use super::metrics::Metrics;
-use super::process;
+use super::own_process;
+use crate::target::Target;
 
 /// Reads numbers that others keep (pipes, pool, tasks) into the metrics, just before a scrape.
 pub type Sampler = Box<dyn Fn(&Book) + Send + Sync>;
@@ -21,6 +24,7 @@ pub struct Book {
     pub(super) metrics: Metrics,
     pub(super) table: Table,
     pub(super) access: AccessLog,
+    callers: OnceLock<Callers>,
     next: AtomicU64,
     pub(super) totals: Totals,
     sampler: OnceLock<Sampler>,
@@ -34,6 +38,7 @@ impl Book {
             metrics: Metrics::new(),
             table: Table::default(),
             access,
+            callers: OnceLock::new(),
             next: AtomicU64::new(1),
             totals: Totals::default(),
             sampler: OnceLock::new(),
@@ -41,9 +46,37 @@ impl Book {
         })
     }
 
-    /// Opens the record of a client connection.
-    pub fn connection(self: &Arc<Self>, client: SocketAddr) -> Connection {
-        Connection::open(Arc::clone(self), self.number(), client)
+    /// Opens the record of a client connection; `server` is where the client thinks it is connected
+    /// to.
+    pub fn connection(self: &Arc<Self>, client: SocketAddr, server: SocketAddr) -> Connection {
+        Connection::open(Arc::clone(self), self.number(), client, server)
+    }
+
+    /// From now on the programs of clients on this host are looked for and named.
+    ///
+    /// # Errors
+    /// This kernel or a sandbox does not let us look.
+    pub fn name_callers(&self) -> io::Result<()> {
+        let _first_stays = self.callers.set(Callers::start(self.access.clone())?);
+        Ok(())
+    }
+
+    pub(super) fn seek_caller(&self, entry: &Arc<Entry>, server: SocketAddr) {
+        if let Some(callers) = self.callers.get() {
+            callers.seek(entry, server);
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn callers(&self) -> Option<&Callers> {
+        self.callers.get()
+    }
+
+    /// Before the last line: the lines whose caller is still being looked for are written without it.
+    pub fn settle(&self) {
+        if let Some(callers) = self.callers.get() {
+            callers.end();
+        }
     }
 
     pub(super) fn number(&self) -> u64 {
@@ -60,7 +93,7 @@ impl Book {
     pub fn metrics_text(&self) -> String {
         self.tidy();
         let mut text = self.metrics.render();
-        process::append(&mut text);
+        own_process::append(&mut text);
         text
     }
 
@@ -87,6 +120,25 @@ impl Book {
         let mut rows: Vec<_> = self.table.all().iter().map(|entry| entry.snapshot()).collect();
         rows.sort_by(|a, b| b.age_ms.cmp(&a.age_ms).then_with(|| a.id.cmp(&b.id)));
         rows
+    }
+
+    /// Who has connections to `target` open now, and how many; `None` stands for all whose program is
+    /// not known. Those with most come first.
+    pub fn clients_of(&self, target: &Target) -> Vec<(Option<Arc<Process>>, usize)> {
+        let mut clients: Vec<(Option<Arc<Process>>, usize)> = Vec::new();
+        self.live().each(|live| {
+            if live.target().as_ref() != Some(target) {
+                return;
+            }
+            let process = live.process();
+            match clients.iter_mut().find(|(known, _)| *known == process) {
+                Some((_, count)) => *count += 1,
+                None => clients.push((process, 1)),
+            }
+        });
+        let pid = |process: &Option<Arc<Process>>| process.as_ref().map(|process| process.pid);
+        clients.sort_by_key(|(process, count)| (std::cmp::Reverse(*count), pid(process)));
+        clients
     }
 
     /// The client connections open now, for those who may end them.

@@ -27,10 +27,16 @@ pub struct Connection {
 }
 
 impl Connection {
-    pub(super) fn open(book: Arc<Book>, key: u64, client: SocketAddr) -> Self {
+    pub(super) fn open(book: Arc<Book>, key: u64, client: SocketAddr, server: SocketAddr) -> Self {
         let entry = book.table.enter(key, client);
+        book.seek_caller(&entry, server);
         book.metrics.opened(entry.inbound());
         Self { book, entry }
+    }
+
+    #[cfg(test)]
+    pub(super) fn entry(&self) -> &Arc<Entry> {
+        &self.entry
     }
 
     /// What the client speaks: an `inbound` label. Anything not of the list is `unknown`.
@@ -240,10 +246,11 @@ impl Record {
         let facts = &self.facts;
         let shown = self.entry.shown();
         let judged = shown.judged.as_ref();
-        self.book.access.line(&Line {
+        let line = Line {
             id: facts.id.as_str(),
             inbound: INBOUND[usize::from(self.entry.inbound())],
             client: self.entry.client,
+            process: None,
             target: shown.target.as_ref(),
             asked: facts.asked.as_deref(),
             host_from: facts.host_from,
@@ -262,7 +269,8 @@ impl Record {
             upstream: facts.upstream,
             stage: self.entry.stage(),
             label: facts.label.as_deref(),
-        });
+        };
+        self.entry.caller.write(line, &self.book.access);
     }
 }
 

@@ -11,6 +11,7 @@ use std::time::Instant;
 
 use serde::Serialize;
 
+use super::callers::{Process, Slot};
 use super::id::Id;
 use super::labels::{INBOUND, UNKNOWN};
 use super::metrics::Metrics;
@@ -36,6 +37,8 @@ pub(super) struct Entry {
     /// Bytes of `meter` already in the metrics.
     counted: [AtomicU64; 2],
     shown: Mutex<Shown>,
+    /// The program at the other end.
+    pub(super) caller: Slot,
 }
 
 /// What is known of the target asked for now.
@@ -64,8 +67,8 @@ pub struct Snapshot {
     pub inbound: &'static str,
     /// The client's address.
     pub client: String,
-    /// The client program; not looked up yet, always null.
-    pub process: Option<String>,
+    /// The client program, where it is known.
+    pub process: Option<Process>,
     /// The host asked for.
     pub host: Option<String>,
     /// The port asked for.
@@ -103,6 +106,11 @@ impl Live {
     /// What policy said, once it was asked.
     pub fn verdict(&self) -> Option<&'static str> {
         self.entry.shown().judged.as_ref().map(|judged| judged.verdict)
+    }
+
+    /// The client program, where it is known.
+    pub fn process(&self) -> Option<Arc<Process>> {
+        self.entry.caller.process()
     }
 
     /// Ends it when told so.
@@ -148,6 +156,7 @@ impl Table {
             cut: Arc::default(),
             counted: Default::default(),
             shown: Mutex::new(Shown { id: Id::new(key), ..Shown::default() }),
+            caller: Slot::default(),
         });
         self.shard(key).insert(key, Arc::clone(&entry));
         entry
@@ -226,7 +235,7 @@ impl Entry {
             id: shown.id.as_str().to_owned(),
             inbound: INBOUND[usize::from(self.inbound())],
             client: self.client.to_string(),
-            process: None,
+            process: self.caller.process().as_deref().cloned(),
             host: shown.target.as_ref().map(|target| target.host.to_string()),
             port: shown.target.as_ref().map(|target| target.port.get()),
             address: shown.address.map(|address| address.ip().to_string()),

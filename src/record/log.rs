@@ -7,6 +7,7 @@ use std::cell::RefCell;
 use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::{self, IsTerminal, Write as _};
+use std::ops::Range;
 use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
@@ -19,7 +20,8 @@ use tracing::subscriber::Interest;
 use tracing::{Event, Metadata, Subscriber};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 
-use super::access_log::{Line, Object, TotalsNow};
+use super::access_log::{Line, Object, TotalsNow, process_json, process_text};
+use super::callers::Process;
 use super::escape;
 use super::sink::Sink;
 use crate::config::{self, LogFormat, LogTo};
@@ -133,9 +135,38 @@ impl AccessLog {
     }
 
     pub(super) fn line(&self, line: &Line<'_>) {
-        let now = jiff::Timestamp::now();
-        self.shared.write(|out, json| if json { line.json(out, now) } else { line.text(out, now) });
+        self.shared.write(|out, json| _ = format(line, out, json));
     }
+
+    /// Formats a line now, to be written by [`Self::release`]; `None`: this log keeps nothing.
+    pub(super) fn hold(&self, line: &Line<'_>) -> Option<Held> {
+        self.shared.sink.as_ref()?;
+        let (mut text, json) = (Vec::with_capacity(640), self.shared.json.load(Ordering::Relaxed));
+        let process = format(line, &mut text, json);
+        Some(Held { text, json, process })
+    }
+
+    /// Writes a line that was held back, with the client's process.
+    pub(super) fn release(&self, held: Held, process: Option<&Process>) {
+        let fill = if held.json { process_json } else { process_text };
+        self.shared.write(|out, _| {
+            out.extend(&held.text[..held.process.start]);
+            fill(out, process);
+            out.extend(&held.text[held.process.end..]);
+        });
+    }
+}
+
+/// A line as it will be written, but for the client's process.
+pub(super) struct Held {
+    text: Vec<u8>,
+    json: bool,
+    process: Range<usize>,
+}
+
+fn format(line: &Line<'_>, out: &mut Vec<u8>, json: bool) -> Range<usize> {
+    let now = jiff::Timestamp::now();
+    if json { line.json(out, now) } else { line.text(out, now) }
 }
 
 impl AccessWriter {

@@ -6,6 +6,7 @@
 
 mod access_log;
 mod book;
+mod callers;
 mod escape;
 mod guard;
 mod id;
@@ -13,7 +14,7 @@ mod labels;
 mod live;
 pub mod log;
 mod metrics;
-mod process;
+mod own_process;
 mod sink;
 mod stage;
 #[cfg(test)]
@@ -21,6 +22,7 @@ mod tests;
 
 pub use access_log::TotalsNow;
 pub use book::{Book, Sampler};
+pub use callers::Process;
 pub use guard::{Connection, Record};
 pub use live::{Live, Lives, Snapshot};
 pub use log::{AccessLog, AccessWriter};

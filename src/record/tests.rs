@@ -11,6 +11,7 @@ use crate::outcome::Outcome;
 use crate::target::{Host, Target};
 
 const CLIENT: ([u8; 4], u16) = ([127, 0, 0, 1], 4000);
+const SERVER: ([u8; 4], u16) = ([127, 0, 0, 1], 1055);
 
 fn book() -> Arc<Book> {
     Book::new(AccessLog::none())
@@ -35,11 +36,11 @@ fn target() -> Target {
 #[test]
 fn a_forgotten_record_and_a_forgotten_connection_count_as_internal() {
     let book = book();
-    let mut forgetful = book.connection(CLIENT.into());
+    let mut forgetful = book.connection(CLIENT.into(), SERVER.into());
     forgetful.kind("socks5");
     drop(forgetful.record());
     drop(forgetful);
-    drop(book.connection(CLIENT.into()));
+    drop(book.connection(CLIENT.into(), SERVER.into()));
     let of = |inbound| {
         value(
             &book,
@@ -53,11 +54,11 @@ fn a_forgotten_record_and_a_forgotten_connection_count_as_internal() {
 #[test]
 fn a_connection_has_a_line_of_its_own_only_without_targets() {
     let book = book();
-    let mut busy = book.connection(CLIENT.into());
+    let mut busy = book.connection(CLIENT.into(), SERVER.into());
     busy.record().finish(Outcome::Ok);
     busy.record().finish(Outcome::Denied);
     busy.finish(Outcome::ClientGone);
-    book.connection(CLIENT.into()).finish(Outcome::HeadTimeout);
+    book.connection(CLIENT.into(), SERVER.into()).finish(Outcome::HeadTimeout);
     let outcomes: Vec<_> = book.totals().outcomes.into_iter().collect();
     assert_eq!(outcomes, [("denied", 1), ("head_timeout", 1), ("ok", 1)]);
 }
@@ -67,7 +68,7 @@ fn the_gauge_follows_the_kind_and_returns_to_0() {
     let book = book();
     let active =
         |inbound| value(&book, &format!("tailrace_connections_active{{inbound=\"{inbound}\"}}"));
-    let mut connection = book.connection(CLIENT.into());
+    let mut connection = book.connection(CLIENT.into(), SERVER.into());
     assert_eq!((active("unknown"), active("connect")), (1.0, 0.0));
     connection.kind("connect");
     assert_eq!((active("unknown"), active("connect"), book.active()), (0.0, 1.0, 1));
@@ -80,7 +81,7 @@ fn a4_no_value_makes_a_series() {
     let book = book();
     let before = series(&book);
     for n in 0..100 {
-        let mut connection = book.connection(CLIENT.into());
+        let mut connection = book.connection(CLIENT.into(), SERVER.into());
         connection.kind("a\"} 1\nfake_metric 1");
         let mut record = connection.record();
         record.asked(&format!("a\"}} 1\nfake_metric {n}"));
@@ -97,7 +98,7 @@ fn a4_no_value_makes_a_series() {
 #[test]
 fn the_live_table_shows_what_is_known() {
     let book = book();
-    let mut connection = book.connection(CLIENT.into());
+    let mut connection = book.connection(CLIENT.into(), SERVER.into());
     connection.kind("socks5");
     let mut record = connection.record();
     book.live().each(|live| assert_eq!((live.target(), live.verdict()), (None, None)));
@@ -129,7 +130,7 @@ fn the_line_has_the_keys_of_the_contract_in_order() {
     let settings = Log { to: LogTo::File(path.clone()), format: LogFormat::Json, ..Log::default() };
     let (log, writer) = super::log::open(&settings).unwrap();
     let book = Book::new(log);
-    let mut connection = book.connection(CLIENT.into());
+    let mut connection = book.connection(CLIENT.into(), SERVER.into());
     connection.kind("connect");
     let mut record = connection.record();
     let id = record.id().to_owned();
@@ -174,7 +175,7 @@ fn text_lines_are_safe_for_a_terminal() {
     let settings = Log { to: LogTo::File(path.clone()), format: LogFormat::Text, ..Log::default() };
     let (log, writer) = super::log::open(&settings).unwrap();
     let book = Book::new(log);
-    let mut connection = book.connection(CLIENT.into());
+    let mut connection = book.connection(CLIENT.into(), SERVER.into());
     let mut record = connection.record();
     record.asked("x\n\u{1b}[2J\u{202e}");
     record.finish(Outcome::BadRequest);
@@ -192,10 +193,10 @@ fn access_lines_obey_level_and_switch() {
     let quiet = Log { to: to.clone(), level: tracing::Level::WARN, ..Log::default() };
     let (log, writer) = super::log::open(&quiet).unwrap();
     let book = Book::new(log.clone());
-    book.connection(CLIENT.into()).finish(Outcome::HeadTimeout);
-    book.connection(CLIENT.into()).finish(Outcome::Overloaded);
+    book.connection(CLIENT.into(), SERVER.into()).finish(Outcome::HeadTimeout);
+    book.connection(CLIENT.into(), SERVER.into()).finish(Outcome::Overloaded);
     log.reload(&Log { to, access: false, ..Log::default() }).unwrap();
-    book.connection(CLIENT.into()).finish(Outcome::Overloaded);
+    book.connection(CLIENT.into(), SERVER.into()).finish(Outcome::Overloaded);
     assert!(writer.close(&book.totals(), Duration::from_secs(10)));
     let text = std::fs::read_to_string(path).unwrap();
     assert_eq!(text.matches("\"outcome\"").count(), 1, "{text}");
@@ -206,12 +207,15 @@ async fn r17_a_panic_ends_its_own_connection_as_internal() {
     let book = book();
     let (unlucky, lucky) = (Arc::clone(&book), Arc::clone(&book));
     let unlucky = tokio::spawn(async move {
-        let mut connection = unlucky.connection(CLIENT.into());
+        let mut connection = unlucky.connection(CLIENT.into(), SERVER.into());
         let _record = connection.record();
         panic!("made by a test");
     });
     assert!(unlucky.await.unwrap_err().is_panic());
-    let lucky = tokio::spawn(async move { lucky.connection(CLIENT.into()).finish(Outcome::Ok) });
+    let lucky =
+        tokio::spawn(
+            async move { lucky.connection(CLIENT.into(), SERVER.into()).finish(Outcome::Ok) },
+        );
     lucky.await.unwrap();
     let outcomes: Vec<_> = book.totals().outcomes.into_iter().collect();
     assert_eq!((outcomes, book.active()), (vec![("internal", 1), ("ok", 1)], 0));

@@ -15,6 +15,7 @@ mod peer_left;
 #[cfg_attr(not(target_os = "linux"), path = "pipe_unsupported.rs")]
 mod pipe;
 mod process;
+mod program;
 mod queue;
 mod route;
 #[cfg(target_os = "linux")]
@@ -37,8 +38,9 @@ pub use original_dst::{original_dst, redirected};
 pub use peer_left::peer_left;
 pub use pipe::Pipe;
 pub use process::{adopts_orphans, harden, inherited};
+pub use program::{Descriptors, Program, programs, sees_other_users};
 pub use queue::{unacked, unsent};
 pub use route::has_route;
-pub use socket_owner::{Owner, socket_owner};
+pub use socket_owner::{Owner, SocketOwners, socket_owner};
 pub use stream::Stream;
 pub use tune::tune;

@@ -3,6 +3,7 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::OwnedFd;
 
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netlink};
@@ -13,9 +14,14 @@ const HEADER: usize = 16;
 const BY_FAMILY: u16 = 20;
 /// `NLM_F_REQUEST` (linux/netlink.h).
 const REQUEST: u16 = 1;
-/// Where `struct inet_diag_req_v2` and `struct inet_diag_msg` have the two ports.
-const ASKED: usize = HEADER + 8;
+/// Length of a question: the header and `struct inet_diag_req_v2`.
+const QUESTION: usize = HEADER + 56;
+/// Where `struct nlmsghdr` has its sequence number.
+const SEQUENCE: usize = 8;
+/// Where `struct inet_diag_msg` has the two ports.
 const ANSWERED: usize = HEADER + 4;
+/// Questions in one datagram; as many answers fit the socket's receive buffer many times over.
+const AT_ONCE: usize = 32;
 /// Where `struct inet_diag_msg` has `idiag_uid`, behind the header; the inode follows.
 const UID: usize = HEADER + 64;
 
@@ -33,40 +39,89 @@ pub struct Owner {
 /// # Errors
 /// `ENOENT` if there is no such socket in this network namespace, or what netlink says.
 pub fn socket_owner(local: SocketAddr, remote: SocketAddr) -> io::Result<Owner> {
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let kind = (AddressFamily::NETLINK, SocketType::DGRAM, Some(netlink::SOCK_DIAG));
-    let socket = rustix::net::socket_with(kind.0, kind.1, flags, kind.2)?;
-    let question = question(local, remote);
+    let socket = netlink_socket()?;
+    let mut question = Vec::with_capacity(QUESTION);
+    ask(&mut question, 0, local, remote);
     rustix::net::send(&socket, &question, SendFlags::empty())?;
     let mut answer = [0; 512];
     // The kernel answers within send(2): nothing to wait for.
     let (length, _) = rustix::net::recv(&socket, &mut answer[..], RecvFlags::empty())?;
-    let owner = parse(&answer[..length])?;
-    // Where there is no such connection, the kernel names a listener on that port instead.
-    match answer[ANSWERED..ANSWERED + 4] == question[ASKED..ASKED + 4] {
-        true => Ok(owner),
-        false => Err(Errno::NOENT.into()),
+    parse(&answer[..length], local, remote)
+}
+
+/// The same for many sockets at a time, over one netlink socket that is kept.
+#[derive(Debug)]
+pub struct SocketOwners {
+    socket: OwnedFd,
+    questions: Vec<u8>,
+}
+
+impl SocketOwners {
+    /// Of this thread's network namespace.
+    ///
+    /// # Errors
+    /// What `socket(2)` says: no netlink here, no descriptor left.
+    pub fn open() -> io::Result<Self> {
+        Ok(Self { socket: netlink_socket()?, questions: Vec::new() })
+    }
+
+    /// One answer for each pair of `local` and `remote`, in their order; `None` where there is no such
+    /// socket or the kernel did not say.
+    pub fn ask(&mut self, pairs: &[(SocketAddr, SocketAddr)]) -> Vec<Option<Owner>> {
+        let mut owners = vec![None; pairs.len()];
+        for (pairs, owners) in pairs.chunks(AT_ONCE).zip(owners.chunks_mut(AT_ONCE)) {
+            self.ask_few(pairs, owners);
+        }
+        owners
+    }
+
+    fn ask_few(&mut self, pairs: &[(SocketAddr, SocketAddr)], owners: &mut [Option<Owner>]) {
+        self.questions.clear();
+        for (at, (local, remote)) in (0..).zip(pairs) {
+            ask(&mut self.questions, at, *local, *remote);
+        }
+        if rustix::net::send(&self.socket, &self.questions, SendFlags::empty()).is_err() {
+            return;
+        }
+        let mut answer = [0; 512];
+        // Every message of the datagram is answered by one of its own, within send(2) (netlink(7)).
+        // What is there beyond that is left of a question whose answers did not fit.
+        while let Ok((length, _)) =
+            rustix::net::recv(&self.socket, &mut answer[..], RecvFlags::empty())
+        {
+            let answer = &answer[..length];
+            let asked = number(answer, SEQUENCE).ok().and_then(|at| usize::try_from(at).ok());
+            let Some((at, pair)) = asked.and_then(|at| Some((at, pairs.get(at)?))) else {
+                continue;
+            };
+            owners[at] = parse(answer, pair.0, pair.1).ok();
+        }
     }
 }
 
-/// `struct nlmsghdr` and `struct inet_diag_req_v2` (linux/inet_diag.h).
-fn question(local: SocketAddr, remote: SocketAddr) -> Vec<u8> {
+fn netlink_socket() -> io::Result<OwnedFd> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let kind = (AddressFamily::NETLINK, SocketType::DGRAM, Some(netlink::SOCK_DIAG));
+    Ok(rustix::net::socket_with(kind.0, kind.1, flags, kind.2)?)
+}
+
+/// Appends `struct nlmsghdr` and `struct inet_diag_req_v2` (linux/inet_diag.h).
+fn ask(out: &mut Vec<u8>, sequence: u32, local: SocketAddr, remote: SocketAddr) {
     let (from, to) = (local.ip().to_canonical(), remote.ip().to_canonical());
     let family = if from.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
-    let mut body = vec![family.as_raw() as u8, 6, 0, 0]; // 6: IPPROTO_TCP
-    body.extend(u32::MAX.to_ne_bytes()); // any state
-    body.extend(local.port().to_be_bytes());
-    body.extend(remote.port().to_be_bytes());
-    body.extend(sixteen(from));
-    body.extend(sixteen(to));
-    body.extend(0u32.to_ne_bytes()); // any interface
-    body.extend(u64::MAX.to_ne_bytes()); // INET_DIAG_NOCOOKIE
-    let mut message = ((HEADER + body.len()) as u32).to_ne_bytes().to_vec();
-    message.extend(BY_FAMILY.to_ne_bytes());
-    message.extend(REQUEST.to_ne_bytes());
-    message.extend([0; 8]); // sequence number and port id: one question per socket
-    message.extend(body);
-    message
+    out.extend((QUESTION as u32).to_ne_bytes());
+    out.extend(BY_FAMILY.to_ne_bytes());
+    out.extend(REQUEST.to_ne_bytes());
+    out.extend(sequence.to_ne_bytes());
+    out.extend([0; 4]); // port id: the kernel knows who asks
+    out.extend([family.as_raw() as u8, 6, 0, 0]); // 6: IPPROTO_TCP
+    out.extend(u32::MAX.to_ne_bytes()); // any state
+    out.extend(local.port().to_be_bytes());
+    out.extend(remote.port().to_be_bytes());
+    out.extend(sixteen(from));
+    out.extend(sixteen(to));
+    out.extend(0u32.to_ne_bytes()); // any interface
+    out.extend(u64::MAX.to_ne_bytes()); // INET_DIAG_NOCOOKIE
 }
 
 fn sixteen(ip: IpAddr) -> [u8; 16] {
@@ -80,19 +135,26 @@ fn sixteen(ip: IpAddr) -> [u8; 16] {
     }
 }
 
-fn parse(answer: &[u8]) -> io::Result<Owner> {
-    let number = |at: usize| {
-        let bytes = answer.get(at..at + 4).and_then(|bytes| <[u8; 4]>::try_from(bytes).ok());
-        bytes.map(u32::from_ne_bytes).ok_or(io::ErrorKind::UnexpectedEof)
-    };
+fn number(answer: &[u8], at: usize) -> io::Result<u32> {
+    let bytes = answer.get(at..at + 4).and_then(|bytes| <[u8; 4]>::try_from(bytes).ok());
+    bytes.map(u32::from_ne_bytes).ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
+}
+
+fn parse(answer: &[u8], local: SocketAddr, remote: SocketAddr) -> io::Result<Owner> {
     if answer.get(4..6) != Some(&BY_FAMILY.to_ne_bytes()) {
-        let code = (number(HEADER)? as i32).wrapping_neg();
+        let code = (number(answer, HEADER)? as i32).wrapping_neg();
         return Err(match code {
             0 => io::ErrorKind::InvalidData.into(),
             code => Errno::from_raw_os_error(code).into(),
         });
     }
-    Ok(Owner { uid: number(UID)?, inode: number(UID + 4)? })
+    let owner = Owner { uid: number(answer, UID)?, inode: number(answer, UID + 4)? };
+    // Where there is no such connection, the kernel names a listener on that port instead.
+    let [from, to] = [local.port().to_be_bytes(), remote.port().to_be_bytes()];
+    match answer[ANSWERED..ANSWERED + 4] == [from, to].concat() {
+        true => Ok(owner),
+        false => Err(Errno::NOENT.into()),
+    }
 }
 
 #[cfg(test)]
@@ -115,6 +177,23 @@ mod tests {
             drop(client);
             let gone = socket_owner(to, to).unwrap_err();
             assert_eq!(gone.kind(), io::ErrorKind::NotFound);
+        }
+    }
+
+    #[test]
+    fn many_are_asked_at_a_time_and_answered_in_their_order() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let server = listener.local_addr().unwrap();
+        let clients: Vec<_> = (0..100).map(|_| TcpStream::connect(server).unwrap()).collect();
+        let mut pairs: Vec<_> = clients.iter().map(|c| (c.local_addr().unwrap(), server)).collect();
+        pairs.insert(50, (server, server));
+        let mut owners = SocketOwners::open().unwrap();
+        for _ in 0..2 {
+            let mut answers = owners.ask(&pairs);
+            assert_eq!(answers.remove(50), None, "no such connection");
+            let inode = |client: &TcpStream| rustix::fs::fstat(client).unwrap().st_ino;
+            let told = answers.iter().map(|owner| u64::from(owner.unwrap().inode));
+            assert!(told.eq(clients.iter().map(inode)));
         }
     }
 }

@@ -1,0 +1,266 @@
+//! Which program a client is: looked for beside the connections, by one thread of its own.
+//!
+//! The kernel is asked for each client's socket (sock_diag(7)), `/proc` for the process that holds it.
+//! No connection ever waits for that. What it may cost is bounded: a share of one processor, a queue
+//! of fixed length; what does not fit is "unknown".
+#![forbid(unsafe_code)]
+
+mod budget;
+mod process;
+mod search;
+mod slot;
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use self::budget::Budget;
+pub use self::process::Process;
+use self::search::{Found, Search, Wanted};
+pub(super) use self::slot::Slot;
+use super::live::Entry;
+use super::log::AccessLog;
+use crate::sys::SocketOwners;
+
+/// Connections that wait to be looked at; later ones stay unknown.
+const MOST_QUEUED: usize = 1024;
+/// Connections looked at together.
+const AT_ONCE: usize = 256;
+/// Between two searches, so that a busy gateway's clients are looked for together.
+const PACE: Duration = Duration::from_millis(2);
+/// The same while there is nothing to be spent: lines wait no longer than this.
+const REST: Duration = Duration::from_millis(20);
+/// When to look again for whom nobody was found though not everybody was looked at.
+const AGAIN: [Duration; 3] =
+    [Duration::from_millis(20), Duration::from_millis(200), Duration::from_secs(2)];
+/// How long the end waits for a search under way.
+const LAST_SEARCH: Duration = Duration::from_millis(100);
+
+/// Looks for callers until it is dropped.
+pub(super) struct Callers {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    state: Mutex<State>,
+    /// Something to do.
+    work: Condvar,
+    /// Nothing is done any more.
+    over: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    queue: Vec<Item>,
+    waiting: bool,
+    closing: bool,
+    over: bool,
+}
+
+/// A connection whose caller is sought.
+struct Item {
+    entry: Arc<Entry>,
+    /// Where the client thinks it is connected to.
+    server: SocketAddr,
+    tries: usize,
+}
+
+impl Item {
+    /// Whether its connection is still there.
+    fn lives(&self) -> bool {
+        Arc::strong_count(&self.entry) > 1
+    }
+}
+
+impl Callers {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// There is no sock_diag(7) here, or no thread to be had.
+    pub(super) fn start(log: AccessLog) -> io::Result<Self> {
+        let shared = Arc::new(Shared {
+            state: Mutex::default(),
+            work: Condvar::new(),
+            over: Condvar::new(),
+        });
+        let now = Instant::now();
+        let seeker = Seeker {
+            shared: Arc::clone(&shared),
+            log,
+            owners: SocketOwners::open()?,
+            search: Search::new(now),
+            budget: Budget::new(now),
+            later: Vec::new(),
+            pace: Duration::ZERO,
+            ended: now,
+        };
+        std::thread::Builder::new().name("callers".to_owned()).spawn(move || seeker.run())?;
+        Ok(Self { shared })
+    }
+
+    /// Has the caller of a connection looked for; `server` is where it thinks it is connected to.
+    pub(super) fn seek(&self, entry: &Arc<Entry>, server: SocketAddr) {
+        let mut state = self.shared.lock();
+        if state.closing || state.queue.len() >= MOST_QUEUED {
+            return;
+        }
+        entry.caller.seek();
+        state.queue.push(Item { entry: Arc::clone(entry), server, tries: 0 });
+        if std::mem::take(&mut state.waiting) {
+            drop(state);
+            self.shared.work.notify_one();
+        }
+    }
+
+    /// Looks for nobody any more; lines that wait go out.
+    pub(super) fn end(&self) {
+        let mut state = self.shared.lock();
+        state.closing = true;
+        self.shared.work.notify_one();
+        let over = self.shared.over.wait_timeout_while(state, LAST_SEARCH, |state| !state.over);
+        drop(over.unwrap_or_else(PoisonError::into_inner));
+    }
+}
+
+impl Drop for Callers {
+    fn drop(&mut self) {
+        self.shared.lock().closing = true;
+        self.shared.work.notify_one();
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What the thread has.
+struct Seeker {
+    shared: Arc<Shared>,
+    log: AccessLog,
+    owners: SocketOwners,
+    search: Search,
+    budget: Budget,
+    /// To be looked at again, and when.
+    later: Vec<(Instant, Item)>,
+    pace: Duration,
+    ended: Instant,
+}
+
+impl Seeker {
+    fn run(mut self) {
+        while let Some(batch) = self.next() {
+            let wait = self.budget.wait(Instant::now());
+            if wait.is_zero() {
+                let before = budget::spent();
+                self.look(batch);
+                let spent = budget::spent().saturating_sub(before);
+                self.budget.charge(spent, Instant::now());
+                self.pace = PACE;
+            } else {
+                self.put_off(batch, wait);
+                self.pace = REST;
+            }
+            self.ended = Instant::now();
+        }
+        for (_, item) in self.later.drain(..) {
+            item.entry.caller.settle(None, &self.log);
+        }
+        let mut state = self.shared.lock();
+        for item in state.queue.drain(..) {
+            item.entry.caller.settle(None, &self.log);
+        }
+        state.over = true;
+        self.shared.over.notify_all();
+    }
+
+    /// Waits for something to do; `None` at the end.
+    fn next(&mut self) -> Option<Vec<Item>> {
+        self.wait_for_work();
+        let pace = self.pace.saturating_sub(self.ended.elapsed());
+        let state = self.shared.lock();
+        let paced = self.shared.work.wait_timeout_while(state, pace, |state| !state.closing);
+        let (mut state, _) = paced.unwrap_or_else(PoisonError::into_inner);
+        if state.closing {
+            return None;
+        }
+        let few = state.queue.len().min(AT_ONCE);
+        let mut batch: Vec<Item> = state.queue.drain(..few).collect();
+        drop(state);
+        let now = Instant::now();
+        let due = self.later.extract_if(.., |(due, _)| *due <= now).map(|(_, item)| item);
+        batch.extend(due.filter(Item::lives).take(AT_ONCE));
+        Some(batch)
+    }
+
+    fn wait_for_work(&self) {
+        let next = self.later.iter().map(|(due, _)| *due).min();
+        let idle = |state: &mut State| state.queue.is_empty() && !state.closing;
+        let mut state = self.shared.lock();
+        state.waiting = idle(&mut state);
+        let work = &self.shared.work;
+        let mut state = match next.map(|due| due.saturating_duration_since(Instant::now())) {
+            Some(left) => {
+                let waited = work.wait_timeout_while(state, left, idle);
+                waited.unwrap_or_else(PoisonError::into_inner).0
+            }
+            None => work.wait_while(state, idle).unwrap_or_else(PoisonError::into_inner),
+        };
+        state.waiting = false;
+    }
+
+    /// Lines do not wait for better days; connections that last may be looked at then.
+    fn put_off(&mut self, batch: Vec<Item>, wait: Duration) {
+        let due = Instant::now() + wait;
+        for item in batch {
+            item.entry.caller.settle(None, &self.log);
+            self.look_later(due, item);
+        }
+    }
+
+    fn look_later(&mut self, due: Instant, item: Item) {
+        if item.lives() && self.later.len() < MOST_QUEUED {
+            self.later.push((due, item));
+        }
+    }
+
+    fn look(&mut self, batch: Vec<Item>) {
+        let pairs: Vec<_> = batch.iter().map(|item| (item.entry.client, item.server)).collect();
+        let owners = self.owners.ask(&pairs);
+        let mut places = Vec::with_capacity(batch.len());
+        let mut wanted = Vec::new();
+        for (pair, owner) in pairs.into_iter().zip(owners) {
+            // Without an inode it was closed already.
+            let owner = owner.filter(|owner| owner.inode != 0);
+            places.push(owner.map(|_| wanted.len()));
+            wanted.extend(owner.map(|owner| Wanted { pair, owner, found: Found::Nobody }));
+        }
+        let now = Instant::now();
+        self.search.find(&mut wanted, &mut self.owners, now);
+        // In the order they came in, so that their lines are.
+        for (item, place) in batch.into_iter().zip(places) {
+            let found = place.map_or(Found::Nobody, |at| wanted[at].found.clone());
+            self.settle(item, found, now);
+        }
+    }
+
+    fn settle(&mut self, mut item: Item, found: Found, now: Instant) {
+        let (process, again) = match found {
+            Found::Holder(process) => (Some(process), false),
+            Found::Intermediary(process) => (Some(process), true),
+            Found::Unfinished => (None, true),
+            Found::Nobody => (None, false),
+        };
+        item.entry.caller.settle(process, &self.log);
+        if let Some(pause) = AGAIN.get(item.tries).filter(|_| again) {
+            item.tries += 1;
+            self.look_later(now + *pause, item);
+        }
+    }
+}
+
+#[cfg(test)]
+#[cfg(target_os = "linux")]
+mod tests;

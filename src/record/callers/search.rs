@@ -1,0 +1,310 @@
+//! From sockets to the processes that hold them: those who called lately first, then new processes,
+//! then all others.
+#![forbid(unsafe_code)]
+
+use std::collections::{HashMap, HashSet};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+
+use super::process::{self, Process};
+use crate::sys::{self, Descriptors, Owner, Program, SocketOwners};
+
+/// Processes that called lately, remembered to be looked at first.
+const MOST_RECENT: usize = 8;
+/// Descriptors of each at which its sockets were.
+const MOST_HINTS: usize = 64;
+/// Descriptors looked at in one search, about 20 ms of them.
+const MOST_LOOKS: u32 = 20_000;
+/// How long the processes that held nothing for us are left alone, from the first time on.
+const PATIENCE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
+
+/// A client's socket whose holder is wanted.
+#[derive(Debug)]
+pub(super) struct Wanted {
+    /// The socket's own address, and the one it is connected to as it sees it.
+    pub(super) pair: (SocketAddr, SocketAddr),
+    pub(super) owner: Owner,
+    pub(super) found: Found,
+}
+
+/// What a search came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Found {
+    /// Nobody we see holds it.
+    Nobody,
+    /// Not everybody was looked at.
+    Unfinished,
+    /// `tailrace` itself holds it and nobody else yet: perhaps `run` on its way to its program.
+    Intermediary(Arc<Process>),
+    /// It is held by this process.
+    Holder(Arc<Process>),
+}
+
+#[derive(Debug)]
+struct Recent {
+    process: Arc<Process>,
+    hints: Vec<u32>,
+}
+
+/// Remembers who called, and who was there.
+#[derive(Debug)]
+pub(super) struct Search {
+    recent: Vec<Recent>,
+    /// Everybody at the last look.
+    seen: HashSet<u32>,
+    patience: Duration,
+    rest_from: Instant,
+    boot: Timestamp,
+    own: Option<Vec<u8>>,
+    user: u32,
+    sees_others: bool,
+}
+
+/// The sockets nobody was found for yet.
+struct Open<'a> {
+    wanted: &'a mut [Wanted],
+    by_inode: HashMap<u32, usize>,
+    looks: u32,
+}
+
+impl Search {
+    pub(super) fn new(now: Instant) -> Self {
+        let own = Program::open(std::process::id()).ok().and_then(|own| own.executable());
+        Self {
+            recent: Vec::new(),
+            seen: HashSet::new(),
+            patience: Duration::ZERO,
+            rest_from: now,
+            boot: process::boot(),
+            own,
+            user: rustix::process::geteuid().as_raw(),
+            sees_others: sys::sees_other_users(),
+        }
+    }
+
+    /// Finds who holds each of `wanted`.
+    pub(super) fn find(&mut self, wanted: &mut [Wanted], owners: &mut SocketOwners, now: Instant) {
+        let ours = |owner: Owner| self.sees_others || owner.uid == self.user;
+        let by_inode = (0..).zip(&*wanted).filter(|(_, wanted)| ours(wanted.owner));
+        let by_inode = by_inode.map(|(at, wanted)| (wanted.owner.inode, at)).collect();
+        let mut open = Open { wanted, by_inode, looks: MOST_LOOKS };
+        self.where_they_were(&mut open);
+        open.forget_closed(owners);
+        for pid in self.recent.iter().map(|recent| recent.process.pid).collect::<Vec<_>>() {
+            self.visit(pid, &mut open);
+        }
+        if !open.is_done() {
+            self.everybody(&mut open, owners, now);
+        }
+    }
+
+    /// Those who called lately use the same descriptors again.
+    fn where_they_were(&mut self, open: &mut Open<'_>) {
+        let recent: Vec<(u32, Vec<u32>)> =
+            self.recent.iter().map(|r| (r.process.pid, r.hints.clone())).collect();
+        for (pid, hints) in recent {
+            if open.is_done() {
+                return;
+            }
+            match Program::open(pid) {
+                Ok(program) => {
+                    let Ok(descriptors) = program.descriptors() else { continue };
+                    let hits = open.look(&descriptors, hints.into_iter());
+                    self.credit(&program, &hits, open);
+                }
+                Err(_gone) => self.recent.retain(|recent| recent.process.pid != pid),
+            }
+        }
+    }
+
+    fn everybody(&mut self, open: &mut Open<'_>, owners: &mut SocketOwners, now: Instant) {
+        let mut all = sys::programs();
+        // The youngest first: a client has mostly been started for its connection.
+        all.sort_unstable_by(|a, b| b.cmp(a));
+        let (old, new): (Vec<u32>, Vec<u32>) = all.iter().partition(|pid| self.seen.contains(pid));
+        self.seen = all.into_iter().collect();
+        for pid in new {
+            self.visit(pid, open);
+        }
+        if open.is_done() {
+            return;
+        }
+        open.forget_closed(owners);
+        if open.is_done() {
+            return;
+        }
+        if now < self.rest_from {
+            return open.leave_off();
+        }
+        let before = open.by_inode.len();
+        for pid in old {
+            self.visit(pid, open);
+        }
+        if open.by_inode.len() == before {
+            self.patience = (self.patience * 2).clamp(PATIENCE.0, PATIENCE.1);
+            self.rest_from = now + self.patience;
+        } else {
+            self.patience = Duration::ZERO;
+        }
+        if open.looks == 0 {
+            open.leave_off();
+        }
+    }
+
+    /// Looks at every descriptor of a process.
+    fn visit(&mut self, pid: u32, open: &mut Open<'_>) {
+        if open.is_done() {
+            return;
+        }
+        let Ok(program) = Program::open(pid) else { return };
+        if !self.sees_others && program.uid() != Ok(self.user) {
+            return;
+        }
+        let Ok(descriptors) = program.descriptors() else { return };
+        let hits = open.look(&descriptors, descriptors.numbers().into_iter());
+        self.credit(&program, &hits, open);
+    }
+
+    /// The process holds what was found at `hits`: pairs of descriptor and place in `wanted`.
+    fn credit(&mut self, program: &Program, hits: &[(u32, usize)], open: &mut Open<'_>) {
+        if hits.is_empty() {
+            return;
+        }
+        let Some(executable) = program.executable() else { return };
+        let Some(process) = Process::of(program, &executable, self.boot) else { return };
+        let process = self.shared(process);
+        let between = self.own.as_ref() == Some(&executable) && process.pid != std::process::id();
+        for (_, at) in hits {
+            open.found(*at, &process, between);
+        }
+        if !between {
+            self.remember(process, hits);
+        }
+    }
+
+    /// The same value again for the same process, so that a thousand connections hold one.
+    fn shared(&self, process: Process) -> Arc<Process> {
+        let known = self.recent.iter().find(|recent| *recent.process == process);
+        known.map_or_else(|| Arc::new(process), |recent| Arc::clone(&recent.process))
+    }
+
+    fn remember(&mut self, process: Arc<Process>, hits: &[(u32, usize)]) {
+        let old = self.recent.iter().position(|recent| recent.process.pid == process.pid);
+        let old = old.map(|at| self.recent.remove(at).hints).unwrap_or_default();
+        let mut hints: Vec<u32> = hits.iter().map(|(number, _)| *number).collect();
+        hints.extend(old.into_iter().filter(|number| !hits.iter().any(|(new, _)| new == number)));
+        hints.truncate(MOST_HINTS);
+        self.recent.insert(0, Recent { process, hints });
+        self.recent.truncate(MOST_RECENT);
+    }
+}
+
+impl Open<'_> {
+    fn is_done(&self) -> bool {
+        self.by_inode.is_empty() || self.looks == 0
+    }
+
+    fn look(
+        &mut self,
+        descriptors: &Descriptors,
+        numbers: impl Iterator<Item = u32>,
+    ) -> Vec<(u32, usize)> {
+        let mut hits = Vec::new();
+        for number in numbers {
+            if hits.len() == self.by_inode.len() || self.looks == 0 {
+                break;
+            }
+            self.looks -= 1;
+            let place = descriptors.socket(number).and_then(|inode| self.by_inode.get(&inode));
+            hits.extend(place.map(|at| (number, *at)));
+        }
+        hits
+    }
+
+    /// A process between client and program is only the answer where nobody else is.
+    fn found(&mut self, at: usize, process: &Arc<Process>, between: bool) {
+        let wanted = &mut self.wanted[at];
+        if between {
+            wanted.found = Found::Intermediary(Arc::clone(process));
+        } else {
+            wanted.found = Found::Holder(Arc::clone(process));
+            self.by_inode.remove(&wanted.owner.inode);
+        }
+    }
+
+    /// Nobody is looked for any longer whose socket was closed meanwhile.
+    fn forget_closed(&mut self, owners: &mut SocketOwners) {
+        let open: Vec<usize> = self.by_inode.values().copied().collect();
+        let pairs: Vec<_> = open.iter().map(|at| self.wanted[*at].pair).collect();
+        for (at, owner) in open.into_iter().zip(owners.ask(&pairs)) {
+            if owner != Some(self.wanted[at].owner) {
+                self.by_inode.remove(&self.wanted[at].owner.inode);
+            }
+        }
+    }
+
+    /// The search ends here, for now.
+    fn leave_off(&mut self) {
+        for at in self.by_inode.values() {
+            let found = &mut self.wanted[*at].found;
+            if *found == Found::Nobody {
+                *found = Found::Unfinished;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+#[cfg(target_os = "linux")]
+mod tests {
+    use std::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    fn wanted(owners: &mut SocketOwners, clients: &[TcpStream]) -> Vec<Wanted> {
+        let pair = |c: &TcpStream| (c.local_addr().unwrap(), c.peer_addr().unwrap());
+        let pairs: Vec<_> = clients.iter().map(pair).collect();
+        let owners = owners.ask(&pairs);
+        let wanted = |(pair, owner): (_, Option<Owner>)| {
+            let owner = owner.unwrap_or(Owner { uid: 0, inode: 1 });
+            Wanted { pair, owner, found: Found::Nobody }
+        };
+        pairs.into_iter().zip(owners).map(wanted).collect()
+    }
+
+    #[test]
+    fn who_called_once_is_found_at_once_and_a_thousand_sockets_leave_a_bounded_memory() {
+        let mut owners = SocketOwners::open().unwrap();
+        let mut search = Search::new(Instant::now());
+        for _ in 0..10 {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let server = listener.local_addr().unwrap();
+            let clients: Vec<_> = (0..100).map(|_| TcpStream::connect(server).unwrap()).collect();
+            let mut wanted = wanted(&mut owners, &clients);
+            search.find(&mut wanted, &mut owners, Instant::now());
+            for one in &wanted {
+                let Found::Holder(process) = &one.found else { panic!("{one:?}") };
+                assert_eq!(process.pid, std::process::id());
+                assert!(Arc::ptr_eq(process, &search.recent[0].process));
+            }
+        }
+        assert_eq!(search.recent.len(), 1);
+        assert!(search.recent[0].hints.len() <= MOST_HINTS);
+    }
+
+    #[test]
+    fn a_closed_socket_is_nobody_s_and_costs_no_search() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut owners = SocketOwners::open().unwrap();
+        let mut search = Search::new(Instant::now());
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let mut wanted = wanted(&mut owners, std::slice::from_ref(&client));
+        drop(client);
+        search.find(&mut wanted, &mut owners, Instant::now());
+        assert_eq!(wanted[0].found, Found::Nobody);
+        assert!(search.seen.is_empty(), "nobody was looked at");
+    }
+}
