@@ -9,12 +9,13 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use rig::origin::Gate;
+use rig::Gate;
 use rig::wait::{PATIENCE, eventually, eventually_some};
-use rig::{Gateway, Inbound, Origin, Setup, Tailscaled, Wire, netns, skip};
+use rig::{Gateway, Inbound, Origin, Tailscaled, Wire, netns, skip};
 use serde_json::{Value, json};
 
 const NAME: &str = "db.corp.example";
+const TARGET: &str = "db.corp.example:5432";
 
 /// A program of somebody else's; ended by its id.
 struct Started(Child);
@@ -162,13 +163,13 @@ fn a_refused_connection_s_line_waits_for_its_program_and_the_client_does_not() {
     let mut gateway = Gateway::start(|s| {
         s.upstream(fake.address()).enforce(&["corp.example"]);
     });
-    for inbound in Inbound::ALL {
+    for inbound in Inbound::NAMED_TUNNELS {
         let (wire, _) = gateway.ask(inbound, "evil.example:80");
         let line = gateway.wait_for_line(|line| line["client"] == wire.local().to_string());
         assert!(me(&line["process"]), "{inbound:?}: {line}");
         assert_eq!(line["outcome"], "denied");
     }
-    gateway.settle_with(&fake, Inbound::ALL.len() as u64, 0);
+    gateway.settle_with(&fake, Inbound::NAMED_TUNNELS.len() as u64, 0);
 }
 
 #[test]
@@ -222,7 +223,7 @@ fn switched_off_nobody_looks_and_nobody_is_named() {
         });
         let lookers = threads(&gateway).iter().filter(|name| *name == "callers").count();
         assert_eq!(lookers, usize::from(on), "the one thread that asks netlink and reads /proc");
-        let mut wire = gateway.open(Inbound::Socks5, NAME);
+        let mut wire = gateway.open(Inbound::Socks5, TARGET);
         wire.send("hello");
         wire.expect("hello");
         if on {
@@ -260,7 +261,9 @@ fn a_program_of_another_user_stays_unknown() {
         gateway.proxy().port()
     );
     let user = ["--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all"];
-    let same = Started::new(Command::new("setpriv").args(user).args(["python3", "-c", &script]));
+    let mut command = Command::new("setpriv");
+    command.args(user).args(["python3", "-c", &script]).env("PATH", "/usr/bin:/bin");
+    let same = Started::new(&mut command);
     assert_eq!(process_of_the_row(&gateway)["pid"], same.pid());
 }
 
@@ -300,7 +303,7 @@ fn a_thousand_quick_connections_are_ours_or_unknown_and_each_has_its_line() {
         for _ in 0..10 {
             scope.spawn(|| {
                 for _ in 0..100 {
-                    let mut wire = gateway.open(Inbound::Socks5, NAME);
+                    let mut wire = gateway.open(Inbound::Socks5, TARGET);
                     wire.send("x");
                     wire.expect("x");
                 }
