@@ -4,10 +4,10 @@ FUZZ_SECONDS ?= 20
 FUZZ_TARGETS = $(notdir $(basename $(wildcard fuzz/fuzz_targets/*.rs)))
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test lint tailnet fuzz bench
+.PHONY: help build demo test lint tailnet test-more fuzz bench
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
 
 build: ## the release binary, target/release/tailrace
 	$(CARGO) build --release --locked
@@ -26,6 +26,11 @@ lint: ## formatting, clippy and documentation, warnings are errors
 tailnet: ## builds tailscaled and headscale into ~/.cache/tailrace, then runs only the real-tailnet proof
 	tests/tailnet/install
 	$(CARGO) test --locked --test tailnet
+
+test-more: ## builds gh and temporal into ~/.cache/tailrace (minutes), then runs them through the real tailnet
+	tests/tailnet/install
+	tests/clients/install --more
+	TAILRACE_MORE=1 $(CARGO) test --locked --test tailnet program_gh program_temporal program_all
 
 fuzz: ## every fuzz target for FUZZ_SECONDS (20); needs a nightly toolchain and cargo-fuzz
 	@$(CARGO) +nightly fuzz --version || { echo 'make fuzz needs: rustup toolchain install nightly && cargo install cargo-fuzz'; exit 1; }

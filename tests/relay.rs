@@ -13,6 +13,8 @@ mod ends;
 mod exact;
 #[path = "relay/limits.rs"]
 mod limits;
+#[path = "relay/prompt.rs"]
+mod prompt;
 
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr};

@@ -45,12 +45,12 @@ impl Sides<'_> {
 
     fn up(&self) -> Lane<'_> {
         let (from, to, counter) = (self.client, self.upstream, &self.meter.up);
-        Lane { from, to, pipes: self.pipes, counter, splice: self.splice() }
+        Lane { from, to, pipes: self.pipes, counter, splice: self.splice(), prompt: true }
     }
 
     fn down(&self) -> Lane<'_> {
         let (from, to, counter) = (self.upstream, self.client, &self.meter.down);
-        Lane { from, to, pipes: self.pipes, counter, splice: self.splice() }
+        Lane { from, to, pipes: self.pipes, counter, splice: self.splice(), prompt: false }
     }
 }
 

@@ -26,6 +26,10 @@ const BULKY: u32 = 64 << 10;
 /// A wake-up that brought less than this is a conversation: splice costs more than copy there.
 const SMALL: u32 = 4 << 10;
 
+/// A client's first reads, but for the very first, are acknowledged at once: the end of a TLS handshake gets
+/// no answer, and one with Nagle's algorithm (urllib3 through a proxy) has its request wait behind it.
+const PROMPT: std::ops::Range<u8> = 1..4;
+
 /// Bytes one copy may move.
 const SCRATCH: usize = 64 << 10;
 
@@ -47,6 +51,8 @@ pub(super) struct Lane<'a> {
     pub(super) counter: &'a AtomicU64,
     /// `relay.splice` as it stands now.
     pub(super) splice: bool,
+    /// Whether the source waits for acknowledgements: see [`PROMPT`].
+    pub(super) prompt: bool,
 }
 
 /// Why a direction stopped.
@@ -79,6 +85,8 @@ pub(super) struct Direction {
     moved: u64,
     streak: u32,
     burst: u32,
+    /// Copies so far, as far as they are counted.
+    copies: u8,
     blocked: bool,
     eof: bool,
     refused: bool,
@@ -241,7 +249,11 @@ impl Direction {
                     guard.clear_ready();
                 }
                 self.took_in(n);
-                self.send_now(&buffer[..n], lane)
+                let step = self.send_now(&buffer[..n], lane);
+                if lane.prompt && self.copies < PROMPT.end {
+                    self.acknowledge(lane);
+                }
+                step
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 guard.clear_ready();
@@ -249,6 +261,14 @@ impl Direction {
             }
             Err(_) => Step::Stop(Turn::SourceBroken),
         })
+    }
+
+    /// Acknowledges one of the first reads, after what was read has gone on.
+    fn acknowledge(&mut self, lane: &Lane<'_>) {
+        if PROMPT.contains(&self.copies) {
+            lane.from.acknowledge();
+        }
+        self.copies += 1;
     }
 
     /// Sends from the scratch buffer; what the sink does not take is kept.

@@ -117,6 +117,14 @@ impl Stream {
         }
     }
 
+    /// Acknowledges what was read at once, by itself (tcp(7), `TCP_QUICKACK`). A peer with Nagle's algorithm
+    /// keeps its next small piece back until then, and the kernel would wait 40 ms for an answer to put the
+    /// acknowledgement on. Holds for what has come so far; a socket that cannot is left as it is.
+    pub fn acknowledge(&self) {
+        #[cfg(target_os = "linux")]
+        let _not_tcp = rustix::net::sockopt::set_tcp_quickack(&self.fd, true);
+    }
+
     /// Takes the socket's pending error (`SO_ERROR`): told once, whoever asks first.
     ///
     /// # Errors

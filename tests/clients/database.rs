@@ -22,11 +22,7 @@ pub fn cases() -> Vec<Case> {
 }
 
 fn postgresql(tailnet: &Tailnet) {
-    let _server = postgres(tailnet);
-    let passwords = tailnet.clients().path(".pgpass");
-    // By the true name, whatever the address.
-    fs::write(&passwords, format!("db.corp.example:5432:ops:ops:{PASSWORD}\n")).expect("pgpass");
-    must("chmod", &["600", &passwords]);
+    serve_postgresql(tailnet);
     let variables = "export PGHOST=db.corp.example PGUSER=ops PGDATABASE=ops PGSSLMODE=verify-full \
                      PGPASSFILE=$FIELD/.pgpass;";
     let query = "'select usename, ssl from pg_stat_ssl natural join pg_stat_activity where pid = pg_backend_pid()'";
@@ -49,8 +45,18 @@ fn postgresql(tailnet: &Tailnet) {
     .by(tailnet, &[Way::Run, Way::Forward]);
 }
 
+/// PostgreSQL from now on, and the client's password for it.
+pub fn serve_postgresql(tailnet: &Tailnet) {
+    let field = tailnet.clients();
+    let passwords = field.path(".pgpass");
+    // By the true name, whatever the address.
+    fs::write(&passwords, format!("db.corp.example:5432:ops:ops:{PASSWORD}\n")).expect("pgpass");
+    must("chmod", &["600", &passwords]);
+    field.servers.postgresql.get_or_init(|| postgresql_server(tailnet));
+}
+
 /// A fresh cluster that takes TLS with a password only.
-fn postgres(tailnet: &Tailnet) -> Process {
+fn postgresql_server(tailnet: &Tailnet) -> Process {
     let field = tailnet.clients();
     let dir = tailnet.dir.path().join("postgres");
     fs::create_dir(&dir).expect("a folder");
@@ -105,7 +111,12 @@ fn newest() -> PathBuf {
     found.into_iter().rfind(|bin| bin.join("initdb").is_file()).expect("initdb")
 }
 
-fn redis(tailnet: &Tailnet) {
+/// Redis from now on.
+pub fn serve_redis(tailnet: &Tailnet) {
+    tailnet.clients().servers.redis.get_or_init(|| redis_server(tailnet));
+}
+
+fn redis_server(tailnet: &Tailnet) -> Process {
     let dir = tailnet.dir.path();
     let mut command = Command::new(system("redis-server"));
     command.args([
@@ -122,6 +133,11 @@ fn redis(tailnet: &Tailnet) {
     let log = dir.join("redis.log");
     let server = tailnet.world.enter(|| Process::start("redis-server", &mut command, &log));
     wait_for("Redis", || server.log().contains("Ready to accept").then_some(()));
+    server
+}
+
+fn redis(tailnet: &Tailnet) {
+    serve_redis(tailnet);
     Script {
         program: "redis-cli",
         version: "redis-cli --version | awk '{print $2}'",

@@ -18,7 +18,7 @@ use crate::process::{Process, must, wait_for};
 use crate::tailnet::Tailnet;
 
 /// Names of the servers, all of them on `svc`: known to the tailnet's own nameserver only.
-pub const NAMES: [&str; 7] = [
+pub const NAMES: [&str; 9] = [
     "web.corp.example",
     "kube.corp.example",
     "rpc.corp.example",
@@ -26,9 +26,13 @@ pub const NAMES: [&str; 7] = [
     "cache.corp.example",
     "host.corp.example",
     "git.corp.example",
+    "hub.corp.example",
+    "temporal.corp.example",
 ];
+/// Programs that take minutes to build and come by `tests/clients/install --more`.
+pub const FURTHER: [&str; 2] = ["gh", "temporal"];
 /// Ports of the servers.
-const PORTS: [u16; 6] = [22, 443, 5432, 6379, 6443, 50051];
+const PORTS: [u16; 7] = [22, 443, 5432, 6379, 6443, 7233, 50051];
 
 /// Kept for as long as there are clients.
 pub struct Field {
@@ -37,9 +41,21 @@ pub struct Field {
     pub variables: Vec<(String, String)>,
     /// Where tests/clients/install put the programs.
     pub programs: PathBuf,
+    /// Where it put those of [`FURTHER`] that it was asked for.
+    further: Vec<PathBuf>,
     /// Certificates (`ca.pem`, `cert.pem`, `key.pem`), repositories (`git`) and settings of the programs.
     pub dir: PathBuf,
+    pub servers: Servers,
     far: Process,
+}
+
+/// Those that only some cases need, each started by the first of them.
+#[derive(Default)]
+pub struct Servers {
+    pub postgresql: OnceLock<Process>,
+    pub redis: OnceLock<Process>,
+    pub sshd: OnceLock<Process>,
+    pub temporal: OnceLock<Process>,
 }
 
 impl Field {
@@ -53,6 +69,7 @@ impl Field {
             fs::write(dir.join(file), text).expect("a hosts file");
         }
         let programs = installed().expect("the clients: run tests/clients/install");
+        let further = FURTHER.into_iter().filter_map(further).collect();
         repository(&dir.join("git"));
         let mut far = Command::new(programs.join("bin/far"));
         far.args(["cert.pem", "key.pem", "git"].map(|name| dir.join(name)));
@@ -67,14 +84,20 @@ impl Field {
         let said = gateway.launch.ask(tailnet, &["env", "--shell", "json"]);
         let variables: Value = serde_json::from_str(&said.out).expect("env is JSON");
         let variables = variables.as_object().expect("an object").iter();
+        let servers = Servers::default();
         let text = |value: &Value| value.as_str().expect("text").to_owned();
         let variables = variables.map(|(name, value)| (name.clone(), text(value))).collect();
-        Field { gateway, variables, programs, dir, far }
+        Field { gateway, variables, programs, further, dir, servers, far }
     }
 
     /// What gateway and server said last.
     pub fn evidence(&self) -> String {
         self.gateway.evidence() + &self.far.tail()
+    }
+
+    /// Folders with programs in them.
+    pub fn folders(&self) -> impl Iterator<Item = PathBuf> {
+        std::iter::once(self.programs.join("bin")).chain(self.further.iter().cloned())
     }
 
     /// A file of this folder's, where the programs expect it to be told.
@@ -103,12 +126,19 @@ fn gateway(tailnet: &Tailnet, dir: &Path) -> Gateway {
 /// Where tests/clients/install has put the programs, if all are there.
 pub fn installed() -> Option<PathBuf> {
     static FOLDER: OnceLock<Option<PathBuf>> = OnceLock::new();
-    let ask = || {
-        let output = Command::new(source().join("install")).arg("--where").output().ok()?;
-        let folder = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-        output.status.success().then(|| folder.into())
-    };
-    FOLDER.get_or_init(ask).clone()
+    FOLDER.get_or_init(|| place(&["--where"])).clone()
+}
+
+/// The folder of one of the further programs, if it is there.
+pub fn further(program: &str) -> Option<PathBuf> {
+    place(&["--where", program])
+}
+
+/// What tests/clients/install says to such a question.
+fn place(question: &[&str]) -> Option<PathBuf> {
+    let output = Command::new(source().join("install")).args(question).output().ok()?;
+    let folder = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+    output.status.success().then(|| folder.into())
 }
 
 /// tests/clients in the checkout.

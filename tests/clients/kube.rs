@@ -3,6 +3,7 @@
 use std::fs;
 
 use crate::case::Case;
+use crate::clients::Field;
 use crate::clients::script::{Script, Way};
 use crate::tailnet::Tailnet;
 
@@ -39,8 +40,8 @@ curl -sSf --noproxy '*' --connect-to web.corp.example:443:127.0.0.1:$port https:
 kill $pid
 "#;
 
-fn kubectl(tailnet: &Tailnet, what: &str, line: &str, expected: &str) {
-    let field = tailnet.clients();
+/// kubectl's settings, where `KUBECONFIG` tells of them.
+pub fn configure(field: &Field) {
     let settings = format!(
         "apiVersion: v1\nkind: Config\ncurrent-context: far\n\
          clusters: [{{name: far, cluster: {{server: 'https://kube.corp.example:6443', \
@@ -50,6 +51,10 @@ fn kubectl(tailnet: &Tailnet, what: &str, line: &str, expected: &str) {
         field.path("ca.pem")
     );
     fs::write(field.path("kubeconfig"), settings).expect("kubeconfig");
+}
+
+fn kubectl(tailnet: &Tailnet, what: &str, line: &str, expected: &str) {
+    configure(tailnet.clients());
     Script {
         program: &format!("kubectl {what}"),
         version: "kubectl version --client | sed -n 's/^Client Version: v//p'",

@@ -21,7 +21,7 @@ pub fn cases() -> Vec<Case> {
 }
 
 fn ssh(tailnet: &Tailnet) {
-    let _server = sshd(tailnet);
+    serve(tailnet);
     let lines = [
         ("ssh", format!("ssh -F $FIELD/ssh_config {PROXY} host.corp.example cat $FIELD/greeting")),
         (
@@ -55,6 +55,11 @@ fn ssh(tailnet: &Tailnet) {
         host: "git.corp.example",
     }
     .by(tailnet, &[Way::Connect, Way::Run]);
+}
+
+/// sshd from now on.
+pub fn serve(tailnet: &Tailnet) {
+    tailnet.clients().servers.sshd.get_or_init(|| sshd(tailnet));
 }
 
 /// An sshd with fresh keys, and a client's settings that go with it.

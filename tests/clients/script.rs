@@ -23,6 +23,10 @@ pub enum Way {
     Forward,
     /// By `tailrace connect`, as a ProxyCommand.
     Connect,
+    /// As typed, in a script that `tailrace up` runs.
+    Up,
+    /// The same with `tailrace run` before it.
+    UpRun,
 }
 
 impl Way {
@@ -33,6 +37,8 @@ impl Way {
             Way::Run => "run",
             Way::Forward => "forward",
             Way::Connect => "connect",
+            Way::Up => "up -- CMD",
+            Way::UpRun => "up -- CMD, run",
         }
     }
 
@@ -40,8 +46,8 @@ impl Way {
     fn inbound(self) -> &'static str {
         match self {
             Way::Direct => "",
-            Way::Proxy | Way::Connect => "connect",
-            Way::Run => "socks5",
+            Way::Proxy | Way::Connect | Way::Up => "connect",
+            Way::Run | Way::UpRun => "socks5",
             Way::Forward => "forward",
         }
     }
@@ -89,7 +95,7 @@ impl Script<'_> {
             });
             println!("    {} by {}: {:.0} ms", self.program, way.label(), took.as_secs_f64() * 1e3);
             let extra = table::wanted().then(|| self.extra(tailnet, way));
-            table::add(Row::new(self.program, version.trim(), way, extra));
+            table::add(Row::new(self.program, Some(version.trim()), way, extra));
         }
     }
 
@@ -137,12 +143,18 @@ impl Script<'_> {
     }
 }
 
-/// Every way starts the same programs before the line itself, so that they cancel out.
-fn command(field: &Field, way: Way, line: &str) -> Command {
-    let hosts = field.path(if way == Way::Direct { "hosts-far" } else { "hosts-near" });
+/// What comes after it knows the hosts of this file of the field's, and ends in time.
+pub fn with_hosts(field: &Field, hosts: &str, seconds: &str) -> Command {
     let mount = r#"mount --bind "$0" /etc/hosts && exec "$@""#;
     let mut command = Command::new("unshare");
-    command.args(["--mount", "--", "sh", "-c", mount, &hosts, "timeout", LIMIT]);
+    command.args(["--mount", "--", "sh", "-c", mount, &field.path(hosts), "timeout", seconds]);
+    command
+}
+
+/// Every way starts the same programs before the line itself, so that they cancel out.
+fn command(field: &Field, way: Way, line: &str) -> Command {
+    let hosts = if way == Way::Direct { "hosts-far" } else { "hosts-near" };
+    let mut command = with_hosts(field, hosts, LIMIT);
     if way == Way::Run {
         command.arg(field.gateway.launch.command(&[]).get_program()).args(["run", "--"]);
     }
@@ -155,11 +167,11 @@ fn command(field: &Field, way: Way, line: &str) -> Command {
 }
 
 /// What every line finds in its environment: the programs, and the authority, as each wants it.
-fn settings(field: &Field) -> Vec<(&'static str, String)> {
-    let bin = field.programs.join("bin");
-    let path = std::env::var("PATH").unwrap_or_default();
+pub fn settings(field: &Field) -> Vec<(&'static str, String)> {
+    let own = std::env::var("PATH").unwrap_or_default();
+    let path: String = field.folders().map(|folder| format!("{}:", folder.display())).collect();
     let mut all = vec![
-        ("PATH", format!("{}:{path}:/usr/sbin", bin.display())),
+        ("PATH", format!("{path}{own}:/usr/sbin")),
         ("HOME", field.path("")),
         ("PROGRAMS", field.programs.to_string_lossy().into_owned()),
         ("CLIENTS", super::field::source().to_string_lossy().into_owned()),

@@ -1,6 +1,9 @@
 //! Programs that speak HTTPS: curl, Go, Python, Node, Java, git and grpcurl.
 
+use std::path::Path;
+
 use crate::case::Case;
+use crate::clients::Field;
 use crate::clients::script::{Script, Way};
 use crate::process::must;
 use crate::tailnet::Tailnet;
@@ -55,13 +58,20 @@ fn node(tailnet: &Tailnet) {
     hello(tailnet, "Node fetch", &format!("{node} --version | tr -d v"), &line);
 }
 
-fn java(tailnet: &Tailnet) {
-    let field = tailnet.clients();
+/// Java's program, compiled, and a trust store as Java wants it.
+pub fn prepare_java(field: &Field) {
     let source = super::field::source().join("programs/Sent.java");
     must("javac", &["-d", &field.path("java"), &source.to_string_lossy()]);
     let (ca, store) = (field.path("ca.pem"), field.path("ca.p12"));
+    if Path::new(&store).exists() {
+        return;
+    }
     let import = ["-importcert", "-noprompt", "-file", &ca, "-keystore", &store];
     must("keytool", &[&import[..], &["-storetype", "PKCS12", "-storepass", "changeit"]].concat());
+}
+
+fn java(tailnet: &Tailnet) {
+    prepare_java(tailnet.clients());
     let line = "java -Djavax.net.ssl.trustStore=$FIELD/ca.p12 \
                 -Djavax.net.ssl.trustStorePassword=changeit -cp $FIELD/java Sent \
                 https://web.corp.example/hello";

@@ -1,5 +1,6 @@
-// The services on the far side that no package brings ready-made: HTTPS with a git repository behind
-// it, what kubectl needs of a Kubernetes API, and gRPC with health and reflection.
+// The services on the far side that no package brings ready-made: HTTPS with a git repository and a
+// GitHub server's answers behind it, what kubectl needs of a Kubernetes API, and gRPC with health and
+// reflection.
 //
 // far CERT KEY GIT_ROOT: HTTPS at 127.0.0.1:443, Kubernetes at :6443, gRPC at :50051, all with TLS.
 package main
@@ -39,6 +40,7 @@ func web(root string) http.Handler {
 	mux.HandleFunc("/hello", func(w http.ResponseWriter, r *http.Request) {
 		fmt.Fprintf(w, "hello to %s\n", r.Host)
 	})
+	hub(mux)
 	git, err := exec.LookPath("git")
 	if err != nil {
 		log.Fatal(err)
