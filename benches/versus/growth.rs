@@ -58,7 +58,7 @@ pub(crate) async fn inside(what: &str, count: usize) -> io::Result<Figures> {
     let ours = targets::by_id("tailrace-socks5").ok_or(io::ErrorKind::NotFound)?;
     let extra = match what {
         "suffixes" => suffixes(count),
-        "collector" => "log = { to = \"access.log\", format = \"json\" }\n".into(),
+        "collector" => "log = { to = \"@FOLDER@/access.log\", format = \"json\" }\n".into(),
         _ => String::new(),
     };
     let target = Started::new(ours, port, &extra)?;

@@ -186,7 +186,7 @@ impl Started {
         self.running.as_ref().map_or(f64::NAN, Running::descriptors)
     }
 
-    /// What a gateway of ours logged, where `extra` sent it to `access.log`.
+    /// Its own folder, `@FOLDER@` in the further settings.
     pub(crate) fn folder(&self) -> &Path {
         self.folder.path()
     }
@@ -230,7 +230,7 @@ fn gateway(
          max_connections = 9500\n[limits]\nmax_connections = 9500\n\
          [dns]\nmode = \"upstream\"\n[relay]\nsplice = {splice}\n",
     );
-    std::fs::write(&config, text)?;
+    std::fs::write(&config, text.replace("@FOLDER@", &folder.to_string_lossy()))?;
     let mut command = Command::new("sh");
     command.args(["-c", "ulimit -n 20000; exec \"$@\"", "sh"]).arg(binary());
     command.arg("up").arg("--config").arg(config).env_clear();
