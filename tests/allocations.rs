@@ -124,7 +124,9 @@ fn a_connection_allocates_no_more_than_it_did() {
         let (count, bytes) = per_connection(client);
         println!("{name}: {count:.1} allocations, {bytes:.0} bytes");
         if count > most || bytes > most_bytes {
-            over.push(format!("{name}: {count:.1} (at most {most}), {bytes:.0} bytes ({most_bytes})"));
+            over.push(format!(
+                "{name}: {count:.1} (at most {most}), {bytes:.0} bytes ({most_bytes})"
+            ));
         }
     }
     assert!(over.is_empty(), "allocations per connection: {}", over.join("; "));

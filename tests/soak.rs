@@ -180,10 +180,11 @@ fn stretch(
                 std::mem::forget(guard);
             });
         }
-        let mut dice = Dice::new(seed, 99 + mode as u64);
+        let (mut dice, mut ends) =
+            (Dice::new(seed, 99 + mode as u64), trouble::Ends::within(length));
         let guard = EndsAll(shared);
         while Instant::now() < end && !shared.over.load(Ordering::SeqCst) {
-            trouble::one(mode, tailnet, gateway, shared, &mut dice);
+            trouble::one(mode, tailnet, gateway, shared, (&mut ends, &mut dice));
             pause(Duration::from_millis(50 + dice.up_to(400)));
         }
         drop(guard);

@@ -46,10 +46,34 @@ const OURS: [(&str, &str); 2] = [("tailrace-socks5", "SOCKS5"), ("tailrace-conne
 pub(crate) fn table(all: &[Rounds]) -> String {
     let mut page = Page { all, text: String::new() };
     for (ours, inbound) in OURS {
-        page.against(ours, &format!("bulk CPU per GB, {inbound}"), &CPU, "bare-splice", Asked::Most(1.05));
-        page.against_best(ours, &format!("bulk CPU per GB, {inbound}"), &CPU, false, Asked::Most(0.95));
-        page.against(ours, &format!("bulk throughput, {inbound}"), &RATE, "bare-splice", Asked::Least(1.0));
-        page.against_best(ours, &format!("bulk throughput, {inbound}"), &RATE, false, Asked::Least(1.0));
+        page.against(
+            ours,
+            &format!("bulk CPU per GB, {inbound}"),
+            &CPU,
+            "bare-splice",
+            Asked::Most(1.05),
+        );
+        page.against_best(
+            ours,
+            &format!("bulk CPU per GB, {inbound}"),
+            &CPU,
+            false,
+            Asked::Most(0.95),
+        );
+        page.against(
+            ours,
+            &format!("bulk throughput, {inbound}"),
+            &RATE,
+            "bare-splice",
+            Asked::Least(1.0),
+        );
+        page.against_best(
+            ours,
+            &format!("bulk throughput, {inbound}"),
+            &RATE,
+            false,
+            Asked::Least(1.0),
+        );
         let what = format!("CPU per connection, {inbound}");
         page.against(ours, &what, &["connect32.cpu"], "bare-copy", Asked::Most(1.25));
         page.against_best(ours, &what, &["connect32.cpu"], true, Asked::Most(0.75));
@@ -86,7 +110,14 @@ impl Page<'_> {
     }
 
     /// The worst of these measures beside one reference.
-    fn against(&mut self, ours: &str, what: &str, measures: &[&str], reference: &str, asked: Asked) {
+    fn against(
+        &mut self,
+        ours: &str,
+        what: &str,
+        measures: &[&str],
+        reference: &str,
+        asked: Asked,
+    ) {
         let name = targets::by_id(reference).map_or("", |target| target.name);
         let pair = of(self.all, ours).zip(of(self.all, reference));
         let ratios = measures.iter().filter_map(|measure| {
@@ -103,7 +134,14 @@ impl Page<'_> {
     }
 
     /// The worst of these measures, each beside the peer that is best at it.
-    fn against_best(&mut self, ours: &str, what: &str, measures: &[&str], same: bool, asked: Asked) {
+    fn against_best(
+        &mut self,
+        ours: &str,
+        what: &str,
+        measures: &[&str],
+        same: bool,
+        asked: Asked,
+    ) {
         let found = measures.iter().filter_map(|measure| {
             let best = self.best(ours, measure, same, asked)?;
             let ratio = of(self.all, ours)?.ratio(best, measure)?;
@@ -178,6 +216,9 @@ fn worst<T>(found: impl Iterator<Item = (Ratio, T)>, asked: Asked) -> Option<(Ra
 fn named(ratio: Ratio, measure: &str, among: &[&str]) -> String {
     match among.len() {
         0 | 1 => ratio.to_string(),
-        _ => format!("{ratio}, at worst: {}", measure.trim_end_matches(".cpu").trim_end_matches(".rate")),
+        _ => format!(
+            "{ratio}, at worst: {}",
+            measure.trim_end_matches(".cpu").trim_end_matches(".rate")
+        ),
     }
 }

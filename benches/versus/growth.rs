@@ -3,11 +3,10 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::io::{self, Read as _, Write as _};
-use std::net::TcpStream;
-use std::time::Duration;
+use std::io;
 
 use crate::chart::{self, Line};
+use crate::collector::{self, scrape};
 use crate::load::{self, Bulk, Way};
 use crate::measure::{Amount, Figures, Measuring, number};
 use crate::report;
@@ -74,7 +73,7 @@ pub(crate) async fn inside(what: &str, count: usize) -> io::Result<Figures> {
             figures.insert("series".into(), scrape(&target)?.series);
             measuring.keep(&mut figures, measuring.connect(32)).await;
         }
-        "collector" => collector(&target, &mut figures).await?,
+        "collector" => collector::inside(&target, &mut figures).await?,
         _ => {
             let (fresh, others) = (target.pss(), if what == "idle" { count } else { 0 });
             let held = load::idle(&target, others).await?;
@@ -95,7 +94,9 @@ pub(crate) async fn inside(what: &str, count: usize) -> io::Result<Figures> {
 /// An enforcing policy with so many suffixes, the one in use among them.
 fn suffixes(count: usize) -> String {
     let others: String = (1..count).map(|n| format!(", \".s{n}.internal.example.net\"")).collect();
-    format!("policy = {{ mode = \"enforce\", allowed_host_suffixes = [\".example.com\"{others}] }}\n")
+    format!(
+        "policy = {{ mode = \"enforce\", allowed_host_suffixes = [\".example.com\"{others}] }}\n"
+    )
 }
 
 /// A gigabyte or so over `streams` at the same time.
@@ -111,47 +112,7 @@ async fn many_streams(
     Ok(vec![("streams.cpu".into(), cpu / (bytes as f64 / 1e9))])
 }
 
-/// What one gateway gives a collector to carry.
-async fn collector(target: &Started, figures: &mut Figures) -> io::Result<()> {
-    load::connections(target, 32, Duration::from_millis(500)).await?;
-    tokio::time::sleep(Duration::from_millis(1_500)).await; // the log's writer is done
-    let log = std::fs::read(target.folder().join("access.log"))?;
-    let lines = log.split(|byte| *byte == b'\n');
-    let is_access = |line: &&[u8]| line.windows(10).any(|part| part == b"\"bytes_up\"");
-    let access: Vec<usize> = lines.filter(is_access).map(|line| line.len() + 1).collect();
-    figures.insert("line".into(), access.iter().sum::<usize>() as f64 / access.len() as f64);
-    let last = scrape(target)?;
-    figures.insert("series".into(), last.series);
-    figures.insert("scrape".into(), last.bytes);
-    let (done, _, cpu) = target
-        .cost(async {
-            for _ in 0..200 {
-                scrape(target)?;
-            }
-            io::Result::Ok(())
-        })
-        .await;
-    done?;
-    figures.insert("scrape.cpu".into(), cpu / 200.0 * 1e6);
-    Ok(())
-}
-
-struct Scrape {
-    series: f64,
-    bytes: f64,
-}
-
-fn scrape(target: &Started) -> io::Result<Scrape> {
-    let mut stream = TcpStream::connect(("127.0.0.1", target.admin.unwrap_or_default()))?;
-    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")?;
-    let mut text = String::new();
-    stream.read_to_string(&mut text)?;
-    let body = text.split_once("\r\n\r\n").map_or("", |(_, body)| body);
-    let series = body.lines().filter(|line| !line.is_empty() && !line.starts_with('#')).count();
-    Ok(Scrape { series: series as f64, bytes: text.len() as f64 })
-}
-
-fn write(points: &Points, collector: &Figures) {
+fn write(points: &Points, given: &Figures) {
     let connect = ("connect32.cpu", "CPU per connection, µs", 1);
     let bulk = ("down1.cpu", "CPU per GB, s", 3);
     let series = ("series", "series at `/metrics`", 0);
@@ -162,22 +123,17 @@ fn write(points: &Points, collector: &Figures) {
     text += &table(points, "suffixes", &[connect, bulk, series]);
     text += "\n### Different hosts seen\n\n";
     text += &table(points, "hosts", &[connect, series, ("grown", "memory grown, kB", 0)]);
-    text += "\n![growth](scale.svg)\n\n### For a collector\n\n| | |\n|---|---|\n";
-    for (name, what, decimals) in [
-        ("series", "series of one gateway", 0),
-        ("scrape", "bytes of one scrape", 0),
-        ("scrape.cpu", "CPU of the gateway for one scrape, µs", 0),
-        ("line", "bytes of one access line", 0),
-    ] {
-        let value = collector.get(name).copied().unwrap_or(f64::NAN);
-        writeln!(text, "| {what} | {value:.decimals$} |").unwrap();
-    }
+    text += "\n![growth](scale.svg)\n\n";
+    text += &collector::section(given);
     println!("{text}");
     let line = |what: &str, measure: &str, label| Line {
         label,
-        points: points.get(what).into_iter().flatten().filter_map(|(count, figures)| {
-            Some((*count as f64, *figures.get(measure)?))
-        }).collect(),
+        points: points
+            .get(what)
+            .into_iter()
+            .flatten()
+            .filter_map(|(count, figures)| Some((*count as f64, *figures.get(measure)?)))
+            .collect(),
     };
     let lines = [
         line("idle", "connect32.cpu", "CPU per connection, by connections"),

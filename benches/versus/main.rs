@@ -12,6 +12,7 @@
 
 mod chart;
 mod check;
+mod collector;
 mod far_end;
 mod goals;
 mod growth;

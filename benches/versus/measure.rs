@@ -94,7 +94,8 @@ impl Measuring<'_> {
 
     /// Again, less of it, while many others rest.
     async fn beside(&self, figures: &mut Figures) {
-        let held = tokio::time::timeout(PATIENCE, load::idle(self.target, self.amount.beside)).await;
+        let held =
+            tokio::time::timeout(PATIENCE, load::idle(self.target, self.amount.beside)).await;
         let held = match held {
             Ok(Ok(held)) => held,
             Ok(Err(error)) => return eprintln!("  no {} idle: {error}", self.amount.beside),

@@ -36,7 +36,12 @@ pub(crate) fn command(name: &str, folder: &Path, port: u16, far: u16) -> std::io
     let mut command = Command::new("sh");
     command.args(["-c", "ulimit -n 20000; exec \"$@\"", "sh"]).arg(binary);
     let root = cache().unwrap_or_default().join("root");
-    let libraries = format!("{0}/usr/lib/x86_64-linux-gnu:{0}/usr/lib/aarch64-linux-gnu", root.display());
+    let folders = ["usr/lib", "lib"].map(|lib| root.join(lib));
+    let libraries = folders.iter().map(|lib| {
+        let lib = lib.display();
+        format!("{lib}/x86_64-linux-gnu:{lib}/aarch64-linux-gnu")
+    });
+    let libraries = libraries.collect::<Vec<_>>().join(":");
     command.env_clear().env("LD_LIBRARY_PATH", libraries).current_dir(folder);
     let written = |file: &str| {
         let text = std::fs::read_to_string(sources().join(file))?;

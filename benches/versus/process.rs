@@ -71,7 +71,8 @@ impl Running {
 
     /// Open descriptors, of the whole family.
     pub(crate) fn descriptors(&self) -> f64 {
-        let of = |pid: &u32| std::fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count);
+        let of =
+            |pid: &u32| std::fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count);
         self.family().iter().map(of).sum::<usize>() as f64
     }
 
@@ -79,7 +80,9 @@ impl Running {
     fn family(&self) -> Vec<u32> {
         let mut children = BTreeMap::<u32, Vec<u32>>::new();
         for entry in std::fs::read_dir("/proc").unwrap().flatten() {
-            let Some(pid) = entry.file_name().to_str().and_then(|n| n.parse().ok()) else { continue };
+            let Some(pid) = entry.file_name().to_str().and_then(|n| n.parse().ok()) else {
+                continue;
+            };
             let stat = std::fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
             let rest = stat.rsplit(')').next().unwrap_or_default();
             if let Some(parent) = rest.split_whitespace().nth(1).and_then(|p| p.parse().ok()) {

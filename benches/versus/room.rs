@@ -82,6 +82,5 @@ impl Room {
 pub(crate) fn raise_descriptors() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let most = getrlimit(Resource::Nofile).maximum;
-    let _lowered_at_worst =
-        setrlimit(Resource::Nofile, Rlimit { current: most, maximum: most });
+    let _lowered_at_worst = setrlimit(Resource::Nofile, Rlimit { current: most, maximum: most });
 }

@@ -52,12 +52,7 @@ impl Speech {
     }
 }
 
-const fn target(
-    id: &'static str,
-    name: &'static str,
-    speech: Speech,
-    program: Program,
-) -> Target {
+const fn target(id: &'static str, name: &'static str, speech: Speech, program: Program) -> Target {
     Target { id, name, speech, program }
 }
 
@@ -66,7 +61,12 @@ const OURS: Program = Program::Gateway { splice: true };
 /// All of them, the references first.
 pub(crate) const ALL: [Target; 15] = [
     target("direct", "no proxy at all", Speech::Nothing, Program::Nothing),
-    target("bare-copy", "bare copy relay, 64 kB buffer", Speech::Nothing, Program::Bare("copy", None)),
+    target(
+        "bare-copy",
+        "bare copy relay, 64 kB buffer",
+        Speech::Nothing,
+        Program::Bare("copy", None),
+    ),
     target(
         "bare-splice",
         "bare splice relay, 1 MiB pipes",
@@ -81,7 +81,12 @@ pub(crate) const ALL: [Target; 15] = [
         Speech::Socks5,
         Program::Gateway { splice: false },
     ),
-    target("haproxy", "HAProxy, TCP only, splice forced", Speech::Nothing, Program::Peer("haproxy")),
+    target(
+        "haproxy",
+        "HAProxy, TCP only, splice forced",
+        Speech::Nothing,
+        Program::Peer("haproxy"),
+    ),
     target("sing-box-socks5", "sing-box, SOCKS5", Speech::Socks5, Program::Peer("sing-box")),
     target("sing-box-connect", "sing-box, CONNECT", Speech::Connect, Program::Peer("sing-box")),
     target("xray-socks5", "Xray, SOCKS5", Speech::Socks5, Program::Peer("xray")),

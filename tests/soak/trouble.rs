@@ -1,6 +1,7 @@
 //! What goes on meanwhile: reloads with another policy, and tailscaled's sudden end.
 
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
@@ -8,18 +9,34 @@ use super::rig::wait::{PATIENCE, eventually};
 use super::rig::{Gateway, Managed};
 use super::{Dice, Mode, Shared};
 
-/// One trouble of the dice's choice.
+/// After a life this long the next start comes after the shortest pause again (and then some).
+const GOOD_LIFE: Duration = Duration::from_secs(32);
+
+/// When tailscaled is ended.
+pub(crate) struct Ends {
+    next: Instant,
+}
+
+impl Ends {
+    /// Once early in a stretch of that length, then now and then.
+    pub(crate) fn within(length: Duration) -> Ends {
+        Ends { next: Instant::now() + (length / 3).min(GOOD_LIFE) }
+    }
+}
+
+/// One trouble: tailscaled's end when its time has come, else a reload.
 pub(crate) fn one(
     mode: Mode,
     tailnet: &Managed,
     gateway: &mut Gateway,
     shared: &Shared,
-    dice: &mut Dice,
+    (ends, dice): (&mut Ends, &mut Dice),
 ) {
-    match dice.up_to(10) {
-        0 => end_tailscaled(tailnet, gateway, shared),
-        _ => reload(mode, gateway, dice),
+    if Instant::now() < ends.next {
+        return reload(mode, gateway, dice);
     }
+    end_tailscaled(tailnet, gateway, shared);
+    ends.next = Instant::now() + GOOD_LIFE + Duration::from_millis(dice.up_to(20_000));
 }
 
 /// Policies that all allow what the clients exchange bytes with.
@@ -44,7 +61,8 @@ fn end_tailscaled(tailnet: &Managed, gateway: &Gateway, shared: &Shared) {
     let starts = tailnet.starts().len();
     shared.shaken.fetch_add(1, Ordering::SeqCst);
     tailnet.kill(Signal::KILL);
-    tailnet.wait_start(starts + 1);
+    // A few short lives make the pause before the next one ten seconds.
+    tailnet.wait_start_within(starts + 1, 3 * PATIENCE);
     eventually("ready after tailscaled's end", 2 * PATIENCE, || gateway.not_ready().is_none());
     shared.shaken.fetch_add(1, Ordering::SeqCst);
 }
