@@ -4,7 +4,7 @@ FUZZ_SECONDS ?= 20
 FUZZ_TARGETS = $(notdir $(basename $(wildcard fuzz/fuzz_targets/*.rs)))
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test lint tailnet test-more fuzz bench
+.PHONY: help build demo test lint tailnet test-more fuzz bench bench-check growth soak
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -37,8 +37,17 @@ fuzz: ## every fuzz target for FUZZ_SECONDS (20); needs a nightly toolchain and 
 	set -e; for target in $(FUZZ_TARGETS); do \
 		$(CARGO) +nightly fuzz run "$$target" -- -max_total_time=$(FUZZ_SECONDS) -timeout=5; done
 
-bench: ## criterion benches, and the gateway beside two bare relays: docs/performance.md
+bench: ## criterion benches, then the gateway beside bare relays and peers: docs/performance.md
 	$(CARGO) bench --locked --bench parsers --bench policy --bench relay
 	$(CARGO) bench --locked --bench wrapped
-	$(CARGO) bench --locked --bench callers
+	$(CARGO) bench --locked --bench versus -- callers
 	$(CARGO) bench --locked --bench versus
+
+bench-check: ## fails when a CPU or memory ratio to the bare relays is 15 % worse than committed; WRITE=1 commits
+	WRITE=$(WRITE) $(CARGO) bench --locked --bench versus -- check
+
+growth: ## cost with many connections, suffixes and hosts: docs/scale.md
+	$(CARGO) bench --locked --bench versus -- growth
+
+soak: ## random ends, resets, reloads and tailscaled restarts for SECONDS (3600)
+	SOAK_SECONDS=$(or $(SECONDS),3600) $(CARGO) test --locked --release --test soak -- --nocapture

@@ -14,6 +14,7 @@ const CHUNK: usize = 256 << 10;
 /// Serves until it is killed; the port goes to standard output.
 pub(crate) fn run() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    crate::room::raise_descriptors();
     runtime.block_on(async {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         println!("{}", listener.local_addr().unwrap().port());

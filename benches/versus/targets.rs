@@ -1,23 +1,37 @@
-//! The programs measured, each a process of its own: started, asked for its port, looked at in
-//! `/proc`, killed by its id.
+//! What is measured, and how each is started in front of the far end.
 
-use std::io::{BufRead as _, BufReader};
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-/// What is measured.
+use crate::peers;
+use crate::process::{Running, tools};
+
+/// One line of the tables.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Target {
+    /// How it is called on the command line and in the figures.
+    pub(crate) id: &'static str,
+    /// How it is called in the tables.
+    pub(crate) name: &'static str,
+    pub(crate) speech: Speech,
+    pub(crate) program: Program,
+}
+
+/// What runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
-    BareCopy,
-    BareSplice,
-    Socks5,
-    Connect,
-    CopyOnly,
-    /// Does not look for its clients' programs.
-    Unnamed,
+pub(crate) enum Program {
+    /// The client dials the far end itself.
+    Nothing,
+    /// A relay of `benches/bare`, with its further argument.
+    Bare(&'static str, Option<&'static str>),
+    /// Ours.
+    Gateway { splice: bool },
+    /// One of `benches/peers`.
+    Peer(&'static str),
 }
 
 /// What a client says before its order.
@@ -25,171 +39,205 @@ pub(crate) enum Kind {
 pub(crate) enum Speech {
     Nothing,
     Socks5,
+    /// SOCKS5 with an address: Dante would look a name up itself.
+    Socks5Address,
     Connect,
 }
 
-impl Kind {
-    pub(crate) const ALL: [Kind; 5] =
-        [Kind::BareCopy, Kind::BareSplice, Kind::Socks5, Kind::Connect, Kind::CopyOnly];
-
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Kind::BareCopy => "bare copy relay, 64 kB buffer",
-            Kind::BareSplice => "bare splice relay, 1 MiB pipes",
-            Kind::Socks5 => "tailrace, SOCKS5",
-            Kind::Connect => "tailrace, CONNECT",
-            Kind::CopyOnly => "tailrace, SOCKS5, splice off",
-            Kind::Unnamed => "tailrace, SOCKS5, record.process off",
-        }
+impl Speech {
+    /// Whether these two ask in the same protocol.
+    pub(crate) fn alike(self, other: Speech) -> bool {
+        let plain = |speech| if speech == Speech::Socks5Address { Speech::Socks5 } else { speech };
+        plain(self) == plain(other)
     }
 }
 
-/// A process that tells its port on its first line.
-pub(crate) struct Told {
-    child: Child,
-    port: u16,
+const fn target(id: &'static str, name: &'static str, speech: Speech, program: Program) -> Target {
+    Target { id, name, speech, program }
 }
 
-impl Told {
-    fn start(mut command: Command) -> Told {
-        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let port = line.trim().parse().unwrap_or_else(|_| panic!("no port from {command:?}"));
-        Told { child, port }
-    }
+const OURS: Program = Program::Gateway { splice: true };
 
-    pub(crate) fn port(&self) -> u16 {
-        self.port
-    }
-}
+/// All of them, the references first.
+pub(crate) const ALL: [Target; 15] = [
+    target("direct", "no proxy at all", Speech::Nothing, Program::Nothing),
+    target(
+        "bare-copy",
+        "bare copy relay, 64 kB buffer",
+        Speech::Nothing,
+        Program::Bare("copy", None),
+    ),
+    target(
+        "bare-splice",
+        "bare splice relay, 1 MiB pipes",
+        Speech::Nothing,
+        Program::Bare("splice", Some("1048576")),
+    ),
+    target("tailrace-socks5", "**tailrace, SOCKS5**", Speech::Socks5, OURS),
+    target("tailrace-connect", "**tailrace, CONNECT**", Speech::Connect, OURS),
+    target(
+        "tailrace-copy",
+        "tailrace, SOCKS5, splice off",
+        Speech::Socks5,
+        Program::Gateway { splice: false },
+    ),
+    target(
+        "haproxy",
+        "HAProxy, TCP only, splice forced",
+        Speech::Nothing,
+        Program::Peer("haproxy"),
+    ),
+    target("sing-box-socks5", "sing-box, SOCKS5", Speech::Socks5, Program::Peer("sing-box")),
+    target("sing-box-connect", "sing-box, CONNECT", Speech::Connect, Program::Peer("sing-box")),
+    target("xray-socks5", "Xray, SOCKS5", Speech::Socks5, Program::Peer("xray")),
+    target("xray-connect", "Xray, CONNECT", Speech::Connect, Program::Peer("xray")),
+    target("dante", "Dante, SOCKS5", Speech::Socks5Address, Program::Peer("dante")),
+    target("sthp", "sthp, CONNECT", Speech::Connect, Program::Peer("sthp")),
+    target("tinyproxy", "tinyproxy, CONNECT", Speech::Connect, Program::Peer("tinyproxy")),
+    target("privoxy", "Privoxy, CONNECT", Speech::Connect, Program::Peer("privoxy")),
+];
 
-impl Drop for Told {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// How busy the machine is: the mean of the last minute (proc(5), loadavg).
-pub(crate) fn load_average() -> String {
-    let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    text.split(' ').next().unwrap_or_default().to_owned()
-}
-
-/// This program again, as the far end.
-pub(crate) fn far_end() -> Told {
-    let mut command = Command::new(std::env::current_exe().unwrap());
-    command.arg("far-end");
-    Told::start(command)
-}
-
-/// One program under measurement.
-pub(crate) struct Target {
-    kind: Kind,
-    process: Told,
-    _folder: TempDir,
+/// The one of that id.
+pub(crate) fn by_id(id: &str) -> Option<Target> {
+    ALL.into_iter().find(|target| target.id == id)
 }
 
 impl Target {
-    pub(crate) fn start(kind: Kind, far: u16) -> Target {
-        let folder = tempfile::tempdir().unwrap();
-        let far_text = far.to_string();
-        let process = match kind {
-            Kind::BareCopy => bare("copy", &[&far_text], folder.path()),
-            Kind::BareSplice => bare("splice", &[&far_text, "1048576"], folder.path()),
-            _ => gateway(kind, far, folder.path()),
-        };
-        Target { kind, process, _folder: folder }
-    }
-
-    pub(crate) fn port(&self) -> u16 {
-        self.process.port
-    }
-
-    pub(crate) fn speech(&self) -> Speech {
-        match self.kind {
-            Kind::BareCopy | Kind::BareSplice => Speech::Nothing,
-            Kind::Connect => Speech::Connect,
-            Kind::Socks5 | Kind::CopyOnly | Kind::Unnamed => Speech::Socks5,
+    /// Whether its program is here.
+    pub(crate) fn installed(&self) -> bool {
+        match self.program {
+            Program::Peer(name) => peers::binary(name).is_some(),
+            _ => true,
         }
     }
 
-    /// Seconds that pass and CPU seconds the target uses while `work` runs.
-    pub(crate) async fn cost(&self, work: impl Future<Output = ()>) -> (f64, f64) {
-        let (began, before) = (Instant::now(), self.cpu());
-        work.await;
-        (began.elapsed().as_secs_f64(), self.cpu() - before)
+    pub(crate) fn is_peer(&self) -> bool {
+        matches!(self.program, Program::Peer(_))
+    }
+}
+
+/// A target that runs.
+pub(crate) struct Started {
+    pub(crate) port: u16,
+    pub(crate) speech: Speech,
+    running: Option<Running>,
+    /// Our own admin port.
+    pub(crate) admin: Option<u16>,
+    folder: TempDir,
+}
+
+impl Started {
+    /// Starts it before `far`; `extra` are further settings of a gateway of ours.
+    pub(crate) fn new(target: Target, far: u16, extra: &str) -> std::io::Result<Started> {
+        let folder = tempfile::tempdir()?;
+        let mut started =
+            Started { port: far, speech: target.speech, running: None, admin: None, folder };
+        let path = started.folder.path().to_owned();
+        match target.program {
+            Program::Nothing => {}
+            Program::Bare(name, argument) => {
+                let mut command = Command::new(tools().join(name));
+                command.arg(far.to_string()).args(argument);
+                let (running, port) = Running::told(command)?;
+                (started.running, started.port) = (Some(running), port);
+            }
+            Program::Gateway { splice } => {
+                let (port, admin) = (free_port(), free_port());
+                let command = gateway(&path, [port, admin, far], splice, extra)?;
+                started.running = Some(Running::start(command)?);
+                (started.port, started.admin) = (port, Some(admin));
+            }
+            Program::Peer(name) => {
+                started.port = free_port();
+                let command = peers::command(name, &path, started.port, far)?;
+                started.running = Some(Running::start(quiet(command))?);
+            }
+        }
+        started.until_it_listens()?;
+        Ok(started)
     }
 
-    fn read(&self, file: &str) -> String {
-        std::fs::read_to_string(format!("/proc/{}/{file}", self.process.child.id())).unwrap()
+    fn until_it_listens(&mut self) -> std::io::Result<()> {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while std::net::TcpStream::connect(("127.0.0.1", self.port)).is_err() {
+            if self.running.as_mut().is_some_and(Running::ended) {
+                return Err(std::io::Error::other("it ended at once"));
+            }
+            if Instant::now() > deadline {
+                return Err(std::io::Error::other("it does not listen"));
+            }
+            std::thread::sleep(Duration::from_micros(200));
+        }
+        Ok(())
     }
 
-    /// User and system seconds (proc(5) stat fields 14 and 15, 100 ticks a second).
-    fn cpu(&self) -> f64 {
-        let stat = self.read("stat");
-        let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
-        let ticks = |n: usize| fields[n].parse::<f64>().unwrap();
-        (ticks(11) + ticks(12)) / 100.0
+    /// Seconds that pass, and CPU seconds the target uses, while `work` runs.
+    pub(crate) async fn cost<T>(&self, work: impl Future<Output = T>) -> (T, f64, f64) {
+        let (before, began) = (self.cpu(), Instant::now());
+        let done = work.await;
+        let took = began.elapsed().as_secs_f64();
+        (done, took, self.cpu() - before)
     }
 
-    /// Proportional set size in kB.
+    pub(crate) fn cpu(&self) -> f64 {
+        self.running.as_ref().map_or(f64::NAN, Running::cpu)
+    }
+
     pub(crate) fn pss(&self) -> f64 {
-        let rollup = self.read("smaps_rollup");
-        let line = rollup.lines().find_map(|line| line.strip_prefix("Pss:")).unwrap();
-        line.trim().trim_end_matches(" kB").parse().unwrap()
+        self.running.as_ref().map_or(f64::NAN, Running::pss)
     }
 
-    /// Open descriptors.
     pub(crate) fn descriptors(&self) -> f64 {
-        let folder = format!("/proc/{}/fd", self.process.child.id());
-        std::fs::read_dir(folder).unwrap().count() as f64
+        self.running.as_ref().map_or(f64::NAN, Running::descriptors)
+    }
+
+    /// Its own folder, `@FOLDER@` in the further settings.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
     }
 }
 
-/// Compiles a bare relay and starts it.
-fn bare(name: &str, arguments: &[&str], folder: &Path) -> Told {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("benches/bare/{name}.c"));
-    let binary = folder.join(name);
-    let mut compile = Command::new("cc");
-    compile.args(["-O2", "-o"]).arg(&binary).arg(source);
-    assert!(compile.status().unwrap().success(), "{compile:?}: a C compiler is needed");
-    let mut command = Command::new(binary);
-    command.args(arguments);
-    Told::start(command)
+/// This program again, as the far end.
+pub(crate) fn far_end() -> std::io::Result<(Running, u16)> {
+    let mut command = Command::new(std::env::current_exe()?);
+    command.arg("far-end");
+    Running::told(command)
 }
 
-/// The gateway as a user starts it, its log thrown away.
-fn gateway(kind: Kind, far: u16, folder: &Path) -> Told {
-    let (splice, process) = (kind != Kind::CopyOnly, kind != Kind::Unnamed);
+/// A port nobody has; in a namespace of our own nobody else can take it meanwhile.
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+fn quiet(mut command: Command) -> Command {
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    command
+}
+
+/// The gateway's own program: `TAILRACE_BIN`, or the one cargo built.
+pub(crate) fn binary() -> PathBuf {
+    std::env::var_os("TAILRACE_BIN")
+        .map_or_else(|| env!("CARGO_BIN_EXE_tailrace").into(), PathBuf::from)
+}
+
+/// The gateway as a user starts it, its log thrown away; 20,000 descriptors at most.
+fn gateway(
+    folder: &Path,
+    [port, admin, far]: [u16; 3],
+    splice: bool,
+    extra: &str,
+) -> std::io::Result<Command> {
     let (config, run_dir) = (folder.join("config.toml"), folder.join("run"));
     let text = format!(
-        "run_dir = {run_dir:?}\n[listen]\nproxy = [\"127.0.0.1:0\"]\nadmin = \"127.0.0.1:0\"\n\
+        "run_dir = {run_dir:?}\n{extra}\n\
+         [listen]\nproxy = [\"127.0.0.1:{port}\"]\nadmin = \"127.0.0.1:{admin}\"\n\
          [upstream]\nkind = \"socks5\"\nsocks5 = \"127.0.0.1:{far}\"\nhalf_close = \"propagate\"\n\
-         [dns]\nmode = \"upstream\"\n[relay]\nsplice = {splice}\n[record]\nprocess = {process}\n\
-         [log]\nformat = \"json\"\n"
+         max_connections = 9500\n[limits]\nmax_connections = 9500\n\
+         [dns]\nmode = \"upstream\"\n[relay]\nsplice = {splice}\n",
     );
-    std::fs::write(&config, text).unwrap();
-    let binary = std::env::var_os("TAILRACE_BIN")
-        .map_or_else(|| env!("CARGO_BIN_EXE_tailrace").into(), PathBuf::from);
-    let mut command = Command::new(binary);
+    std::fs::write(&config, text.replace("@FOLDER@", &folder.to_string_lossy()))?;
+    let mut command = Command::new("sh");
+    command.args(["-c", "ulimit -n 20000; exec \"$@\"", "sh"]).arg(binary());
     command.arg("up").arg("--config").arg(config).env_clear();
-    let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    let port = port_of(&run_dir.join("gateway.json"), child.id());
-    Told { child, port }
-}
-
-fn port_of(file: &Path, pid: u32) -> u16 {
-    let deadline = Instant::now() + Duration::from_secs(10);
-    loop {
-        let text = std::fs::read(file).unwrap_or_default();
-        let told = serde_json::from_slice::<serde_json::Value>(&text).unwrap_or_default();
-        if told["pid"] == pid {
-            let address = told["proxy"][0].as_str().unwrap();
-            return address.rsplit(':').next().unwrap().parse().unwrap();
-        }
-        assert!(Instant::now() < deadline, "the gateway did not start");
-        std::thread::park_timeout(Duration::from_millis(5));
-    }
+    Ok(quiet(command))
 }

@@ -101,7 +101,7 @@ impl Gateway {
     }
 
     /// The descriptor count once it has stopped moving.
-    pub(super) fn steady_fds(&self) -> usize {
+    pub fn steady_fds(&self) -> usize {
         let mut last = 0;
         eventually_some("a steady number of descriptors", PATIENCE, || {
             let now = self.fd_count();
