@@ -35,4 +35,5 @@ fuzz: ## every fuzz target for FUZZ_SECONDS (20); needs a nightly toolchain and 
 bench: ## criterion benches, and the gateway beside two bare relays: docs/performance.md
 	$(CARGO) bench --locked --bench parsers --bench policy --bench relay
 	$(CARGO) bench --locked --bench wrapped
+	$(CARGO) bench --locked --bench first_byte
 	$(CARGO) bench --locked --bench versus
