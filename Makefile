@@ -41,6 +41,7 @@ bench: ## criterion benches, then the gateway beside bare relays and peers: docs
 	$(CARGO) bench --locked --bench parsers --bench policy --bench relay
 	$(CARGO) bench --locked --bench wrapped
 	$(CARGO) bench --locked --bench versus -- callers
+	$(CARGO) bench --locked --bench first_byte
 	$(CARGO) bench --locked --bench versus
 
 bench-check: ## fails when a CPU or memory ratio to the bare relays is 15 % worse than committed; WRITE=1 commits

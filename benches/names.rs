@@ -19,6 +19,7 @@ fn admitted(target: &str) -> Admitted<Target> {
         globs: Vec::new(),
         nets: Vec::new(),
         deny_nets: Vec::new(),
+        require_sni: false,
     });
     let target = Target::parse_authority(target.as_bytes(), None).unwrap();
     policy.unwrap().judge_host(&Own::default(), &target).1.unwrap()

@@ -15,6 +15,7 @@ fn policy_of(suffixes: usize) -> Policy {
         globs: vec!["grafana-*.corp.example.com".to_owned()],
         nets: Vec::new(),
         deny_nets: Vec::new(),
+        require_sni: false,
     })
     .unwrap()
 }

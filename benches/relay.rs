@@ -40,7 +40,8 @@ async fn relay(splice: bool) -> (TcpStream, TcpStream) {
         let (pipes, meter, cut) = (PipePool::new(4, 4), Meter::default(), Cut::new());
         let (up, down) = (Bytes::new(), Bytes::new());
         let rule = HalfClose::Propagate;
-        tailrace::relay::run(&ours, &theirs, up, down, rule, &settings, &pipes, &meter, &cut).await
+        tailrace::relay::run(&ours, &theirs, up, down, None, rule, &settings, &pipes, &meter, &cut)
+            .await
     });
     (client, origin)
 }

@@ -11,8 +11,10 @@ mod carry;
 mod first_head;
 mod forward;
 mod inside;
+mod lookout;
 mod question;
 mod refusal;
+mod tunnel;
 mod watch;
 
 use std::net::SocketAddr;
@@ -23,8 +25,10 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 
 use self::by_address::transparent;
-use self::carry::{Ask, carry};
+use self::carry::permit;
 use self::first_head::{read_head, turn_away};
+use self::lookout::{AtGate, Lookout};
+use self::tunnel::Caller;
 use crate::inbound::{self, Kind, Read, Reply, Request};
 use crate::lifecycle::drain::Guard;
 use crate::listener::{Accepted, Permit};
@@ -78,6 +82,8 @@ pub struct Limits {
     pub head_timeout: Duration,
     /// Between requests of an HTTP forward connection.
     pub keepalive_idle: Duration,
+    /// Silence after which a redirected client is taken to wait for the server.
+    pub server_first: Duration,
     /// What the relay needs to know.
     pub relay: relay::Settings,
 }
@@ -136,7 +142,7 @@ pub async fn serve(house: Arc<House>, accepted: Accepted, drain: Guard) {
     drop(permit);
 }
 
-/// SOCKS, CONNECT, redirected connections and static forwards: one target, then bytes both ways.
+/// SOCKS, CONNECT and static forwards: one target, then bytes both ways.
 async fn tunnel(
     house: &House,
     stream: Stream,
@@ -147,25 +153,16 @@ async fn tunnel(
 ) {
     let mut record = connection.record();
     describe(&mut record, &request);
-    let ask = Ask { target: &request.target, early: !request.early.is_empty(), full, drain };
-    match carry(house, &stream, &mut record, ask).await {
-        Ok(connected) => {
-            record.stage(Stage::Reply);
-            let said = request.reply.success(connected.reported);
-            if stream.write_all(&said).await.is_err() {
-                return record.finish(Outcome::ClientGone);
-            }
-            splice(house, &stream, connected, record, request.early).await;
-        }
-        Err(refusal) => refuse(&stream, record, request.reply, refusal).await,
-    }
+    let Request { kind, target, early, reply, .. } = request;
+    let caller = Caller { house, stream: &stream, kind, reply, early, heard: false, full, drain };
+    let permitted = permit(house, &stream, &mut record, caller.ask(&target)).await;
+    caller.lead(record, permitted).await;
 }
 
 /// A static forward's name counts as the client's: with the listener it chose what that stands for, and
-/// nothing was guessed from its bytes. `none` is for targets that nobody named.
+/// nothing was guessed from its bytes.
 fn describe(record: &mut Record, request: &Request) {
-    let from = if request.kind == Kind::Transparent { "none" } else { "client" };
-    record.target(&request.target, from);
+    record.target(&request.target, "client");
     if let Some(label) = &request.label {
         record.label(label.as_str());
     }
@@ -179,7 +176,7 @@ async fn refuse(stream: &Stream, mut record: Record, reply: Reply, refusal: Refu
     record.stage(Stage::Reply);
     let said = reply.failure(refusal.outcome, &refusal.message, record.id());
     record.finish(refusal.outcome);
-    if reply == Reply::Opaque {
+    if reply == Reply::Opaque || refusal.outcome == Outcome::SniMismatch {
         stream.reset_on_close();
     } else if refusal.outcome != Outcome::ClientGone {
         inbound::reply::say_and_close(stream, &said).await;
@@ -187,22 +184,25 @@ async fn refuse(stream: &Stream, mut record: Record, reply: Reply, refusal: Refu
 }
 
 /// Steps 6 and 7: bytes both ways until one end of the story, then the last line.
-pub(crate) async fn splice(
+async fn splice(
     house: &House,
     client: &Stream,
     connected: Connected,
     mut record: Record,
     early_up: Bytes,
+    lookout: Option<Lookout>,
 ) {
     record.stage(Stage::Relay);
     let Connected { stream: upstream, early, slot, .. } = connected;
     let limits = house.limits.load_full();
     let (meter, cut) = (Arc::clone(record.meter()), Arc::clone(record.cut()));
+    let mut gate = lookout.map(|lookout| AtGate::new(lookout, house, &mut record));
     let relayed = relay::run(
         client,
         &upstream,
         early_up,
         early,
+        gate.as_mut().map(|gate| gate as &mut dyn relay::Gate),
         house.half_close(),
         &limits.relay,
         &house.pipes,
@@ -210,9 +210,15 @@ pub(crate) async fn splice(
         &cut,
     );
     let relayed = Box::pin(relayed).await;
+    let refusal = gate.and_then(|gate| gate.found);
     drop((upstream, slot));
     record.lost(relayed.lost);
-    record.finish(ending(relayed.ended));
+    match refusal {
+        // Words would look like the far side's where it has spoken.
+        Some(refusal) if relayed.down > 0 => refuse(client, record, Reply::Opaque, refusal).await,
+        Some(refusal) => refuse(client, record, Reply::InPlace, refusal).await,
+        None => record.finish(ending(relayed.ended)),
+    }
 }
 
 fn ending(ended: Ended) -> Outcome {
@@ -223,6 +229,7 @@ fn ending(ended: Ended) -> Outcome {
         Ended::UpstreamRst => Outcome::UpstreamRst,
         Ended::Idle => Outcome::Idle,
         Ended::HalfCloseIdle => Outcome::HalfCloseIdle,
+        Ended::Refused => Outcome::SniMismatch,
         Ended::Cut(CutReason::Drained) => Outcome::Drained,
         Ended::Cut(CutReason::Denied) => Outcome::Denied,
     }

@@ -39,6 +39,7 @@ pub(super) fn policy(check: &mut Check<'_>) -> Policy {
         globs: each(check, GLOBS, read_glob),
         nets: each(check, NETS, read_net),
         deny_nets: each(check, "policy.deny_nets", read_net),
+        require_sni: check.written.switch("policy.require_sni"),
     }
 }
 

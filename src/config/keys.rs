@@ -72,7 +72,6 @@ const fn later(path: &'static str, kind: Kind, default: &'static str, what: &'st
 }
 
 const SYNTHETIC: &str = "lending addresses to names";
-const REQUIRE_SNI: &str = "refusing TLS without a server name";
 
 /// Words of `upstream.kind`.
 const KINDS: &[&str] = &["auto", "tailscaled", "localapi", "socks5", "direct"];
@@ -127,12 +126,7 @@ pub(crate) static KEYS: &[Key] = &[
         "0.0.0.0/8,127.0.0.0/8,169.254.0.0/16,100.100.100.200/32,224.0.0.0/4,240.0.0.0/4,\
          ::/128,::1/128,fe80::/10,fd00:ec2::254/128,ff00::/8",
     ),
-    Key {
-        path: "policy.require_sni",
-        kind: Switch,
-        default: "false",
-        later: Later::NotDefault(REQUIRE_SNI),
-    },
+    key("policy.require_sni", Switch, "false"),
     key("limits.max_connections", Number(1, CONNECTIONS), "8192"),
     key("limits.per_client", Number(0, CONNECTIONS), "0"),
     key("limits.head_timeout", Duration, "10s"),

@@ -186,6 +186,8 @@ pub struct Policy {
     pub nets: Vec<IpNet>,
     /// Addresses refused in every mode.
     pub deny_nets: Vec<IpNet>,
+    /// TLS has to name its server.
+    pub require_sni: bool,
 }
 
 /// What the allow-lists do.
@@ -357,6 +359,7 @@ impl Default for Policy {
             globs: Vec::new(),
             nets: Vec::new(),
             deny_nets: DENY_NETS.iter().filter_map(|net| net.parse().ok()).collect(),
+            require_sni: false,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! One target, from policy to an open way out, or to the reason why there is none.
 #![forbid(unsafe_code)]
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -33,9 +33,41 @@ pub(super) async fn carry(
     record: &mut Record,
     ask: Ask<'_>,
 ) -> Result<Connected, Refusal> {
+    let permitted = permit(house, client, record, ask).await?;
+    dial(house, client, record, permitted, ask).await
+}
+
+/// A target that policy has admitted, and what is to be known of how it was asked for.
+pub(super) struct Permitted {
+    pub(super) admitted: Admitted<Target>,
+    /// Where a client that came by address was going: of the name's addresses this one alone is dialled,
+    /// so that the client reaches the very host it chose.
+    pub(super) chosen: Option<IpAddr>,
+    pub(super) asked_at: tokio::time::Instant,
+}
+
+/// Steps 1 to 3: the target as it is meant; may it?
+pub(super) async fn permit(
+    house: &House,
+    client: &Stream,
+    record: &mut Record,
+    ask: Ask<'_>,
+) -> Result<Permitted, Refusal> {
     let asked_at = tokio::time::Instant::now();
     let target = whole(house, client, record, ask, asked_at).await?;
     let admitted = admit(house, record, &target)?;
+    let chosen = ask.target.host.address();
+    Ok(Permitted { admitted, chosen, asked_at })
+}
+
+/// Steps 4 and 5, unless there is no room or the client leaves.
+pub(super) async fn dial(
+    house: &House,
+    client: &Stream,
+    record: &mut Record,
+    permitted: Permitted,
+    ask: Ask<'_>,
+) -> Result<Connected, Refusal> {
     if ask.full {
         return Err(Refusal::overloaded());
     }
@@ -45,7 +77,7 @@ pub(super) async fn carry(
     let cut = Arc::clone(record.cut());
     let connected = tokio::select! {
         biased;
-        connected = way_out(house, record, admitted, asked_at) => connected?,
+        connected = way_out(house, record, permitted) => connected?,
         () = watch::client_gone(client, ask.early) => return Err(Refusal::client_gone()),
         _ = cut.wait() => return Err(Refusal::draining()),
     };
@@ -55,7 +87,7 @@ pub(super) async fn carry(
 
 /// The target as it is judged. Whether the tailnet has a bare name is known once it is up: during the
 /// first login that is waited for.
-async fn whole(
+pub(super) async fn whole(
     house: &House,
     client: &Stream,
     record: &mut Record,
@@ -106,15 +138,15 @@ pub(super) fn admit(
 async fn way_out(
     house: &House,
     record: &mut Record,
-    admitted: Admitted<Target>,
-    asked_at: tokio::time::Instant,
+    permitted: Permitted,
 ) -> Result<Connected, Refusal> {
+    let Permitted { admitted, chosen, asked_at } = permitted;
     record.stage(Stage::Dns);
     record.upstream(house.upstream_kind);
     if let Some(inside) = &house.inside {
         inside.pass(asked_at).await.map_err(|fault| refused_by(record, &fault))?;
     }
-    let destination = locate(house, record, admitted).await?;
+    let destination = locate(house, record, admitted, chosen).await?;
     record.stage(Stage::Dial);
     let asked = destination.first();
     record.route(house.route_to(asked));
@@ -160,6 +192,7 @@ async fn locate(
     house: &House,
     record: &mut Record,
     admitted: Admitted<Target>,
+    chosen: Option<IpAddr>,
 ) -> Result<Destination, Refusal> {
     let names = house.names.load_full();
     let asked = Instant::now();
@@ -181,6 +214,10 @@ async fn locate(
             return Err(error.into());
         }
     };
+    let addresses = match chosen {
+        Some(chosen) if addresses.contains(&chosen) => vec![chosen],
+        _ => addresses,
+    };
     let port = admitted.get().port.get();
     let first = addresses.first().map(|ip| SocketAddr::new(*ip, port));
     record.resolved(by, first);
@@ -195,7 +232,7 @@ fn judge_answers(
     house: &House,
     record: &mut Record,
     admitted: &Admitted<Target>,
-    addresses: &[std::net::IpAddr],
+    addresses: &[IpAddr],
 ) -> Result<Vec<Admitted<Address>>, Refusal> {
     let (policy, own) = (house.policy.load(), house.own.load());
     let mut refused = None;

@@ -207,7 +207,7 @@ impl Line<'_> {
     ) -> After {
         if let Some((early_up, early_down)) = exchange.upgraded {
             connected.early = early_down;
-            super::splice(self.house, self.client, connected, record, early_up).await;
+            super::splice(self.house, self.client, connected, record, early_up, None).await;
             return After::End;
         }
         match &exchange.message {

@@ -22,6 +22,11 @@ impl Refusal {
         Self { outcome, message: message.into() }
     }
 
+    /// Whether the name's address was not to be found.
+    pub(super) fn is_of_dns(&self) -> bool {
+        matches!(self.outcome, Outcome::DnsError | Outcome::DnsTimeout)
+    }
+
     pub(crate) fn client_gone() -> Self {
         Self::new(Outcome::ClientGone, "the client left before the far side answered")
     }
@@ -34,6 +39,20 @@ impl Refusal {
         let message = "too many connections at once: close some, or raise limits.max_connections \
                        or limits.per_client";
         Self::new(Outcome::Overloaded, message)
+    }
+
+    pub(crate) fn sni_mismatch(target: &Target, rule: &str) -> Self {
+        let message = format!(
+            "the TLS in the tunnel to {target} is not allowed by policy ({rule}): connect to the server \
+             that is asked for, or have it added to [policy]"
+        );
+        Self::new(Outcome::SniMismatch, message)
+    }
+
+    pub(crate) fn for_proxy() -> Self {
+        let message = "this connection was redirected, and asks for a target as of a proxy: send the \
+                       path alone, or set the proxy to this gateway";
+        Self::new(Outcome::BadRequest, message)
     }
 
     pub(crate) fn policy(refused: Refused, target: &Target, rule: Option<&str>) -> Self {

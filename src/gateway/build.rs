@@ -26,6 +26,7 @@ pub(super) fn policy(settings: &config::Policy) -> Result<Policy, PolicyError> {
         globs: settings.globs.clone(),
         nets: settings.nets.clone(),
         deny_nets: settings.deny_nets.clone(),
+        require_sni: settings.require_sni,
     })
 }
 
@@ -124,6 +125,7 @@ impl Live {
         connection::Limits {
             head_timeout: config.limits.head_timeout,
             keepalive_idle: config.limits.keepalive_idle,
+            server_first: config.transparent.server_first,
             relay: relay::Settings {
                 idle: config.limits.idle_timeout,
                 half_close_timeout: config.limits.half_close_timeout,

@@ -6,8 +6,10 @@
 
 pub mod chunked;
 pub mod connect;
+pub mod first_bytes;
 pub mod framing;
 pub mod head;
+pub mod hello;
 pub mod http_forward;
 pub mod label;
 pub mod parse;

@@ -27,6 +27,8 @@ pub enum Reply {
     Http,
     /// Nothing can be said (redirected connections, static forwards): a refusal is a reset.
     Opaque,
+    /// In the place of an HTTP origin (redirected connections): only a refusal is said.
+    InPlace,
 }
 
 impl Reply {
@@ -36,7 +38,7 @@ impl Reply {
             Self::Socks4 => Bytes::from_static(&[0, 0x5a, 0, 0, 0, 0, 0, 0]),
             Self::Socks5 => socks5(0x00, bound),
             Self::Http => Bytes::from_static(b"HTTP/1.1 200 Connection established\r\n\r\n"),
-            Self::Opaque => Bytes::new(),
+            Self::Opaque | Self::InPlace => Bytes::new(),
         }
     }
 
@@ -48,7 +50,7 @@ impl Reply {
                 Bytes::copy_from_slice(&[0, code, 0, 0, 0, 0, 0, 0])
             }),
             Self::Socks5 => row.socks5.map_or_else(Bytes::new, |code| socks5(code, None)),
-            Self::Http => http(outcome, message, id),
+            Self::Http | Self::InPlace => http(outcome, message, id),
             Self::Opaque => Bytes::new(),
         }
     }

@@ -24,6 +24,8 @@ pub struct Rules {
     pub nets: Vec<IpNet>,
     /// Addresses refused in every mode.
     pub deny_nets: Vec<IpNet>,
+    /// TLS has to name its server.
+    pub require_sni: bool,
 }
 
 /// The rules, compiled.
@@ -34,6 +36,18 @@ pub struct Policy {
     globs: Globs,
     nets: Vec<IpNet>,
     deny_nets: Vec<IpNet>,
+    require_sni: bool,
+}
+
+/// The server that a tunnel's TLS asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Asked<'a> {
+    /// This host.
+    Host(&'a Host),
+    /// None.
+    Nobody,
+    /// Nobody can tell, and why.
+    Unreadable(&'a str),
 }
 
 type Judged<T> = (Decision, Result<Admitted<T>, Refused>);
@@ -50,6 +64,7 @@ impl Policy {
             globs: Globs::new(rules.globs)?,
             nets: rules.nets,
             deny_nets: rules.deny_nets,
+            require_sni: rules.require_sni,
         })
     }
 
@@ -83,6 +98,36 @@ impl Policy {
             Some(rule) => self.refuse(Refused::Denied, rule),
             None => self.ask_lists(&host, name),
         }
+    }
+
+    /// Judges the server that TLS asks for within an allowed tunnel (B17): by the allow-lists, as a
+    /// target. Whether the tunnel goes on is the verdict's affair.
+    pub fn judge_server(&self, asked: Asked<'_>) -> Decision {
+        let rule = match asked {
+            Asked::Host(host) => {
+                let (mut decision, _) = self.ask_lists(host, &());
+                decision.rule = decision.rule.map(|rule| format!("server name {host}: {rule}"));
+                return decision;
+            }
+            Asked::Nobody if self.require_sni => {
+                "require_sni: TLS without a server name".to_owned()
+            }
+            Asked::Unreadable(why) if !self.unrestricted() || self.require_sni => why.to_owned(),
+            Asked::Nobody | Asked::Unreadable(_) => {
+                return Decision { mode: self.mode, verdict: Verdict::Allow, rule: None };
+            }
+        };
+        let verdict = match self.mode {
+            Mode::Off => Verdict::Allow,
+            Mode::Log => Verdict::WouldDeny,
+            Mode::Enforce => Verdict::Deny,
+        };
+        Decision { mode: self.mode, verdict, rule: Some(rule) }
+    }
+
+    /// Whether a connection to an address could be allowed by a name that it turns out to have.
+    pub fn hears_names(&self) -> bool {
+        self.mode != Mode::Enforce || !(self.suffixes.is_empty() && self.globs.is_empty())
     }
 
     /// Whether a DNS client may hear of an address: not of one that no mode would dial.

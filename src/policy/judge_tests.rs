@@ -14,6 +14,7 @@ fn policy(mode: Mode, suffixes: &str, nets: &[&str]) -> Policy {
         globs: vec!["grafana-*.ops.example".to_owned()],
         nets: nets.iter().map(|net| net.parse().unwrap()).collect(),
         deny_nets: vec!["127.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()],
+        require_sni: false,
     })
     .unwrap()
 }
@@ -156,8 +157,14 @@ fn log_mode_carries_and_says_what_enforcement_would_do() {
     let logging = policy(Mode::Log, "corp.example", &[]);
     assert_eq!(verdict(&logging, "evil.com:1"), Ok(Verdict::WouldDeny));
     assert_eq!(verdict(&logging, "db.corp.example:1"), Ok(Verdict::Allow));
-    let rules =
-        Rules { mode: Mode::Log, suffixes: vec![], globs: vec![], nets: vec![], deny_nets: vec![] };
+    let rules = Rules {
+        mode: Mode::Log,
+        suffixes: vec![],
+        globs: vec![],
+        nets: vec![],
+        deny_nets: vec![],
+        require_sni: false,
+    };
     assert_eq!(verdict(&Policy::new(rules).unwrap(), "evil.com:1"), Ok(Verdict::Allow));
 }
 
@@ -170,6 +177,37 @@ fn b22_each_answer_is_judged() {
     assert_eq!(judge("192.0.2.7").unwrap_err(), Refused::Loop);
     assert_eq!(judge("127.0.0.9").unwrap_err(), Refused::Loop);
     assert_eq!(judge("10.0.0.1").unwrap().get().socket_addr().to_string(), "10.0.0.1:1055");
+}
+
+#[test]
+fn b17_the_server_that_tls_asks_for() {
+    let host = |name: &str| Host::parse(name.as_bytes()).unwrap();
+    let (good, evil, address) = (host("db.corp.example"), host("evil.com"), host("10.0.0.1"));
+    let asked = [
+        Asked::Host(&good),
+        Asked::Host(&evil),
+        Asked::Host(&address),
+        Asked::Unreadable("broken"),
+        Asked::Nobody,
+    ];
+    let verdicts = |policy: &Policy| asked.map(|asked| policy.judge_server(asked).verdict);
+    let rules = |mode, require_sni| {
+        let policy = policy(mode, "corp.example", &[]);
+        Policy { require_sni, ..policy }
+    };
+    use Verdict::{Allow, Deny, WouldDeny};
+    assert_eq!(verdicts(&rules(Mode::Off, true)), [Allow; 5]);
+    let lax = [Allow, WouldDeny, WouldDeny, WouldDeny, Allow];
+    assert_eq!(verdicts(&rules(Mode::Log, false)), lax);
+    assert_eq!(verdicts(&rules(Mode::Log, true))[4], WouldDeny);
+    assert_eq!(verdicts(&rules(Mode::Enforce, false)), [Allow, Deny, Deny, Deny, Allow]);
+    assert_eq!(verdicts(&rules(Mode::Enforce, true)), [Allow, Deny, Deny, Deny, Deny]);
+    let unrestricted = Policy {
+        suffixes: Suffixes::new(vec![]),
+        globs: Globs::new(vec![]).unwrap(),
+        ..rules(Mode::Log, false)
+    };
+    assert_eq!(verdicts(&unrestricted), [Allow; 5], "no lists, no restriction");
 }
 
 proptest! {

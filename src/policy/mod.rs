@@ -10,7 +10,7 @@ mod own;
 pub mod suffix;
 mod verdict;
 
-pub use self::judge::{Policy, Rules};
+pub use self::judge::{Asked, Policy, Rules};
 pub use self::lists::PolicyError;
 pub use self::own::Own;
 pub use self::suffix::{Suffix, SuffixError};

@@ -11,8 +11,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::{Instant, Sleep};
 
-use super::direction::{Direction, Lane, Turn};
-use super::{Ended, HalfClose, Meter, PipePool, Relayed, Settings};
+use super::direction::{Direction, Lane, Passage, Turn};
+use super::{Ended, GATE_TIME, Gate, HalfClose, Meter, PipePool, Relayed, Settings};
 use crate::lifecycle::cut::{Cut, CutReason};
 use crate::sys::{self, Exiting, Stream};
 
@@ -55,15 +55,17 @@ impl Sides<'_> {
 }
 
 /// A relay under way.
-pub(super) struct Relay<'a> {
+pub(super) struct Relay<'a, 'g> {
     sides: Sides<'a>,
     up: Direction,
     down: Direction,
-    upstream_told: bool,   // our FIN went to the upstream
-    client_told: bool,     // our FIN went to the client
-    quiet: bool,           // a whole tick passed without a byte
-    last: Instant,         // when a byte last moved
-    look: Option<Instant>, // when to look next whether the client of a held-back FIN is there
+    gate: Option<&'g mut dyn Gate>,
+    gate_over: Option<Instant>, // when the gate has to do with what it has seen
+    upstream_told: bool,        // our FIN went to the upstream
+    client_told: bool,          // our FIN went to the client
+    quiet: bool,                // a whole tick passed without a byte
+    last: Instant,              // when a byte last moved
+    look: Option<Instant>,      // when to look next whether the client of a held-back FIN is there
 }
 
 enum Event {
@@ -71,9 +73,16 @@ enum Event {
     End(Ended),
 }
 
-impl<'a> Relay<'a> {
-    pub(super) fn new(sides: Sides<'a>, early_up: Bytes, early_down: Bytes) -> Self {
+impl<'a, 'g> Relay<'a, 'g> {
+    pub(super) fn new(
+        sides: Sides<'a>,
+        early_up: Bytes,
+        early_down: Bytes,
+        gate: Option<&'g mut dyn Gate>,
+    ) -> Self {
         Self {
+            gate,
+            gate_over: None,
             sides,
             up: Direction::new(early_up),
             down: Direction::new(early_down),
@@ -122,7 +131,11 @@ impl<'a> Relay<'a> {
     /// Each direction's share of work.
     fn turn(&mut self, cx: &mut Context<'_>) -> Option<Event> {
         let before = self.progress();
-        let up = self.up.pump(cx, &self.sides.up());
+        let up = match self.pass_gate(cx) {
+            Passage::Open => self.up.pump(cx, &self.sides.up()),
+            Passage::Waiting(turn) => turn,
+            Passage::Shut => return Some(Event::End(Ended::Refused)),
+        };
         let down = self.down.pump(cx, &self.sides.down());
         // Failures first: a socket's error is told once, and whoever asks next reads a clean FIN.
         let killed =
@@ -141,6 +154,21 @@ impl<'a> Relay<'a> {
             return Some(Event::Yield);
         }
         self.watch(cx, up, down).map(Event::End)
+    }
+
+    /// Waits at the gate, where there is one; its clock runs from the first byte on.
+    fn pass_gate(&mut self, cx: &mut Context<'_>) -> Passage {
+        let Some(gate) = self.gate.as_deref_mut() else { return Passage::Open };
+        let over = self.gate_over.is_some_and(|over| over <= Instant::now());
+        let passage = self.up.at_gate(cx, &self.sides.up(), gate, over);
+        match passage {
+            Passage::Waiting(_) if self.gate_over.is_none() && self.up.backlog() > 0 => {
+                self.gate_over = Some(Instant::now() + GATE_TIME);
+            }
+            Passage::Waiting(_) => {}
+            Passage::Open | Passage::Shut => (self.gate, self.gate_over) = (None, None),
+        }
+        passage
     }
 
     /// Changes with every byte taken in or given out, and with a FIN.
@@ -230,7 +258,8 @@ impl<'a> Relay<'a> {
             true => self.last + limit.min(TICK),
             false => self.last + limit,
         };
-        self.look.filter(|_| !self.upstream_told).map_or(alarm, |look| look.min(alarm))
+        let look = self.look.filter(|_| !self.upstream_told);
+        [look, self.gate_over].into_iter().flatten().fold(alarm, Instant::min)
     }
 
     fn poll_silence(&mut self, cx: &mut Context<'_>, mut timer: Pin<&mut Sleep>) -> Option<Event> {
@@ -288,9 +317,13 @@ impl<'a> Relay<'a> {
     /// Ends both sockets as the end asks and draws the balance.
     fn finish(self, ended: Ended) -> Relayed {
         let (client, upstream) = (self.sides.client, self.sides.upstream);
+        let refused = ended == Ended::Refused;
         let reset = matches!(ended, Ended::ClientRst | Ended::UpstreamRst | Ended::Cut(_));
-        let late_up = close(upstream, reset || self.up.backlog() > 0);
-        let late_down = close(client, reset || self.down.backlog() > 0);
+        let late_up = close(upstream, reset || refused || self.up.backlog() > 0);
+        let late_down = match refused {
+            true => 0,
+            false => close(client, reset || self.down.backlog() > 0),
+        };
         let backlog = self.up.backlog() + self.down.backlog();
         let lost = backlog as u64 + late_up + late_down;
         self.sides.pipes.count_lost(lost);

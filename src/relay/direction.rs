@@ -5,6 +5,8 @@
 //! decides nothing about the connection's end: it says what it met.
 #![forbid(unsafe_code)]
 
+mod gate;
+
 use std::cell::RefCell;
 use std::io;
 use std::sync::Arc;
@@ -17,6 +19,8 @@ use tokio::io::unix::AsyncFdReadyGuard;
 
 use super::pipes::{Fallback, Lease, PipePool};
 use crate::sys::Stream;
+
+pub(super) use self::gate::Passage;
 
 type Guard<'a> = AsyncFdReadyGuard<'a, std::os::fd::OwnedFd>;
 
@@ -91,6 +95,7 @@ pub(super) struct Direction {
     eof: bool,
     refused: bool,
     complained: bool,
+    looked: bool,
 }
 
 impl Direction {

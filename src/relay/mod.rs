@@ -82,6 +82,26 @@ pub enum HalfClose {
     Defer,
 }
 
+/// Looks at a client's first bytes before any of them goes on.
+pub trait Gate: Send {
+    /// Judges all that has come so far. `over`: nothing more comes, or not in time.
+    fn look(&mut self, bytes: &[u8], over: bool) -> Look;
+}
+
+/// What a gate says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Look {
+    /// Not enough to judge by. When it is over this opens the gate.
+    More,
+    /// Let them go on, and all that follows.
+    Pass,
+    /// End the relay; none of them goes on.
+    Refuse,
+}
+
+/// How long a client may take over the bytes a gate wants to see, from the first of them on.
+pub const GATE_TIME: Duration = Duration::from_secs(3);
+
 /// How a relay ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ended {
@@ -95,6 +115,8 @@ pub enum Ended {
     Idle,
     /// Silence after one FIN.
     HalfCloseIdle,
+    /// The gate stayed shut. The client's socket is left as it is, to be told why.
+    Refused,
     /// Cut from outside.
     Cut(CutReason),
 }
@@ -114,13 +136,15 @@ pub struct Relayed {
 
 /// Carries bytes both ways until an end. On return each socket is shut or marked for reset as the
 /// end asks; dropping them completes it. `early_up` and `early_down` were read beforehand and are
-/// sent first.
+/// sent first. A `gate` holds up what the client says until it has seen enough; the other direction
+/// does not wait for it.
 #[allow(clippy::too_many_arguments)] // the two sides, and what the connection shares with others
 pub async fn run(
     client: &Stream,
     upstream: &Stream,
     early_up: Bytes,
     early_down: Bytes,
+    gate: Option<&mut dyn Gate>,
     half_close: HalfClose,
     settings: &Settings,
     pipes: &Arc<PipePool>,
@@ -129,5 +153,5 @@ pub async fn run(
 ) -> Relayed {
     let process = settings.upstream_process.load_full();
     let sides = carry::Sides { client, upstream, half_close, settings, process, pipes, meter };
-    carry::Relay::new(sides, early_up, early_down).run(cut).await
+    carry::Relay::new(sides, early_up, early_down, gate).run(cut).await
 }

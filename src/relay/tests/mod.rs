@@ -3,6 +3,7 @@
 
 mod ends;
 mod exact;
+mod gate;
 mod killed;
 mod left;
 mod pool;
@@ -20,7 +21,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
-use super::{HalfClose, Meter, PipePool, Relayed, Settings};
+use super::{Gate, HalfClose, Look, Meter, PipePool, Relayed, Settings};
 use crate::lifecycle::cut::Cut;
 use crate::sys::{Exiting, Stream};
 
@@ -57,6 +58,16 @@ struct Choice {
     buffers: Option<usize>,
     pipes: Arc<PipePool>,
     upstream_process: Option<Exiting>,
+    gate: Option<Script>,
+}
+
+/// A gate by a test's script.
+struct Script(Box<dyn FnMut(&[u8], bool) -> Look + Send>);
+
+impl Gate for Script {
+    fn look(&mut self, bytes: &[u8], over: bool) -> Look {
+        self.0(bytes, over)
+    }
 }
 
 impl Default for Choice {
@@ -71,6 +82,7 @@ impl Default for Choice {
             buffers: None,
             pipes: PipePool::new(8, 4),
             upstream_process: None,
+            gate: None,
         }
     }
 }
@@ -102,12 +114,14 @@ impl Choice {
         let toggle = (self.mode == Mode::Mixed).then(|| tokio::spawn(flip(splice)));
         let pipes = Arc::clone(&self.pipes);
         let (relay_cut, relay_meter) = (Arc::clone(&cut), Arc::clone(&meter));
+        let mut gate = self.gate;
         let relay = tokio::spawn(async move {
             let relayed = super::run(
                 &ours,
                 &theirs,
                 self.early_up,
                 self.early_down,
+                gate.as_mut().map(|gate| gate as &mut dyn Gate),
                 self.half_close,
                 &settings,
                 &self.pipes,

@@ -25,6 +25,7 @@ fn a_relay_is_small_while_idle() {
             &upstream,
             Bytes::new(),
             Bytes::new(),
+            None,
             HalfClose::Defer,
             &settings,
             &pool,

@@ -1,0 +1,101 @@
+//! A tunnel's way from permission to the relay, the same for every client that says nothing more to us.
+#![forbid(unsafe_code)]
+
+use bytes::Bytes;
+
+use super::carry::{Ask, Permitted, dial};
+use super::lookout::{Lookout, Sight};
+use super::{House, Refusal, refuse, splice};
+use crate::inbound::{Kind, Reply};
+use crate::lifecycle::drain::Guard;
+use crate::outcome::Outcome;
+use crate::record::{Record, Stage};
+use crate::sys::Stream;
+use crate::target::Target;
+use crate::upstream::Connected;
+
+/// A client that wants one tunnel.
+pub(super) struct Caller<'a> {
+    pub(super) house: &'a House,
+    pub(super) stream: &'a Stream,
+    pub(super) kind: Kind,
+    /// How to answer.
+    pub(super) reply: Reply,
+    /// What it has sent for the far side.
+    pub(super) early: Bytes,
+    /// It was given its time to say more: `early` is all there is to judge by.
+    pub(super) heard: bool,
+    /// It is over a limit.
+    pub(super) full: bool,
+    pub(super) drain: &'a Guard,
+}
+
+impl Caller<'_> {
+    pub(super) fn ask<'a>(&'a self, target: &'a Target) -> Ask<'a> {
+        Ask { target, early: !self.early.is_empty(), full: self.full, drain: self.drain }
+    }
+
+    /// Opens what policy has admitted and relays, or says no.
+    pub(super) async fn lead(self, mut record: Record, permitted: Result<Permitted, Refusal>) {
+        let opened = match permitted {
+            Ok(permitted) => self.look_and_open(&mut record, permitted).await,
+            Err(refusal) => Err(refusal),
+        };
+        self.conclude(record, opened).await;
+    }
+
+    async fn look_and_open(
+        &self,
+        record: &mut Record,
+        permitted: Permitted,
+    ) -> Result<Opened, Refusal> {
+        let lookout = self.look(record, permitted.admitted.get())?;
+        Ok(Opened { lookout, ..self.open(record, permitted).await? })
+    }
+
+    /// The way out, with nobody to look at what the client says next.
+    pub(super) async fn open(
+        &self,
+        record: &mut Record,
+        permitted: Permitted,
+    ) -> Result<Opened, Refusal> {
+        let target = permitted.admitted.get().clone();
+        let connected = dial(self.house, self.stream, record, permitted, self.ask(&target)).await?;
+        Ok(Opened { connected, lookout: None })
+    }
+
+    /// Looks at what has come already: what may not pass is not even dialled for.
+    fn look(&self, record: &mut Record, target: &Target) -> Result<Option<Lookout>, Refusal> {
+        let Some(lookout) = Lookout::for_tunnel(self.house, self.kind, target) else {
+            return Ok(None);
+        };
+        if self.early.is_empty() {
+            return Ok(Some(lookout));
+        }
+        match lookout.judge(self.house, record, &self.early, self.heard) {
+            Sight::More => Ok(Some(lookout)),
+            Sight::Clear => Ok(None),
+            Sight::Refused(refusal) => Err(refusal),
+        }
+    }
+
+    /// Steps 6 and 7, or the refusal.
+    pub(super) async fn conclude(self, mut record: Record, opened: Result<Opened, Refusal>) {
+        let Opened { connected, lookout } = match opened {
+            Ok(opened) => opened,
+            Err(refusal) => return refuse(self.stream, record, self.reply, refusal).await,
+        };
+        record.stage(Stage::Reply);
+        let said = self.reply.success(connected.reported);
+        if self.stream.write_all(&said).await.is_err() {
+            return record.finish(Outcome::ClientGone);
+        }
+        splice(self.house, self.stream, connected, record, self.early, lookout).await;
+    }
+}
+
+/// A tunnel that is open.
+pub(super) struct Opened {
+    connected: Connected,
+    lookout: Option<Lookout>,
+}
