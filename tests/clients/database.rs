@@ -10,7 +10,8 @@ use crate::clients::script::{Script, Way};
 use crate::process::{Process, must, wait_for};
 use crate::tailnet::Tailnet;
 
-const PASSWORD: &str = "correct-horse";
+/// Of the user `ops`.
+pub const PASSWORD: &str = "correct-horse";
 
 pub fn cases() -> Vec<Case> {
     let case = Case::new;
@@ -22,7 +23,7 @@ pub fn cases() -> Vec<Case> {
 }
 
 fn postgresql(tailnet: &Tailnet) {
-    let _server = postgres(tailnet);
+    let _server = postgres(tailnet, "postgres");
     let passwords = tailnet.clients().path(".pgpass");
     // By the true name, whatever the address.
     fs::write(&passwords, format!("db.corp.example:5432:ops:ops:{PASSWORD}\n")).expect("pgpass");
@@ -49,10 +50,10 @@ fn postgresql(tailnet: &Tailnet) {
     .by(tailnet, &[Way::Run, Way::Forward]);
 }
 
-/// A fresh cluster that takes TLS with a password only.
-fn postgres(tailnet: &Tailnet) -> Process {
+/// A fresh cluster in a folder of that name that takes TLS with a password only.
+pub fn postgres(tailnet: &Tailnet, folder: &str) -> Process {
     let field = tailnet.clients();
-    let dir = tailnet.dir.path().join("postgres");
+    let dir = tailnet.dir.path().join(folder);
     fs::create_dir(&dir).expect("a folder");
     for file in ["cert.pem", "key.pem"] {
         fs::copy(field.dir.join(file), dir.join(file)).expect("the certificate");
@@ -87,7 +88,7 @@ fn postgres(tailnet: &Tailnet) -> Process {
     let settings = settings.iter().flat_map(|setting| ["-c", setting]);
     let words: Vec<&str> = ["-D", &data, "-k", &place].into_iter().chain(settings).collect();
     let mut command = nobody("postgres", &words);
-    let log = tailnet.dir.path().join("postgres.log");
+    let log = tailnet.dir.path().join(format!("{folder}.log"));
     let server = tailnet.world.enter(|| Process::start("postgres", &mut command, &log));
     let create = ["-h", &place, "-U", "ops", "-d", "postgres", "-qc", "create database ops"];
     wait_for("PostgreSQL", || {

@@ -11,7 +11,8 @@ mod script;
 pub mod table;
 mod web;
 
-pub use field::{Field, NAMES, installed};
+pub use database::{PASSWORD, postgres};
+pub use field::{Field, NAMES, installed, source};
 
 use crate::case::{Case, Need};
 
