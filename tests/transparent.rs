@@ -166,6 +166,7 @@ fn b28_tproxy_obeys_the_policy_and_serves_who_dials_it() {
         gateway.settle_with(&fake, 2, 1);
         gateway.setup().set("policy.allowed_nets", vec!["198.51.100.0/24"]);
         gateway.reload();
+        eventually("the new policy", PATIENCE, || gateway.log().contains("settings read again"));
         match std::net::TcpStream::connect(TARGET) {
             Ok(stream) => Wire::new(stream).expect_end(End::Reset),
             Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset),

@@ -64,7 +64,8 @@ fn programs(tailnet: &Tailnet) {
     let fetch = format!("{} {url}", fetch.display());
     place.prints(tailnet, &fetch, hello, "web.corp.example");
     let six = "curl -sSf http://six.corp.example:8080/hello";
-    place.prints(tailnet, six, "hello\n", "six.corp.example");
+    let said = "hello from 127.0.0.1:8080 to six.corp.example:8080\n";
+    place.prints(tailnet, six, said, "six.corp.example");
     http3(tailnet, &place, url, hello);
 
     let mark = place.access().len();
