@@ -62,7 +62,7 @@ fn names(c: &mut Criterion) {
     let target = admitted("db.corp.example:443");
     for (what, cache_entries) in [("cached", 10_000), ("uncached", 0)] {
         let timeout = Duration::from_secs(3);
-        let settings = Settings { mode: Mode::Tailnet, timeout, cache_entries };
+        let settings = Settings { mode: Mode::Tailnet, timeout, cache_entries, mark: None };
         let names = Names::new(settings, Arc::clone(&zone), None);
         c.bench_function(&format!("split name, {what}"), |b| {
             b.iter(|| runtime.block_on(names.resolve(&target)).unwrap());

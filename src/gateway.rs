@@ -79,11 +79,12 @@ impl Gateway {
     /// [`StartError`], naming the setting and what to do.
     pub async fn start(config: Config, book: Arc<Book>, means: Means) -> Result<Self, StartError> {
         let descriptors = crate::sys::limits::raise_descriptors();
+        build::may_mark(config.upstream.mark)?;
         let listeners = bind::all(&config.listen, &config.forwards)?;
         let bound = listeners.listening.clone();
         let live = build::Live::new(&config);
         let states = tailnet::States::of(&config);
-        let naming = build::Naming::new(states.as_ref());
+        let naming = build::Naming::new(states.as_ref(), config.upstream.mark);
         let house = assemble(&config, book, &bound, &live, &naming, states.as_ref())?;
         naming.through(&house);
         if config.record.process

@@ -1,14 +1,19 @@
 //! Chapter B, case 28: redirected connections, each in a network namespace of its own and judged by
-//! what the client gets and by how often the gateway accepted. IPv6 and TPROXY come later.
+//! what the client gets and by how often the gateway accepted. `tests/nft.rs` does it with the rules
+//! that `tailrace nft` prints.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail loudly")]
 
 mod rig;
+
+use std::net::SocketAddr;
 
 use rig::wait::{PATIENCE, eventually};
 use rig::{End, Gateway, HttpOrigin, Inbound, Origin, Setup, Tailscaled, Wire, fetch, netns};
 
 const NET: &str = "203.0.113.0/24";
 const TARGET: &str = "203.0.113.9:8080";
+const NET6: &str = "2001:db8:9::/48";
+const TARGET6: &str = "[2001:db8:9::9]:8080";
 
 /// A gateway chained into `fake`, allowed the net that is redirected to it.
 fn redirected(fake: &Tailscaled, change: impl FnOnce(&mut Setup)) -> Gateway {
@@ -65,6 +70,165 @@ fn b28_v4_redirect_to_a_dual_stack_socket() {
         gateway.settle_with(&fake, 1, 1);
         assert_eq!(gateway.access_lines()[0]["inbound"], "transparent");
     });
+}
+
+/// A gateway on [::1] chained into `fake`, with rules for IPv6 only.
+fn redirected6(fake: &Tailscaled, listen: &str) -> Gateway {
+    netns::add_route(NET6);
+    let gateway = Gateway::start(|s| {
+        s.upstream(fake.address())
+            .set("listen.proxy", vec![listen])
+            .set("policy.mode", "enforce")
+            .set("policy.allowed_nets", vec![NET6]);
+    });
+    netns::redirect(NET6, gateway.proxy().port());
+    gateway
+}
+
+#[test]
+fn b28_v6_redirect_leads_to_the_original_destination() {
+    netns::inside(|| {
+        let origin = Origin::echo();
+        let fake = Tailscaled::with("2001:db8:9::9", origin.address());
+        let mut gateway = redirected6(&fake, "[::1]:0");
+        echoes(Wire::dial(TARGET6.parse().unwrap()));
+        gateway.settle_with(&fake, 1, 1);
+        let request = &fake.requests()[0];
+        assert_eq!((request.host.as_str(), request.port, request.atyp), ("2001:db8:9::9", 8080, 4));
+        let line = &gateway.access_lines()[0];
+        assert_eq!(
+            (&line["inbound"], &line["outcome"]),
+            (&"transparent".into(), &"fin_fin".into())
+        );
+    });
+}
+
+#[test]
+fn b28_v6_redirect_to_a_gateway_on_ipv4_alone_is_refused() {
+    netns::inside(|| {
+        // Somebody is there: a connection that passed by would be answered.
+        netns::add_address("2001:db8:9::9/128");
+        let there = Origin::on(TARGET6.parse().unwrap(), |_| ());
+        let fake = Tailscaled::start();
+        let mut gateway = redirected6(&fake, "127.0.0.1:0");
+        let error = std::net::TcpStream::connect(TARGET6).unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::ConnectionRefused);
+        gateway.settle_with(&fake, 0, 0);
+        assert_eq!(there.visits().len(), 0);
+    });
+}
+
+/// A gateway with a listener for TPROXY, which leads `net` there.
+fn intercepting(fake: &Tailscaled, net: &str, listen: &str) -> (Gateway, SocketAddr) {
+    netns::add_route(net);
+    let gateway = Gateway::start(|s| {
+        s.upstream(fake.address())
+            .set("listen.tproxy", vec![listen])
+            .set("policy.mode", "enforce")
+            .set("policy.allowed_nets", vec![net]);
+    });
+    let tproxy = gateway.status()["listeners"]["tproxy"][0].as_str().unwrap().parse().unwrap();
+    netns::tproxy(net, tproxy);
+    (gateway, tproxy)
+}
+
+#[test]
+fn b28_tproxy_leads_to_the_address_it_came_in_on() {
+    netns::inside(|| {
+        for (net, target, host, listen, atyp) in [
+            (NET, TARGET, "203.0.113.9", "127.0.0.1:0", 1),
+            (NET6, TARGET6, "2001:db8:9::9", "[::1]:0", 4),
+        ] {
+            let origin = Origin::echo();
+            let fake = Tailscaled::with(host, origin.address());
+            let (mut gateway, _) = intercepting(&fake, net, listen);
+            let wire = Wire::dial(target.parse().unwrap());
+            assert_eq!(wire.tcp().peer_addr().unwrap().to_string(), target);
+            echoes(wire);
+            gateway.settle_with(&fake, 1, 1);
+            let request = &fake.requests()[0];
+            assert_eq!((request.host.as_str(), request.port, request.atyp), (host, 8080, atyp));
+            assert_eq!(gateway.access_lines()[0]["inbound"], "transparent");
+        }
+    });
+}
+
+#[test]
+fn b28_tproxy_obeys_the_policy_and_serves_who_dials_it() {
+    netns::inside(|| {
+        let origin = HttpOrigin::ok("direct");
+        let fake = Tailscaled::with("203.0.113.9", origin.address());
+        let (mut gateway, tproxy) = intercepting(&fake, NET, "127.0.0.1:0");
+        assert_eq!(fetch(tproxy, Inbound::Socks5, TARGET).body, b"direct");
+        gateway.settle_with(&fake, 1, 1);
+        // The listener is ours: asked for through the proxy port it is a loop.
+        gateway.assert_refused(Inbound::Connect, &tproxy.to_string(), "loop");
+        gateway.settle_with(&fake, 2, 1);
+        gateway.setup().set("policy.allowed_nets", vec!["198.51.100.0/24"]);
+        gateway.reload();
+        eventually("the new policy", PATIENCE, || gateway.log().contains("settings read again"));
+        match std::net::TcpStream::connect(TARGET) {
+            Ok(stream) => Wire::new(stream).expect_end(End::Reset),
+            Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset),
+        }
+        gateway.settle_with(&fake, 3, 1);
+        assert_eq!(gateway.access_lines()[2]["outcome"], "denied");
+    });
+}
+
+/// The block of docs/transparent.md that begins so.
+fn documented(start: &str) -> String {
+    let page = include_str!("../docs/transparent.md");
+    let from = page.find(start).unwrap_or_else(|| panic!("no {start:?} in docs/transparent.md"));
+    page[from..].split("\n```").next().unwrap().to_owned() + "\n"
+}
+
+#[test]
+fn b28_tproxy_by_the_rules_of_the_documentation() {
+    netns::inside(|| {
+        let origin = Origin::echo();
+        let fake = Tailscaled::with("203.0.113.9", origin.address());
+        fake.map("2001:db8:9::9", origin.address());
+        netns::add_route(NET);
+        netns::add_route(NET6);
+        let mut gateway = Gateway::start(|s| {
+            s.upstream(fake.address())
+                .set("listen.tproxy", vec!["127.0.0.1:1056", "[::1]:1056"])
+                .set("policy.mode", "enforce")
+                .set("policy.allowed_nets", vec![NET, NET6]);
+        });
+        // All here is one user's, whom the rules are not to exempt.
+        netns::nft(&documented("table inet tailrace_tproxy").replace("skuid 990", "skuid 12345"));
+        let routes = documented("ip rule add fwmark 1");
+        netns::must("sh", &["-ec", &routes]);
+        echoes(Wire::dial(TARGET.parse().unwrap()));
+        echoes(Wire::dial(TARGET6.parse().unwrap()));
+        gateway.settle_with(&fake, 2, 2);
+        netns::nft("delete table inet tailrace_tproxy");
+        netns::must("sh", &["-ec", &routes.replace(" add ", " del ")]);
+        assert_eq!(netns::ruleset(), "");
+    });
+}
+
+/// A gateway without capabilities, even as root.
+const POWERLESS: &str = r#"[ -n "$POWERLESS" ] || { export POWERLESS=1; exec setpriv --bounding-set=-net_admin,-net_raw --inh-caps=-net_admin,-net_raw -- "$0" "$@"; }"#;
+
+#[test]
+fn b28_without_the_capability_tproxy_and_marks_are_refused_by_name() {
+    for (key, value) in [
+        ("listen.tproxy", toml::Value::from(vec!["127.0.0.1:0"])),
+        ("upstream.mark", toml::Value::from(77)),
+    ] {
+        let mut setup = Setup::new();
+        setup.direct().set(key, value);
+        if rustix::process::geteuid().is_root() {
+            setup.prelude(POWERLESS);
+        }
+        let failed = setup.fail();
+        let said = String::from_utf8_lossy(&failed.stderr).into_owned();
+        assert_eq!(failed.status.code(), Some(78), "{said}");
+        assert!(said.contains(key) && said.contains("CAP_NET_ADMIN"), "{said}");
+    }
 }
 
 #[test]
@@ -133,12 +297,7 @@ fn b28_server_that_speaks_first_is_waited_for() {
 fn b28_own_dials_are_exempt_by_mark() {
     netns::inside(|| {
         netns::add_address("203.0.113.9/32");
-        let origin = Origin::on(TARGET.parse().unwrap(), |guest| {
-            let mut byte = [0];
-            while guest.read(&mut byte) > 0 {
-                guest.send(&byte);
-            }
-        });
+        let origin = Origin::echo_on(TARGET.parse().unwrap());
         let mut gateway = Gateway::start(|s| {
             s.direct().set("upstream.mark", 77).set("policy.allowed_nets", vec![NET]);
         });

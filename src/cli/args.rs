@@ -114,6 +114,22 @@ pub(super) enum Command {
         #[arg(long, value_enum, default_value_t = Shell::Sh)]
         shell: Shell,
     },
+    /// Print an nft ruleset that leads every outgoing TCP connection here, but those of one user
+    #[cfg(target_os = "linux")]
+    #[command(after_help = NFT_HELP)]
+    Nft {
+        /// Whose connections are left alone: the user the gateway and tailscaled run as
+        #[arg(
+            long,
+            value_name = "N",
+            required_unless_present = "undo",
+            value_parser = clap::value_parser!(u32).range(..=i64::from(u32::MAX) - 1)
+        )]
+        uid: Option<u32>,
+        /// Print the ruleset that takes the other one out again
+        #[arg(long)]
+        undo: bool,
+    },
     /// Check or show the settings
     Config {
         #[command(subcommand)]
@@ -182,6 +198,13 @@ pub(super) enum Shell {
 const CONNECT_HELP: &str = "\
 ssh -o ProxyCommand='tailrace connect %h %p' HOST
 Ends 0 when both directions ended well, 1 when one was cut or the target was refused, 69 without a gateway.";
+
+/// What to do with what `nft` prints.
+#[cfg(target_os = "linux")]
+const NFT_HELP: &str = "\
+tailrace nft --uid N | nft -f -         leads connections here (root; again is no harm)
+tailrace nft --undo | nft -f -          and no more
+Both in the network namespace of the programs, where the gateway has to listen too.";
 
 fn host(text: &str) -> Result<Host, HostError> {
     let inner = text.strip_prefix('[').and_then(|text| text.strip_suffix(']'));

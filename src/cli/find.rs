@@ -80,7 +80,7 @@ fn published(asked: &Whereabouts) -> Option<Found> {
 
 fn set(asked: Whereabouts) -> Found {
     let Whereabouts { proxy, admin, forwards, dns, .. } = asked;
-    Found { proxy, admin, forward: forwards, dns: None, dns_clients: dns }
+    Found { proxy, tproxy: Vec::new(), admin, forward: forwards, dns: None, dns_clients: dns }
 }
 
 /// An answer of the admin listener.

@@ -14,6 +14,8 @@ mod explain;
 mod find;
 mod generate;
 mod key;
+#[cfg(target_os = "linux")]
+mod nft;
 mod policy;
 #[cfg(target_os = "linux")]
 mod run;
@@ -71,6 +73,8 @@ pub fn main() -> ExitCode {
         #[cfg(target_os = "linux")]
         Command::Run { explain, command } => run::run(&settings, explain, command),
         Command::Env { shell } => env::run(&settings, shell),
+        #[cfg(target_os = "linux")]
+        Command::Nft { uid, undo } => nft::run(&settings, uid.filter(|_| !undo)),
         Command::Config { command: ConfigCommand::Check { file } } => config::check(settings, file),
         Command::Config { command: ConfigCommand::Show { json } } => config::show(&settings, json),
         Command::Policy { command: PolicyCommand::Test { json, hosts } } => {

@@ -19,13 +19,13 @@ struct Listener {
 
 impl Check<'_> {
     pub(super) fn listen(&mut self) -> Option<Listen> {
-        let proxy = self.proxy();
+        let (proxy, tproxy) = (self.proxy(), self.addresses("listen.tproxy"));
         let origin = self.written.origin("listen.admin");
         let admin = self.address("listen.admin", self.written.text("listen.admin"), &origin)?;
         self.near(admin, &origin);
         let (admin_hosts, dns) = (self.admin_hosts(), self.dns_listener());
         let allow_remote = self.written.switch("listen.allow_remote");
-        Some(Listen { proxy, admin, admin_hosts, dns, allow_remote })
+        Some(Listen { proxy, tproxy, admin, admin_hosts, dns, allow_remote })
     }
 
     fn dns_listener(&mut self) -> Option<SocketAddr> {
@@ -39,18 +39,24 @@ impl Check<'_> {
         Some(address)
     }
 
-    fn proxy(&mut self) -> Vec<SocketAddr> {
-        let mut proxy: Vec<SocketAddr> = Vec::new();
-        for item in self.written.list("listen.proxy") {
-            let Some(address) = self.address("listen.proxy", &item.text, &item.origin) else {
+    /// A list of listeners, no address twice.
+    fn addresses(&mut self, path: &'static str) -> Vec<SocketAddr> {
+        let mut all: Vec<SocketAddr> = Vec::new();
+        for item in self.written.list(path) {
+            let Some(address) = self.address(path, &item.text, &item.origin) else {
                 continue;
             };
             self.near(address, &item.origin);
-            if proxy.contains(&address) && address.port() != 0 {
-                self.fail(item.origin.clone(), format!("listen.proxy has {address} twice"));
+            if all.contains(&address) && address.port() != 0 {
+                self.fail(item.origin.clone(), format!("{path} has {address} twice"));
             }
-            proxy.push(address);
+            all.push(address);
         }
+        all
+    }
+
+    fn proxy(&mut self) -> Vec<SocketAddr> {
+        let proxy = self.addresses("listen.proxy");
         if self.written.list("listen.proxy").is_empty() && !self.broken("listen.proxy") {
             let what = "listen.proxy is empty: give at least one address";
             self.fail(self.written.origin("listen.proxy"), what);
@@ -174,6 +180,7 @@ impl Check<'_> {
         let single = |path, address| of(path, address, self.written.origin(path));
         let mut all: Vec<Listener> =
             listen.proxy.iter().map(|address| single("listen.proxy", *address)).collect();
+        all.extend(listen.tproxy.iter().map(|address| single("listen.tproxy", *address)));
         all.push(single("listen.admin", listen.admin));
         all.extend(listen.dns.map(|address| single("listen.dns", address)));
         let forwards = forwards.iter();
@@ -188,16 +195,17 @@ fn written(one: &Origin, other: &Origin) -> Origin {
 }
 
 impl Listener {
-    /// Port 0 is a port the kernel picks. The proxy's own addresses were compared already.
+    /// Port 0 is a port the kernel picks. A list's own addresses were compared already.
     fn clashes_with(&self, other: &Listener) -> bool {
         let (one, two) = (self.address, other.address);
         if one.port() == 0 || one.port() != two.port() {
             return false;
         }
         match (self.path, other.path) {
-            ("listen.proxy", "listen.proxy") => false,
+            ("listen.proxy", "listen.proxy") | ("listen.tproxy", "listen.tproxy") => false,
             // Whoever mixes them up is never meant: one port, one purpose.
-            ("listen.admin", "listen.proxy") => true,
+            ("listen.admin", "listen.proxy" | "listen.tproxy")
+            | ("listen.tproxy", "listen.proxy") => true,
             // Servers of one kind are often told apart by address, as 127.0.0.2 and 127.0.0.3.
             _ => one.ip() == two.ip() || one.ip().is_unspecified() || two.ip().is_unspecified(),
         }

@@ -67,10 +67,6 @@ const fn key(path: &'static str, kind: Kind, default: &'static str) -> Key {
     Key { path, kind, default, later: Later::No }
 }
 
-const fn later(path: &'static str, kind: Kind, default: &'static str, what: &'static str) -> Key {
-    Key { path, kind, default, later: Later::NotDefault(what) }
-}
-
 const SYNTHETIC: &str = "lending addresses to names";
 
 /// Words of `upstream.kind`.
@@ -85,7 +81,7 @@ const CONNECTIONS: i64 = 10_000_000;
 pub(crate) static KEYS: &[Key] = &[
     key("run_dir", Text, ""),
     key("listen.proxy", List, "127.0.0.1:1055,[::1]:1055"),
-    later("listen.tproxy", List, "", "listening with IP_TRANSPARENT"),
+    key("listen.tproxy", List, ""),
     key("listen.admin", Text, "127.0.0.1:9155"),
     key("listen.admin_hosts", List, ""),
     key("listen.dns", Text, ""),

@@ -46,6 +46,8 @@ pub struct Config {
 pub struct Listen {
     /// The one proxy port, on each of these addresses; port 0 lets the kernel pick.
     pub proxy: Vec<SocketAddr>,
+    /// `IP_TRANSPARENT` listeners, for connections led here by TPROXY.
+    pub tproxy: Vec<SocketAddr>,
     /// Metrics, health, API.
     pub admin: SocketAddr,
     /// `Host` values accepted on the admin listener beyond the built-in ones.
@@ -311,6 +313,7 @@ impl Default for Listen {
         let v6 = IpAddr::V6(Ipv6Addr::LOCALHOST);
         Self {
             proxy: vec![SocketAddr::new(v4, 1055), SocketAddr::new(v6, 1055)],
+            tproxy: Vec::new(),
             admin: SocketAddr::new(v4, 9155),
             admin_hosts: Vec::new(),
             dns: None,

@@ -13,6 +13,7 @@ use crate::target::Forward;
 
 /// What was bound.
 pub(super) struct Listeners {
+    /// With those for TPROXY.
     pub(super) proxy: Vec<Bound>,
     pub(super) forwards: Vec<Bound>,
     pub(super) admin: TcpListener,
@@ -31,19 +32,11 @@ pub(super) fn internal(upstream: &config::Upstream) -> Vec<SocketAddr> {
 
 /// Binds what the settings name. An IPv6 address on a host without IPv6 is skipped with a line.
 pub(super) fn all(listen: &config::Listen, forwards: &[Forward]) -> Result<Listeners, StartError> {
-    let mut proxy = Vec::with_capacity(listen.proxy.len());
-    for address in &listen.proxy {
-        match Bound::new(*address) {
-            Ok(bound) => proxy.push(bound),
-            Err(error) if address.is_ipv6() && no_such_address(&error) => {
-                tracing::info!(%address, "listen.proxy: no IPv6 here, this address is skipped");
-            }
-            Err(error) => return Err(StartError::bind("listen.proxy", *address, error)),
-        }
-    }
+    let mut proxy = each("listen.proxy", &listen.proxy, Bound::new)?;
     if proxy.is_empty() {
         return Err(StartError::NoListener);
     }
+    let tproxy = each("listen.tproxy", &listen.tproxy, Bound::transparent)?;
     let failed = |error| StartError::bind("listen.admin", listen.admin, error);
     let admin = TcpListener::bind(listen.admin).map_err(failed)?;
     let admin_address = admin.local_addr().map_err(failed)?;
@@ -56,13 +49,34 @@ pub(super) fn all(listen: &config::Listen, forwards: &[Forward]) -> Result<Liste
     let clients = clients.transpose()?;
     let listening = Listening {
         proxy: proxy.iter().map(Bound::address).collect(),
+        tproxy: tproxy.iter().map(Bound::address).collect(),
         admin: admin_address,
         forward,
         dns: Some(private.address()),
         dns_clients: clients.as_ref().map(Sockets::address),
     };
+    proxy.extend(tproxy);
     let dns = [private].into_iter().chain(clients).collect();
     Ok(Listeners { proxy, forwards, admin, dns, listening })
+}
+
+/// Binds each address of the setting `key`.
+fn each(
+    key: &'static str,
+    addresses: &[SocketAddr],
+    bind: fn(SocketAddr) -> io::Result<Bound>,
+) -> Result<Vec<Bound>, StartError> {
+    let mut all = Vec::with_capacity(addresses.len());
+    for address in addresses {
+        match bind(*address) {
+            Ok(bound) => all.push(bound),
+            Err(error) if address.is_ipv6() && no_such_address(&error) => {
+                tracing::info!(%address, "{key}: no IPv6 here, this address is skipped");
+            }
+            Err(error) => return Err(StartError::bind(key, *address, error)),
+        }
+    }
+    Ok(all)
 }
 
 /// A static forward, and the same with the address as bound.

@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicBool;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 
+use super::StartError;
 use super::tailnet::{States, ThroughUpstream};
 use crate::config::{self, Config, DnsMode, PolicyMode, UpstreamKind};
 use crate::connection::{self, House, Shield};
@@ -34,11 +35,12 @@ pub(super) fn policy(settings: &config::Policy) -> Result<Policy, PolicyError> {
 pub(super) struct Naming {
     pub(super) zone: Arc<ArcSwap<Zone>>,
     way: Option<Arc<ThroughUpstream>>,
+    mark: Option<u32>,
 }
 
 impl Naming {
-    pub(super) fn new(states: Option<&States>) -> Self {
-        Self { zone: Arc::default(), way: states.map(ThroughUpstream::new) }
+    pub(super) fn new(states: Option<&States>, mark: Option<u32>) -> Self {
+        Self { zone: Arc::default(), way: states.map(ThroughUpstream::new), mark }
     }
 
     /// Nameservers inside the tailnet are reached as targets are, through this house.
@@ -56,7 +58,7 @@ impl Naming {
         };
         let config::Dns { timeout, cache_entries, .. } = *settings;
         let way = self.way.clone().map(|way| way as Arc<dyn names::Way>);
-        let settings = names::Settings { mode, timeout, cache_entries };
+        let settings = names::Settings { mode, timeout, cache_entries, mark: self.mark };
         Names::new(settings, Arc::clone(&self.zone), way)
     }
 }
@@ -76,6 +78,12 @@ pub(super) fn upstream(settings: &config::Upstream) -> upstream::Settings {
         mark: settings.mark,
         outside: settings.outside_tailnet,
     }
+}
+
+/// A mark that may not be set would fail every dial: said once, at the start.
+pub(super) fn may_mark(mark: Option<u32>) -> Result<(), StartError> {
+    let tried = mark.map_or(Ok(()), crate::sys::may_mark);
+    tried.map_err(|source| StartError::Mark { mark: mark.unwrap_or_default(), source })
 }
 
 /// Where the upstream is, where that is a setting; tailscaled's place is told by the tailnet.

@@ -5,6 +5,8 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use rustix::io::Errno;
+
 use crate::lifecycle::port_owner;
 
 /// Why the gateway could not start. Each names the thing and what to do.
@@ -29,6 +31,28 @@ pub enum StartError {
         key: &'static str,
         /// The address asked for.
         address: SocketAddr,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// `IP_TRANSPARENT` is refused (EPERM).
+    #[error(
+        "listen.tproxy: {address} needs CAP_NET_ADMIN for IP_TRANSPARENT: give the program that capability \
+         (setcap cap_net_admin+ep, AmbientCapabilities=CAP_NET_ADMIN), or empty listen.tproxy and lead \
+         connections here with the rules of `tailrace nft`, which need none"
+    )]
+    NotTransparent {
+        /// The address asked for.
+        address: SocketAddr,
+    },
+    /// `SO_MARK` is refused.
+    #[error(
+        "upstream.mark: {mark} cannot be set on our own connections: {source}; give the program CAP_NET_ADMIN \
+         (setcap cap_net_admin+ep, AmbientCapabilities=CAP_NET_ADMIN), or set upstream.mark = 0 and exempt \
+         it from the redirect by its uid"
+    )]
+    Mark {
+        /// The mark asked for.
+        mark: u32,
         /// What the kernel said.
         source: io::Error,
     },
@@ -76,6 +100,9 @@ pub enum StartError {
 
 impl StartError {
     pub(super) fn bind(key: &'static str, address: SocketAddr, source: io::Error) -> Self {
+        if key == "listen.tproxy" && Errno::from_io_error(&source) == Some(Errno::PERM) {
+            return Self::NotTransparent { address };
+        }
         if source.kind() != io::ErrorKind::AddrInUse {
             return Self::Bind { key, address, source };
         }
@@ -87,6 +114,8 @@ impl StartError {
     pub fn key(&self) -> Option<&'static str> {
         match self {
             Self::InUse { key, .. } | Self::Bind { key, .. } => Some(key),
+            Self::NotTransparent { .. } => Some("listen.tproxy"),
+            Self::Mark { .. } => Some("upstream.mark"),
             Self::NoListener => Some("listen.proxy"),
             Self::RunDir(_) => Some("run_dir"),
             Self::Log(_) => Some("log.to"),
@@ -102,7 +131,9 @@ impl StartError {
     /// The address that cannot be listened on.
     pub fn address(&self) -> Option<SocketAddr> {
         match self {
-            Self::InUse { address, .. } | Self::Bind { address, .. } => Some(*address),
+            Self::InUse { address, .. }
+            | Self::Bind { address, .. }
+            | Self::NotTransparent { address } => Some(*address),
             _ => None,
         }
     }
@@ -113,6 +144,8 @@ impl StartError {
             Self::InUse { .. } | Self::NotReady { .. } | Self::System { .. } => 75,
             Self::Command(error) => error.exit_code(),
             Self::Bind { .. }
+            | Self::NotTransparent { .. }
+            | Self::Mark { .. }
             | Self::NoListener
             | Self::RunDir(_)
             | Self::Log(_)

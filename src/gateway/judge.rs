@@ -22,6 +22,7 @@ impl Judge {
     pub fn new(config: &Config) -> Result<Self, StartError> {
         let listening = Listening {
             proxy: config.listen.proxy.clone(),
+            tproxy: config.listen.tproxy.clone(),
             admin: config.listen.admin,
             forward: config.forwards.clone(),
             dns: None,

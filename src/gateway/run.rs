@@ -89,9 +89,11 @@ async fn until_stopped(
 }
 
 fn announce(gateway: &Gateway) {
-    let Listening { proxy, admin, forward, dns, dns_clients } = gateway.listening();
-    for address in proxy {
-        tracing::info!(%address, listener = "proxy", "listening");
+    let Listening { proxy, tproxy, admin, forward, dns, dns_clients } = gateway.listening();
+    for (addresses, listener) in [(proxy, "proxy"), (tproxy, "tproxy")] {
+        for address in addresses {
+            tracing::info!(%address, listener, "listening");
+        }
     }
     tracing::info!(address = %admin, listener = "admin", "listening");
     for (address, listener) in [(dns, "dns"), (dns_clients, "dns_clients")] {

@@ -141,6 +141,7 @@ mod tests {
         let proxy: SocketAddr = proxy.parse().unwrap();
         Listening {
             proxy: vec![proxy],
+            tproxy: Vec::new(),
             admin: proxy,
             forward: forwards.iter().map(forward).collect(),
             dns: None,

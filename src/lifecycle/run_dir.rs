@@ -34,6 +34,9 @@ pub struct Published {
 pub struct Listening {
     /// The one proxy port.
     pub proxy: Vec<SocketAddr>,
+    /// Listeners for TPROXY.
+    #[serde(default)]
+    pub tproxy: Vec<SocketAddr>,
     /// Metrics, health, API.
     pub admin: SocketAddr,
     /// Static forwards.
@@ -50,7 +53,8 @@ impl Listening {
     pub fn all(&self) -> Vec<SocketAddr> {
         let forward = self.forward.iter().map(|forward| forward.listen);
         let dns = self.dns.into_iter().chain(self.dns_clients);
-        self.proxy.iter().copied().chain([self.admin]).chain(forward).chain(dns).collect()
+        let proxy = self.proxy.iter().chain(&self.tproxy).copied();
+        proxy.chain([self.admin]).chain(forward).chain(dns).collect()
     }
 }
 
@@ -188,7 +192,8 @@ mod tests {
             ["127.0.0.1:1055", "127.0.0.1:9155", "127.0.0.1:5432"].map(|at| at.parse().unwrap());
         let target = "db.corp.example:5432".to_owned().try_into().unwrap();
         let forward = vec![Forward { listen, target }];
-        Listening { proxy: vec![proxy], admin, forward, dns: Some(proxy), dns_clients: None }
+        let (proxy, dns) = (vec![proxy], Some(proxy));
+        Listening { proxy, tproxy: Vec::new(), admin, forward, dns, dns_clients: None }
     }
 
     #[test]

@@ -36,8 +36,9 @@ pub async fn accept_loop(
             return;
         }
     };
-    let (trouble, leads_to) = (Trouble::new(), bound.leads_to);
-    let mut door = Door { listener, limits, own, leads_to, trouble, spare: spare() };
+    let Bound { leads_to, transparent, .. } = bound;
+    let trouble = Trouble::new();
+    let mut door = Door { listener, limits, own, leads_to, transparent, trouble, spare: spare() };
     let run = async {
         loop {
             door.turn(&on_error, &mut handle).await;
@@ -56,6 +57,7 @@ struct Door {
     limits: Arc<Limits>,
     own: Vec<SocketAddr>,
     leads_to: Option<Arc<Target>>,
+    transparent: bool,
     trouble: Trouble,
     /// A descriptor to give up when there is none left, so that one client can be told.
     spare: Option<OwnedFd>,
@@ -109,11 +111,18 @@ impl Door {
     fn welcome(&self, socket: OwnedFd, peer: SocketAddr, permit: Permit) -> io::Result<Accepted> {
         let stream = Stream::new(socket)?;
         let local = stream.local_addr()?;
-        let asked = sys::original_dst(&stream, local);
-        let original_dst = sys::redirected(asked, local, &self.own);
+        let original_dst = self.original_dst(&stream, local);
         let permit = permit.of_client(peer, original_dst.unwrap_or(local));
         let leads_to = self.leads_to.clone();
         Ok(Accepted { stream, peer, local, original_dst, leads_to, permit })
+    }
+}
+
+impl Door {
+    /// TPROXY leaves the destination in place, REDIRECT is asked for it.
+    fn original_dst(&self, stream: &Stream, local: SocketAddr) -> Option<SocketAddr> {
+        let intercepted = self.transparent.then(|| sys::intercepted(local, &self.own)).flatten();
+        intercepted.or_else(|| sys::redirected(sys::original_dst(stream, local), local, &self.own))
     }
 }
 

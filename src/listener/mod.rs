@@ -22,6 +22,8 @@ pub struct Bound {
     socket: OwnedFd,
     address: SocketAddr,
     leads_to: Option<Arc<Target>>,
+    /// Bound with `IP_TRANSPARENT`.
+    transparent: bool,
 }
 
 /// A client that came in.
@@ -33,7 +35,7 @@ pub struct Accepted {
     pub peer: SocketAddr,
     /// Where it came in.
     pub local: SocketAddr,
-    /// Where it was going, if netfilter sent it here.
+    /// Where it was going, if netfilter led it here.
     pub original_dst: Option<SocketAddr>,
     /// What this listener stands for, if it is a static forward.
     pub leads_to: Option<Arc<Target>>,
@@ -49,7 +51,17 @@ impl Bound {
     pub fn new(address: SocketAddr) -> io::Result<Self> {
         let socket = sys::listen(address)?;
         let address = sys::bound_address(&socket)?;
-        Ok(Self { socket, address, leads_to: None })
+        Ok(Self { socket, address, leads_to: None, transparent: false })
+    }
+
+    /// The same for connections that TPROXY leads here, whatever their destination.
+    ///
+    /// # Errors
+    /// `EPERM` without `CAP_NET_ADMIN`, and what [`Bound::new`] says.
+    pub fn transparent(address: SocketAddr) -> io::Result<Self> {
+        let socket = sys::listen_transparent(address)?;
+        let address = sys::bound_address(&socket)?;
+        Ok(Self { socket, address, leads_to: None, transparent: true })
     }
 
     /// The same as a static forward: every client is led to `target`.

@@ -17,6 +17,7 @@ use crate::sys::{self, Stream};
 #[derive(Clone)]
 pub(super) struct Dialler {
     pub(super) way: Option<Arc<dyn Way>>,
+    pub(super) mark: Option<u32>,
     pub(super) tasks: TokioHandle,
 }
 
@@ -37,8 +38,8 @@ impl RuntimeProvider for Dialler {
         _bind: Option<SocketAddr>,
         _timeout: Option<Duration>,
     ) -> Pin<Box<dyn Send + Future<Output = io::Result<Self::Tcp>>>> {
-        let way = self.way.clone();
-        Box::pin(async move { dial(way.as_deref(), to).await.map(AsyncIoTokioAsStd) })
+        let (way, mark) = (self.way.clone(), self.mark);
+        Box::pin(async move { dial(way.as_deref(), to, mark).await.map(AsyncIoTokioAsStd) })
     }
 
     fn bind_udp(
@@ -50,14 +51,14 @@ impl RuntimeProvider for Dialler {
     }
 }
 
-async fn dial(way: Option<&dyn Way>, to: SocketAddr) -> io::Result<Stream> {
+async fn dial(way: Option<&dyn Way>, to: SocketAddr, mark: Option<u32>) -> io::Result<Stream> {
     match way {
         Some(way) if way.covers(to.ip()) => way.dial(to).await,
         // This host's network may hold somebody else under such an address.
         _ if of_a_tailnet(to.ip()) => {
             Err(io::Error::new(io::ErrorKind::NotFound, "no node of the tailnet has this address"))
         }
-        _ => sys::dial(to, None).await,
+        _ => sys::dial(to, mark).await,
     }
 }
 
@@ -77,7 +78,7 @@ mod tests {
     #[tokio::test]
     async fn d9_a_node_address_is_never_dialled_on_this_hosts_network() {
         for address in ["100.64.0.1:53", "100.127.255.254:53", "[fd7a:115c:a1e0::1]:53"] {
-            let error = dial(None, address.parse().unwrap()).await.unwrap_err();
+            let error = dial(None, address.parse().unwrap(), None).await.unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::NotFound, "{address}");
         }
         for outside in ["100.63.255.255", "100.128.0.0", "fd7a:115c:a1e1::1", "::1"] {

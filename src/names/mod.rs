@@ -59,6 +59,8 @@ pub struct Settings {
     /// Answers of nameservers remembered at most; 0: none. What this host's resolver says carries no
     /// time to live and is never remembered here.
     pub cache_entries: u32,
+    /// `SO_MARK` (socket(7)) of connections to nameservers outside of the tailnet.
+    pub mark: Option<u32>,
 }
 
 /// Where an admitted host is.
@@ -142,13 +144,13 @@ impl Names {
         way: Option<Arc<dyn Way>>,
         trust: Trust,
     ) -> Self {
-        let Settings { mode, timeout, cache_entries } = settings;
+        let Settings { mode, timeout, cache_entries, mark } = settings;
         let system = System::new(timeout);
         Self(match mode {
             Mode::Upstream => By::Upstream,
             Mode::System => By::System(system),
             Mode::Tailnet => {
-                let outside = Arc::new(Outside { way, system, trust, timeout });
+                let outside = Arc::new(Outside { way, system, trust, timeout, mark });
                 By::Tailnet(Tailnet::new(zone, outside, cache_entries))
             }
         })

@@ -42,6 +42,8 @@ pub(super) struct Outside {
     pub(super) trust: Trust,
     /// For one name, everything included.
     pub(super) timeout: Duration,
+    /// `SO_MARK` of connections that leave by this host's network.
+    pub(super) mark: Option<u32>,
 }
 
 pub(super) struct Server {
@@ -159,7 +161,8 @@ impl Server {
 
     async fn open(self: Arc<Self>, number: u64) -> Result<Arc<Open>, Trouble> {
         let mut tasks = TokioHandle::default();
-        let dialler = Dialler { way: self.outside.way.clone(), tasks: tasks.clone() };
+        let Outside { way, mark, .. } = &*self.outside;
+        let dialler = Dialler { way: way.clone(), mark: *mark, tasks: tasks.clone() };
         let exchange = match &self.at {
             At::Tcp(to) => self.over_tcp(*to, dialler).await?,
             At::Https(at) => self.over_https(at, dialler).await?,

@@ -1,7 +1,7 @@
 //! Opening one connection: socket, mark, connect, wait.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::Duration;
@@ -55,6 +55,14 @@ pub async fn dial_unix(path: &Path) -> io::Result<Stream> {
     }
 }
 
+/// Tries whether connections of ours may carry `mark`.
+///
+/// # Errors
+/// `EPERM` without `CAP_NET_ADMIN`, or what `socket(2)` says.
+pub fn may_mark(mark: u32) -> io::Result<()> {
+    open((Ipv4Addr::LOCALHOST, 0).into(), Some(mark)).map(drop)
+}
+
 fn open(address: SocketAddr, mark: Option<u32>) -> io::Result<OwnedFd> {
     let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
@@ -71,7 +79,7 @@ fn open(address: SocketAddr, mark: Option<u32>) -> io::Result<OwnedFd> {
 
 #[cfg(test)]
 mod tests {
-    use std::net::{Ipv4Addr, TcpListener};
+    use std::net::TcpListener;
     use std::os::unix::net::UnixListener;
 
     use super::*;

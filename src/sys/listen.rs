@@ -21,16 +21,45 @@ const FLAGS: SocketFlags = SocketFlags::NONBLOCK.union(SocketFlags::CLOEXEC);
 /// # Errors
 /// What `bind(2)` says: `EADDRINUSE`, `EACCES`, `EADDRNOTAVAIL` (no such address on this host).
 pub fn listen(address: SocketAddr) -> io::Result<OwnedFd> {
+    open(address, false)
+}
+
+/// The same with `IP_TRANSPARENT` (ip(7)): TPROXY leads connections here whatever their destination,
+/// which then is the address the accepted socket is bound to.
+///
+/// # Errors
+/// `EPERM` without `CAP_NET_ADMIN`, `Unsupported` where there is no TPROXY, and what
+/// [`listen`] says.
+pub fn listen_transparent(address: SocketAddr) -> io::Result<OwnedFd> {
+    open(address, true)
+}
+
+fn open(address: SocketAddr, transparent: bool) -> io::Result<OwnedFd> {
     let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let socket = rustix::net::socket_with(family, SocketType::STREAM, FLAGS, None)?;
     sockopt::set_socket_reuseaddr(&socket, true)?;
     if address.is_ipv6() {
         sockopt::set_ipv6_v6only(&socket, !address.ip().is_unspecified())?;
     }
+    if transparent {
+        intercept(&socket)?;
+    }
     tune(&socket)?; // accepted sockets inherit it: five calls less for each
     rustix::net::bind(&socket, &address)?;
     rustix::net::listen(&socket, BACKLOG)?;
     Ok(socket)
+}
+
+/// The IPv4 option is the socket's own whatever its family (linux net/ipv6/ipv6_sockglue.c hands
+/// `SOL_IP` on).
+#[cfg(target_os = "linux")]
+fn intercept(socket: &OwnedFd) -> io::Result<()> {
+    socket2::SockRef::from(socket).set_ip_transparent_v4(true)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn intercept(_socket: &OwnedFd) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
 }
 
 /// The address a socket is bound to.

@@ -31,10 +31,10 @@ mod tune;
 pub mod wrapped;
 
 pub use command::{Preparation, prepare};
-pub use dial::{dial, dial_unix};
+pub use dial::{dial, dial_unix, may_mark};
 pub use exiting::Exiting;
-pub use listen::{Listener, bound_address, listen};
-pub use original_dst::{original_dst, redirected};
+pub use listen::{Listener, bound_address, listen, listen_transparent};
+pub use original_dst::{intercepted, original_dst, redirected};
 pub use peer_left::peer_left;
 pub use pipe::Pipe;
 pub use process::{adopts_orphans, harden, inherited};

@@ -38,6 +38,13 @@ pub fn redirected(
     (!ours && original.port() != 0).then_some(original)
 }
 
+/// The destination of a connection that TPROXY led to an `IP_TRANSPARENT` listener: the address it
+/// came in on (ip(7)). `None` if that is one of our `own`, which a client dialled itself.
+pub fn intercepted(local: SocketAddr, own: &[SocketAddr]) -> Option<SocketAddr> {
+    let local = canonical(local);
+    (!own.iter().any(|own| canonical(*own) == local)).then_some(local)
+}
+
 /// IPv4-mapped as IPv4, without flow and scope: two spellings of one address are equal.
 fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
@@ -62,6 +69,16 @@ mod tests {
         let far = at("100.64.0.9:443");
         assert_eq!(redirected(Some(far), local, &own), Some(far));
         assert_eq!(redirected(Some(at("127.0.0.1:80")), local, &own), Some(at("127.0.0.1:80")));
+    }
+
+    #[test]
+    fn b28_tproxy_leaves_the_destination_in_place() {
+        let own = [at("127.0.0.1:1056"), at("[::1]:1056")];
+        assert_eq!(intercepted(at("127.0.0.1:1056"), &own), None);
+        assert_eq!(intercepted(at("[::ffff:127.0.0.1]:1056"), &own), None);
+        let far = at("[2001:db8::9]:1056");
+        assert_eq!(intercepted(far, &own), Some(far));
+        assert_eq!(intercepted(at("[::ffff:203.0.113.9]:80"), &own), Some(at("203.0.113.9:80")));
     }
 
     #[test]

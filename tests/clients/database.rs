@@ -10,7 +10,8 @@ use crate::clients::script::{Script, Way};
 use crate::process::{Process, must, wait_for};
 use crate::tailnet::Tailnet;
 
-const PASSWORD: &str = "correct-horse";
+/// Of the user `ops`.
+pub const PASSWORD: &str = "correct-horse";
 
 pub fn cases() -> Vec<Case> {
     let case = Case::new;

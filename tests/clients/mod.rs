@@ -13,7 +13,8 @@ mod script;
 pub mod table;
 mod web;
 
-pub use field::{Field, NAMES, installed};
+pub use database::{PASSWORD, serve_postgresql};
+pub use field::{Field, NAMES, installed, source};
 
 use crate::case::{Case, Need};
 

@@ -4,6 +4,7 @@
 //! namespace is for a resolv.conf of its own.
 
 use std::io::Write as _;
+use std::net::SocketAddr;
 use std::process::{Command, Stdio};
 
 use super::skip;
@@ -49,23 +50,67 @@ pub fn nft(ruleset: &str) {
 /// Redirects every TCP connection this namespace makes to the network `to` to `port` here.
 #[track_caller]
 pub fn redirect(to: &str, port: u16) {
+    let family = family(to);
     nft(&format!(
-        "table ip tailrace_test {{\n chain out {{\n type nat hook output priority -100\n \
-         ip daddr {to} tcp dport 1-65535 redirect to :{port}\n }}\n}}\n"
+        "table {family} tailrace_test {{\n chain out {{\n type nat hook output priority -100\n \
+         {family} daddr {to} tcp dport 1-65535 redirect to :{port}\n }}\n}}\n"
     ));
 }
 
-/// Makes `address/len` (v4) a destination of this namespace, answered by the host itself.
+/// Has TPROXY lead every TCP connection this namespace makes to the network `net` to `to`: a mark routes
+/// them back in, where the rule stands.
 #[track_caller]
-pub fn add_address(address: &str) {
-    must("ip", &["addr", "add", address, "dev", "lo"]);
+pub fn tproxy(net: &str, to: SocketAddr) {
+    let family = family(net);
+    nft(&format!(
+        "table {family} tailrace_test {{\n \
+         chain out {{\n type route hook output priority -150\n {family} daddr {net} meta l4proto tcp meta mark set 1\n }}\n \
+         chain pre {{\n type filter hook prerouting priority -150\n {family} daddr {net} meta l4proto tcp tproxy to {to}\n }}\n\
+         }}\n"
+    ));
+    let version = if family == "ip6" { "-6" } else { "-4" };
+    must("ip", &[version, "rule", "add", "fwmark", "1", "lookup", "100"]);
+    must("ip", &[version, "route", "add", "local", "default", "dev", "lo", "table", "100"]);
 }
 
-/// Makes a network routable, so that connects towards it leave, from 10.99.0.1, through loopback.
+/// What nft and ip call the family of an address or a network.
+fn family(net: &str) -> &'static str {
+    if net.contains(':') { "ip6" } else { "ip" }
+}
+
+/// The ruleset of this namespace.
+#[track_caller]
+pub fn ruleset() -> String {
+    let output = Command::new("nft").args(["list", "ruleset"]).output().expect("rig: nft");
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// Whether processes of another user, nobody, can be had here: not where only root is mapped.
+pub fn can_be_nobody() -> bool {
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--", "true"]);
+    command.output().is_ok_and(|output| output.status.success())
+}
+
+/// Makes `address/len` a destination of this namespace, answered by the host itself.
+#[track_caller]
+pub fn add_address(address: &str) {
+    let late = if family(address) == "ip6" { &["nodad"][..] } else { &[] };
+    must("ip", &[&["addr", "add", address, "dev", "lo"], late].concat());
+}
+
+/// Makes a network routable, so that connects towards it leave, from 10.99.0.1 or fd99::1, through
+/// loopback.
 #[track_caller]
 pub fn add_route(net: &str) {
-    must("ip", &["addr", "replace", "10.99.0.1/32", "dev", "lo"]);
-    must("ip", &["route", "add", net, "dev", "lo", "src", "10.99.0.1"]);
+    let (version, own) = match family(net) {
+        "ip6" => ("-6", "fd99::1"),
+        _ => ("-4", "10.99.0.1"),
+    };
+    let late = if version == "-6" { &["nodad"][..] } else { &[] };
+    must("ip", &[&[version, "addr", "replace", own, "dev", "lo"], late].concat());
+    must("ip", &[version, "route", "add", net, "dev", "lo", "src", own]);
 }
 
 /// Gives this namespace an /etc of its own with what a resolver reads, so that files in it can be

@@ -159,7 +159,12 @@ impl Origin {
 
     /// Sends back what it gets; FIN for FIN.
     pub fn echo() -> Origin {
-        Origin::start(|guest| {
+        Origin::echo_on("127.0.0.1:0".parse().unwrap())
+    }
+
+    /// The same on a given address.
+    pub fn echo_on(address: SocketAddr) -> Origin {
+        Origin::on(address, |guest| {
             let mut chunk = vec![0; 65_536];
             loop {
                 match guest.read(&mut chunk) {

@@ -37,6 +37,7 @@ mod origin;
 mod policy;
 mod process;
 mod reach;
+mod redirected;
 mod sockets;
 mod stage;
 mod tailnet;
@@ -59,6 +60,7 @@ fn main() -> std::process::ExitCode {
         policy::cases(),
         faults::cases(),
         clients::cases(),
+        redirected::cases(),
         managed::cases(),
     ];
     let chosen = case::Chosen::from_arguments(&groups.concat(), arguments.into_iter());

@@ -12,7 +12,7 @@ mod table;
 mod world;
 
 use std::io::{IsTerminal as _, Write as _};
-use std::net::SocketAddr;
+use std::net::{Ipv6Addr, SocketAddr};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Instant;
@@ -52,7 +52,7 @@ pub(super) fn run(redirected: bool) -> ExitCode {
 fn settings(upstream: SocketAddr) -> Config {
     let mut config = Config::with_upstream(UpstreamKind::Socks5(upstream), std::env::temp_dir());
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
-    config.listen.proxy = vec![any];
+    config.listen.proxy = vec![any, SocketAddr::from((Ipv6Addr::LOCALHOST, 0))];
     config.listen.admin = any;
     // This upstream keeps half-closed connections; an old tailscaled would not.
     config.upstream.half_close = HalfClose::Propagate;

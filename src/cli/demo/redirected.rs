@@ -12,8 +12,8 @@ use super::table::Ended;
 use super::world::World;
 use super::{Failure, client};
 
-/// An address of the documentation network: without the redirect it leads nowhere.
-const TARGET: &str = "203.0.113.9";
+/// An address of the documentation networks, by family: without the redirect it leads nowhere.
+const TARGETS: [(&str, &str); 2] = [("ip", "203.0.113.9"), ("ip6", "2001:db8::9")];
 
 /// Runs [`inside`] in fresh namespaces.
 pub(super) async fn show() -> Result<Ended, Failure> {
@@ -38,21 +38,37 @@ pub(super) async fn show() -> Result<Ended, Failure> {
 /// The redirected part itself: rules, a gateway, and a client that knows nothing of it.
 pub(super) async fn inside() -> Result<bool, Failure> {
     system("ip", &["link", "set", "lo", "up"]).await?;
-    // Without an address of its own the client would send from 0.0.0.0.
-    system("ip", &["address", "add", "192.0.2.1/32", "dev", "lo"]).await?;
-    system("ip", &["route", "add", "default", "dev", "lo"]).await?;
     let world = World::start().await.map_err(|error| error.to_string())?;
     let gateway = super::start(&world).await?;
-    let port = gateway.proxy().first().ok_or("the gateway has no proxy address")?.port();
+    let mut led = 0;
+    for (family, target) in TARGETS {
+        let v6 = family == "ip6";
+        // Where the kernel knows no IPv6 there is no such listener.
+        let Some(proxy) = gateway.proxy().iter().find(|proxy| proxy.is_ipv6() == v6) else {
+            continue;
+        };
+        lead(family, target, proxy.port()).await?;
+        let stream = TcpStream::connect((target, 5432)).await.map_err(|error| error.to_string())?;
+        client::echo(stream, 4096).await?;
+        led += 1;
+    }
+    Ok(led > 0 && world.asked() == led)
+}
+
+/// A route towards the target, an address to send from, without which that would be 0.0.0.0, and the rule.
+async fn lead(family: &str, target: &str, port: u16) -> Result<(), Failure> {
+    let (version, own, late) = match family {
+        "ip6" => ("-6", "2001:db8:1::1/128", &["nodad"][..]),
+        _ => ("-4", "192.0.2.1/32", &[][..]),
+    };
+    system("ip", &[&[version, "address", "add", own, "dev", "lo"], late].concat()).await?;
+    system("ip", &[version, "route", "add", "default", "dev", "lo"]).await?;
     let rules = format!(
-        "add table ip demo\n\
-         add chain ip demo out {{ type nat hook output priority -100; }}\n\
-         add rule ip demo out ip daddr {TARGET} tcp dport 5432 redirect to :{port}"
+        "add table {family} demo\n\
+         add chain {family} demo out {{ type nat hook output priority -100; }}\n\
+         add rule {family} demo out {family} daddr {target} tcp dport 5432 redirect to :{port}"
     );
-    system("nft", &[&rules]).await?;
-    let stream = TcpStream::connect((TARGET, 5432)).await.map_err(|error| error.to_string())?;
-    client::echo(stream, 4096).await?;
-    Ok(world.asked() == 1)
+    system("nft", &[&rules]).await
 }
 
 async fn system(program: &str, arguments: &[&str]) -> Result<(), Failure> {

@@ -9,6 +9,8 @@ mod advice;
 mod binary;
 mod membership;
 mod reach;
+#[cfg(target_os = "linux")]
+mod redirected;
 mod tls;
 
 use std::num::NonZeroU16;
@@ -64,13 +66,17 @@ pub(super) fn run(settings: &Settings, target: Option<&str>, json: bool) -> Exit
 
 /// The links in their order, up to the first broken one.
 fn examine(found: &Found, given: &Given, status: &Value, target: Option<&Target>) -> Vec<Link> {
-    let version = format!("version {}, process {}", words::of(&status["version"]), status["pid"]);
+    let version = words::of(&status["version"]);
+    let version =
+        format!("version {version}, process {}; TCP only, UDP is not carried", status["pid"]);
     let mut links = vec![Link { name: "gateway", state: Ok(version) }];
     links.extend(match status["tailnet"].is_object() {
         true => membership::links(&status["tailnet"], || binary::of(given)),
         false => vec![upstream(found, &status["upstream"])],
     });
     let whole = links.iter().all(|link| link.state.is_ok());
+    #[cfg(target_os = "linux")]
+    links.extend(whole.then(|| redirected::link(found)).flatten());
     if let (true, Some(target)) = (whole, target) {
         let asked = find::object(found, &explain::path(&target.to_string()));
         links.extend(reach::links(found, target, asked));

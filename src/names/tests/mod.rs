@@ -71,7 +71,7 @@ impl Lab {
 
     fn trusting(zone: Zone, tunnel: Tunnel, timeout: Duration, trust: Trust) -> Self {
         let system = System::new(timeout);
-        let outside = Outside { way: Some(Arc::new(tunnel)), system, trust, timeout };
+        let outside = Outside { way: Some(Arc::new(tunnel)), system, trust, timeout, mark: None };
         let zone = Arc::new(ArcSwap::from_pointee(zone));
         let tailnet = Tailnet::new(Arc::clone(&zone), Arc::new(outside), 100);
         Self { zone, tailnet: Arc::new(tailnet) }

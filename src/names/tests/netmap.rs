@@ -87,7 +87,7 @@ async fn a_new_netmap_takes_effect_with_the_next_name() {
 fn other_modes_plan_and_qualify_nothing() {
     use crate::names::{Mode, Settings};
     for (mode, route) in [(Mode::Upstream, "upstream"), (Mode::System, "system")] {
-        let settings = Settings { mode, timeout: PATIENT, cache_entries: 10 };
+        let settings = Settings { mode, timeout: PATIENT, cache_entries: 10, mark: None };
         let names = Names::new(settings, Lab::new(&[]).zone, None);
         assert_eq!(names.plan(&name("grafana.lab.ts.net")).route, route);
         assert_eq!(names.qualify(&name("grafana")), None);
