@@ -1,3 +1,6 @@
+//! ClientHellos by hand: names, records, broken ones and what only looks like one.
+#![forbid(unsafe_code)]
+
 use super::*;
 
 /// A ClientHello message with these extensions, each with its length; `None`: not even a list of them.
