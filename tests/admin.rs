@@ -383,7 +383,7 @@ fn status_and_connections_show_what_runs() {
             .filter(|row| row["bytes_down"] == 5)
     });
     for (key, value) in [
-        ("inbound", "socks5".into()),
+        ("inbound", serde_json::Value::from("socks5")),
         ("host", "db.corp.example".into()),
         ("verdict", "allow".into()),
         ("stage", "relay".into()),
