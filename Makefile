@@ -30,7 +30,7 @@ tailnet: ## builds tailscaled and headscale into ~/.cache/tailrace, then runs on
 test-more: ## builds gh and temporal into ~/.cache/tailrace (minutes), then runs them through the real tailnet
 	tests/tailnet/install
 	tests/clients/install --more
-	TAILRACE_MORE=1 $(CARGO) test --locked --test tailnet program_gh program_temporal program_all
+	TAILRACE_MORE=1 $(CARGO) test --locked --test tailnet -- program_gh program_temporal program_all
 
 fuzz: ## every fuzz target for FUZZ_SECONDS (20); needs a nightly toolchain and cargo-fuzz
 	@$(CARGO) +nightly fuzz --version || { echo 'make fuzz needs: rustup toolchain install nightly && cargo install cargo-fuzz'; exit 1; }
