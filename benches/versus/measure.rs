@@ -163,6 +163,7 @@ impl Measuring<'_> {
     }
 
     async fn idle(&self, n: usize) -> io::Result<Vec<(String, f64)>> {
+        self.settled().await;
         let before = (self.target.pss(), self.target.descriptors());
         let held = load::idle(self.target, n).await?;
         let after = (self.target.pss(), self.target.descriptors());
@@ -171,6 +172,19 @@ impl Measuring<'_> {
             ("idle.pss".into(), each(before.0, after.0)),
             ("idle.fds".into(), each(before.1, after.1)),
         ])
+    }
+
+    /// Waits, two seconds at most, until the connections of the measure before are all closed.
+    async fn settled(&self) {
+        let mut last = f64::NAN;
+        for _ in 0..20 {
+            let now = self.target.descriptors();
+            if now == last {
+                return;
+            }
+            last = now;
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
     }
 
     /// CPU milliseconds a second while nothing happens.
