@@ -55,6 +55,7 @@ pub(super) async fn permit(
 ) -> Result<Permitted, Refusal> {
     let asked_at = tokio::time::Instant::now();
     let target = whole(house, client, record, ask, asked_at).await?;
+    house.nobody_s(&target)?;
     let admitted = admit(house, record, &target)?;
     let chosen = ask.target.host.address();
     Ok(Permitted { admitted, chosen, asked_at })
