@@ -330,15 +330,6 @@ fn a_log_that_cannot_be_opened_names_its_setting() {
 }
 
 #[test]
-fn what_comes_later_ends_78_with_a_sentence() {
-    for line in ["dns.synthetic = \"198.18.0.0/15\""] {
-        let mut setup = Setup::new();
-        setup.raw(format!("upstream.kind = \"direct\"\n{line}\n"));
-        refused_for(&mut setup, "config: @:", "not built yet in this version");
-    }
-}
-
-#[test]
 fn the_sample_file_is_sound() {
     let sample = include_str!("../config.toml");
     let mut setup = Setup::new();
