@@ -10,7 +10,7 @@ use super::settings::{
     Config, DnsMode, HalfClose, Limits, Listen, Log, LogFormat, LogTo, Record, Relay, Transparent,
     Upstream, UpstreamKind,
 };
-use super::written::{Written, default_of};
+use super::written::Written;
 use super::{check_policy, check_tailnet};
 use crate::target::Forward;
 

@@ -75,9 +75,11 @@ enum Stop {
     Unreadable(Why),
 }
 
-/// The ClientHello, joined from its fragments, and its length, header included; `None` while more is
-/// needed.
-fn message(bytes: &[u8]) -> Result<Option<(Cow<'_, [u8]>, usize)>, Stop> {
+/// A handshake message joined from its fragments, and its length, header included.
+type Joined<'a> = (Cow<'a, [u8]>, usize);
+
+/// The ClientHello; `None` while more is needed.
+fn message(bytes: &[u8]) -> Result<Option<Joined<'_>>, Stop> {
     let mut at = 0;
     let mut joined: Cow<'_, [u8]> = Cow::Borrowed(&[]);
     loop {

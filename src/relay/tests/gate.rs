@@ -6,8 +6,11 @@ use std::sync::Mutex;
 use super::*;
 use crate::relay::{Ended, GATE_TIME};
 
-/// Opens with `enough` bytes; what it was shown, in order.
-fn opening_with(enough: usize) -> (Option<Script>, Arc<Mutex<Vec<(usize, bool)>>>) {
+/// How many bytes a gate was shown, and whether that was all there will be; in order.
+type Shown = Arc<Mutex<Vec<(usize, bool)>>>;
+
+/// Opens with `enough` bytes.
+fn opening_with(enough: usize) -> (Option<Script>, Shown) {
     let shown = Arc::new(Mutex::new(Vec::new()));
     let seen = Arc::clone(&shown);
     let script = move |bytes: &[u8], over| {

@@ -62,7 +62,9 @@ struct Choice {
 }
 
 /// A gate by a test's script.
-struct Script(Box<dyn FnMut(&[u8], bool) -> Look + Send>);
+struct Script(Box<Looking>);
+
+type Looking = dyn FnMut(&[u8], bool) -> Look + Send;
 
 impl Gate for Script {
     fn look(&mut self, bytes: &[u8], over: bool) -> Look {
