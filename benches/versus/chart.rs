@@ -51,12 +51,12 @@ pub(crate) fn lines(title: &str, lines: &[Line]) -> String {
     };
     let all: Vec<Vec<(f64, f64)>> = lines.iter().map(scaled).collect();
     let top = all.iter().flatten().map(|point| point.1).fold(2.0, f64::max);
-    let place = |(x, y): (f64, f64)| (70.0 + x * 120.0, 260.0 - y / top * 200.0);
+    let place = |(x, y): (f64, f64)| (70.0 + x * 120.0, 330.0 - y / top * 200.0);
     let mut body = String::new();
     for power in 0..=5 {
         let (x, _) = place((f64::from(power), 0.0));
         let label = 10_u64.pow(power);
-        writeln!(body, "<text x=\"{x}\" y=\"280\" text-anchor=\"middle\">{label}</text>").unwrap();
+        writeln!(body, "<text x=\"{x}\" y=\"350\" text-anchor=\"middle\">{label}</text>").unwrap();
     }
     let (_, one) = place((0.0, 1.0));
     writeln!(
@@ -80,7 +80,7 @@ pub(crate) fn lines(title: &str, lines: &[Line]) -> String {
         )
         .unwrap();
     }
-    framed(title, 295, &body)
+    framed(title, 365, &body)
 }
 
 fn framed(title: &str, height: usize, body: &str) -> String {

@@ -166,7 +166,7 @@ impl Started {
             if Instant::now() > deadline {
                 return Err(std::io::Error::other("it does not listen"));
             }
-            std::thread::sleep(Duration::from_micros(200));
+            std::thread::park_timeout(Duration::from_micros(200));
         }
         Ok(())
     }

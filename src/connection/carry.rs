@@ -80,7 +80,7 @@ pub(super) async fn dial(
         biased;
         connected = way_out(house, record, permitted) => connected?,
         () = watch::client_gone(client, ask.early) => return Err(Refusal::client_gone()),
-        _ = cut.wait() => return Err(Refusal::draining()),
+        reason = cut.wait() => return Err(Refusal::cut(reason, ask.target)),
     };
     record.connected();
     Ok(connected)

@@ -1,6 +1,7 @@
 //! Why a target was not carried: causes of every room become an outcome here, once, by `match`.
 #![forbid(unsafe_code)]
 
+use crate::lifecycle::cut::CutReason;
 use crate::names::NameError;
 use crate::outcome::Outcome;
 use crate::policy::Refused;
@@ -33,6 +34,14 @@ impl Refusal {
 
     pub(crate) fn draining() -> Self {
         Self::new(Outcome::Draining, "the gateway is shutting down: try again when it is back")
+    }
+
+    /// For a target cut before it was reached: by the end of a drain, or by a reload.
+    pub(super) fn cut(reason: CutReason, target: &Target) -> Self {
+        match reason {
+            CutReason::Drained => Self::draining(),
+            CutReason::Denied => Self::policy(Refused::Denied, target, Some("since a reload")),
+        }
     }
 
     pub(crate) fn overloaded() -> Self {
