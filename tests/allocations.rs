@@ -114,9 +114,10 @@ fn per_connection(client: fn(SocketAddr)) -> (f64, f64) {
 
 #[test]
 fn a_connection_allocates_no_more_than_it_did() {
-    // What was counted, and a little room. Whoever lowers a figure lowers its limit.
+    // What was counted, and a little room. Whoever lowers a figure lowers its limit. A line that waits for
+    // its caller is 500 of these bytes: connections as short as these end before it is found.
     let limits = [
-        ("SOCKS5", by_socks5 as fn(SocketAddr), 40.0, 14_000.0),
+        ("SOCKS5", by_socks5 as fn(SocketAddr), 41.0, 14_500.0),
         ("CONNECT", by_connect, 45.0, 16_000.0),
     ];
     let mut over = Vec::new();

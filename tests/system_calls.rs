@@ -82,8 +82,12 @@ fn per_connection(inbound: Inbound) -> Option<BTreeMap<String, f64>> {
     let origin = Origin::echo();
     let fake = Tailscaled::with("db.corp.example", origin.address());
     let gateway = Gateway::start(|s| {
-        // One worker, so that work does not wander; a pool, as by default.
-        s.upstream(fake.address()).unset("upstream.pool").env("TOKIO_WORKER_THREADS", "1");
+        // One worker, so that work does not wander; a pool, as by default. Callers are looked for beside
+        // connections, within a share of time: `benches/versus/callers.rs`.
+        s.upstream(fake.address())
+            .set("record.process", false)
+            .unset("upstream.pool")
+            .env("TOKIO_WORKER_THREADS", "1");
     });
     let finished = |n: u64| {
         eventually("all are written down", PATIENCE, || gateway.count("fin_fin") == n);

@@ -141,9 +141,11 @@ impl AccessLog {
     /// Formats a line now, to be written by [`Self::release`]; `None`: this log keeps nothing.
     pub(super) fn hold(&self, line: &Line<'_>) -> Option<Held> {
         self.shared.sink.as_ref()?;
-        let (mut text, json) = (Vec::with_capacity(640), self.shared.json.load(Ordering::Relaxed));
-        let process = format(line, &mut text, json);
-        Some(Held { text, json, process })
+        let json = self.shared.json.load(Ordering::Relaxed);
+        Some(scratch(|out| {
+            let process = format(line, out, json);
+            Held { text: out.as_slice().into(), json, process }
+        }))
     }
 
     /// Writes a line that was held back, with the client's process.
@@ -159,9 +161,18 @@ impl AccessLog {
 
 /// A line as it will be written, but for the client's process.
 pub(super) struct Held {
-    text: Vec<u8>,
+    text: Box<[u8]>,
     json: bool,
     process: Range<usize>,
+}
+
+/// A buffer of this thread's, empty.
+fn scratch<T>(fill: impl FnOnce(&mut Vec<u8>) -> T) -> T {
+    thread_local!(static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) });
+    SCRATCH.with_borrow_mut(|scratch| {
+        scratch.clear();
+        fill(scratch)
+    })
 }
 
 fn format(line: &Line<'_>, out: &mut Vec<u8>, json: bool) -> Range<usize> {
@@ -197,12 +208,10 @@ impl Shared {
 
     /// Formats a line in a buffer of this thread's and hands it on.
     fn write(&self, format: impl FnOnce(&mut Vec<u8>, bool)) {
-        thread_local!(static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) });
         let Some(sink) = &self.sink else { return };
-        SCRATCH.with_borrow_mut(|scratch| {
-            scratch.clear();
-            format(scratch, self.json.load(Ordering::Relaxed));
-            sink.append(scratch);
+        scratch(|out| {
+            format(out, self.json.load(Ordering::Relaxed));
+            sink.append(out);
         });
     }
 }

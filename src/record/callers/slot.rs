@@ -52,7 +52,10 @@ impl Slot {
     pub(in crate::record) fn write(&self, line: Line<'_>, log: &AccessLog) {
         let mut caller = self.lock();
         match &mut *caller {
-            Caller::Sought(held) if held.len() < MOST_HELD => held.extend(log.hold(&line)),
+            Caller::Sought(held) if held.len() < MOST_HELD => {
+                held.reserve_exact(1); // nearly always the only one
+                held.extend(log.hold(&line));
+            }
             Caller::Known(process) => log.line(&Line { process: Some(process), ..line }),
             Caller::Sought(_) | Caller::Unknown => log.line(&line),
         }
