@@ -11,6 +11,7 @@ mod carry;
 mod first_head;
 mod forward;
 mod inside;
+mod lent;
 mod lookout;
 mod question;
 mod refusal;
@@ -21,7 +22,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use bytes::Bytes;
 
 use self::by_address::transparent;
@@ -43,6 +44,7 @@ use crate::upstream::{Connected, Upstream};
 
 pub use self::answered::Answered;
 pub use self::inside::{Inside, Shield};
+pub use self::lent::Lent;
 pub use self::question::Desk;
 pub use self::refusal::Refusal;
 pub(crate) use self::refusal::fault_of_name;
@@ -65,6 +67,8 @@ pub struct House {
     pub route: Option<&'static str>,
     /// Addresses our DNS server gave lately.
     pub answered: Answered,
+    /// Addresses it lends to names, where that is set.
+    pub lent: ArcSwapOption<Lent>,
     /// What is known of the tailnet, with the kinds that lead into one.
     pub inside: Option<Inside>,
     /// What a client's FIN does.

@@ -22,7 +22,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::watch;
 
 use crate::config::Config;
@@ -233,6 +233,7 @@ fn assemble(
         upstream_kind: upstream.kind().label(),
         route: build::route(config.upstream.kind),
         answered: Answered::default(),
+        lent: ArcSwapOption::new(build::lent(&config.dns, None)),
         inside: states.map(|states| states.inside(config)),
         upstream,
         half_close: build::half_close(&config.upstream),

@@ -1,143 +1,31 @@
 //! The DNS server: the private port for `run`, and `listen.dns` for clients.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail loudly")]
 
+#[path = "dns_server/bounds.rs"]
+mod bounds;
+#[path = "dns_server/clients.rs"]
+mod clients;
+#[path = "dns_server/fixture.rs"]
+mod fixture;
+#[path = "dns_server/kinds.rs"]
+mod kinds;
+#[path = "dns_server/lent.rs"]
+mod lent;
+#[path = "dns_server/policy.rs"]
+mod policy;
 mod rig;
 
-use std::io::{Read as _, Write as _};
-use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
-use std::sync::{Arc, Mutex};
+use std::net::UdpSocket;
 use std::time::{Duration, Instant};
 
-use hickory_resolver::proto::op::{Message, MessageType, Query, ResponseCode};
-use hickory_resolver::proto::rr::rdata::{A, AAAA, CNAME};
-use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
+use fixture::{Nameserver, ask, ask_by_tcp, code, private, query, shown, tailnet};
+use hickory_resolver::proto::op::{Message, ResponseCode};
+use hickory_resolver::proto::rr::RecordType;
 use rig::managed::script::State;
-use rig::origin::Guest;
 use rig::wait::{PATIENCE, assert_within, eventually};
-use rig::{ClosedPort, Dns, Gateway, Inbound, Managed, Origin, Setup, Tailscaled, netns};
+use rig::{ClosedPort, Dns, Gateway, Inbound, Origin, Setup, Tailscaled, netns};
 use rustix::process::Signal;
 use serde_json::Value;
-
-/// A nameserver of the tailnet: DNS over TCP, questions written down.
-struct Nameserver {
-    origin: Origin,
-    asked: Arc<Mutex<Vec<String>>>,
-}
-
-impl Nameserver {
-    /// `addresses` of every name, 60 s to live; `alias.…` is an alias of `end.corp.example`; there is
-    /// no `none.…`.
-    fn start(addresses: &[&str]) -> Nameserver {
-        let asked = Arc::new(Mutex::new(Vec::new()));
-        let addresses: Vec<IpAddr> = addresses.iter().map(|text| text.parse().unwrap()).collect();
-        let seen = Arc::clone(&asked);
-        let origin = Origin::start(move |guest| {
-            while let Some(question) = question(guest) {
-                let name = question.queries[0].name().to_ascii().to_ascii_lowercase();
-                seen.lock().unwrap().push(name.trim_end_matches('.').to_owned());
-                let bytes = answer(&question, &addresses).to_vec().unwrap();
-                guest.send(&[&(bytes.len() as u16).to_be_bytes(), &bytes[..]].concat());
-            }
-        });
-        Nameserver { origin, asked }
-    }
-
-    fn asked(&self) -> Vec<String> {
-        self.asked.lock().unwrap().clone()
-    }
-}
-
-fn question(guest: &mut Guest) -> Option<Message> {
-    let mut length = [0; 2];
-    guest.stream.read_exact(&mut length).ok()?;
-    let mut bytes = vec![0; u16::from_be_bytes(length).into()];
-    guest.stream.read_exact(&mut bytes).ok()?;
-    Message::from_vec(&bytes).ok()
-}
-
-fn answer(question: &Message, addresses: &[IpAddr]) -> Message {
-    let mut answer = question.clone();
-    answer.metadata.message_type = MessageType::Response;
-    let query = &question.queries[0];
-    let mut owner = query.name().clone();
-    let text = owner.to_ascii().to_ascii_lowercase();
-    if text.starts_with("none.") {
-        answer.metadata.response_code = ResponseCode::NXDomain;
-        return answer;
-    }
-    if text.starts_with("alias.") {
-        let end = Name::from_ascii("end.corp.example.").unwrap();
-        answer.add_answer(Record::from_rdata(owner, 60, RData::CNAME(CNAME(end.clone()))));
-        owner = end;
-    }
-    for address in addresses {
-        let data = match address {
-            IpAddr::V4(v4) => RData::A(A(*v4)),
-            IpAddr::V6(v6) => RData::AAAA(AAAA(*v6)),
-        };
-        if data.record_type() == query.query_type() {
-            answer.add_answer(Record::from_rdata(owner.clone(), 60, data));
-        }
-    }
-    answer
-}
-
-/// A tailnet whose `corp.example` is known to this nameserver, inside.
-fn tailnet(nameserver: &Nameserver) -> Managed {
-    let tailnet = Managed::with(|s| {
-        s.dns["Routes"]["corp.example"] = serde_json::json!([{"Addr": "100.64.0.1"}]);
-    });
-    tailnet.place("100.64.0.1:53", nameserver.origin.address());
-    tailnet
-}
-
-/// Where `run` asks, as it finds it.
-fn private(gateway: &Gateway) -> SocketAddr {
-    let told = rig::setup::json_file(&gateway.dir().join("run/gateway.json"));
-    told["dns"].as_str().unwrap().parse().unwrap()
-}
-
-fn query(name: &str, kind: RecordType) -> Message {
-    let mut message = Message::query();
-    message.add_query(Query::query(Name::from_ascii(name).unwrap(), kind));
-    message
-}
-
-#[track_caller]
-fn ask(server: SocketAddr, name: &str, kind: RecordType) -> Message {
-    let client = UdpSocket::bind("127.0.0.1:0").unwrap();
-    client.set_read_timeout(Some(PATIENCE)).unwrap();
-    let asked = query(name, kind);
-    client.send_to(&asked.to_vec().unwrap(), server).unwrap();
-    let mut bytes = [0; 1500];
-    let length = client.recv(&mut bytes).unwrap();
-    let answer = Message::from_vec(&bytes[..length]).unwrap();
-    assert_eq!((answer.metadata.id, &answer.queries), (asked.metadata.id, &asked.queries));
-    answer
-}
-
-#[track_caller]
-fn ask_by_tcp(server: SocketAddr, name: &str, kind: RecordType) -> Message {
-    let mut stream = TcpStream::connect(server).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    let bytes = query(name, kind).to_vec().unwrap();
-    stream.write_all(&[&(bytes.len() as u16).to_be_bytes(), &bytes[..]].concat()).unwrap();
-    let mut length = [0; 2];
-    stream.read_exact(&mut length).unwrap();
-    let mut bytes = vec![0; u16::from_be_bytes(length).into()];
-    stream.read_exact(&mut bytes).unwrap();
-    Message::from_vec(&bytes).unwrap()
-}
-
-/// Names, types and values, without their lives.
-fn shown(answer: &Message) -> Vec<String> {
-    let one = |r: &Record| format!("{} {} {}", r.name, r.record_type(), r.data);
-    answer.answers.iter().map(one).collect()
-}
-
-fn code(answer: &Message) -> ResponseCode {
-    answer.metadata.response_code
-}
 
 #[test]
 fn names_of_the_tailnet_by_both_ways() {
@@ -168,7 +56,7 @@ fn names_of_the_tailnet_by_both_ways() {
         for name in ["none.corp.example.", "nobody.lab.ts.net."] {
             assert_eq!(code(&ask(dns, name, RecordType::A)), ResponseCode::NXDomain, "{name}");
         }
-        let other = ask(dns, "x.corp.example.", RecordType::MX);
+        let other = ask(dns, "x.corp.example.", RecordType::HTTPS);
         assert_eq!((code(&other), other.answers.len()), (ResponseCode::NoError, 0));
     }
     let asked = nameserver.asked();
@@ -195,40 +83,6 @@ fn d7_lives_count_down() {
     eventually("less is left", PATIENCE, || ttl() < 60);
     assert!(ttl() >= 50);
     assert_eq!(nameserver.asked().len(), 1);
-}
-
-#[test]
-fn i5_policy_is_asked_first() {
-    let nameserver = Nameserver::start(&["10.50.0.7"]);
-    let tailnet = tailnet(&nameserver);
-    let decisions = |gateway: &Gateway, verdict: &str| {
-        gateway.metrics().value("tailrace_policy_decisions_total", &[("verdict", verdict)])
-    };
-    let gateway = tailnet.gateway(|s| {
-        s.enforce(&["ok.corp.example"]);
-    });
-    let dns = private(&gateway);
-    for kind in [RecordType::A, RecordType::AAAA, RecordType::CNAME, RecordType::MX] {
-        let denied = ask(dns, "secret.corp.example.", kind);
-        assert_eq!((code(&denied), denied.answers.len()), (ResponseCode::NXDomain, 0), "{kind}");
-    }
-    assert_eq!(code(&ask(dns, "db.", RecordType::A)), ResponseCode::NXDomain);
-    assert_eq!(nameserver.asked(), [""; 0]);
-    assert_eq!(
-        shown(&ask(dns, "ok.corp.example.", RecordType::A)),
-        ["ok.corp.example. A 10.50.0.7"]
-    );
-    assert_eq!((decisions(&gateway, "deny"), decisions(&gateway, "allow")), (5.0, 1.0));
-    let refused = [("route", "split"), ("result", "refused")];
-    assert_eq!(gateway.metrics().value("tailrace_dns_queries_total", &refused), 4.0);
-
-    let tailnet = self::tailnet(&nameserver);
-    let gateway = tailnet.gateway(|s| {
-        s.set("policy.allowed_host_suffixes", vec!["ok.corp.example"]);
-    });
-    let told = ask(private(&gateway), "secret.corp.example.", RecordType::A);
-    assert_eq!(shown(&told), ["secret.corp.example. A 10.50.0.7"]);
-    assert_eq!(decisions(&gateway, "would_deny"), 1.0);
 }
 
 #[test]

@@ -49,7 +49,8 @@ fn main() -> ExitCode {
             return check::run(found());
         }
         ["callers"] => {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            let runtime =
+                tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(callers::run()).unwrap();
         }
         ["growth"] => {

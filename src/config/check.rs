@@ -5,13 +5,12 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use super::environment::Environment;
-use super::keys::Later;
 use super::problem::{Origin, Problem, Problems, quoted};
 use super::settings::{
-    Config, Dns, DnsMode, HalfClose, Limits, Listen, Log, LogFormat, LogTo, Record, Relay,
-    Transparent, Upstream, UpstreamKind,
+    Config, DnsMode, HalfClose, Limits, Listen, Log, LogFormat, LogTo, Record, Relay, Transparent,
+    Upstream, UpstreamKind,
 };
-use super::written::{Written, default_of};
+use super::written::Written;
 use super::{check_policy, check_tailnet};
 use crate::target::Forward;
 
@@ -51,7 +50,6 @@ pub(super) struct Check<'a> {
 /// Everything that is wrong with them, those of stage one included.
 pub fn check(written: &Written, env: &Environment) -> Result<Checked, Problems> {
     let mut check = Check { written, problems: written.problems.clone() };
-    check.later();
     let run_dir = check.run_dir(env);
     let listen = check.listen();
     let forwards = check.forwards();
@@ -63,6 +61,7 @@ pub fn check(written: &Written, env: &Environment) -> Result<Checked, Problems> 
     });
     let dns = check.dns(kind);
     let policy = check_policy::policy(&mut check);
+    check.lending(&dns, &policy, listen.as_ref());
     let log = check.log();
     if let (Some(listen), Some(upstream)) = (&listen, &upstream) {
         check.clashes(listen, &forwards, upstream.kind);
@@ -124,18 +123,6 @@ impl Check<'_> {
     /// Was something written for this setting that could not be read?
     pub(super) fn broken(&self, path: &str) -> bool {
         self.written.entry(path).is_some_and(|entry| entry.broken)
-    }
-
-    /// Values whose feature comes in a later version.
-    fn later(&mut self) {
-        for entry in self.written.entries() {
-            let Later::NotDefault(what) = entry.key.later else { continue };
-            if entry.raw != default_of(entry.key) {
-                let path = entry.key.path;
-                let what = format!("{path}: {what} is not built yet in this version; leave it out");
-                self.fail(entry.origin.clone(), what);
-            }
-        }
     }
 
     fn run_dir(&mut self, env: &Environment) -> PathBuf {
@@ -213,26 +200,6 @@ impl Check<'_> {
             return None;
         }
         Some(address)
-    }
-
-    fn dns(&mut self, kind: Option<UpstreamKind>) -> Dns {
-        use UpstreamKind::{Direct, LocalApi, Socks5, Tailscaled};
-        let w = self.written;
-        let mode = match (w.text("dns.mode"), kind) {
-            ("system", _) | (_, Some(Direct)) => DnsMode::System,
-            ("upstream", _) | (_, Some(Socks5(_))) => DnsMode::Upstream,
-            (_, Some(Tailscaled(_) | LocalApi) | None) => DnsMode::Tailnet,
-        };
-        if w.text("dns.mode") == "tailnet" && matches!(kind, Some(Direct | Socks5(_))) {
-            let what = "dns.mode = \"tailnet\" needs upstream.kind tailscaled or localapi, which \
-                        know the tailnet's names: leave it out, or use \"upstream\" or \"system\"";
-            self.fail(w.origin("dns.mode"), what);
-        }
-        Dns {
-            mode,
-            timeout: w.duration("dns.timeout"),
-            cache_entries: w.number("dns.cache_entries"),
-        }
     }
 
     fn log(&mut self) -> Log {

@@ -26,15 +26,6 @@ pub(crate) enum Kind {
     Word(&'static [&'static str]),
 }
 
-/// Which part of a setting waits for a later version.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Later {
-    /// None: all of it works.
-    No,
-    /// Any value but the default; the text names the feature.
-    NotDefault(&'static str),
-}
-
 /// One setting.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Key {
@@ -43,7 +34,6 @@ pub(crate) struct Key {
     pub(crate) kind: Kind,
     /// As it would be written in the environment.
     pub(crate) default: &'static str,
-    pub(crate) later: Later,
 }
 
 impl Key {
@@ -64,10 +54,8 @@ impl Key {
 }
 
 const fn key(path: &'static str, kind: Kind, default: &'static str) -> Key {
-    Key { path, kind, default, later: Later::No }
+    Key { path, kind, default }
 }
-
-const SYNTHETIC: &str = "lending addresses to names";
 
 /// Words of `upstream.kind`.
 const KINDS: &[&str] = &["auto", "tailscaled", "localapi", "socks5", "direct"];
@@ -111,7 +99,7 @@ pub(crate) static KEYS: &[Key] = &[
     key("dns.mode", Word(&["tailnet", "upstream", "system"]), ""),
     key("dns.timeout", Duration, "3s"),
     key("dns.cache_entries", Number(0, CONNECTIONS), "10000"),
-    Key { path: "dns.synthetic", kind: Text, default: "", later: Later::NotDefault(SYNTHETIC) },
+    key("dns.synthetic", Text, ""),
     key("policy.mode", Word(&["off", "log", "enforce"]), "log"),
     key("policy.allowed_host_suffixes", ListOrText, ""),
     key("policy.allowed_hosts", List, ""),

@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod check;
+mod check_dns;
 mod check_listen;
 mod check_policy;
 mod check_tailnet;

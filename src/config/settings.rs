@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 
 use crate::policy::suffix::Suffix;
 use crate::target::Forward;
@@ -162,6 +162,8 @@ pub struct Dns {
     pub timeout: Duration,
     /// Answers remembered at most.
     pub cache_entries: u32,
+    /// Addresses that the DNS server lends to names.
+    pub synthetic: Option<Ipv4Net>,
 }
 
 /// Who resolves a target's name.
@@ -350,7 +352,7 @@ impl Dns {
             UpstreamKind::Socks5(_) => DnsMode::Upstream,
             UpstreamKind::Direct => DnsMode::System,
         };
-        Self { mode, timeout: Duration::from_secs(3), cache_entries: 10_000 }
+        Self { mode, timeout: Duration::from_secs(3), cache_entries: 10_000, synthetic: None }
     }
 }
 

@@ -186,11 +186,34 @@ fn f11_flag_over_environment_over_file_over_default() {
 }
 
 #[test]
-fn later_features_say_so() {
-    for line in ["dns.synthetic = \"198.18.0.0/15\""] {
-        let found = only(line);
-        assert!(found.contains("not built yet in this version"), "{found}");
+fn lent_addresses_mean_nothing_else() {
+    let only = |text: &str| {
+        let found = problems(&format!("run_dir = \"/r\"\n{text}\n"), &[], &[]);
+        assert_eq!(found.len(), 1, "{text}: {found:?}");
+        found[0].clone()
+    };
+    let range = |text: &str| only(&format!("dns.synthetic = \"{text}\""));
+    for (text, why) in [
+        ("100.96.0.0/12", "the tailnet's own addresses"),
+        ("100.0.0.0/8", "100.64.0.0/10"),
+        ("127.1.0.0/16", "loopback"),
+        ("240.0.0.0/8", "reserved"),
+        ("198.18.0.0/31", "/8 to /28"),
+        ("fd00::/64", "an IPv4 network"),
+        ("198.18.0.1/15", "did you mean 198.18.0.0/15?"),
+    ] {
+        assert!(range(text).contains(why), "{text}: {}", range(text));
     }
+    let denied = "dns.synthetic = \"198.18.0.0/15\"\npolicy.deny_nets = [\"198.19.0.0/24\"]";
+    assert!(only(denied).contains("198.19.0.0/24 of policy.deny_nets"), "{}", only(denied));
+    let listener = "dns.synthetic = \"10.7.0.0/16\"\nlisten.allow_remote = true\n\
+                    listen.dns = \"10.7.0.1:53\"";
+    assert!(only(listener).contains("the listener 10.7.0.1:53"), "{}", only(listener));
+    let config = read(&format!("{FINE}dns.synthetic = \"198.18.0.0/15\"\n"), &[], &[]);
+    assert!(config.is_err_and(|problems| problems.to_string().contains("dns.mode")), "no tailnet");
+    let tailnet = "run_dir = \"/r\"\ndns.synthetic = \"198.18.0.0/15\"\n";
+    let config = read(tailnet, &[], &[]).unwrap();
+    assert_eq!(config.dns.synthetic, Some("198.18.0.0/15".parse().unwrap()));
 }
 
 /// The kind that `text` and the environment come to.

@@ -72,6 +72,9 @@ impl House {
     /// allows that name.
     pub(super) fn by_our_answer(&self, client: IpAddr, target: &Target) -> Option<Target> {
         let address = target.host.address()?;
+        if let Some(name) = self.lent_to(address) {
+            return Some(Target { host: Host::Name(name), port: target.port });
+        }
         let own = self.own.load();
         let name = self.answered.name(Asker::new(&own, client), address)?;
         let named = Target { host: Host::Name(name), port: target.port };

@@ -8,106 +8,232 @@ use std::time::{Duration, Instant};
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
+use moka::sync::Cache;
 
 use super::House;
 use super::answered::Asker;
-use crate::names::serve::{Answers, Question, Reply, Wanted};
-use crate::names::{Family, NameError, Records};
-use crate::policy::Admitted;
+use crate::names::serve::{Answers, Code, Question, Reply, Wanted, Why};
+use crate::names::{Family, Kind, NameError, Records, reverse};
+use crate::policy::{Admitted, Decision, Refused, Verdict};
 use crate::target::Name;
 
-/// How long loopback may be remembered as `localhost`.
+/// How long loopback may be remembered as `localhost`, and that nothing is known of a name but that it is.
 const LOCALHOST: Duration = Duration::from_secs(300);
+/// Names whose verdict was written down lately: a program that asks again and again is one line.
+const SAID: u64 = 1024;
+/// How long it is not said again.
+const QUIET: Duration = Duration::from_secs(60);
 
 /// Answers with what this house knows.
-pub struct Desk(pub Arc<House>);
+#[derive(Clone)]
+pub struct Desk {
+    house: Arc<House>,
+    said: Cache<(Name, &'static str), ()>,
+}
+
+impl Desk {
+    /// Speaks for `house`.
+    pub fn new(house: Arc<House>) -> Self {
+        let said = Cache::builder().max_capacity(SAID).time_to_live(QUIET).build();
+        Self { house, said }
+    }
+}
 
 impl Answers for Desk {
     fn answer(&self, question: Question) -> BoxFuture<'static, Reply> {
-        let house = Arc::clone(&self.0);
-        async move { answer(&house, question).await }.boxed()
+        let desk = self.clone();
+        async move { desk.reply(question).await.unwrap_or_else(|reply| reply) }.boxed()
     }
 }
 
-async fn answer(house: &House, Question { name, wanted, client }: Question) -> Reply {
-    if is_localhost(&name) {
-        return loopback(wanted);
-    }
-    let inside = house.inside.as_ref();
-    let down = inside.is_some_and(|inside| !inside.now().is_running());
-    // Whether the tailnet has a bare name is known once it is up.
-    if down && !name.as_str().contains('.') {
-        return Reply::Failed;
-    }
-    let whole = house.names.load().qualify(&name);
-    let admitted = match admit(house, whole.as_ref().unwrap_or(&name)) {
-        Some(admitted) => admitted,
-        None => return Reply::NoSuchName,
-    };
-    let family = match wanted {
-        _ if down => return Reply::Failed,
-        Wanted::Other => return Reply::NOTHING,
-        Wanted::Alias => Family::V4,
-        Wanted::Addresses(family) => family,
-    };
-    match look_up(house, &admitted, family).await {
-        Ok(Some(records)) => heard(house, (client, &admitted), whole, records),
-        Ok(None) => Reply::Failed,
-        Err(NameError::NotFound { .. }) => Reply::NoSuchName,
-        Err(_) => Reply::Failed,
-    }
-}
+type Judged = (Decision, Result<Admitted<Name>, Refused>);
 
-/// May it be asked? A name that may not is asked of nobody.
-fn admit(house: &House, name: &Name) -> Option<Admitted<Name>> {
-    let (policy, own) = (house.policy.load(), house.own.load());
-    let (decision, judged) = policy.judge_name(&own, name);
-    house.book.decision(decision.mode.label(), decision.verdict.label());
-    if judged.is_err() {
-        let rule = decision.rule.as_deref().unwrap_or_default();
-        tracing::debug!(%name, rule, "a DNS question was refused");
-        let route = house.names.load().plan(name).route;
-        if route != "upstream" {
-            house.book.dns(route, "refused", Duration::ZERO);
+impl Desk {
+    /// An `Err` is the reply too: one that ends the story early.
+    async fn reply(&self, Question { name, wanted, client }: Question) -> Result<Reply, Reply> {
+        let house = &self.house;
+        if is_localhost(&name) {
+            return Ok(loopback(wanted));
+        }
+        let reversed = reverse::address(&name);
+        if let Some(reply) = reversed.and_then(|address| localhost_of(address, wanted)) {
+            return Ok(reply);
+        }
+        let down = self.down();
+        // Whether the tailnet has a bare name, and a name for an address, is known once it is up.
+        if !name.as_str().contains('.') || reversed.is_some() {
+            down.clone()?;
+        }
+        if let (Some(address), Wanted::Of(Kind::Ptr)) = (reversed, wanted) {
+            return self.pointer(&name, address, client).await;
+        }
+        let whole = house.names.load().qualify(&name);
+        let admitted = {
+            let (policy, own) = (house.policy.load(), house.own.load());
+            self.admit(policy.judge_name(&own, whole.as_ref().unwrap_or(&name)), client, &name)?
+        };
+        down?;
+        let kind = match wanted {
+            Wanted::Other => return Ok(Reply::NOTHING),
+            Wanted::Any => return Ok(anything()),
+            Wanted::Alias => Kind::Addresses(Family::V4),
+            Wanted::Of(kind) => kind,
+        };
+        if let Kind::Addresses(family) = kind
+            && wanted != Wanted::Alias
+            && self.lends(admitted.get())
+        {
+            return self.lend(&admitted, family, whole).await;
+        }
+        let records = self.look_up(&admitted, kind).await?;
+        Ok(self.heard(client, &admitted, whole, records))
+    }
+
+    /// While the tailnet is down nobody is asked (reliability.md D9).
+    fn down(&self) -> Result<(), Reply> {
+        let state = self.house.inside.as_ref().map(|inside| inside.now());
+        match state.filter(|state| !state.is_running()) {
+            Some(state) => Err(Reply::Failed(Some(Why::new(Code::NotReady, state.sentence())))),
+            None => Ok(()),
         }
     }
-    judged.ok()
-}
 
-async fn look_up(
-    house: &House,
-    name: &Admitted<Name>,
-    family: Family,
-) -> Result<Option<Records>, NameError> {
-    let (names, asked) = (house.names.load_full(), Instant::now());
-    let listeners = house.own.load().listeners.clone();
-    if names.asks_itself(name.get(), &listeners).await {
-        tracing::debug!(name = %name.get(), "this host's resolver asks listen.dns, which asks it");
-        return Ok(None);
+    /// Whose an address is: a name's that has it on loan, a node's, or what split DNS says. A name that is
+    /// told must be one this client may hear of.
+    async fn pointer(&self, name: &Name, address: IpAddr, client: IpAddr) -> Result<Reply, Reply> {
+        let house = &self.house;
+        let known = house.lent_to(address).or_else(|| house.names.load().pointer(address));
+        let records = match known {
+            Some(known) => {
+                let told = self.admit(house.policy.load().judge_mention(&known), client, &known)?;
+                house.book.dns("magicdns", "ok", Duration::ZERO);
+                Records::pointer(told.get())
+            }
+            None => {
+                let judged = {
+                    let (policy, own) = (house.policy.load(), house.own.load());
+                    policy.judge_reverse(&own, name, address)
+                };
+                let admitted = self.admit(judged, client, name)?;
+                self.look_up(&admitted, Kind::Ptr).await?
+            }
+        };
+        let Records { aliases, addresses, data, left, .. } = records;
+        Ok(Reply::Records { whole: None, aliases, addresses, data, left })
     }
-    let found = names.records(name, family).await;
-    match &found {
-        Ok(Some(records)) => house.book.dns(records.by, "ok", asked.elapsed()),
-        Ok(None) => {}
-        Err(error) => house.book.dns(error.route(), error.result(), asked.elapsed()),
-    }
-    found
-}
 
-/// What the client hears of it. An address that no mode would dial is left out: the client could dial
-/// it itself, past this gateway, and a name of somebody else's would lead it to its own loopback
-/// (reliability.md B13, B22).
-fn heard(
-    house: &House,
-    (client, name): (IpAddr, &Admitted<Name>),
-    whole: Option<Name>,
-    records: Records,
-) -> Reply {
-    let (policy, own) = (house.policy.load(), house.own.load());
-    let Records { aliases, mut addresses, left, .. } = records;
-    addresses.retain(|ip| policy.may_hear_of(&own, *ip));
-    house.answered.remember(Asker::new(&own, client), name.get(), &addresses);
-    Reply::Records { whole, aliases, addresses, left }
+    /// May it be asked? A name that may not is asked of nobody.
+    fn admit(
+        &self,
+        (decision, judged): Judged,
+        client: IpAddr,
+        name: &Name,
+    ) -> Result<Admitted<Name>, Reply> {
+        let house = &self.house;
+        let (mode, verdict) = (decision.mode.label(), decision.verdict.label());
+        house.book.decision(mode, verdict);
+        let rule = decision.rule.as_deref().unwrap_or_default();
+        if decision.verdict != Verdict::Allow && self.is_news(name, verdict) {
+            tracing::info!(%name, %client, mode, verdict, rule, "a DNS question that policy does not allow");
+        }
+        judged.map_err(|_| {
+            let route = house.names.load().plan(name).route;
+            if route != "upstream" {
+                house.book.dns(route, "refused", Duration::ZERO);
+            }
+            Reply::Refused(Why::new(Code::Blocked, format!("refused by policy: {rule}")))
+        })
+    }
+
+    fn is_news(&self, name: &Name, verdict: &'static str) -> bool {
+        self.said.entry((name.clone(), verdict)).or_default().is_fresh()
+    }
+
+    async fn look_up(&self, name: &Admitted<Name>, kind: Kind) -> Result<Records, Reply> {
+        let house = &self.house;
+        let (names, asked) = (house.names.load_full(), Instant::now());
+        let listeners = house.own.load().listeners.clone();
+        let addresses = matches!(kind, Kind::Addresses(_));
+        if addresses && names.asks_itself(name.get(), &listeners).await {
+            let why = "this host's resolver asks listen.dns, which asks it";
+            tracing::debug!(name = %name.get(), why);
+            return Err(Reply::Failed(Some(Why::new(Code::NoReachableAuthority, why))));
+        }
+        match names.records(name, kind, &listeners).await {
+            Ok(Some(records)) => {
+                house.book.dns(records.by, "ok", asked.elapsed());
+                Ok(records)
+            }
+            Ok(None) => {
+                let why = "names are passed on to the upstream here (dns.mode = \"upstream\")";
+                Err(Reply::Failed(Some(Why::new(Code::NoReachableAuthority, why))))
+            }
+            Err(error) => {
+                house.book.dns(error.route(), error.result(), asked.elapsed());
+                Err(match error {
+                    NameError::NotFound { .. } => Reply::NoSuchName,
+                    other => {
+                        let why = Why::new(Code::NoReachableAuthority, other.to_string());
+                        Reply::Failed(Some(why))
+                    }
+                })
+            }
+        }
+    }
+
+    /// What the client hears of it. An address that no mode would dial is left out: the client could dial
+    /// it itself, past this gateway, and a name of somebody else's would lead it to its own loopback
+    /// (reliability.md B13, B22).
+    fn heard(
+        &self,
+        client: IpAddr,
+        name: &Admitted<Name>,
+        whole: Option<Name>,
+        records: Records,
+    ) -> Reply {
+        let house = &self.house;
+        let (policy, own) = (house.policy.load(), house.own.load());
+        let Records { aliases, mut addresses, data, left, .. } = records;
+        addresses.retain(|ip| policy.may_hear_of(&own, *ip));
+        house.answered.remember(Asker::new(&own, client), name.get(), &addresses);
+        Reply::Records { whole, aliases, addresses, data, left }
+    }
+
+    /// Whether the name gets an address on loan: names inside the tailnet do. Others have addresses that are
+    /// theirs wherever they are asked for.
+    fn lends(&self, name: &Name) -> bool {
+        self.house.lent.load().is_some()
+            && matches!(self.house.names.load().plan(name).route, "magicdns" | "split")
+    }
+
+    /// An address on loan, if a connection to the name could be dialled anywhere. They are IPv4 alone.
+    async fn lend(
+        &self,
+        name: &Admitted<Name>,
+        family: Family,
+        whole: Option<Name>,
+    ) -> Result<Reply, Reply> {
+        let house = &self.house;
+        let mut left = None;
+        for family in [Family::V4, Family::V6] {
+            let records = self.look_up(name, Kind::Addresses(family)).await?;
+            let (policy, own) = (house.policy.load(), house.own.load());
+            if records.addresses.iter().any(|ip| policy.may_hear_of(&own, *ip)) {
+                left = Some(records.left);
+                break;
+            }
+        }
+        let (Some(left), Family::V4) = (left, family) else { return Ok(Reply::NOTHING) };
+        let lent = house.lent.load();
+        let address = lent.as_ref().and_then(|lent| lent.lend(name.get(), Instant::now()));
+        let Some(address) = address else {
+            let why = "every address of dns.synthetic was used within the last hour: give it more";
+            tracing::warn!(name = %name.get(), "{why}");
+            return Err(Reply::Failed(Some(Why::new(Code::NotReady, why))));
+        };
+        let (aliases, addresses, data) = (Vec::new(), vec![address.into()], Vec::new());
+        Ok(Reply::Records { whole, aliases, addresses, data, left })
+    }
 }
 
 /// This name is whoever asks for it (RFC 6761 section 6.3).
@@ -117,10 +243,27 @@ fn is_localhost(name: &Name) -> bool {
 
 fn loopback(wanted: Wanted) -> Reply {
     let address: IpAddr = match wanted {
-        Wanted::Addresses(Family::V6) => Ipv6Addr::LOCALHOST.into(),
-        Wanted::Addresses(Family::V4 | Family::Both) => Ipv4Addr::LOCALHOST.into(),
-        Wanted::Alias | Wanted::Other => return Reply::NOTHING,
+        Wanted::Of(Kind::Addresses(Family::V6)) => Ipv6Addr::LOCALHOST.into(),
+        Wanted::Of(Kind::Addresses(Family::V4 | Family::Both)) => Ipv4Addr::LOCALHOST.into(),
+        Wanted::Any => return anything(),
+        Wanted::Of(_) | Wanted::Alias | Wanted::Other => return Reply::NOTHING,
     };
-    let (aliases, addresses) = (Vec::new(), vec![address]);
-    Reply::Records { whole: None, aliases, addresses, left: LOCALHOST }
+    let (aliases, addresses, data) = (Vec::new(), vec![address], Vec::new());
+    Reply::Records { whole: None, aliases, addresses, data, left: LOCALHOST }
+}
+
+/// Loopback's name, which nobody else is asked for (RFC 6303 section 4.2).
+fn localhost_of(address: IpAddr, wanted: Wanted) -> Option<Reply> {
+    let name = Name::parse(b"localhost").ok().filter(|_| address.is_loopback())?;
+    if wanted != Wanted::Of(Kind::Ptr) {
+        return Some(Reply::NOTHING);
+    }
+    let Records { aliases, addresses, data, .. } = Records::pointer(&name);
+    Some(Reply::Records { whole: None, aliases, addresses, data, left: LOCALHOST })
+}
+
+/// The one record that stands for all there are.
+fn anything() -> Reply {
+    let (aliases, addresses, data) = (Vec::new(), Vec::new(), Vec::new());
+    Reply::Records { whole: None, aliases, addresses, data, left: LOCALHOST }
 }

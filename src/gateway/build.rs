@@ -9,7 +9,7 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use super::StartError;
 use super::tailnet::{States, ThroughUpstream};
 use crate::config::{self, Config, DnsMode, PolicyMode, UpstreamKind};
-use crate::connection::{self, House, Shield};
+use crate::connection::{self, House, Lent, Shield};
 use crate::names::{self, Names, Zone};
 use crate::policy::{self, Policy, PolicyError, Rules};
 use crate::relay::{self, HalfClose};
@@ -61,6 +61,12 @@ impl Naming {
         let settings = names::Settings { mode, timeout, cache_entries, mark: self.mark };
         Names::new(settings, Arc::clone(&self.zone), way)
     }
+}
+
+/// Addresses for names. The same range stays as it is: programs hold addresses of it.
+pub(super) fn lent(settings: &config::Dns, before: Option<Arc<Lent>>) -> Option<Arc<Lent>> {
+    let net = settings.synthetic?;
+    before.filter(|lent| lent.net() == net).or_else(|| Some(Arc::new(Lent::new(net))))
 }
 
 pub(super) fn upstream(settings: &config::Upstream) -> upstream::Settings {

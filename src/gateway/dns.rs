@@ -12,6 +12,8 @@ use crate::names::serve::{self, Handler};
 
 /// Clients connected at once; they are many with one question each, so the rest waits its turn.
 const CLIENTS: u32 = 256;
+/// Of one of them, a user of this host or an address beyond it: nobody keeps the others out.
+const OF_ONE: u32 = 64;
 /// Ports tried where the kernel picks one that is free for TCP and not for UDP.
 const TRIES: u32 = 16;
 
@@ -52,8 +54,8 @@ fn pair(address: SocketAddr) -> io::Result<Sockets> {
 
 /// Answers on all of them until the gateway stops accepting.
 pub(super) fn serve(gateway: &Gateway, sockets: Vec<Sockets>) {
-    let handler = Handler::new(Arc::new(Desk(Arc::clone(&gateway.house))));
-    let limits = listener::Limits::new(CLIENTS, 0);
+    let handler = Handler::new(Arc::new(Desk::new(Arc::clone(&gateway.house))));
+    let limits = listener::Limits::new(CLIENTS, OF_ONE);
     for Sockets { tcp, udp } in sockets {
         let (address, datagrams) =
             (tcp.address(), serve::udp(udp, handler.clone(), gateway.stopped()));

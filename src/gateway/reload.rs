@@ -18,6 +18,7 @@ impl Gateway {
         let policy = build::policy(&config.policy)?;
         self.house.policy.store(Arc::new(policy));
         self.house.names.store(Arc::new(self.naming.names(&config.dns)));
+        self.house.lent.store(build::lent(&config.dns, self.house.lent.load_full()));
         self.live.splice.store(config.relay.splice, Ordering::Relaxed);
         self.house.limits.store(Arc::new(self.live.limits(&config)));
         let most = build::fitting(config.limits.max_connections, self.descriptors.after);

@@ -234,6 +234,7 @@ fn most(set: Option<u32>, open_files: Option<u64>) -> Option<u32> {
 fn zone(state: &State) -> Zone {
     let netmap = &state.netmap;
     let mut hosts: HashMap<Name, Vec<IpAddr>> = HashMap::new();
+    let mut pointers = HashMap::new();
     let node = state
         .node
         .as_ref()
@@ -241,6 +242,7 @@ fn zone(state: &State) -> Zone {
     let peers =
         netmap.peers.iter().filter_map(|peer| Some((peer.name.clone()?, peer.addresses.clone())));
     for (name, addresses) in peers.chain(node) {
+        pointers.extend(addresses.iter().map(|address| (*address, name.clone())));
         hosts.entry(name).or_insert(addresses);
     }
     for (name, address) in &netmap.dns.records {
@@ -254,6 +256,7 @@ fn zone(state: &State) -> Zone {
     Zone {
         suffix: netmap.suffix.clone(),
         hosts,
+        pointers,
         routes: routes.map(|(domain, list)| (domain.clone(), servers(list))).collect(),
         global: servers(&netmap.dns.resolvers),
     }
@@ -347,7 +350,9 @@ mod tests {
             key_expiry: None,
         };
         let state = State { netmap: Arc::new(netmap), node: Some(node), ..State::starting() };
-        let hosts = zone(&state).hosts;
+        let Zone { hosts, pointers, .. } = zone(&state);
+        assert_eq!(pointers.len(), 3, "an extra record is no node");
+        assert_eq!(pointers[&ip("fd7a::1")], name("svc.lab.ts.net"));
         assert_eq!(hosts.len(), 3);
         assert_eq!(hosts[&name("svc.lab.ts.net")].len(), 2);
         assert_eq!(hosts[&name("autoheal-1.lab.ts.net")], [ip("100.64.0.2")]);

@@ -10,17 +10,19 @@ use hickory_resolver::proto::rr::{DNSClass, Name, RData, Record};
 
 /// Aliases followed, within one message and from message to message.
 pub(super) const MOST_ALIASES: usize = 16;
-/// Addresses kept of one message: nobody tries more.
-const MOST_ADDRESSES: usize = 64;
+/// Addresses kept of one message, nobody tries more, and records of other types.
+const MOST_RECORDS: usize = 64;
 
 /// What a nameserver says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Said {
     /// Here it is. `ttl` is the least of all records on the way, in seconds.
     Addresses { addresses: Vec<IpAddr>, ttl: u32 },
+    /// The same of a kind that is no addresses.
+    Data { data: Vec<RData>, ttl: u32 },
     /// It is an alias (CNAME), and its end lies outside this message.
     Alias { of: Name, ttl: u32 },
-    /// No address of this type; `exists` is false when there is no such name at all. `ttl` is that
+    /// Nothing of this type; `exists` is false when there is no such name at all. `ttl` is that
     /// of RFC 2308 section 5, where the message carries it.
     Nothing { exists: bool, ttl: Option<u32> },
 }
@@ -77,9 +79,8 @@ pub(super) fn read(message: &Message, query: &Query) -> Result<Told, Trouble> {
     let (mut at, mut ttl) = (query.name(), u32::MAX);
     let mut aliases = Vec::new();
     for _ in 0..=MOST_ALIASES {
-        let addresses = addresses(message, query, at, &mut ttl);
-        if !addresses.is_empty() {
-            return Ok((aliases, Said::Addresses { addresses, ttl }));
+        if let Some(said) = here(message, query, at, ttl) {
+            return Ok((aliases, said));
         }
         let Some((next, its_ttl)) = alias(message, at) else {
             return Ok((aliases, end(message, query, at, ttl)));
@@ -100,22 +101,33 @@ fn end(message: &Message, query: &Query, at: &Name, ttl: u32) -> Said {
     Said::Alias { of: at.clone(), ttl }
 }
 
-fn addresses(message: &Message, query: &Query, at: &Name, ttl: &mut u32) -> Vec<IpAddr> {
+/// What was asked for, where it stands at this name.
+fn here(message: &Message, query: &Query, at: &Name, mut ttl: u32) -> Option<Said> {
     let wanted = |record: &&Record| record.record_type() == query.query_type();
     let of_name = records(message).filter(wanted).filter(|record| record.name == *at);
-    let mut found = Vec::new();
-    for record in of_name.take(MOST_ADDRESSES) {
-        let ip = match &record.data {
-            RData::A(a) => IpAddr::V4(a.0),
-            RData::AAAA(aaaa) => IpAddr::V6(aaaa.0).to_canonical(),
+    let (mut addresses, mut data) = (Vec::new(), Vec::new());
+    for record in of_name.take(MOST_RECORDS) {
+        match &record.data {
+            RData::A(a) => push_new(&mut addresses, IpAddr::V4(a.0)),
+            RData::AAAA(aaaa) => push_new(&mut addresses, IpAddr::V6(aaaa.0).to_canonical()),
+            RData::TXT(_) | RData::SRV(_) | RData::MX(_) | RData::PTR(_) => {
+                push_new(&mut data, record.data.clone());
+            }
             _ => continue,
-        };
-        *ttl = (*ttl).min(record.ttl);
-        if !found.contains(&ip) {
-            found.push(ip);
         }
+        ttl = ttl.min(record.ttl);
     }
-    found
+    match (addresses.is_empty(), data.is_empty()) {
+        (false, _) => Some(Said::Addresses { addresses, ttl }),
+        (true, false) => Some(Said::Data { data, ttl }),
+        (true, true) => None,
+    }
+}
+
+fn push_new<T: PartialEq>(list: &mut Vec<T>, item: T) {
+    if !list.contains(&item) {
+        list.push(item);
+    }
 }
 
 fn alias<'a>(message: &'a Message, at: &Name) -> Option<(&'a Name, u32)> {
@@ -256,7 +268,7 @@ mod tests {
         let Ok(Said::Addresses { addresses, .. }) = read(&many, &asked()) else {
             unreachable!("addresses are there");
         };
-        assert_eq!(addresses.len(), MOST_ADDRESSES);
+        assert_eq!(addresses.len(), MOST_RECORDS);
         assert!(start.elapsed() < Duration::from_millis(250), "{:?}", start.elapsed());
     }
 

@@ -4,8 +4,8 @@
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use hickory_resolver::proto::rr;
-
+use hickory_resolver::proto::rr::{self, RData, RecordType};
+use hickory_resolver::proto::serialize::binary::BinEncodable as _;
 use moka::Expiry;
 use moka::policy::EvictionPolicy;
 
@@ -17,6 +17,9 @@ const SHORTEST: u32 = 1;
 const LONGEST: u32 = 300;
 /// The most for "no such name", and for an answer of which a part is missing.
 const DOUBTFUL: u32 = 5;
+
+/// Bytes of records beyond which an answer is not remembered.
+const BIG: usize = 4096;
 
 /// Which addresses of a name are asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -40,19 +43,59 @@ impl Family {
     }
 }
 
+/// What is asked of a name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// Addresses.
+    Addresses(Family),
+    /// Text (TXT).
+    Txt,
+    /// The hosts of a service (SRV).
+    Srv,
+    /// The hosts that take its mail (MX).
+    Mx,
+    /// The name of an address, of which this is the reverse name (PTR).
+    Ptr,
+}
+
+impl Kind {
+    /// The type of record; addresses of both families are two questions.
+    pub(super) fn record_type(self) -> Option<RecordType> {
+        match self {
+            Self::Addresses(Family::Both) => None,
+            Self::Addresses(Family::V4) => Some(RecordType::A),
+            Self::Addresses(Family::V6) => Some(RecordType::AAAA),
+            Self::Txt => Some(RecordType::TXT),
+            Self::Srv => Some(RecordType::SRV),
+            Self::Mx => Some(RecordType::MX),
+            Self::Ptr => Some(RecordType::PTR),
+        }
+    }
+}
+
 /// What a name leads to.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Found {
     /// The names on the way, in their order.
     pub(super) aliases: Vec<rr::Name>,
-    /// With [`Family::Both`] at least one.
+    /// With [`Family::Both`] at least one; of other kinds none.
     pub(super) addresses: Vec<IpAddr>,
+    /// Of kinds that are no addresses.
+    pub(super) data: Vec<RData>,
+}
+
+impl Found {
+    /// Whether remembering it could cost too much: there may be thousands of its like.
+    pub(super) fn is_big(&self) -> bool {
+        let size = |data: &RData| data.to_bytes().map_or(usize::MAX, |bytes| bytes.len());
+        self.data.iter().map(size).fold(0, usize::saturating_add) > BIG
+    }
 }
 
 pub(super) type Answer = Result<Found, NameError>;
 
 /// What is remembered apart.
-pub(super) type Key = (Name, Family);
+pub(super) type Key = (Name, Kind);
 
 /// How long an answer may be kept; [`None`]: not at all.
 pub(super) type Life = Option<Duration>;
@@ -125,12 +168,14 @@ impl Cache {
 mod tests {
     use super::*;
 
+    const BOTH: Kind = Kind::Addresses(Family::Both);
+
     fn name(n: usize) -> Key {
-        (Name::parse(format!("n{n}.corp.example").as_bytes()).unwrap(), Family::Both)
+        (Name::parse(format!("n{n}.corp.example").as_bytes()).unwrap(), BOTH)
     }
 
     fn answer() -> Answer {
-        Ok(Found { aliases: Vec::new(), addresses: vec![[10, 0, 0, 1].into()] })
+        Ok(Found { addresses: vec![[10, 0, 0, 1].into()], ..Found::default() })
     }
 
     impl Cache {
@@ -177,7 +222,8 @@ mod tests {
         while left(&cache) >= first {
             std::thread::yield_now();
         }
-        assert_eq!(cache.answer(&(name(0).0, Family::V4)), None);
+        assert_eq!(cache.answer(&(name(0).0, Kind::Addresses(Family::V4))), None);
+        assert_eq!(cache.answer(&(name(0).0, Kind::Txt)), None);
     }
 
     #[test]

@@ -42,12 +42,13 @@ impl RuntimeProvider for Dialler {
         Box::pin(async move { dial(way.as_deref(), to, mark).await.map(AsyncIoTokioAsStd) })
     }
 
+    /// For this host's own resolvers alone: nothing else is asked by datagrams.
     fn bind_udp(
         &self,
-        _local: SocketAddr,
+        local: SocketAddr,
         _to: SocketAddr,
     ) -> Pin<Box<dyn Send + Future<Output = io::Result<Self::Udp>>>> {
-        Box::pin(async { Err(io::ErrorKind::Unsupported.into()) })
+        Box::pin(tokio::net::UdpSocket::bind(local))
     }
 }
 

@@ -1,6 +1,7 @@
 //! The nameservers of one domain, and one question put to them.
 #![forbid(unsafe_code)]
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,6 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 pub(super) struct Domain {
     /// The domain; none: everything else.
     pub(super) suffix: Option<Name>,
+    route: &'static str,
     pub(super) permits: Semaphore,
     servers: Vec<Arc<Server>>,
     /// Nameservers that are not asked, as written.
@@ -46,7 +48,16 @@ impl Domain {
                 None => skipped.push(label(nameserver)),
             }
         }
-        Self { suffix: suffix.cloned(), permits: Semaphore::new(IN_FLIGHT), servers, skipped }
+        let route = if suffix.is_some() { "split" } else { "global" };
+        let (suffix, permits) = (suffix.cloned(), Semaphore::new(IN_FLIGHT));
+        Self { suffix, route, permits, servers, skipped }
+    }
+
+    /// This host's resolvers, asked by ourselves.
+    pub(super) fn of_system(resolvers: &[SocketAddr], outside: &Arc<Outside>) -> Self {
+        let servers = resolvers.iter().map(|to| Server::of_system(*to, outside)).collect();
+        let permits = Semaphore::new(IN_FLIGHT);
+        Self { suffix: None, route: "system", permits, servers, skipped: Vec::new() }
     }
 
     /// Nobody is named: what is known is all there is.
@@ -59,7 +70,7 @@ impl Domain {
     }
 
     pub(super) fn route(&self) -> &'static str {
-        if self.suffix.is_some() { "split" } else { "global" }
+        self.route
     }
 
     pub(super) fn nameservers(&self) -> Vec<String> {

@@ -1,4 +1,4 @@
-//! One name's addresses: A and AAAA at once, aliases to their end.
+//! One name's addresses, A and AAAA at once, or its records of another type; aliases to their end.
 #![forbid(unsafe_code)]
 
 use std::collections::HashMap;
@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use futures_util::future::{Either, select};
 use hickory_resolver::proto::op::Query;
-use hickory_resolver::proto::rr::{self, RecordType};
+use hickory_resolver::proto::rr::{self, RData, RecordType};
 
 use super::answer::{MOST_ALIASES, Said, Trouble};
-use super::cache::{self, Family, Found, Life};
+use super::cache::{self, Found, Kind, Life};
 use super::domain::{AllFailed, Domain};
 use crate::target::Name;
 
@@ -22,10 +22,12 @@ const GRACE: Duration = Duration::from_millis(50);
 /// address. And for how long that holds.
 pub(super) type LookedUp = Result<(Option<Found>, Life), AllFailed>;
 
-/// One address family's answer.
+/// The answer of one type.
+#[derive(Default)]
 struct Part {
     aliases: Vec<rr::Name>,
     addresses: Vec<IpAddr>,
+    data: Vec<RData>,
     ttl: Option<u32>,
     /// There is no such name, whatever the type (RFC 8020).
     gone: bool,
@@ -36,14 +38,13 @@ pub(super) async fn look_up(
     domain: &Domain,
     hosts: &HashMap<Name, Vec<IpAddr>>,
     name: &Name,
-    family: Family,
+    kind: Kind,
 ) -> LookedUp {
     let name = rr::Name::from_ascii(format!("{name}."))
         .map_err(|error| AllFailed(format!("it cannot be asked for: {error}")))?;
-    match family {
-        Family::Both => both_families(domain, hosts, name).await,
-        Family::V4 => one_family(domain, hosts, name, RecordType::A).await.map(one),
-        Family::V6 => one_family(domain, hosts, name, RecordType::AAAA).await.map(one),
+    match kind.record_type() {
+        None => both_families(domain, hosts, name).await,
+        Some(kind) => one_type(domain, hosts, name, kind).await.map(one),
     }
 }
 
@@ -52,8 +53,8 @@ async fn both_families(
     hosts: &HashMap<Name, Vec<IpAddr>>,
     name: rr::Name,
 ) -> LookedUp {
-    let v4 = pin!(one_family(domain, hosts, name.clone(), RecordType::A));
-    let v6 = pin!(one_family(domain, hosts, name, RecordType::AAAA));
+    let v4 = pin!(one_type(domain, hosts, name.clone(), RecordType::A));
+    let v6 = pin!(one_type(domain, hosts, name, RecordType::AAAA));
     match select(v4, v6).await {
         Either::Left((v4, v6)) => {
             let v6 = after(&v4, v6).await;
@@ -66,14 +67,14 @@ async fn both_families(
     }
 }
 
-/// One family by itself: a name without an address of it is there all the same.
+/// One type by itself: a name without a record of it is there all the same.
 fn one(part: Part) -> (Option<Found>, Life) {
-    let Part { aliases, addresses, ttl, gone } = part;
-    let life = match addresses.is_empty() {
+    let Part { aliases, addresses, data, ttl, gone } = part;
+    let life = match addresses.is_empty() && data.is_empty() {
         true => cache::doubtful(ttl),
         false => cache::whole(ttl.unwrap_or_default()),
     };
-    ((!gone).then_some(Found { aliases, addresses }), life)
+    ((!gone).then_some(Found { aliases, addresses, data }), life)
 }
 
 /// The second family's answer: after one that settles the matter, only if it comes at once. Some
@@ -111,10 +112,10 @@ fn both(answers: [Option<Result<Part, AllFailed>>; 2]) -> LookedUp {
     let ttl = least(&with).unwrap_or_default();
     let life = if whole { cache::whole(ttl) } else { cache::doubtful(Some(ttl)) };
     let addresses = with.into_iter().flat_map(|part| part.addresses).collect();
-    Ok((Some(Found { aliases: Vec::new(), addresses }), life))
+    Ok((Some(Found { addresses, ..Found::default() }), life))
 }
 
-async fn one_family(
+async fn one_type(
     domain: &Domain,
     hosts: &HashMap<Name, Vec<IpAddr>>,
     name: rr::Name,
@@ -125,19 +126,22 @@ async fn one_family(
     for _ in 0..MOST_ALIASES {
         let (further, said) = domain.ask(&query).await?;
         aliases.extend(further);
+        let empty = Part { aliases, ..Part::default() };
         let (of, ttl) = match said {
             Said::Addresses { addresses, ttl } => {
-                return Ok(Part { aliases, addresses, ttl: Some(ttl.min(least)), gone: false });
+                return Ok(Part { addresses, ttl: Some(ttl.min(least)), ..empty });
             }
-            Said::Nothing { exists, ttl } => {
-                return Ok(Part { aliases, addresses: Vec::new(), ttl, gone: !exists });
+            Said::Data { data, ttl } => {
+                return Ok(Part { data, ttl: Some(ttl.min(least)), ..empty });
             }
+            Said::Nothing { exists, ttl } => return Ok(Part { ttl, gone: !exists, ..empty }),
             Said::Alias { of, ttl } => (of, ttl),
         };
         least = least.min(ttl);
         if let Some(addresses) = known(hosts, &of, kind) {
-            return Ok(Part { aliases, addresses, ttl: Some(least), gone: false });
+            return Ok(Part { addresses, ttl: Some(least), ..empty });
         }
+        aliases = empty.aliases;
         query = Query::query(of, kind);
     }
     Err(AllFailed(Trouble::Aliases.to_string()))
@@ -149,6 +153,10 @@ fn known(
     kind: RecordType,
 ) -> Option<Vec<IpAddr>> {
     let name = Name::parse(alias.to_ascii().as_bytes()).ok()?;
-    let of_kind = |ip: &&IpAddr| ip.is_ipv4() == (kind == RecordType::A);
+    let of_kind = |ip: &&IpAddr| match kind {
+        RecordType::A => ip.is_ipv4(),
+        RecordType::AAAA => ip.is_ipv6(),
+        _ => false,
+    };
     Some(hosts.get(&name)?.iter().filter(of_kind).copied().collect())
 }

@@ -11,7 +11,9 @@ mod error;
 mod hosts;
 mod https;
 mod lookup;
+mod own_resolvers;
 mod questions;
+pub mod reverse;
 mod routes;
 pub mod serve;
 mod server;
@@ -25,12 +27,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use hickory_resolver::proto::rr;
+use hickory_resolver::proto::rr::rdata::PTR;
+use hickory_resolver::proto::rr::{self, RData};
 
 use crate::policy::Admitted;
 use crate::target::{Host, Name, Target};
 
-pub use self::cache::Family;
+use self::cache::Found;
+pub use self::cache::{Family, Kind};
 pub use self::error::NameError;
 use self::https::Trust;
 use self::routes::Tailnet;
@@ -77,13 +81,15 @@ pub enum Resolved {
     },
 }
 
-/// What a DNS client is told of a name. No address: there are none of this family.
+/// What a DNS client is told of a name. Nothing there: there is nothing of this kind.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Records {
     /// The names on the way to the addresses, in their order.
     pub aliases: Vec<rr::Name>,
     /// None twice.
     pub addresses: Vec<IpAddr>,
+    /// Of kinds that are no addresses.
+    pub data: Vec<RData>,
     /// How long this holds.
     pub left: Duration,
     /// By which route, as in [`Resolved`].
@@ -91,15 +97,31 @@ pub struct Records {
 }
 
 impl Records {
-    fn of(addresses: &[IpAddr], family: Family, left: Duration, by: &'static str) -> Self {
-        let addresses = addresses.iter().copied().filter(|ip| family.has(*ip)).collect();
-        Self { aliases: Vec::new(), addresses, left, by }
+    fn of(addresses: &[IpAddr], kind: Kind, left: Duration, by: &'static str) -> Self {
+        let of_kind = |ip: &IpAddr| match kind {
+            Kind::Addresses(family) => family.has(*ip),
+            Kind::Txt | Kind::Srv | Kind::Mx | Kind::Ptr => false,
+        };
+        let addresses = addresses.iter().copied().filter(of_kind).collect();
+        Self { aliases: Vec::new(), addresses, data: Vec::new(), left, by }
+    }
+
+    fn found(Found { aliases, addresses, data }: Found, left: Duration, by: &'static str) -> Self {
+        Self { aliases, addresses, data, left, by }
+    }
+
+    /// The name of an address of the tailnet.
+    pub fn pointer(name: &Name) -> Self {
+        let name = rr::Name::from_ascii(format!("{name}.")).ok();
+        let data = name.map(|name| RData::PTR(PTR(name))).into_iter().collect();
+        let (aliases, addresses) = (Vec::new(), Vec::new());
+        Self { aliases, addresses, data, left: routes::NETMAP, by: "magicdns" }
     }
 
     /// This host's resolver tells no time to live: nobody is to remember what it says.
     async fn of_system(system: &System, name: &Name, family: Family) -> Result<Self, NameError> {
         let found = system.addresses(name).await?;
-        Ok(Self::of(&found, family, Duration::ZERO, "system"))
+        Ok(Self::of(&found, Kind::Addresses(family), Duration::ZERO, "system"))
     }
 }
 
@@ -127,7 +149,7 @@ pub struct Names(By);
 
 enum By {
     Upstream,
-    System(System),
+    System(Arc<Outside>),
     Tailnet(Tailnet),
 }
 
@@ -148,7 +170,9 @@ impl Names {
         let system = System::new(timeout);
         Self(match mode {
             Mode::Upstream => By::Upstream,
-            Mode::System => By::System(system),
+            Mode::System => {
+                By::System(Arc::new(Outside { way: None, system, trust, timeout, mark }))
+            }
             Mode::Tailnet => {
                 let outside = Arc::new(Outside { way, system, trust, timeout, mark });
                 By::Tailnet(Tailnet::new(zone, outside, cache_entries))
@@ -165,8 +189,8 @@ impl Names {
             Host::Address(ip) => Ok(Resolved::Addresses { addresses: vec![*ip], by: "literal" }),
             Host::Name(name) => match &self.0 {
                 By::Upstream => Ok(Resolved::Passed(host.clone())),
-                By::System(system) => {
-                    let addresses = system.addresses(name).await?;
+                By::System(outside) => {
+                    let addresses = outside.system.addresses(name).await?;
                     Ok(Resolved::Addresses { addresses, by: "system" })
                 }
                 By::Tailnet(tailnet) => tailnet.resolve(name).await,
@@ -174,20 +198,33 @@ impl Names {
         }
     }
 
-    /// What a DNS client is told of `name`, by the same routes; none where names are passed on, and
-    /// nobody here knows.
+    /// What a DNS client that asks one of `listeners` is told of `name`, by the same routes; none where
+    /// names are passed on, and nobody here knows.
     ///
     /// # Errors
     /// [`NameError`]; there is no such name with [`NameError::NotFound`].
     pub async fn records(
         &self,
         name: &Admitted<Name>,
-        family: Family,
+        kind: Kind,
+        listeners: &[SocketAddr],
     ) -> Result<Option<Records>, NameError> {
+        let name = name.get();
+        match (&self.0, kind) {
+            (By::Upstream, _) => Ok(None),
+            (By::System(outside), Kind::Addresses(family)) => {
+                Records::of_system(&outside.system, name, family).await.map(Some)
+            }
+            (By::System(outside), _) => outside.records(name, kind, listeners).await.map(Some),
+            (By::Tailnet(tailnet), _) => tailnet.records(name, kind, listeners).await.map(Some),
+        }
+    }
+
+    /// The node of the tailnet that has this address.
+    pub fn pointer(&self, address: IpAddr) -> Option<Name> {
         match &self.0 {
-            By::Upstream => Ok(None),
-            By::System(system) => Records::of_system(system, name.get(), family).await.map(Some),
-            By::Tailnet(tailnet) => tailnet.records(name.get(), family).await.map(Some),
+            By::Tailnet(tailnet) => tailnet.pointer(address),
+            By::Upstream | By::System(_) => None,
         }
     }
 
@@ -196,7 +233,7 @@ impl Names {
     pub async fn asks_itself(&self, name: &Name, listeners: &[SocketAddr]) -> bool {
         match &self.0 {
             By::Upstream => false,
-            By::System(system) => system.asks_itself(name, listeners).await,
+            By::System(outside) => outside.system.asks_itself(name, listeners).await,
             By::Tailnet(tailnet) => tailnet.asks_itself(name, listeners).await,
         }
     }

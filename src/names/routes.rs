@@ -8,20 +8,22 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
-use super::cache::{Answer, Cache, Family, Found, Key, Life};
+use super::cache::{Answer, Cache, Family, Found, Key, Kind, Life};
 use super::domain::Domain;
 use super::lookup;
 use super::questions::Questions;
 use super::server::Outside;
 use super::zone::within;
-use super::{NameError, Plan, Records, Resolved, Zone};
+use super::{NameError, Plan, Records, Resolved, Zone, reverse};
 use crate::target::Name;
 
 /// Who answers for names that are not asked of anybody.
 const MAGIC_DNS: &str = "MagicDNS";
+/// The same for reverse names of private networks.
+const NOBODY: &str = "nobody outside is asked about private networks, and this gateway";
 /// How long others may remember what the netmap says: it may change at any time, and asking again costs
 /// nothing.
-const NETMAP: Duration = Duration::from_secs(5);
+pub(super) const NETMAP: Duration = Duration::from_secs(5);
 
 pub(super) struct Tailnet {
     zone: Arc<ArcSwap<Zone>>,
@@ -49,6 +51,8 @@ enum Route<'a> {
     Host(&'a [IpAddr]),
     /// It would be known; below this domain.
     Nowhere(&'a Name),
+    /// The reverse name of a private network.
+    Reserved,
     /// These nameservers are asked.
     Ask(&'a Arc<Domain>),
     /// This host's resolver is asked.
@@ -66,28 +70,46 @@ impl Tailnet {
         let found = |addresses, by| Resolved::Addresses { addresses, by };
         match known.route(name) {
             Route::Host(addresses) => Ok(found(addresses.to_vec(), "magicdns")),
-            Route::Nowhere(_) => Err(nowhere(name)),
+            Route::Nowhere(_) => Err(nowhere(name, MAGIC_DNS)),
+            Route::Reserved => Err(nowhere(name, NOBODY)),
             Route::System => Ok(found(self.outside.system.addresses(name).await?, "system")),
             Route::Ask(domain) => {
-                let (learned, _, by) = self.learn(&known, domain, name, Family::Both).await?;
+                let both = Kind::Addresses(Family::Both);
+                let (learned, _, by) = self.learn(&known, domain, name, both).await?;
                 Ok(found(learned.addresses, by))
             }
         }
     }
 
     /// The same for a DNS client, by the same routes.
-    pub(super) async fn records(&self, name: &Name, family: Family) -> Result<Records, NameError> {
+    pub(super) async fn records(
+        &self,
+        name: &Name,
+        kind: Kind,
+        listeners: &[SocketAddr],
+    ) -> Result<Records, NameError> {
         let known = self.known();
-        match known.route(name) {
-            Route::Host(addresses) => Ok(Records::of(addresses, family, NETMAP, "magicdns")),
-            Route::Nowhere(_) => Err(nowhere(name)),
-            Route::System => Records::of_system(&self.outside.system, name, family).await,
-            Route::Ask(domain) => {
-                let (Found { aliases, addresses }, left, by) =
-                    self.learn(&known, domain, name, family).await?;
-                Ok(Records { aliases, addresses, left, by })
+        let (learned, left, by) = match (known.route(name), kind) {
+            (Route::Host(addresses), _) => {
+                return Ok(Records::of(addresses, kind, NETMAP, "magicdns"));
             }
-        }
+            (Route::Nowhere(_), _) => return Err(nowhere(name, MAGIC_DNS)),
+            (Route::Reserved, _) => return Err(nowhere(name, NOBODY)),
+            (Route::System, Kind::Addresses(family)) => {
+                return Records::of_system(&self.outside.system, name, family).await;
+            }
+            (Route::System, _) => {
+                let domain = Arc::new(self.outside.resolvers(name, listeners).await?);
+                self.learn(&known, &domain, name, kind).await?
+            }
+            (Route::Ask(domain), _) => self.learn(&known, domain, name, kind).await?,
+        };
+        Ok(Records::found(learned, left, by))
+    }
+
+    /// The node that has this address.
+    pub(super) fn pointer(&self, address: IpAddr) -> Option<Name> {
+        self.zone.load().pointers.get(&address).cloned()
     }
 
     /// What is remembered of a name, or its nameservers say; how long it still holds, and who said it.
@@ -96,9 +118,9 @@ impl Tailnet {
         known: &Arc<Known>,
         domain: &Arc<Domain>,
         name: &Name,
-        family: Family,
+        kind: Kind,
     ) -> Result<(Found, Duration, &'static str), NameError> {
-        let key = (name.clone(), family);
+        let key = (name.clone(), kind);
         if let Some((answer, left)) = known.learned.cache.get(&key) {
             return Ok((answer?, left, "cache"));
         }
@@ -128,6 +150,7 @@ impl Tailnet {
                 Plan::without_nameservers("magicdns", suffix.cloned())
             }
             Route::Nowhere(domain) => Plan::without_nameservers("magicdns", Some(domain.clone())),
+            Route::Reserved => Plan::without_nameservers("magicdns", None),
             Route::System => Plan {
                 skipped: known.global.skipped().to_vec(),
                 ..Plan::without_nameservers("system", None)
@@ -219,6 +242,7 @@ impl Known {
         match named.filter(covers).max_by_key(|(_, suffix)| suffix.as_str().len()) {
             Some((domain, suffix)) if domain.is_empty() => Route::Nowhere(suffix),
             Some((domain, _)) => Route::Ask(domain),
+            None if reverse::is_reserved(name) => Route::Reserved,
             // No nameserver is asked for this host's own name (RFC 6761 section 6.3).
             None if is_localhost(name) || !self.global.can_be_asked() => Route::System,
             None => Route::Ask(&self.global),
@@ -239,13 +263,15 @@ impl Known {
             Ok((None, life)) => (Err(NameError::NotFound { name, route, asked: asked() }), life),
             Err(all) => (Err(NameError::Failed { name, route, asked: asked(), why: all.0 }), None),
         };
-        self.learned.cache.put(key, &answer, life);
+        if !answer.as_ref().is_ok_and(Found::is_big) {
+            self.learned.cache.put(key, &answer, life);
+        }
         (answer, life)
     }
 }
 
-fn nowhere(name: &Name) -> NameError {
-    NameError::NotFound { name: name.clone(), route: "magicdns", asked: MAGIC_DNS.to_owned() }
+fn nowhere(name: &Name, asked: &str) -> NameError {
+    NameError::NotFound { name: name.clone(), route: "magicdns", asked: asked.to_owned() }
 }
 
 fn is_localhost(name: &Name) -> bool {

@@ -15,6 +15,7 @@ use hickory_resolver::net::DnsMultiplexer;
 use hickory_resolver::net::h2::HttpsClientStream;
 use hickory_resolver::net::runtime::{RuntimeProvider as _, Spawn as _, TokioHandle};
 use hickory_resolver::net::tcp::{TcpClientStream, TcpStream};
+use hickory_resolver::net::udp::UdpClientStream;
 use hickory_resolver::net::xfer::{DnsExchange, DnsHandle as _};
 use hickory_resolver::proto::op::{DnsRequest, DnsRequestOptions, Message, Query};
 use tokio::time::Instant;
@@ -49,6 +50,8 @@ pub(super) struct Outside {
 pub(super) struct Server {
     label: String,
     at: At,
+    /// Asked for what a datagram had no room for.
+    whole: Option<Arc<Server>>,
     outside: Arc<Outside>,
     slot: Mutex<Slot>,
 }
@@ -57,6 +60,7 @@ pub(super) struct Server {
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum At {
     Tcp(SocketAddr),
+    Udp(SocketAddr),
     Https(Https),
 }
 
@@ -107,8 +111,20 @@ impl Server {
             Nameserver::Https { url, bootstrap } => At::Https(Https::parse(url, bootstrap, zone)?),
             Nameserver::Other(_) => return None,
         };
-        let (label, outside) = (label(nameserver), Arc::clone(outside));
-        Some(Arc::new(Self { label, at, outside, slot: Mutex::default() }))
+        Some(Self::at(label(nameserver), at, outside))
+    }
+
+    /// One of this host's own resolvers, asked as libc asks it.
+    pub(super) fn of_system(to: SocketAddr, outside: &Arc<Outside>) -> Arc<Self> {
+        let label = label(&Nameserver::Address(to));
+        let whole = Some(Self::at(label.clone(), At::Tcp(to), outside));
+        let (at, outside) = (At::Udp(to), Arc::clone(outside));
+        Arc::new(Self { label, at, whole, outside, slot: Mutex::default() })
+    }
+
+    fn at(label: String, at: At, outside: &Arc<Outside>) -> Arc<Self> {
+        let outside = Arc::clone(outside);
+        Arc::new(Self { label, at, whole: None, outside, slot: Mutex::default() })
     }
 
     pub(super) fn label(&self) -> &str {
@@ -118,9 +134,10 @@ impl Server {
     /// Asks once; once more when the connection broke under the question (RFC 7766 section 6.2.4:
     /// a server may close after any answer).
     pub(super) async fn ask(self: &Arc<Self>, query: &Query) -> Result<Told, Trouble> {
-        match self.exchange(query).await {
-            Err(Trouble::Lost(_)) => self.exchange(query).await,
-            said => said,
+        match (self.exchange(query).await, &self.whole) {
+            (Err(Trouble::Truncated), Some(whole)) => whole.exchange(query).await, // D5
+            (Err(Trouble::Lost(_)), _) => self.exchange(query).await,
+            (said, _) => said,
         }
     }
 
@@ -165,6 +182,7 @@ impl Server {
         let dialler = Dialler { way: way.clone(), mark: *mark, tasks: tasks.clone() };
         let exchange = match &self.at {
             At::Tcp(to) => self.over_tcp(*to, dialler).await?,
+            At::Udp(to) => self.over_udp(*to, dialler),
             At::Https(at) => self.over_https(at, dialler).await?,
         };
         let now = Instant::now();
@@ -191,6 +209,15 @@ impl Server {
         let (exchange, work) = DnsExchange::from_stream(questions);
         dialler.create_handle().spawn_bg(work);
         Ok(exchange)
+    }
+
+    fn over_udp(&self, to: SocketAddr, dialler: Dialler) -> DnsExchange<Dialler> {
+        let questions = UdpClientStream::builder(to, dialler.clone())
+            .with_timeout(Some(self.outside.timeout * 2))
+            .build();
+        let (exchange, work) = DnsExchange::from_stream(questions);
+        dialler.create_handle().spawn_bg(work);
+        exchange
     }
 
     async fn over_https(

@@ -50,11 +50,12 @@ impl System {
     /// Whether a DNS client that asks one of `listeners` for `name` may be our own resolver, which was
     /// told to ask there: the question would wait for itself.
     pub(super) async fn asks_itself(&self, name: &Name, listeners: &[SocketAddr]) -> bool {
-        let resolvers = || async {
-            let read = || std::fs::read_to_string(RESOLV_CONF).unwrap_or_default();
-            tokio::task::spawn_blocking(read).await.unwrap_or_default()
-        };
-        self.questions.is_asked(name) && names_one_of(&resolvers().await, listeners)
+        self.questions.is_asked(name) && names_one_of(&resolv_conf().await, listeners)
+    }
+
+    /// Who is asked for what getaddrinfo(3) does not ask for; none of `listeners`, which are ourselves.
+    pub(super) async fn resolvers(&self, listeners: &[SocketAddr]) -> Vec<SocketAddr> {
+        others(&resolv_conf().await, listeners)
     }
 
     fn question(&self, name: Name) -> impl Future<Output = Answer> + Send + 'static {
@@ -108,16 +109,33 @@ async fn find(name: Name) -> io::Result<Vec<IpAddr>> {
 
 /// Whether a resolv.conf(5) names one of these as a nameserver.
 fn names_one_of(file: &str, listeners: &[SocketAddr]) -> bool {
-    let ours = |ip: IpAddr| {
-        let at_dns = listeners.iter().filter(|own| own.port() == DNS_PORT);
-        at_dns
-            .map(|own| own.ip().to_canonical())
-            .any(|own| own == ip || (own.is_unspecified() && ip.is_loopback()))
-    };
+    nameservers(file).any(|ip| is_ours(ip, listeners))
+}
+
+/// Whether a question to `ip` would come to one of `listeners`.
+fn is_ours(ip: IpAddr, listeners: &[SocketAddr]) -> bool {
+    let at_dns = listeners.iter().filter(|own| own.port() == DNS_PORT);
+    at_dns
+        .map(|own| own.ip().to_canonical())
+        .any(|own| own == ip || (own.is_unspecified() && ip.is_loopback()))
+}
+
+fn nameservers(file: &str) -> impl Iterator<Item = IpAddr> {
     let words = file.lines().map(|line| line.split_ascii_whitespace());
     let servers =
         words.filter_map(|mut words| (words.next()? == "nameserver").then(|| words.next()));
-    servers.flatten().filter_map(|text| text.parse().ok()).any(ours)
+    servers.flatten().filter_map(|text| text.parse().ok())
+}
+
+/// This host's resolvers but for ourselves, as libc takes them: the first three (MAXNS of <resolv.h>).
+fn others(file: &str, listeners: &[SocketAddr]) -> Vec<SocketAddr> {
+    let named = nameservers(file).filter(|ip| !is_ours(*ip, listeners));
+    named.take(3).map(|ip| SocketAddr::new(ip, DNS_PORT)).collect()
+}
+
+async fn resolv_conf() -> String {
+    let read = || std::fs::read_to_string(RESOLV_CONF).unwrap_or_default();
+    tokio::task::spawn_blocking(read).await.unwrap_or_default()
 }
 
 /// A dotted name is asked as it stands: the trailing dot keeps search domains away (D8).
@@ -178,6 +196,8 @@ mod tests {
         assert!(names_one_of(&format!("{file}nameserver\t127.0.0.1\n"), &ours));
         assert!(!names_one_of("nameserver 127.0.0.1\n", &ours[..1]));
         assert!(names_one_of("nameserver 127.0.0.53\n", &["0.0.0.0:53".parse().unwrap()]));
+        let others = others("nameserver 127.0.0.1\nnameserver 10.0.0.1\n", &ours);
+        assert_eq!(others, ["10.0.0.1:53".parse().unwrap()]);
     }
 
     #[tokio::test]

@@ -17,6 +17,8 @@ pub struct Zone {
     pub suffix: Option<Name>,
     /// MagicDNS names and `ExtraRecords`, whole; IPv4 first.
     pub hosts: HashMap<Name, Vec<IpAddr>>,
+    /// Nodes by their own addresses, for reverse names.
+    pub pointers: HashMap<IpAddr, Name>,
     /// Domains with nameservers of their own (split DNS); none named: answered from `hosts` alone.
     pub routes: Vec<(Name, Vec<Nameserver>)>,
     /// Nameservers for everything else; none: this host's.

@@ -130,6 +130,24 @@ impl Policy {
         self.mode != Mode::Enforce || !(self.suffixes.is_empty() && self.globs.is_empty())
     }
 
+    /// Judges a name that a DNS client is told without being led there, that of an address (PTR): by the
+    /// lists alone.
+    pub fn judge_mention(&self, name: &Name) -> Judged<Name> {
+        self.ask_lists(&Host::Name(name.clone()), name)
+    }
+
+    /// Judges the reverse name of `address` (PTR): as that address, or by the lists of names.
+    pub fn judge_reverse(&self, own: &Own, reverse: &Name, address: IpAddr) -> Judged<Name> {
+        let host = Host::Address(address.to_canonical());
+        if let Some(rule) = self.forbidding(own, &host) {
+            return self.refuse(Refused::Denied, rule);
+        }
+        match self.ask_lists(&host, reverse) {
+            judged @ (Decision { verdict: Verdict::Allow, .. }, _) => judged,
+            _ => self.ask_lists(&Host::Name(reverse.clone()), reverse),
+        }
+    }
+
     /// Whether a DNS client may hear of an address: not of one that no mode would dial.
     pub fn may_hear_of(&self, own: &Own, ip: IpAddr) -> bool {
         self.forbidding(own, &Host::Address(ip.to_canonical())).is_none()

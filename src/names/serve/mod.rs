@@ -1,35 +1,36 @@
 //! The DNS server for clients of this host: questions in, answers out, sizes and codes.
 //!
 //! What is answered, somebody else decides ([`Answers`]): this part knows no policy and asks nobody.
-//! hickory parses, serializes and cuts to size.
 #![forbid(unsafe_code)]
 
+mod clients;
+mod message;
 mod sockets;
 #[cfg(test)]
 mod tests;
+mod why;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
-use hickory_server::net::runtime::Time;
-use hickory_server::proto::op::{Edns, LowerQuery, Metadata, OpCode, ResponseCode};
-use hickory_server::proto::rr::rdata::{A, AAAA, CNAME};
-use hickory_server::proto::rr::{self, DNSClass, RData, Record, RecordType};
-use hickory_server::server::{Request, RequestHandler, ResponseHandler, ResponseInfo};
-use hickory_server::zone_handler::MessageResponseBuilder;
+use hickory_resolver::proto::op::ResponseCode;
+use hickory_resolver::proto::rr::rdata::{A, AAAA, CNAME, HINFO};
+use hickory_resolver::proto::rr::{self, RData, Record, RecordType};
 use tokio::sync::Semaphore;
 
-use super::Family;
+use self::clients::{Admission, Clients};
+use self::message::{Asked, Read};
+use super::{Family, Kind};
 use crate::target::Name;
 
+pub use self::message::Over;
 pub use self::sockets::{tcp, udp};
+pub use self::why::{Code, Why};
 
 /// Questions under way at once; whoever asks beyond that is told to try again.
 const IN_FLIGHT: usize = 1024;
-/// The biggest datagram: one that no network cuts (DNS flag day 2020; RFC 9715 section 3.1).
-const DATAGRAM: u16 = 1232;
 /// Seconds. What holds for less would be asked for again and again.
 const SHORTEST: u64 = 1;
 
@@ -53,10 +54,12 @@ pub struct Question {
 /// What a client wants to know of a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wanted {
-    /// Addresses (A, AAAA).
-    Addresses(Family),
+    /// Records of one kind.
+    Of(Kind),
     /// What it is an alias of (CNAME).
     Alias,
+    /// Whatever there is (ANY), which nobody is asked for (RFC 8482).
+    Any,
     /// Something that nobody is asked for; may the name be heard of at all?
     Other,
 }
@@ -64,7 +67,7 @@ pub enum Wanted {
 /// What a client is told.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reply {
-    /// Aliases in their order, then addresses; none of either: nothing of this kind (NODATA).
+    /// Aliases in their order, then what was asked for; none of either: nothing of this kind (NODATA).
     Records {
         /// The whole name that a bare one stands for: an alias too, before all others.
         whole: Option<Name>,
@@ -72,13 +75,17 @@ pub enum Reply {
         aliases: Vec<rr::Name>,
         /// Of the last of them.
         addresses: Vec<IpAddr>,
+        /// Of the last of them, what is no address.
+        data: Vec<RData>,
         /// How long it holds.
         left: Duration,
     },
-    /// There is no such name, or none this client may hear of (NXDOMAIN).
+    /// There is no such name (NXDOMAIN).
     NoSuchName,
+    /// None this client may hear of (NXDOMAIN).
+    Refused(Why),
     /// Nobody knows now (SERVFAIL).
-    Failed,
+    Failed(Option<Why>),
 }
 
 impl Reply {
@@ -87,72 +94,107 @@ impl Reply {
         whole: None,
         aliases: Vec::new(),
         addresses: Vec::new(),
+        data: Vec::new(),
         left: Duration::ZERO,
     };
 }
 
-/// Turns requests into questions and replies into responses. One serves every socket.
+/// Turns messages into questions and replies into messages. One serves every socket.
 #[derive(Clone)]
 pub struct Handler {
     answers: Arc<dyn Answers>,
     in_flight: Arc<Semaphore>,
+    clients: Arc<Clients>,
 }
 
 impl Handler {
     /// A server of these answers.
     pub fn new(answers: Arc<dyn Answers>) -> Self {
-        Self { answers, in_flight: Arc::new(Semaphore::new(IN_FLIGHT)) }
+        let clients = Arc::new(Clients::new(Instant::now()));
+        Self { answers, in_flight: Arc::new(Semaphore::new(IN_FLIGHT)), clients }
     }
 
-    async fn respond(&self, request: &Request) -> (ResponseCode, Vec<Record>) {
-        let query = match well_formed(request) {
-            Ok(query) => query,
-            Err(code) => return (code, Vec::new()),
-        };
+    /// The answer to one message; none: it deserves none. The bytes are read at once.
+    pub fn answer(
+        &self,
+        bytes: &[u8],
+        peer: SocketAddr,
+        over: Over,
+    ) -> impl Future<Output = Option<Vec<u8>>> + Send + 'static + use<> {
+        let (read, handler) = (message::read(bytes, over), self.clone());
+        async move {
+            match (read, handler.clients.admit(peer.ip(), Instant::now())) {
+                (Read::Nothing, _) => None,
+                (Read::Question(asked), Admission::Now) => {
+                    Some(handler.respond(&asked, peer).await)
+                }
+                (Read::Answered(answer), Admission::Now) => Some(answer),
+                (Read::Question(asked), Admission::Never) => Some(not_here(&asked)),
+                (Read::Answered(_), Admission::Never) => None,
+                // Who asks too much by datagrams shows by a connection that it is who it says it is, and
+                // waits there.
+                (Read::Question(asked), Admission::After(_)) if over == Over::Datagram => {
+                    Some(asked.come_by_tcp())
+                }
+                (Read::Answered(_), Admission::After(_)) => None,
+                (Read::Question(asked), Admission::After(wait)) => {
+                    tokio::time::sleep(wait).await;
+                    Some(handler.respond(&asked, peer).await)
+                }
+            }
+        }
+    }
+
+    async fn respond(&self, asked: &Asked, peer: SocketAddr) -> Vec<u8> {
         let Ok(_permit) = self.in_flight.try_acquire() else {
-            return (ResponseCode::ServFail, Vec::new());
+            return asked.answer(ResponseCode::ServFail, Vec::new(), None);
         };
         // A name that is no host's is nobody's: nobody is asked for it.
-        let Ok(name) = Name::parse(query.name().to_ascii().as_bytes()) else {
-            return (ResponseCode::NXDomain, Vec::new());
+        let Ok(name) = Name::parse(asked.query.name().to_ascii().as_bytes()) else {
+            return asked.answer(ResponseCode::NXDomain, Vec::new(), None);
         };
-        let wanted = wanted(query.query_type());
-        let client = request.src().ip();
-        match self.answers.answer(Question { name, wanted, client }).await {
-            Reply::NoSuchName => (ResponseCode::NXDomain, Vec::new()),
-            Reply::Failed => (ResponseCode::ServFail, Vec::new()),
-            Reply::Records { whole, aliases, addresses, left } => {
+        let wanted = wanted(asked.query.query_type());
+        let question = Question { name, wanted, client: peer.ip() };
+        match self.answers.answer(question).await {
+            Reply::NoSuchName => asked.answer(ResponseCode::NXDomain, Vec::new(), None),
+            Reply::Refused(why) => asked.answer(ResponseCode::NXDomain, Vec::new(), Some(&why)),
+            Reply::Failed(why) => asked.answer(ResponseCode::ServFail, Vec::new(), why.as_ref()),
+            Reply::Records { whole, aliases, addresses, data, left } => {
                 let whole = whole.and_then(|name| rr::Name::from_ascii(format!("{name}.")).ok());
                 let aliases = whole.into_iter().chain(aliases);
-                let asked = query.original().name();
-                (ResponseCode::NoError, records(asked, wanted, aliases, &addresses, left))
+                let data = addresses.iter().map(address).chain(data);
+                let name = asked.query.name();
+                let records = records(name, wanted, aliases, data, left);
+                asked.answer(ResponseCode::NoError, records, None)
             }
         }
     }
 }
 
-/// The one question of a request, or the code that says why it is none we answer.
-fn well_formed(request: &Request) -> Result<&LowerQuery, ResponseCode> {
-    if request.edns.as_ref().is_some_and(|edns| edns.version() > 0) {
-        return Err(ResponseCode::BADVERS);
-    }
-    if request.metadata.op_code != OpCode::Query {
-        return Err(ResponseCode::NotImp);
-    }
-    let [query] = request.queries.queries() else { return Err(ResponseCode::FormErr) };
-    let whole_zones = [RecordType::ANY, RecordType::AXFR, RecordType::IXFR];
-    match query.query_class() {
-        DNSClass::IN if !whole_zones.contains(&query.query_type()) => Ok(query),
-        _ => Err(ResponseCode::NotImp),
-    }
+/// Somebody from afar. The answer is hardly bigger than the question: nobody is flooded by it.
+fn not_here(asked: &Asked) -> Vec<u8> {
+    let why = Why::new(Code::Prohibited, "only private networks are answered here");
+    asked.answer(ResponseCode::Refused, Vec::new(), Some(&why))
 }
 
 fn wanted(kind: RecordType) -> Wanted {
     match kind {
-        RecordType::A => Wanted::Addresses(Family::V4),
-        RecordType::AAAA => Wanted::Addresses(Family::V6),
+        RecordType::A => Wanted::Of(Kind::Addresses(Family::V4)),
+        RecordType::AAAA => Wanted::Of(Kind::Addresses(Family::V6)),
+        RecordType::TXT => Wanted::Of(Kind::Txt),
+        RecordType::SRV => Wanted::Of(Kind::Srv),
+        RecordType::MX => Wanted::Of(Kind::Mx),
+        RecordType::PTR => Wanted::Of(Kind::Ptr),
         RecordType::CNAME => Wanted::Alias,
+        RecordType::ANY => Wanted::Any,
         _ => Wanted::Other,
+    }
+}
+
+fn address(ip: &IpAddr) -> RData {
+    match ip {
+        IpAddr::V4(v4) => RData::A(A(*v4)),
+        IpAddr::V6(v6) => RData::AAAA(AAAA(*v6)),
     }
 }
 
@@ -160,63 +202,29 @@ fn records(
     asked: &rr::Name,
     wanted: Wanted,
     aliases: impl Iterator<Item = rr::Name>,
-    addresses: &[IpAddr],
+    data: impl Iterator<Item = RData>,
     left: Duration,
 ) -> Vec<Record> {
     let seconds = left.as_millis().div_ceil(1000).try_into().unwrap_or(u64::MAX);
     let ttl = u32::try_from(seconds.max(SHORTEST)).unwrap_or(u32::MAX);
+    if wanted == Wanted::Any {
+        return vec![Record::from_rdata(asked.clone(), ttl, RData::HINFO(minimal()))];
+    }
     // Who asks for an alias wants the next one alone.
-    let most = if wanted == Wanted::Alias { 1 } else { usize::MAX };
+    let alone = wanted == Wanted::Alias;
     let mut owner = asked.clone();
-    let mut records = Vec::with_capacity(addresses.len() + 1);
-    for alias in aliases.take(most) {
+    let mut records = Vec::new();
+    for alias in aliases.take(if alone { 1 } else { usize::MAX }) {
         let of = std::mem::replace(&mut owner, alias.clone());
         records.push(Record::from_rdata(of, ttl, RData::CNAME(CNAME(alias))));
     }
-    let address = |ip: &IpAddr| match ip {
-        IpAddr::V4(v4) => RData::A(A(*v4)),
-        IpAddr::V6(v6) => RData::AAAA(AAAA(*v6)),
-    };
-    let addresses = addresses.iter().filter(|_| wanted != Wanted::Alias).map(address);
-    records.extend(addresses.map(|data| Record::from_rdata(owner.clone(), ttl, data)));
+    if !alone {
+        records.extend(data.map(|data| Record::from_rdata(owner.clone(), ttl, data)));
+    }
     records
 }
 
-#[async_trait::async_trait]
-impl RequestHandler for Handler {
-    async fn handle_request<R: ResponseHandler, T: Time>(
-        &self,
-        request: &Request,
-        mut response: R,
-    ) -> ResponseInfo {
-        let (code, answers) = self.respond(request).await;
-        let mut metadata = Metadata::response_from_request(&request.metadata);
-        metadata.recursion_available = true;
-        metadata.response_code = code;
-        let edns = request.edns.as_ref().map(edns);
-        let mut builder = MessageResponseBuilder::from_message_request(request);
-        if let Some(edns) = &edns {
-            builder.edns(edns);
-        }
-        let message = builder.build(metadata, answers.iter(), [], [], []);
-        match response.send_response(message).await {
-            Ok(info) => info,
-            Err(error) => {
-                // The client is gone.
-                tracing::debug!(%error, "a DNS answer could not be sent");
-                ResponseInfo::from(hickory_server::proto::op::Header {
-                    metadata,
-                    counts: Default::default(),
-                })
-            }
-        }
-    }
-}
-
-/// Our OPT record (RFC 6891 section 6.1.1). Its size bounds our own datagram too.
-fn edns(theirs: &Edns) -> Edns {
-    let mut ours = Edns::new();
-    ours.set_max_payload(theirs.max_payload().clamp(512, DATAGRAM));
-    ours.set_dnssec_ok(theirs.flags().dnssec_ok); // RFC 3225 section 3: copied
-    ours
+/// What stands for everything there is (RFC 8482 section 4.2).
+fn minimal() -> HINFO {
+    HINFO::new("RFC8482".to_owned(), String::new())
 }

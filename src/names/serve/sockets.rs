@@ -1,60 +1,129 @@
-//! The DNS server's sockets: datagrams by hickory's server, connections by our own accept loop.
-//!
-//! hickory's accept loop is not used: it spins when descriptors run out, ends for good with the first
-//! ECONNABORTED, and bounds no clients.
+//! The DNS server's sockets. Datagrams and connections are ours, as every accept loop here: hickory's server
+//! spins when descriptors run out, ends for good with the first ECONNABORTED, bounds no clients and makes a
+//! task of each datagram, an answer from memory too.
 #![forbid(unsafe_code)]
 
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
+use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::StreamExt as _;
-use hickory_server::Server;
-use hickory_server::net::runtime::TokioTime;
-use hickory_server::net::runtime::iocompat::AsyncIoTokioAsStd;
-use hickory_server::net::tcp::TcpStream;
-use hickory_server::net::xfer::Protocol;
-use hickory_server::server::{Request, RequestHandler as _, ResponseHandle, TimeoutStream};
+use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt as _, StreamExt as _};
+use hickory_resolver::net::runtime::iocompat::AsyncIoTokioAsStd;
+use hickory_resolver::net::tcp::TcpStream;
+use hickory_resolver::net::xfer::DnsStreamHandle as _;
+use hickory_resolver::proto::op::SerialMessage;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
 
-use super::Handler;
+use super::{Handler, Over};
 use crate::sys::Stream;
 
 /// A connection without a question for so long is closed (RFC 7766 section 6.2.3: a few seconds).
 const IDLE: Duration = Duration::from_secs(10);
+/// Questions of one connection under way at once (RFC 7766 section 6.2.1.1); the next one waits unread.
+const PIPELINE: usize = 16;
 /// Answers that wait for a slow reader of one connection.
 const WAITING: usize = 32;
+/// Datagrams read before other tasks get their turn.
+const BATCH: usize = 64;
+/// A question in a datagram: more than anybody's, with every option.
+const QUESTION: usize = 4096;
+/// After a failure that does not pass by itself, a full memory for one.
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// Answers datagrams until `stop` ends. The socket is bound and non-blocking.
 ///
 /// # Errors
-/// epoll does not take the socket, or the socket broke.
+/// epoll does not take the socket.
 pub async fn udp(
     socket: UdpSocket,
     handler: Handler,
     stop: impl Future<Output = ()>,
 ) -> io::Result<()> {
-    let mut server = Server::new(handler);
-    server.register_socket(tokio::net::UdpSocket::from_std(socket)?);
-    tokio::select! {
-        biased;
-        () = stop => Ok(()),
-        ended = server.block_until_done() => ended.map_err(io::Error::other),
+    let socket = Arc::new(tokio::net::UdpSocket::from_std(socket)?);
+    let mut waiting = JoinSet::new();
+    let mut stop = pin!(stop);
+    loop {
+        tokio::select! {
+            biased;
+            () = &mut stop => return Ok(()),
+            Some(_) = waiting.join_next(), if !waiting.is_empty() => {}
+            ready = socket.readable() => {
+                if let Err(error) = ready.and_then(|()| batch(&socket, &handler, &mut waiting)) {
+                    tracing::debug!(%error, "a DNS datagram could not be read");
+                    tokio::time::sleep(PAUSE).await;
+                }
+                tokio::task::yield_now().await;
+            }
+        }
     }
 }
 
-/// Answers one client, a question after the other, until it leaves or falls silent.
+/// Reads what is there. What is known is answered at once, the rest gets a task of its own.
+fn batch(
+    socket: &Arc<tokio::net::UdpSocket>,
+    handler: &Handler,
+    waiting: &mut JoinSet<()>,
+) -> io::Result<()> {
+    let mut bytes = [0; QUESTION];
+    for _ in 0..BATCH {
+        let (length, peer) = match socket.try_recv_from(&mut bytes) {
+            Ok(received) => received,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+            // What an answer of before met: nobody listens there any more.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => continue,
+            Err(error) => return Err(error),
+        };
+        if peer.port() == 0 {
+            continue;
+        }
+        let mut answer = Box::pin(handler.answer(&bytes[..length], peer, Over::Datagram));
+        match (&mut answer).now_or_never() {
+            Some(answer) => send(socket, answer, peer),
+            None => {
+                let socket = Arc::clone(socket);
+                waiting.spawn(async move { send(&socket, answer.await, peer) });
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A datagram for which there is no room is lost, as on any network: who asked asks again.
+fn send(socket: &tokio::net::UdpSocket, answer: Option<Vec<u8>>, peer: SocketAddr) {
+    let sent = answer.map(|bytes| socket.try_send_to(&bytes, peer));
+    if let Some(Err(error)) = sent {
+        tracing::debug!(%error, "a DNS answer could not be sent");
+    }
+}
+
+/// Answers one client, several questions at a time and each when its answer is there, until it leaves or
+/// falls silent.
 pub async fn tcp(stream: Stream, peer: SocketAddr, handler: Handler) {
     let socket = AsyncIoTokioAsStd(stream);
-    let (stream, answers) = TcpStream::from_stream_with_buffer_size(socket, peer, WAITING);
-    let mut questions = TimeoutStream::new(stream, IDLE);
-    while let Some(Ok(message)) = questions.next().await {
-        let (bytes, peer) = message.into_parts();
-        // What is no DNS ends the connection; so does an answer that somebody sends here.
-        let Ok(request) = Request::from_bytes(bytes, peer, Protocol::Tcp) else { return };
-        if request.metadata.message_type != hickory_server::proto::op::MessageType::Query {
-            return;
+    let (mut questions, mut answers) =
+        TcpStream::from_stream_with_buffer_size(socket, peer, WAITING);
+    let mut under_way = FuturesUnordered::new();
+    let mut idle = pin!(tokio::time::sleep(IDLE));
+    loop {
+        tokio::select! {
+            biased;
+            Some(answer) = under_way.next(), if !under_way.is_empty() => {
+                // What is no question ends the connection.
+                let Some(bytes): Option<Vec<u8>> = answer else { return };
+                if answers.send(SerialMessage::new(bytes, peer)).is_err() {
+                    return;
+                }
+            }
+            message = questions.next(), if under_way.len() < PIPELINE => {
+                let Some(Ok(message)) = message else { return };
+                under_way.push(handler.answer(message.bytes(), peer, Over::Stream));
+            }
+            () = &mut idle, if under_way.is_empty() => return,
         }
-        let answer = ResponseHandle::new(peer, answers.clone(), Protocol::Tcp);
-        handler.handle_request::<_, TokioTime>(&request, answer).await;
+        idle.as_mut().reset(Instant::now() + IDLE);
     }
 }

@@ -6,7 +6,11 @@ use std::sync::Mutex;
 use std::time::Instant;
 
 use futures_util::FutureExt as _;
-use hickory_server::proto::op::{Message, MessageType, Query};
+use hickory_resolver::proto::op::{Edns, Message, MessageType, OpCode, Query};
+use hickory_resolver::proto::rr::DNSClass;
+use hickory_resolver::proto::rr::rdata::opt::EdnsOption;
+use hickory_resolver::proto::rr::rdata::{MX, SRV, TXT};
+use proptest::prelude::*;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::Notify;
@@ -109,7 +113,7 @@ fn with_edns(name: &str, kind: RecordType, size: u16, version: u8) -> Message {
 
 fn addresses(count: u8, left: Duration) -> Reply {
     let addresses = (0..count).map(|last| IpAddr::from([10, 0, 0, last])).collect();
-    Reply::Records { whole: None, aliases: Vec::new(), addresses, left }
+    Reply::Records { whole: None, aliases: Vec::new(), addresses, data: Vec::new(), left }
 }
 
 fn shown(message: &Message) -> Vec<String> {
@@ -126,8 +130,8 @@ async fn an_answer_is_an_answer_to_its_question() {
         let aliases = vec![rr::Name::from_ascii("a.elsewhere.example.").unwrap()];
         let whole =
             (question.name.as_str() == "db").then(|| Name::parse(b"db.lab.ts.net").unwrap());
-        let addresses = vec![IpAddr::from([10, 0, 0, 7])];
-        Reply::Records { whole, aliases, addresses, left: Duration::from_millis(59_001) }
+        let (addresses, data) = (vec![IpAddr::from([10, 0, 0, 7])], Vec::new());
+        Reply::Records { whole, aliases, addresses, data, left: Duration::from_millis(59_001) }
     });
     let serving = serving.await;
     let asked = question("DB.corp.example.", RecordType::A);
@@ -148,11 +152,8 @@ async fn an_answer_is_an_answer_to_its_question() {
     let alias = serving.ask(&question("db.corp.example.", RecordType::CNAME)).await;
     assert_eq!(shown(&alias), ["db.corp.example. 60 IN CNAME a.elsewhere.example."]);
     let name = Name::parse(b"db.corp.example").unwrap();
-    let first = Question {
-        name,
-        wanted: Wanted::Addresses(Family::V4),
-        client: std::net::Ipv4Addr::LOCALHOST.into(),
-    };
+    let (wanted, client) = (Wanted::Of(Kind::Addresses(Family::V4)), IpAddr::from([127, 0, 0, 1]));
+    let first = Question { name, wanted, client };
     assert_eq!(serving.asked()[0], first);
 }
 
@@ -167,7 +168,7 @@ async fn d7_what_hardly_holds_any_more_holds_for_a_second() {
 async fn codes_say_what_is_the_matter() {
     let serving = Serving::start(|question| match question.name.as_str() {
         "none.example" => Reply::NoSuchName,
-        "failed.example" => Reply::Failed,
+        "failed.example" => Reply::Failed(None),
         _ => Reply::NOTHING,
     });
     let serving = serving.await;
@@ -180,7 +181,7 @@ async fn codes_say_what_is_the_matter() {
         assert_eq!(code(&question(name, RecordType::AAAA)).await, expected, "{name}");
     }
     let asked = serving.asked().len();
-    for kind in [RecordType::ANY, RecordType::AXFR] {
+    for kind in [RecordType::AXFR, RecordType::IXFR] {
         assert_eq!(code(&question("x.example.", kind)).await, ResponseCode::NotImp, "{kind}");
     }
     let mut chaos = question("version.bind.", RecordType::TXT);
@@ -202,7 +203,7 @@ async fn codes_say_what_is_the_matter() {
     nul.queries[0].set_name(rr::Name::from_labels([&b"db\0"[..], b"example"]).unwrap());
     assert_eq!(code(&nul).await, ResponseCode::NXDomain, "B4");
     assert_eq!(serving.asked().len(), asked, "nobody was asked for any of these");
-    let other = serving.ask(&question("x.example.", RecordType::MX)).await;
+    let other = serving.ask(&question("x.example.", RecordType::HTTPS)).await;
     assert_eq!((other.metadata.response_code, other.answers.len()), (ResponseCode::NoError, 0));
     assert_eq!(serving.asked()[asked].wanted, Wanted::Other);
 }
@@ -220,6 +221,7 @@ async fn d5_a_datagram_is_cut_to_its_size_and_says_so() {
         assert!(cut.len() <= most && cut.len() > most - 64, "{size}: {}", cut.len());
         let cut = Message::from_vec(&cut).unwrap();
         assert!(cut.metadata.truncation && !cut.answers.is_empty());
+        assert_eq!(cut.edns.unwrap().max_payload(), size.clamp(512, 1232));
     }
     let small = Serving::start(|_| addresses(3, Duration::from_secs(9))).await;
     let whole = small.ask(&with_edns("db.example.", RecordType::A, 4096, 0)).await;
@@ -289,4 +291,170 @@ async fn r17_questions_that_wait_are_bounded_and_the_rest_is_told_at_once() {
         code = serving.ask(&question("quick.example.", RecordType::A)).await.metadata.response_code;
     }
     assert_eq!(code, ResponseCode::NoError);
+}
+
+#[tokio::test]
+async fn other_kinds_are_asked_for_by_their_names() {
+    let name = |text: &str| rr::Name::from_ascii(text).unwrap();
+    let serving = Serving::start(move |question| {
+        let data = match question.wanted {
+            Wanted::Of(Kind::Txt) => RData::TXT(TXT::new(vec!["v=1".to_owned()])),
+            Wanted::Of(Kind::Srv) => RData::SRV(SRV::new(1, 2, 5432, name("db.corp.example."))),
+            Wanted::Of(Kind::Mx) => RData::MX(MX::new(10, name("mail.corp.example."))),
+            _ => return Reply::NOTHING,
+        };
+        let (aliases, addresses, left) = (Vec::new(), Vec::new(), Duration::from_secs(7));
+        Reply::Records { whole: None, aliases, addresses, data: vec![data], left }
+    });
+    let serving = serving.await;
+    for (kind, expected) in [
+        (RecordType::TXT, "_x._tcp.corp.example. 7 IN TXT v=1"),
+        (RecordType::SRV, "_x._tcp.corp.example. 7 IN SRV 1 2 5432 db.corp.example."),
+        (RecordType::MX, "_x._tcp.corp.example. 7 IN MX 10 mail.corp.example."),
+    ] {
+        let answer = serving.ask(&question("_x._tcp.corp.example.", kind)).await;
+        assert_eq!(shown(&answer), [expected]);
+    }
+    for kind in [RecordType::SOA, RecordType::NS, RecordType::HTTPS, RecordType::SVCB] {
+        let answer = serving.ask(&question("corp.example.", kind)).await;
+        let told = (answer.metadata.response_code, answer.answers.len());
+        assert_eq!(told, (ResponseCode::NoError, 0), "{kind}");
+    }
+    let any = serving.ask(&question("corp.example.", RecordType::ANY)).await;
+    assert_eq!(any.answers.len(), 1, "{any}");
+    assert_eq!(any.answers[0].record_type(), RecordType::HINFO, "RFC 8482");
+}
+
+#[tokio::test]
+async fn who_speaks_edns_is_told_why() {
+    let serving = Serving::start(|question| match question.name.as_str() {
+        "denied.example" => Reply::Refused(Why::new(Code::Blocked, "refused by policy: x")),
+        _ => Reply::Failed(Some(Why::new(Code::NotReady, "y"))),
+    });
+    let serving = serving.await;
+    let option = |answer: &Message| {
+        let options = answer.edns.as_ref().unwrap().options().clone();
+        options.as_ref().iter().map(|(_, option)| option.clone()).collect::<Vec<_>>()
+    };
+    let denied = serving.ask(&with_edns("denied.example.", RecordType::A, 1232, 0)).await;
+    assert_eq!(denied.metadata.response_code, ResponseCode::NXDomain);
+    let expected = [&[0, 15], &b"refused by policy: x"[..]].concat();
+    assert_eq!(option(&denied), [EdnsOption::Unknown(15, expected)]);
+    let failed = serving.ask(&with_edns("failed.example.", RecordType::A, 1232, 0)).await;
+    assert_eq!(failed.metadata.response_code, ResponseCode::ServFail);
+    assert_eq!(option(&failed), [EdnsOption::Unknown(15, vec![0, 14, b'y'])]);
+    let plain = serving.ask(&question("denied.example.", RecordType::A)).await;
+    assert!(plain.edns.is_none());
+}
+
+#[tokio::test]
+async fn r17_headers_that_promise_much_cost_nothing() {
+    let serving = Serving::start(|_| Reply::NOTHING).await;
+    let asked = question("db.example.", RecordType::A).to_vec().unwrap();
+    for (at, count) in [(4, 0), (4, 65_535), (6, 1), (8, 65_535), (10, 65_535)] {
+        let mut bytes = asked.clone();
+        bytes[at..at + 2].copy_from_slice(&u16::to_be_bytes(count));
+        let answer = serving.ask_raw(&bytes).await.unwrap();
+        assert_eq!(answer.len(), 12, "{at} {count}");
+        let answer = Message::from_vec(&answer).unwrap();
+        assert_eq!(answer.metadata.response_code, ResponseCode::FormErr, "{at} {count}");
+    }
+    assert!(serving.asked().is_empty());
+}
+
+#[tokio::test]
+async fn a_connection_s_questions_do_not_wait_for_each_other_and_are_bounded() {
+    let serving = Serving::start(|_| addresses(1, Duration::from_secs(9))).await;
+    let mut stream = TcpStream::connect(serving.tcp).await.unwrap();
+    let framed = |name: &str| {
+        let bytes = question(name, RecordType::A).to_vec().unwrap();
+        [&u16::try_from(bytes.len()).unwrap().to_be_bytes(), &bytes[..]].concat()
+    };
+    stream.write_all(&framed("slow.example.")).await.unwrap();
+    stream.write_all(&framed("quick.example.")).await.unwrap();
+    let length = tokio::time::timeout(DEADLINE, stream.read_u16()).await.unwrap().unwrap();
+    let mut answer = vec![0; length.into()];
+    stream.read_exact(&mut answer).await.unwrap();
+    let first = Message::from_vec(&answer).unwrap();
+    assert_eq!(first.queries[0].name().to_ascii(), "quick.example.");
+    // The gate is never opened: the sixteen of the bound stay under way, the rest is not read.
+    for _ in 0..40 {
+        stream.write_all(&framed("slow.example.")).await.unwrap();
+    }
+    while serving.asked().len() < 17 {
+        tokio::task::yield_now().await;
+    }
+    let wait = tokio::time::timeout(Duration::from_millis(100), stream.read_u16()).await;
+    assert!(wait.is_err() && serving.asked().len() == 17, "{}", serving.asked().len());
+}
+
+#[tokio::test]
+async fn strangers_and_the_too_busy_are_sent_away_cheaply() {
+    let serving = Serving::start(|_| addresses(200, Duration::from_secs(9))).await;
+    let handler = Handler::new(Arc::clone(&serving.scripted) as Arc<dyn Answers>);
+    let bytes = with_edns("db.example.", RecordType::A, 4096, 0).to_vec().unwrap();
+    let peer = |text: &str| text.parse::<SocketAddr>().unwrap();
+    for over in [Over::Datagram, Over::Stream] {
+        let told = handler.answer(&bytes, peer("8.8.8.8:53"), over).await.unwrap();
+        let told = Message::from_vec(&told).unwrap();
+        assert_eq!(told.metadata.response_code, ResponseCode::Refused);
+        assert!(told.answers.is_empty());
+    }
+    assert!(handler.answer(&[0; 12], peer("8.8.8.8:53"), Over::Datagram).await.is_none());
+    let client = peer("10.0.0.1:5353");
+    let mut cut = None;
+    for _ in 0..100 {
+        while handler.clients.admit(client.ip(), Instant::now()) == Admission::Now {}
+        let answer = handler.answer(&bytes, client, Over::Datagram).await.unwrap();
+        let answer = Message::from_vec(&answer).unwrap();
+        if answer.answers.is_empty() {
+            cut = Some(answer);
+            break;
+        }
+    }
+    let cut = cut.expect("a bound");
+    assert!(cut.metadata.truncation, "by a connection it is answered");
+    assert_eq!(cut.metadata.response_code, ResponseCode::NoError);
+    let whole = handler.answer(&bytes, client, Over::Stream).await.unwrap();
+    assert_eq!(Message::from_vec(&whole).unwrap().answers.len(), 200);
+}
+
+/// Bytes near a question: one with some of its bytes changed, and its end cut off.
+fn near_a_question() -> impl Strategy<Value = Vec<u8>> {
+    let changes = proptest::collection::vec((0usize..64, any::<u8>()), 0..6);
+    (changes, 0usize..64, any::<bool>()).prop_map(|(changes, cut, edns)| {
+        let mut bytes = match edns {
+            true => with_edns("db.corp.example.", RecordType::TXT, 700, 0),
+            false => question("db.corp.example.", RecordType::A),
+        };
+        bytes.metadata.id = 7;
+        let mut bytes = bytes.to_vec().unwrap();
+        let length = bytes.len();
+        for (at, value) in changes {
+            bytes[at % length] = value;
+        }
+        bytes.truncate(length.saturating_sub(cut.saturating_sub(32)));
+        bytes
+    })
+}
+
+proptest! {
+    #[test]
+    fn d4_whatever_comes_is_answered_within_bounds_or_not_at_all(
+        bytes in prop_oneof![near_a_question(), proptest::collection::vec(any::<u8>(), 0..80)],
+    ) {
+        let gate = Arc::new(Notify::new());
+        let script: Script = Box::new(|_| addresses(200, Duration::from_secs(9)));
+        let scripted = Arc::new(Scripted { script, asked: Mutex::default(), gate });
+        let handler = Handler::new(scripted as Arc<dyn Answers>);
+        let peer = "127.0.0.1:5353".parse().unwrap();
+        for (over, most) in [(Over::Datagram, 1232), (Over::Stream, 65_535)] {
+            let answer = handler.answer(&bytes, peer, over).now_or_never().unwrap();
+            let Some(answer) = answer else { continue };
+            prop_assert!((12..=most).contains(&answer.len()));
+            prop_assert_eq!(&answer[..2], &bytes[..2]);
+            prop_assert!(answer[2] & 0x80 != 0 && bytes[2] & 0x80 == 0);
+            prop_assert!(Message::from_vec(&answer).is_ok());
+        }
+    }
 }

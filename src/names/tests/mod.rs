@@ -5,6 +5,7 @@ mod answers;
 mod failures;
 mod hostile;
 mod https;
+mod kinds;
 mod many;
 mod netmap;
 mod records;
@@ -46,6 +47,7 @@ fn zone(nameservers: usize) -> Zone {
     Zone {
         suffix: Some(name("lab.ts.net")),
         hosts: [(name("grafana.lab.ts.net"), ips(&["100.64.0.9", "fd7a:115c:a1e0::9"]))].into(),
+        pointers: [([100, 64, 0, 9].into(), name("grafana.lab.ts.net"))].into(),
         routes: vec![(name("corp.example"), nameservers)],
         global: Vec::new(),
     }

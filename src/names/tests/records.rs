@@ -7,13 +7,13 @@ use hickory_resolver::proto::op::ResponseCode;
 use hickory_resolver::proto::rr::rdata::SOA;
 use hickory_resolver::proto::rr::{Name, RData, Record};
 
-use super::super::{Family, NameError, Records};
+use super::super::{Family, Kind, NameError, Records};
 use super::standin::{Reply, Standin, addresses, alias, asked, code, with_ttl};
 use super::{Lab, ips, name, zone};
 
 impl Lab {
     async fn records(&self, text: &str, family: Family) -> Result<Records, NameError> {
-        self.tailnet.records(&name(text), family).await
+        self.tailnet.records(&name(text), Kind::Addresses(family), &[]).await
     }
 }
 

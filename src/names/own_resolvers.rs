@@ -1,0 +1,66 @@
+//! What getaddrinfo(3) does not ask for, asked of this host's own resolvers by their addresses: datagrams
+//! first, as libc does, and a connection for what is cut short.
+#![forbid(unsafe_code)]
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use super::cache::Kind;
+use super::domain::Domain;
+use super::lookup;
+use super::server::Outside;
+use super::{NameError, Records, reverse};
+use crate::target::Name;
+
+const ROUTE: &str = "system";
+const ASKED: &str = "this host's resolver";
+
+impl Outside {
+    /// This host's resolvers as resolv.conf(5) names them now.
+    pub(super) async fn resolvers(
+        self: &Arc<Self>,
+        name: &Name,
+        listeners: &[SocketAddr],
+    ) -> Result<Domain, NameError> {
+        let resolvers = self.system.resolvers(listeners).await;
+        if resolvers.is_empty() {
+            let why = "/etc/resolv.conf names no nameserver but this gateway".to_owned();
+            return Err(failed(name, why));
+        }
+        Ok(Domain::of_system(&resolvers, self))
+    }
+
+    /// Asks them, and remembers nothing: they do.
+    pub(super) async fn records(
+        self: &Arc<Self>,
+        name: &Name,
+        kind: Kind,
+        listeners: &[SocketAddr],
+    ) -> Result<Records, NameError> {
+        let nobody =
+            || NameError::NotFound { name: name.clone(), route: ROUTE, asked: ASKED.to_owned() };
+        if reverse::is_reserved(name) {
+            return Err(nobody());
+        }
+        let domain = self.resolvers(name, listeners).await?;
+        let hosts = HashMap::new();
+        let looking = lookup::look_up(&domain, &hosts, name, kind);
+        match tokio::time::timeout(self.timeout, looking).await {
+            Ok(Ok((Some(found), life))) => {
+                Ok(Records::found(found, life.unwrap_or_default(), ROUTE))
+            }
+            Ok(Ok((None, _))) => Err(nobody()),
+            Ok(Err(all)) => Err(failed(name, all.0)),
+            Err(_) => {
+                let asked = domain.nameservers().join(", ");
+                let (name, after) = (name.clone(), self.timeout);
+                Err(NameError::Timeout { name, route: ROUTE, asked, after })
+            }
+        }
+    }
+}
+
+fn failed(name: &Name, why: String) -> NameError {
+    NameError::Failed { name: name.clone(), route: ROUTE, asked: ASKED.to_owned(), why }
+}
