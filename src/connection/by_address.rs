@@ -105,7 +105,9 @@ pub(super) async fn transparent(
 /// How long the client's first byte is waited for; `None`: nothing that it says could change anything, or
 /// its server speaks first.
 fn patience(house: &House, record: &Record, address: &Target) -> Option<Duration> {
-    let named = || house.by_our_answer(record.client().ip(), address).is_some();
+    // A lent address is its name's or nobody's, whatever the client says.
+    let lent = address.host.address().is_some_and(|ip| house.lends_of(ip));
+    let named = || lent || house.by_our_answer(record.client().ip(), address).is_some();
     if SERVER_FIRST.contains(&address.port.get()) || named() {
         return None;
     }

@@ -57,7 +57,8 @@ pub(super) async fn permit(
     let target = whole(house, client, record, ask, asked_at).await?;
     house.nobody_s(&target)?;
     let admitted = admit(house, record, &target)?;
-    let chosen = ask.target.host.address();
+    // A lent address is no host's: any address of its name is meant.
+    let chosen = ask.target.host.address().filter(|ip| !house.lends_of(*ip));
     Ok(Permitted { admitted, chosen, asked_at })
 }
 

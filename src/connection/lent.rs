@@ -107,6 +107,12 @@ impl House {
         }
     }
 
+    /// Whether an address belongs to the range.
+    pub(super) fn lends_of(&self, address: IpAddr) -> bool {
+        let lent = self.lent.load();
+        matches!((address, lent.as_deref()), (IpAddr::V4(v4), Some(lent)) if lent.net.contains(&v4))
+    }
+
     /// The named target behind an address on loan; any other as it is.
     pub(crate) fn behind(&self, target: Target) -> Target {
         match target.host.address().and_then(|address| self.lent_to(address)) {
@@ -117,16 +123,15 @@ impl House {
 
     /// Refuses an address of the range that no name has: there is nobody behind it.
     pub(super) fn nobody_s(&self, target: &Target) -> Result<(), Refusal> {
-        let lent = self.lent.load();
-        match (&target.host, lent.as_deref()) {
-            (Host::Address(IpAddr::V4(v4)), Some(lent)) if lent.net.contains(v4) => {
+        match target.host.address().filter(|ip| self.lends_of(*ip)) {
+            Some(ip) => {
                 let message = format!(
-                    "{v4} is an address that this gateway lends to names (dns.synthetic), and no name \
+                    "{ip} is an address that this gateway lends to names (dns.synthetic), and no name \
                      has it now: look the name up again"
                 );
                 Err(Refusal::new(Outcome::DnsError, message))
             }
-            _ => Ok(()),
+            None => Ok(()),
         }
     }
 }
