@@ -49,6 +49,7 @@ fn main() -> ExitCode {
             return check::run(found());
         }
         ["callers"] => {
+            process::compile();
             let runtime =
                 tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(callers::run()).unwrap();
