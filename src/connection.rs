@@ -130,15 +130,19 @@ pub async fn serve(house: Arc<House>, accepted: Accepted, drain: Guard) {
             let request = Request::unspoken(Kind::Forward, Target::clone(&target));
             tunnel(&house, stream, connection, request, full, &drain).await;
         }
-        (None, Some(to)) => transparent(&house, stream, connection, to, full, &drain).await,
-        (None, None) => match read_head(&house, &stream, full, &drain).await {
+        (None, Some(to)) => {
+            Box::pin(transparent(&house, stream, connection, to, full, &drain)).await;
+        }
+        // Boxed, as all that is over when bytes flow: an idle connection keeps what it needs then.
+        (None, None) => match Box::pin(read_head(&house, &stream, full, &drain)).await {
             Ok(Read::Tunnel(request)) => {
                 connection.kind(request.kind.label());
                 tunnel(&house, stream, connection, *request, full, &drain).await;
             }
             Ok(Read::Forward(session)) => {
                 connection.kind(Kind::Http.label());
-                forward::serve(&house, stream, connection, *session, full, &drain).await;
+                let session = *session;
+                Box::pin(forward::serve(&house, stream, connection, session, full, &drain)).await;
             }
             Err(failed) => turn_away(&stream, connection, failed).await,
         },
@@ -159,7 +163,7 @@ async fn tunnel(
     describe(&mut record, &request);
     let Request { kind, target, early, reply, .. } = request;
     let caller = Caller { house, stream: &stream, kind, reply, early, heard: false, full, drain };
-    let permitted = permit(house, &stream, &mut record, caller.ask(&target)).await;
+    let permitted = Box::pin(permit(house, &stream, &mut record, caller.ask(&target))).await;
     caller.lead(record, permitted).await;
 }
 
@@ -183,7 +187,7 @@ async fn refuse(stream: &Stream, mut record: Record, reply: Reply, refusal: Refu
     if reply == Reply::Opaque || refusal.outcome == Outcome::SniMismatch {
         stream.reset_on_close();
     } else if refusal.outcome != Outcome::ClientGone {
-        inbound::reply::say_and_close(stream, &said).await;
+        Box::pin(inbound::reply::say_and_close(stream, &said)).await;
     }
 }
 
@@ -201,7 +205,7 @@ async fn splice(
     let limits = house.limits.load_full();
     let (meter, cut) = (Arc::clone(record.meter()), Arc::clone(record.cut()));
     let mut gate = lookout.map(|lookout| AtGate::new(lookout, house, &mut record));
-    let relayed = relay::run(
+    let relayed = Box::pin(relay::run(
         client,
         &upstream,
         early_up,
@@ -212,8 +216,8 @@ async fn splice(
         &house.pipes,
         &meter,
         &cut,
-    );
-    let relayed = Box::pin(relayed).await;
+    ))
+    .await;
     let refusal = gate.and_then(|gate| gate.found);
     drop((upstream, slot));
     record.lost(relayed.lost);

@@ -269,6 +269,7 @@ mod tests {
     fn the_task_of_a_connection_stays_small() {
         const MOST: usize = 5_376;
         let size = size(connection::serve);
+        println!("SIZE {size}");
         assert!(size <= MOST, "{size} bytes, at most {MOST}: box what is used for a moment only");
     }
 }

@@ -56,5 +56,5 @@ pub(super) async fn turn_away(stream: &Stream, mut connection: Connection, faile
     record.stage(Stage::Reply);
     // The story is over before the last words: a client that lingers must not hold up its line.
     record.finish(failed.outcome);
-    inbound::reply::say_and_close(stream, &reply).await;
+    Box::pin(inbound::reply::say_and_close(stream, &reply)).await;
 }

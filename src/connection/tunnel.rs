@@ -60,7 +60,8 @@ impl Caller<'_> {
         permitted: Permitted,
     ) -> Result<Opened, Refusal> {
         let target = permitted.admitted.get().clone();
-        let connected = dial(self.house, self.stream, record, permitted, self.ask(&target)).await?;
+        let ask = self.ask(&target);
+        let connected = Box::pin(dial(self.house, self.stream, record, permitted, ask)).await?;
         Ok(Opened { connected, lookout: None })
     }
 
