@@ -267,9 +267,8 @@ mod tests {
     /// A connection's task lives as long as the connection, idle or not: this is what it keeps.
     #[test]
     fn the_task_of_a_connection_stays_small() {
-        const MOST: usize = 5_376;
+        const MOST: usize = 2_688;
         let size = size(connection::serve);
-        println!("SIZE {size}");
         assert!(size <= MOST, "{size} bytes, at most {MOST}: box what is used for a moment only");
     }
 }

@@ -202,6 +202,9 @@ fn b28_doctor_finds_the_family_without_rules() {
         assert_eq!(redirect(&mut gateway, 0), None, "nothing is redirected");
         let whole = rules(gateway.setup(), &["--uid", SOMEBODY]);
         netns::nft(&whole);
+        assert_eq!(redirect(&mut gateway, 0), None, "no connection was redirected so far");
+        drop(std::net::TcpStream::connect(TARGET).unwrap());
+        eventually("a redirected connection", PATIENCE, || gateway.access_lines().len() == 1);
         let (held, said) = redirect(&mut gateway, 0).unwrap();
         assert!(held && said.starts_with("IPv4 is led here, IPv6 is led here"), "{said}");
         let (v4, v6) = ("meta nfproto ipv4 meta l4proto tcp", "meta nfproto ipv6 meta l4proto tcp");

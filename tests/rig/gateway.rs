@@ -148,11 +148,13 @@ impl Gateway {
         whole.lines().map(parse).collect()
     }
 
-    /// The access lines so far.
+    /// The access lines so far, as their connections ended: one that waits for its caller is written later.
     #[track_caller]
     pub fn access_lines(&self) -> Vec<Value> {
         let is_access = |l: &Value| l.get("outcome").is_some() && l.get("bytes_up").is_some();
-        self.log_lines().into_iter().filter(is_access).collect()
+        let mut lines: Vec<Value> = self.log_lines().into_iter().filter(is_access).collect();
+        lines.sort_by_key(|line| line["ts"].as_str().map(str::to_owned));
+        lines
     }
 
     /// The access lines, once there are `n`.

@@ -46,7 +46,6 @@ fn programs(tailnet: &Tailnet) {
     let place = Place::new(tailnet);
     let before = place.ruleset();
     place.load(&["nft", "--uid", NOBODY]);
-    place.is_whole();
 
     let passwords = field.path("passwords");
     fs::write(&passwords, format!("*:*:*:*:{PASSWORD}\n")).expect("a file");
@@ -57,6 +56,7 @@ fn programs(tailnet: &Tailnet) {
         field.path("ca.pem")
     );
     place.prints(tailnet, &psql, "42\n", "db.corp.example");
+    place.is_whole();
     let hello = "hello to web.corp.example\n";
     let url = "https://web.corp.example/hello";
     place.prints(tailnet, &format!("curl -sSf {url}"), hello, "web.corp.example");

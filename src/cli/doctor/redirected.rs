@@ -41,8 +41,12 @@ enum Seen {
     NoRoute,
 }
 
-/// The link, where anything is redirected.
+/// The link, where anything is redirected: a gateway that never had such a connection is not asked to
+/// prove it, because what is tried would leave this host.
 pub(super) fn link(found: &Found) -> Option<Link> {
+    if count(found) == 0 {
+        return None;
+    }
     let [v4, v6] = [V4, V6].map(|addresses| seen(found, addresses));
     told(v4, v6).map(|state| Link { name: "redirect", state })
 }
