@@ -186,8 +186,9 @@ impl Gateway {
     /// ends after that, logged out. Everything is at once when `hurry` ends.
     pub async fn stop(&mut self, hurry: impl Future<Output = ()>) {
         let mut hurry = std::pin::pin!(hurry);
-        self.stop_accepting.send_replace(true);
+        // Whoever finds the port closed finds `/readyz` draining too.
         self.drain.advance(Phase::Draining);
+        self.stop_accepting.send_replace(true);
         let patience = tokio::time::sleep(self.config.limits.drain_timeout);
         let (in_time, hurried) = tokio::select! {
             biased;

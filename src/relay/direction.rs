@@ -255,9 +255,7 @@ impl Direction {
                 }
                 self.took_in(n);
                 let step = self.send_now(&buffer[..n], lane);
-                if lane.prompt && self.copies < PROMPT.end {
-                    self.acknowledge(lane);
-                }
+                self.acknowledge(lane);
                 step
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -270,6 +268,9 @@ impl Direction {
 
     /// Acknowledges one of the first reads, after what was read has gone on.
     fn acknowledge(&mut self, lane: &Lane<'_>) {
+        if !lane.prompt || self.copies >= PROMPT.end {
+            return;
+        }
         if PROMPT.contains(&self.copies) {
             lane.from.acknowledge();
         }

@@ -216,7 +216,8 @@ fn explain_tells_every_route() {
             let told = timeless(lab.explain(target));
             let wanted = json!({"target": canonical, "asked": target,
                 "policy": {"mode": "log", "verdict": "allow", "rule": null}, "refused": false,
-                "dns": dns, "addresses": addresses, "tailnet": {"state": "running"}, "fault": null});
+                "dns": dns, "addresses": addresses, "tailnet": {"state": "running"}, "fault": null,
+                "clients": []});
             assert_eq!(told, wanted, "{target}");
             assert_eq!(timeless(told_by_command(&mut lab, target)), wanted, "{target}");
         }

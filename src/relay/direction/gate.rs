@@ -45,7 +45,9 @@ impl Direction {
             };
             let read = BUFFER.with_borrow_mut(|buffer| {
                 let n = lane.from.try_recv(buffer)?;
-                Ok(self.show(&buffer[..n], lane, gate))
+                let passage = self.show(&buffer[..n], lane, gate);
+                self.acknowledge(lane);
+                Ok(passage)
             });
             match read {
                 Ok(Some(passage)) => return passage,
