@@ -16,38 +16,24 @@ use crate::targets::{self, Started};
 /// Figures by what was counted, and how many there were of it.
 type Points = BTreeMap<String, BTreeMap<u64, Figures>>;
 
-fn sizes(all: &[u64]) -> impl Iterator<Item = u64> + '_ {
-    let most = number("BENCH_MOST", 100_000.0) as u64;
-    all.iter().copied().filter(move |size| *size <= most)
-}
-
 /// Measures in rooms, writes `docs/scale.md` and its chart.
 pub(crate) fn run(room: Room) {
+    let most = number("BENCH_MOST", 100_000.0) as u64;
     let mut points = Points::new();
-    let asked = [("idle", &[1, 100, 1_000, 9_000][..]), ("suffixes", &[1, 100, 10_000])];
+    let asked: [(&str, &[u64]); 3] = [
+        ("idle", &[1, 100, 1_000, 9_000]),
+        ("suffixes", &[1, 100, 10_000]),
+        ("hosts", &[10, 1_000, 100_000]),
+    ];
     for (what, counts) in asked {
-        for count in sizes(counts) {
+        for count in counts.iter().copied().filter(|count| *count <= most) {
             eprintln!("{count} {what}");
-            let told = room.run(&["inside-growth", what, &count.to_string()]);
-            points.entry(what.into()).or_default().insert(count, parsed(told));
+            let figures = room.figures(&["inside-growth", what, &count.to_string()]);
+            points.entry(what.into()).or_default().insert(count, figures);
         }
     }
-    eprintln!("hosts seen");
-    for count in sizes(&[10, 1_000, 100_000]) {
-        let told = room.run(&["inside-growth", "hosts", &count.to_string()]);
-        points.entry("hosts".into()).or_default().insert(count, parsed(told));
-    }
     eprintln!("for the collector");
-    let collector = parsed(room.run(&["inside-growth", "collector", "0"]));
-    write(&points, &collector);
-}
-
-fn parsed(told: Result<String, String>) -> Figures {
-    let figures = told.and_then(|text| serde_json::from_str(&text).map_err(|e| e.to_string()));
-    figures.unwrap_or_else(|why| {
-        eprintln!("  {why}");
-        Figures::new()
-    })
+    write(&points, &room.figures(&["inside-growth", "collector", "0"]));
 }
 
 /// One point, in a process of its own.

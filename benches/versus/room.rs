@@ -42,7 +42,7 @@ impl Room {
     }
 
     /// Runs this program with those words inside; its standard output.
-    pub(crate) fn run(self, words: &[&str]) -> Result<String, String> {
+    fn run(self, words: &[&str]) -> Result<String, String> {
         let own = std::env::current_exe().map_err(|error| error.to_string())?;
         let mut command = match self {
             Room::Fresh => {
@@ -60,21 +60,26 @@ impl Room {
         }
     }
 
-    /// One round of one target; empty when it failed, which is said.
+    /// The figures it tells then; none when it failed, which is said.
+    pub(crate) fn figures(self, words: &[&str]) -> Figures {
+        let figures = self.run(words).and_then(|text| {
+            serde_json::from_str(&text)
+                .map_err(|error| format!("{}: {error} in {text:?}", words.join(" ")))
+        });
+        figures.unwrap_or_else(|why| {
+            eprintln!("  {why}");
+            Figures::new()
+        })
+    }
+
+    /// One round of one target.
     pub(crate) fn measure(self, target: Target, wanted: Wanted) -> Figures {
         let wanted = match wanted {
             Wanted::All => "all",
             Wanted::Beside => "beside",
             Wanted::Check => "check",
         };
-        let told = self.run(&["inside", target.id, wanted]);
-        let figures = told.and_then(|text| {
-            serde_json::from_str(&text).map_err(|error| format!("{error} in {text:?}"))
-        });
-        figures.unwrap_or_else(|why| {
-            eprintln!("  {}: {why}", target.name);
-            Figures::new()
-        })
+        self.figures(&["inside", target.id, wanted])
     }
 }
 
