@@ -41,7 +41,7 @@ impl From<&Started> for Door {
     }
 }
 
-const HOST: &str = "far.example.com";
+pub(crate) const HOST: &str = "far.example.com";
 
 /// A tunnel to the far end through the target.
 async fn open(door: Door, host: &str) -> io::Result<TcpStream> {
@@ -123,11 +123,17 @@ pub(crate) async fn bulk(target: &Started, bulk: Bulk) -> io::Result<()> {
     join(streams).await.map(drop)
 }
 
-/// Connects, has one byte echoed, closes; the first such exchange is the start's last part too.
-pub(crate) async fn once(door: Door, host: &str) -> io::Result<()> {
+/// A tunnel that has had one byte echoed.
+async fn echoed(door: Door, host: &str) -> io::Result<TcpStream> {
     let mut stream = open(door, host).await?;
     stream.write_all(b"E.").await?;
-    stream.read_u8().await.map(drop)
+    stream.read_u8().await?;
+    Ok(stream)
+}
+
+/// Connects, has one byte echoed, closes; the first such exchange is the start's last part too.
+pub(crate) async fn once(door: Door, host: &str) -> io::Result<()> {
+    echoed(door, host).await.map(drop)
 }
 
 /// Connections made within `time`, `at_once` at a time.
@@ -194,10 +200,7 @@ pub(crate) async fn idle(target: &Started, n: usize) -> io::Result<Vec<TcpStream
         workers.spawn(async move {
             let mut held = Vec::new();
             while next.fetch_add(1, Ordering::Relaxed) < n {
-                let mut stream = open(door, HOST).await?;
-                stream.write_all(b"E.").await?;
-                stream.read_u8().await?;
-                held.push(stream);
+                held.push(echoed(door, HOST).await?);
             }
             Ok(held)
         });

@@ -59,7 +59,7 @@ pub(crate) async fn inside(target: Target, wanted: Wanted, amount: Amount) -> io
     let mut figures = Figures::new();
     let began = Instant::now();
     let started = Started::new(target, port, "")?;
-    load::once(Door::from(&started), "far.example.com").await?;
+    load::once(Door::from(&started), load::HOST).await?;
     figures.insert("start".into(), began.elapsed().as_secs_f64() * 1e3);
     let measuring = Measuring { target: &started, amount };
     let mut measured = measuring.all(wanted).await;
