@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::process::limited;
+
 /// Where they are, relative to the folder of the cache.
 fn place(name: &str) -> &'static str {
     match name {
@@ -33,8 +35,7 @@ pub(crate) fn binary(name: &str) -> Option<PathBuf> {
 /// The command that runs it in the foreground, listening on `port`, with `far` as its upstream.
 pub(crate) fn command(name: &str, folder: &Path, port: u16, far: u16) -> std::io::Result<Command> {
     let binary = binary(name).ok_or(std::io::ErrorKind::NotFound)?;
-    let mut command = Command::new("sh");
-    command.args(["-c", "ulimit -n 20000; exec \"$@\"", "sh"]).arg(binary);
+    let mut command = limited(binary);
     let root = cache().unwrap_or_default().join("root");
     let folders = ["usr/lib", "lib"].map(|lib| root.join(lib));
     let libraries = folders.iter().map(|lib| {

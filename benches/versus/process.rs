@@ -21,6 +21,13 @@ pub(crate) fn compile() {
     }
 }
 
+/// That program with 20,000 descriptors at most, ours and the peers alike.
+pub(crate) fn limited(program: PathBuf) -> Command {
+    let mut command = Command::new("sh");
+    command.args(["-c", "ulimit -n 20000; exec \"$@\"", "sh"]).arg(program);
+    command
+}
+
 /// A child, ended when it is dropped.
 pub(crate) struct Running(Child);
 
@@ -47,7 +54,7 @@ impl Running {
         self.0.id()
     }
 
-    /// The exit status, once there is one.
+    /// Whether it has ended.
     pub(crate) fn ended(&mut self) -> bool {
         self.0.try_wait().is_ok_and(|status| status.is_some())
     }

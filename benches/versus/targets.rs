@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 use crate::peers;
-use crate::process::{Running, tools};
+use crate::process::{Running, limited, tools};
 
 /// One line of the tables.
 #[derive(Debug, Clone, Copy)]
@@ -220,7 +220,7 @@ pub(crate) fn binary() -> PathBuf {
         .map_or_else(|| env!("CARGO_BIN_EXE_tailrace").into(), PathBuf::from)
 }
 
-/// The gateway as a user starts it, its log thrown away; 20,000 descriptors at most.
+/// The gateway as a user starts it, its log thrown away.
 fn gateway(
     folder: &Path,
     [port, admin, far]: [u16; 3],
@@ -236,8 +236,7 @@ fn gateway(
          [dns]\nmode = \"upstream\"\n[relay]\nsplice = {splice}\n",
     );
     std::fs::write(&config, text.replace("@FOLDER@", &folder.to_string_lossy()))?;
-    let mut command = Command::new("sh");
-    command.args(["-c", "ulimit -n 20000; exec \"$@\"", "sh"]).arg(binary());
+    let mut command = limited(binary());
     command.arg("up").arg("--config").arg(config).env_clear();
     Ok(quiet(command))
 }
