@@ -46,34 +46,12 @@ const OURS: [(&str, &str); 2] = [("tailrace-socks5", "SOCKS5"), ("tailrace-conne
 pub(crate) fn table(all: &[Rounds]) -> String {
     let mut page = Page { all, text: String::new() };
     for (ours, inbound) in OURS {
-        page.against(
-            ours,
-            &format!("bulk CPU per GB, {inbound}"),
-            &CPU,
-            "bare-splice",
-            Asked::Most(1.05),
-        );
-        page.against_best(
-            ours,
-            &format!("bulk CPU per GB, {inbound}"),
-            &CPU,
-            false,
-            Asked::Most(0.95),
-        );
-        page.against(
-            ours,
-            &format!("bulk throughput, {inbound}"),
-            &RATE,
-            "bare-splice",
-            Asked::Least(1.0),
-        );
-        page.against_best(
-            ours,
-            &format!("bulk throughput, {inbound}"),
-            &RATE,
-            false,
-            Asked::Least(1.0),
-        );
+        let what = format!("bulk CPU per GB, {inbound}");
+        page.against(ours, &what, &CPU, "bare-splice", Asked::Most(1.05));
+        page.against_best(ours, &what, &CPU, false, Asked::Most(0.95));
+        let what = format!("bulk throughput, {inbound}");
+        page.against(ours, &what, &RATE, "bare-splice", Asked::Least(1.0));
+        page.against_best(ours, &what, &RATE, false, Asked::Least(1.0));
         let what = format!("CPU per connection, {inbound}");
         page.against(ours, &what, &["connect32.cpu"], "bare-copy", Asked::Most(1.25));
         page.against_best(ours, &what, &["connect32.cpu"], true, Asked::Most(0.75));
