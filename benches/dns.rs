@@ -13,6 +13,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use rig::vitals::cpu_time;
 use rig::wait::{PATIENCE, eventually};
 use rig::{Gateway, Managed, setup};
 
@@ -120,9 +121,10 @@ impl Server {
 
     /// Answers a second, and seconds of CPU for each.
     fn measure(&self, names: &Path) -> (f64, f64) {
-        let before = self.cpu();
+        let before = cpu_time(self.pid);
         let (answers, seconds) = self.dnsperf(names, &["-l", SECONDS]);
-        (answers as f64 / seconds, (self.cpu() - before) / answers as f64)
+        let cpu = (cpu_time(self.pid) - before).as_secs_f64();
+        (answers as f64 / seconds, cpu / answers as f64)
     }
 
     fn dnsperf(&self, names: &Path, arguments: &[&str]) -> (u64, f64) {
@@ -139,14 +141,6 @@ impl Server {
             line.and_then(|rest| rest.split_whitespace().next()).and_then(|n| n.parse().ok())
         };
         (of("Queries completed:").unwrap_or(0.0) as u64, of("Run time (s):").unwrap_or(1.0))
-    }
-
-    /// Seconds of CPU so far (proc_pid_stat(5): utime and stime).
-    fn cpu(&self) -> f64 {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid)).unwrap();
-        let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
-        let ticks: u64 = fields[11..13].iter().map(|text| text.parse::<u64>().unwrap()).sum();
-        ticks as f64 / 100.0 // USER_HZ is 100 on every Linux we build for
     }
 }
 

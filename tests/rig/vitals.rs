@@ -6,6 +6,15 @@ use super::gateway::Gateway;
 use super::tailscaled::Tailscaled;
 use super::wait::{PATIENCE, eventually, eventually_some, holds_within, pause};
 
+/// User and system time of a process so far (proc(5) stat fields 14 and 15, 100 ticks a second).
+pub fn cpu_time(pid: u32) -> Duration {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let fields: Vec<&str> =
+        stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+    let ticks = |n: usize| fields.get(n).and_then(|f| f.parse::<u64>().ok()).unwrap_or(0);
+    Duration::from_millis((ticks(11) + ticks(12)) * 10)
+}
+
 impl Gateway {
     /// Open descriptors. A gateway with a key of its own shows them to root alone: then it is asked,
     /// and counts the one for the answer too.
@@ -31,14 +40,9 @@ impl Gateway {
         self.fds().iter().filter(|t| t.starts_with(kind)).count()
     }
 
-    /// User and system time so far (proc(5) stat fields 14 and 15, 100 ticks a second).
+    /// User and system time so far.
     pub fn cpu_time(&self) -> Duration {
-        let stat =
-            std::fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap_or_default();
-        let fields: Vec<&str> =
-            stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
-        let ticks = |n: usize| fields.get(n).and_then(|f| f.parse::<u64>().ok()).unwrap_or(0);
-        Duration::from_millis((ticks(11) + ticks(12)) * 10)
+        cpu_time(self.pid())
     }
 
     /// Resident memory in bytes.
