@@ -126,5 +126,8 @@ fn compare() {
         }
     }
     let seconds = Amount::from_environment().seconds;
-    report::write(&all, &report::Run { room, rounds, seconds, load, missing: &missing });
+    report::write(
+        &all,
+        &report::Run { room, rounds, seconds, load, only: &only, missing: &missing },
+    );
 }

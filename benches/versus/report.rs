@@ -17,6 +17,8 @@ pub(crate) struct Run<'a> {
     pub(crate) rounds: usize,
     pub(crate) seconds: f64,
     pub(crate) load: &'a str,
+    /// The ids asked for, or nothing: all of them.
+    pub(crate) only: &'a str,
     pub(crate) missing: &'a [&'static str],
 }
 
@@ -39,12 +41,13 @@ pub(crate) fn write(all: &[Rounds], run: &Run<'_>) {
 }
 
 fn described(run: &Run<'_>) -> String {
-    let Run { room, rounds, seconds, load, missing } = run;
+    let Run { room, rounds, seconds, load, only, missing } = run;
     let here = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
-    let missing = match missing.is_empty() {
-        true => "Every peer is installed.".to_owned(),
-        false => format!("Not installed, so not measured: {}.", missing.join(", ")),
+    let missing = match (missing.is_empty(), only.is_empty()) {
+        (true, true) => "Every peer is installed.".to_owned(),
+        (true, false) => format!("Only these were asked for: {}.", only.replace(',', ", ")),
+        (false, _) => format!("Not installed, so not measured: {}.", missing.join(", ")),
     };
     let plural = if *rounds == 1 { "" } else { "s" };
     format!(
