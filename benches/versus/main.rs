@@ -1,6 +1,5 @@
 //! `make bench`: the gateway beside two bare relays and every peer that is installed, on the measures
-//! a gateway is judged by. `make bench-check`, `make growth` and the
-//! cost of naming callers are here too.
+//! a gateway is judged by. `make bench-check`, `make growth` and the cost of naming callers are here too.
 //!
 //! Each target in turn carries the same load to the same far end, several rounds; medians and
 //! ratios go to `docs/performance.md` and its charts. Noisy cores give noisy absolute figures:
@@ -50,9 +49,7 @@ fn main() -> ExitCode {
         }
         ["callers"] => {
             process::compile();
-            let runtime =
-                tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(callers::run()).unwrap();
+            run(callers::run()).unwrap();
         }
         ["growth"] => {
             process::compile();
@@ -79,10 +76,14 @@ fn inside(id: &str, wanted: &str) -> ExitCode {
     }
 }
 
+fn run<T>(work: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(work)
+}
+
 /// Prints the figures for the process outside.
 fn tell(work: impl Future<Output = std::io::Result<Figures>>) -> ExitCode {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    match runtime.block_on(work) {
+    match run(work) {
         Ok(figures) => {
             println!("{}", serde_json::to_string(&figures).unwrap());
             ExitCode::SUCCESS

@@ -31,8 +31,8 @@ pub(crate) fn write(all: &[Rounds], run: &Run<'_>) {
     text += "![CPU per connection](performance-connections.svg)\n\n";
     text += &tables::all(all);
     println!("{text}");
-    let bulk = bars(all, "down1.cpu", 1.0);
-    let connections = bars(all, "connect32.cpu", 1.0);
+    let bulk = bars(all, "down1.cpu");
+    let connections = bars(all, "connect32.cpu");
     let title = "CPU of the proxy per GB, one stream down (shorter is better)";
     into_docs("performance-bulk.svg", &chart::bars(title, "s", &bulk));
     let title = "CPU of the proxy per short connection, 32 at a time (shorter is better)";
@@ -59,10 +59,10 @@ fn described(run: &Run<'_>) -> String {
     )
 }
 
-fn bars(all: &[Rounds], measure: &str, scale: f64) -> Vec<Bar> {
+fn bars(all: &[Rounds], measure: &str) -> Vec<Bar> {
     let bar = |rounds: &Rounds| {
         let target = targets::by_id(rounds.id)?;
-        let value = rounds.median(measure)? * scale;
+        let value = rounds.median(measure)?;
         let ours = matches!(target.program, targets::Program::Gateway { .. });
         Some(Bar { label: target.name.to_owned(), value, ours })
     };
@@ -72,7 +72,7 @@ fn bars(all: &[Rounds], measure: &str, scale: f64) -> Vec<Bar> {
 }
 
 /// `docs/NAME`.
-pub(crate) fn page(name: &str) -> PathBuf {
+fn page(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("docs").join(name)
 }
 
