@@ -10,39 +10,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use rig::cgroup::Cgroup;
+use rig::vitals::Bounds;
 use rig::wait::{PATIENCE, eventually};
 use rig::wire::abort;
 use rig::{Dns, Gateway, Inbound, Origin, Reply, Tailscaled, client, netns};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// What should be the same before and after.
-#[derive(Debug)]
-struct Vitals {
-    fds: usize,
-    tasks: u64,
-    rss: u64,
-}
-
-#[track_caller]
-fn vitals(gateway: &Gateway) -> Vitals {
-    eventually("no active connection", PATIENCE, || {
-        gateway.metrics().value("tailrace_connections_active", &[]) == 0.0
-    });
-    Vitals { fds: gateway.fd_count(), tasks: gateway.tasks(), rss: gateway.rss() }
-}
-
-/// Descriptors and tasks come back to what they were, memory to within 5 % (and 2 MiB, for the
-/// allocator's own pages).
-#[track_caller]
-fn back_to(gateway: &Gateway, before: &Vitals) {
-    eventually("tasks and descriptors are back", PATIENCE, || {
-        gateway.tasks() <= before.tasks && gateway.fd_count() <= before.fds
-    });
-    let after = vitals(gateway);
-    let allowed = before.rss + before.rss / 20 + (2 << 20);
-    assert!(after.rss <= allowed, "memory grew: {before:?}, then {after:?}");
-}
+const BOUNDS: Bounds = Bounds { quiet: PATIENCE, back: PATIENCE, slack: 2 << 20 };
 
 /// One short connection with the `n`th of many endings; never waits for long.
 fn short(proxy: SocketAddr, n: usize) {
@@ -113,9 +88,9 @@ fn r15_twenty_thousand_endings_leave_nothing_behind() {
     });
     let proxy = gateway.proxy();
     on_threads(4000, |n| short(proxy, n));
-    let before = vitals(&gateway);
+    let before = gateway.vitals(BOUNDS);
     on_threads(16_000, |n| short(proxy, 4000 + n));
-    back_to(&gateway, &before);
+    gateway.assert_back_to(&before, BOUNDS);
     eventually("each is counted once (I3)", PATIENCE, || {
         gateway.metrics().value("tailrace_connections_total", &[]) as u64 == 20_000
     });
@@ -166,9 +141,9 @@ fn r17_clients_that_vanish_leave_no_task_behind() {
     let proxy = gateway.proxy();
     for phase in [Phase::Sniff, Phase::Dial, Phase::Reply, Phase::Relay, Phase::Linger] {
         on_threads(50, |_| vanish(proxy, phase)); // warm
-        let before = vitals(&gateway);
+        let before = gateway.vitals(BOUNDS);
         on_threads(1000, |_| vanish(proxy, phase));
-        back_to(&gateway, &before);
+        gateway.assert_back_to(&before, BOUNDS);
         assert_eq!(gateway.count("internal"), 0, "{phase:?}");
     }
     eventually("the fake has none left either", PATIENCE, || fake.open() == 0);
@@ -193,10 +168,10 @@ fn r17_clients_that_vanish_while_a_name_is_asked_leave_no_task_behind() {
         };
         on_threads(200, ask); // warm: the resolver's threads
         gone(200);
-        let before = vitals(&gateway);
+        let before = gateway.vitals(BOUNDS);
         on_threads(200, ask);
         gone(400);
-        back_to(&gateway, &before);
+        gateway.assert_back_to(&before, BOUNDS);
     });
 }
 

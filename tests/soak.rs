@@ -19,6 +19,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use rig::server::Server;
+use rig::vitals::Bounds;
 use rig::wait::{PATIENCE, eventually, pause};
 use rig::{Gateway, Managed};
 
@@ -74,33 +75,8 @@ struct Shared {
     cut: AtomicU64,
 }
 
-/// What should be the same before and after.
-#[derive(Debug)]
-struct Vitals {
-    fds: usize,
-    tasks: u64,
-    rss: u64,
-}
-
-#[track_caller]
-fn vitals(gateway: &Gateway) -> Vitals {
-    eventually("no active connection", 3 * PATIENCE, || {
-        gateway.metrics().value("tailrace_connections_active", &[]) == 0.0
-    });
-    Vitals { fds: gateway.steady_fds(), tasks: gateway.tasks(), rss: gateway.rss() }
-}
-
-/// Descriptors and tasks come back to what they were, memory to within 5 % and 4 MiB, for the
-/// allocator's own pages.
-#[track_caller]
-fn back_to(gateway: &Gateway, before: &Vitals) {
-    eventually("tasks and descriptors are back", 2 * PATIENCE, || {
-        gateway.tasks() <= before.tasks && gateway.fd_count() <= before.fds
-    });
-    let after = vitals(gateway);
-    let allowed = before.rss + before.rss / 20 + (4 << 20);
-    assert!(after.rss <= allowed, "memory grew: {before:?}, then {after:?}");
-}
+const BOUNDS: Bounds =
+    Bounds { quiet: PATIENCE.saturating_mul(3), back: PATIENCE.saturating_mul(2), slack: 4 << 20 };
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
@@ -131,9 +107,9 @@ fn soak(mode: Mode, length: Duration, seed: u64) {
     let shared = Shared::default();
     // A part of it warms up: threads, the allocator's arenas, one tailscaled that ended.
     stretch(mode, &tailnet, &mut gateway, &shared, length / 4, seed);
-    let before = vitals(&gateway);
+    let before = gateway.vitals(BOUNDS);
     stretch(mode, &tailnet, &mut gateway, &shared, length - length / 4, seed ^ 0x5eed);
-    back_to(&gateway, &before);
+    gateway.assert_back_to(&before, BOUNDS);
     assert!(gateway.alive(), "{mode:?}: the gateway has died");
     assert_eq!(gateway.count("internal"), 0, "{mode:?}: an internal error");
     let metrics = gateway.metrics();
@@ -153,7 +129,7 @@ fn soak(mode: Mode, length: Duration, seed: u64) {
         of(&shared.bytes) / 1_000_000,
         of(&shared.cut),
         of(&shared.shaken) / 2,
-        vitals(&gateway),
+        gateway.vitals(BOUNDS),
     );
 }
 

@@ -6,6 +6,23 @@ use super::gateway::Gateway;
 use super::tailscaled::Tailscaled;
 use super::wait::{PATIENCE, eventually, eventually_some, holds_within, pause};
 
+/// What should be the same before and after.
+#[derive(Debug)]
+pub struct Vitals {
+    fds: usize,
+    tasks: u64,
+    rss: u64,
+}
+
+/// How soon vitals are quiet and back, and how many bytes of memory may stay, for the allocator's own
+/// pages, beside 5 %.
+#[derive(Clone, Copy)]
+pub struct Bounds {
+    pub quiet: Duration,
+    pub back: Duration,
+    pub slack: u64,
+}
+
 /// User and system time of a process so far (proc(5) stat fields 14 and 15, 100 ticks a second).
 pub fn cpu_time(pid: u32) -> Duration {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
@@ -16,6 +33,29 @@ pub fn cpu_time(pid: u32) -> Duration {
 }
 
 impl Gateway {
+    /// Its vitals, once no connection is active.
+    #[track_caller]
+    pub fn vitals(&self, bounds: Bounds) -> Vitals {
+        self.wait_none_active("no active connection", bounds.quiet);
+        Vitals { fds: self.steady_fds(), tasks: self.tasks(), rss: self.rss() }
+    }
+
+    /// Descriptors, tasks and memory come back to what they were before.
+    #[track_caller]
+    pub fn assert_back_to(&self, before: &Vitals, bounds: Bounds) {
+        eventually("tasks and descriptors are back", bounds.back, || {
+            self.tasks() <= before.tasks && self.fd_count() <= before.fds
+        });
+        let after = self.vitals(bounds);
+        let allowed = before.rss + before.rss / 20 + bounds.slack;
+        assert!(after.rss <= allowed, "memory grew: {before:?}, then {after:?}");
+    }
+
+    #[track_caller]
+    fn wait_none_active(&self, what: &str, limit: Duration) {
+        eventually(what, limit, || self.metrics().value("tailrace_connections_active", &[]) == 0.0);
+    }
+
     /// Open descriptors. A gateway with a key of its own shows them to root alone: then it is asked,
     /// and counts the one for the answer too.
     #[track_caller]
@@ -66,9 +106,7 @@ impl Gateway {
         let ended = format!("{targets} targets are counted (I3)");
         let total = |g: &Gateway| g.metrics().value("tailrace_connections_total", &[]) as u64;
         eventually(&ended, PATIENCE, || total(self) >= targets);
-        eventually("no active connection (I1)", PATIENCE, || {
-            self.metrics().value("tailrace_connections_active", &[]) == 0.0
-        });
+        self.wait_none_active("no active connection (I1)", PATIENCE);
         let base = self.baseline;
         let back = holds_within(PATIENCE, || self.fd_count() <= base);
         assert!(back, "at most {base} open descriptors (I1): {:#?}", self.fds());
