@@ -203,10 +203,7 @@ fn f6_a_taken_dns_port_is_named() {
 fn a_resolver_that_asks_us_what_we_ask_it_is_told_so_at_once() {
     netns::inside(|| {
         // The host's resolver is this gateway, whose resolver is the host's.
-        let resolv = std::env::temp_dir().join(format!("tailrace-resolv-{}", std::process::id()));
-        std::fs::write(&resolv, "nameserver 127.0.0.1\noptions timeout:5 attempts:1\n").unwrap();
-        netns::must("mount", &["--bind", &resolv.to_string_lossy(), "/etc/resolv.conf"]);
-        std::fs::remove_file(&resolv).unwrap();
+        rig::dns::resolve_by("nameserver 127.0.0.1\noptions timeout:5 attempts:1\n");
         let gateway = Gateway::start(|s| {
             s.direct().set("listen.dns", "127.0.0.1:53").set("dns.timeout", "30s");
         });

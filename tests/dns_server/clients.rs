@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::{Command, Output};
 
 use crate::fixture::{self, Nameserver};
-use crate::rig::{Gateway, Managed, netns, setup, skip};
+use crate::rig::{Gateway, Managed, dns, netns, setup, skip};
 
 /// A tailnet's view on 127.0.0.1:53 of this namespace, for every program in it.
 struct Host {
@@ -20,10 +20,7 @@ impl Host {
         let gateway = tailnet.gateway(|s| {
             s.enforce(&["corp.example", "lab.ts.net"]).set("listen.dns", "127.0.0.1:53");
         });
-        let resolv = std::env::temp_dir().join(format!("tailrace-resolv-{}", std::process::id()));
-        std::fs::write(&resolv, "nameserver 127.0.0.1\n").unwrap();
-        netns::must("mount", &["--bind", &resolv.to_string_lossy(), "/etc/resolv.conf"]);
-        std::fs::remove_file(&resolv).unwrap();
+        dns::resolve_by("nameserver 127.0.0.1\n");
         Host { gateway, nameserver, _tailnet: tailnet }
     }
 

@@ -8,7 +8,7 @@ use hickory_resolver::proto::op::{Message, ResponseCode};
 use hickory_resolver::proto::rr::RecordType;
 
 use crate::fixture::{self, Nameserver, ask, ask_by_tcp, code, private, shown};
-use crate::rig::{Gateway, netns};
+use crate::rig::{Gateway, dns, netns};
 
 #[test]
 fn txt_srv_and_mx_are_asked_of_the_domain_s_nameserver() {
@@ -110,10 +110,7 @@ fn resolver(at: &str) -> Arc<Asked> {
 fn d5_d9_this_host_s_resolvers_are_asked_for_the_rest_and_for_nothing_internal() {
     netns::inside(|| {
         let asked = resolver("127.0.0.1:53");
-        let resolv = std::env::temp_dir().join(format!("tailrace-resolv-{}", std::process::id()));
-        std::fs::write(&resolv, "nameserver 127.0.0.1\n").unwrap();
-        netns::must("mount", &["--bind", &resolv.to_string_lossy(), "/etc/resolv.conf"]);
-        std::fs::remove_file(&resolv).unwrap();
+        dns::resolve_by("nameserver 127.0.0.1\n");
         let nameserver = Nameserver::start(&["10.50.0.7"]);
         let tailnet = fixture::tailnet(&nameserver);
         let direct = Gateway::start(|s| {

@@ -106,7 +106,7 @@ impl Dns {
 
 /// Makes this the resolver of every process in this namespace.
 #[track_caller]
-fn resolve_by(conf: &str) {
+pub fn resolve_by(conf: &str) {
     let resolv = std::env::temp_dir().join(format!("tailrace-resolv-{}", std::process::id()));
     std::fs::write(&resolv, conf).expect("rig: resolv.conf");
     netns::must("mount", &["--bind", &resolv.to_string_lossy(), "/etc/resolv.conf"]);
