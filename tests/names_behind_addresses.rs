@@ -403,10 +403,7 @@ fn b18_v6() {
     netns::inside(|| {
         netns::own_etc();
         netns::replace_in_etc("hosts", "127.0.0.1 localhost\n2001:db8:1::7 db.corp.example\n");
-        netns::must("ip", &["addr", "add", "2001:db8:2::1/128", "dev", "lo"]);
-        let src = ["src", "2001:db8:2::1"];
-        let route = ["-6", "route", "add", "2001:db8:1::/64", "dev", "lo"];
-        netns::must("ip", &[&route[..], &src[..]].concat());
+        netns::add_route("2001:db8:1::/64");
         let origin = Origin::echo();
         let fake = Tailscaled::with("2001:db8:1::7", origin.address());
         let mut gateway = Gateway::start(|s| {
@@ -415,11 +412,7 @@ fn b18_v6() {
                 .set("listen.proxy", vec!["[::1]:0"])
                 .enforce(&["corp.example"]);
         });
-        netns::nft(&format!(
-            "table ip6 t {{\n chain out {{\n type nat hook output priority -100\n \
-             ip6 daddr 2001:db8:1::/64 tcp dport 1-65535 redirect to :{}\n }}\n}}\n",
-            gateway.proxy().port()
-        ));
+        netns::redirect("2001:db8:1::/64", gateway.proxy().port());
         for to in ["[2001:db8:1::66]:443", "[2001:db8:1::7]:443"] {
             let mut wire = Wire::dial(to.parse().unwrap());
             wire.send(hello_for("db.corp.example"));

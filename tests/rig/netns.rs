@@ -97,20 +97,16 @@ pub fn can_be_nobody() -> bool {
 #[track_caller]
 pub fn add_address(address: &str) {
     let late = if family(address) == "ip6" { &["nodad"][..] } else { &[] };
-    must("ip", &[&["addr", "add", address, "dev", "lo"], late].concat());
+    must("ip", &[&["addr", "replace", address, "dev", "lo"], late].concat());
 }
 
 /// Makes a network routable, so that connects towards it leave, from 10.99.0.1 or fd99::1, through
 /// loopback.
 #[track_caller]
 pub fn add_route(net: &str) {
-    let (version, own) = match family(net) {
-        "ip6" => ("-6", "fd99::1"),
-        _ => ("-4", "10.99.0.1"),
-    };
-    let late = if version == "-6" { &["nodad"][..] } else { &[] };
-    must("ip", &[&[version, "addr", "replace", own, "dev", "lo"], late].concat());
-    must("ip", &[version, "route", "add", net, "dev", "lo", "src", own]);
+    let own = if family(net) == "ip6" { "fd99::1" } else { "10.99.0.1" };
+    add_address(own);
+    must("ip", &["route", "add", net, "dev", "lo", "src", own]);
 }
 
 /// Gives this namespace an /etc of its own with what a resolver reads, so that files in it can be
