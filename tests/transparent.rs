@@ -15,16 +15,16 @@ const TARGET: &str = "203.0.113.9:8080";
 const NET6: &str = "2001:db8:9::/48";
 const TARGET6: &str = "[2001:db8:9::9]:8080";
 
-/// A gateway chained into `fake`, allowed the net that is redirected to it.
-fn redirected(fake: &Tailscaled, change: impl FnOnce(&mut Setup)) -> Gateway {
-    netns::add_route(NET);
+/// A gateway chained into `fake`, allowed `net`, which is redirected to it.
+fn redirected(fake: &Tailscaled, net: &str, change: impl FnOnce(&mut Setup)) -> Gateway {
+    netns::add_route(net);
     let gateway = Gateway::start(|s| {
         s.upstream(fake.address())
             .set("policy.mode", "enforce")
-            .set("policy.allowed_nets", vec![NET]);
+            .set("policy.allowed_nets", vec![net]);
         change(s);
     });
-    netns::redirect(NET, gateway.proxy().port());
+    netns::redirect(net, gateway.proxy().port());
     gateway
 }
 
@@ -41,7 +41,7 @@ fn b28_v4_redirect_leads_to_the_original_destination() {
     netns::inside(|| {
         let origin = Origin::echo();
         let fake = Tailscaled::with("203.0.113.9", origin.address());
-        let mut gateway = redirected(&fake, |_| ());
+        let mut gateway = redirected(&fake, NET, |_| ());
         echoes(Wire::dial(TARGET.parse().unwrap()));
         gateway.settle_with(&fake, 1, 1);
         let request = &fake.requests()[0];
@@ -63,7 +63,7 @@ fn b28_v4_redirect_to_a_dual_stack_socket() {
     netns::inside(|| {
         let origin = Origin::echo();
         let fake = Tailscaled::with("203.0.113.9", origin.address());
-        let mut gateway = redirected(&fake, |s| {
+        let mut gateway = redirected(&fake, NET, |s| {
             s.set("listen.proxy", vec!["[::]:0"]).set("listen.allow_remote", true);
         });
         echoes(Wire::dial(TARGET.parse().unwrap()));
@@ -72,25 +72,14 @@ fn b28_v4_redirect_to_a_dual_stack_socket() {
     });
 }
 
-/// A gateway on [::1] chained into `fake`, with rules for IPv6 only.
-fn redirected6(fake: &Tailscaled, listen: &str) -> Gateway {
-    netns::add_route(NET6);
-    let gateway = Gateway::start(|s| {
-        s.upstream(fake.address())
-            .set("listen.proxy", vec![listen])
-            .set("policy.mode", "enforce")
-            .set("policy.allowed_nets", vec![NET6]);
-    });
-    netns::redirect(NET6, gateway.proxy().port());
-    gateway
-}
-
 #[test]
 fn b28_v6_redirect_leads_to_the_original_destination() {
     netns::inside(|| {
         let origin = Origin::echo();
         let fake = Tailscaled::with("2001:db8:9::9", origin.address());
-        let mut gateway = redirected6(&fake, "[::1]:0");
+        let mut gateway = redirected(&fake, NET6, |s| {
+            s.set("listen.proxy", vec!["[::1]:0"]);
+        });
         echoes(Wire::dial(TARGET6.parse().unwrap()));
         gateway.settle_with(&fake, 1, 1);
         let request = &fake.requests()[0];
@@ -110,7 +99,9 @@ fn b28_v6_redirect_to_a_gateway_on_ipv4_alone_is_refused() {
         netns::add_address("2001:db8:9::9/128");
         let there = Origin::on(TARGET6.parse().unwrap(), |_| ());
         let fake = Tailscaled::start();
-        let mut gateway = redirected6(&fake, "127.0.0.1:0");
+        let mut gateway = redirected(&fake, NET6, |s| {
+            s.set("listen.proxy", vec!["127.0.0.1:0"]);
+        });
         let error = std::net::TcpStream::connect(TARGET6).unwrap_err();
         assert_eq!(error.kind(), std::io::ErrorKind::ConnectionRefused);
         gateway.settle_with(&fake, 0, 0);
@@ -236,7 +227,7 @@ fn b28_direct_connections_are_told_apart_with_a_nat_table() {
     netns::inside(|| {
         let origin = HttpOrigin::ok("direct");
         let fake = Tailscaled::with("203.0.113.9", origin.address());
-        let mut gateway = redirected(&fake, |_| ());
+        let mut gateway = redirected(&fake, NET, |_| ());
         for inbound in Inbound::ALL {
             assert_eq!(fetch(gateway.proxy(), inbound, TARGET).body, b"direct", "{inbound:?}");
         }
@@ -266,7 +257,7 @@ fn b28_direct_connections_without_a_nat_table() {
 fn b28_a_denied_destination_is_reset_and_never_dialled() {
     netns::inside(|| {
         let fake = Tailscaled::start();
-        let mut gateway = redirected(&fake, |s| {
+        let mut gateway = redirected(&fake, NET, |s| {
             s.set("policy.allowed_nets", vec!["198.51.100.0/24"]);
         });
         // The reset may be there before connect(2) has looked.
@@ -284,7 +275,7 @@ fn b28_server_that_speaks_first_is_waited_for() {
     netns::inside(|| {
         let origin = Origin::send("220 ready\r\n");
         let fake = Tailscaled::with("203.0.113.9", origin.address());
-        let mut gateway = redirected(&fake, |_| ());
+        let mut gateway = redirected(&fake, NET, |_| ());
         let mut wire = Wire::dial(TARGET.parse().unwrap());
         wire.expect("220 ready\r\n");
         wire.fin();
@@ -316,7 +307,7 @@ fn b28_own_dials_are_exempt_by_mark() {
 fn b28_own_address_as_original_destination_is_no_redirect() {
     netns::inside(|| {
         let fake = Tailscaled::start();
-        let mut gateway = redirected(&fake, |_| ());
+        let mut gateway = redirected(&fake, NET, |_| ());
         let mut wire = gateway.dial();
         wire.send("GET / HTTP/1.1\r\nHost: db.corp.example\r\n\r\n");
         assert_eq!(wire.read_answer().status(), 400);
