@@ -3,7 +3,7 @@
 
 mod rig;
 
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 
 use rig::wait::{PATIENCE, eventually};
 use rig::{ClosedPort, End, Gateway, Inbound, Origin, Reply, Setup, Tailscaled, Wire, accepts};
@@ -36,15 +36,6 @@ fn leading_to(
 fn listener(gateway: &Gateway) -> SocketAddr {
     let told = rig::setup::json_file(&gateway.dir().join("run/gateway.json"));
     told["forward"][0]["listen"].as_str().unwrap().parse().unwrap()
-}
-
-/// The connection is reset, which may be so quick that `connect` already sees it.
-#[track_caller]
-fn is_reset(listen: SocketAddr) {
-    match TcpStream::connect(listen) {
-        Ok(stream) => Wire::new(stream).expect_end(End::Reset),
-        Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset, "{error}"),
-    }
 }
 
 #[test]
@@ -108,13 +99,13 @@ fn whatever_fails_is_a_reset() {
     let (mut gateway, listen) = leading_to(&fake, "db.elsewhere.example:5432", |s| {
         s.enforce(&["corp.example"]);
     });
-    is_reset(listen);
+    Wire::assert_reset(listen);
     assert_eq!(gateway.outcome(1), "denied");
     gateway.settle_with(&fake, 1, 0);
 
     let (mut gateway, listen) = leading_to(&fake, "db.corp.example:5432", |_| {});
     fake.answer(Reply::Rep(5));
-    is_reset(listen);
+    Wire::assert_reset(listen);
     assert_eq!(gateway.outcome(1), "refused");
     gateway.settle_and_check(1);
 
@@ -123,7 +114,7 @@ fn whatever_fails_is_a_reset() {
         s.upstream(gone.address());
         forward(s, "127.0.0.1:0", "db.corp.example:5432");
     });
-    is_reset(listener(&gateway));
+    Wire::assert_reset(listener(&gateway));
     assert_eq!(gateway.outcome(1), "upstream_down");
 }
 
@@ -154,7 +145,7 @@ fn b14_a_forward_s_listener_is_our_own() {
         s.upstream(fake.address()).allow_loopback();
         forward(s, &itself, &itself);
     });
-    is_reset(address);
+    Wire::assert_reset(address);
     assert_eq!(gateway.wait_for_access(1)[0]["outcome"], "loop");
     assert_eq!(fake.requests().len(), 0);
 }

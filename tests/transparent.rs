@@ -158,10 +158,7 @@ fn b28_tproxy_obeys_the_policy_and_serves_who_dials_it() {
         gateway.setup().set("policy.allowed_nets", vec!["198.51.100.0/24"]);
         gateway.reload();
         eventually("the new policy", PATIENCE, || gateway.log().contains("settings read again"));
-        match std::net::TcpStream::connect(TARGET) {
-            Ok(stream) => Wire::new(stream).expect_end(End::Reset),
-            Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset),
-        }
+        Wire::assert_reset(TARGET.parse().unwrap());
         gateway.settle_with(&fake, 3, 1);
         assert_eq!(gateway.access_lines()[2]["outcome"], "denied");
     });
@@ -260,11 +257,7 @@ fn b28_a_denied_destination_is_reset_and_never_dialled() {
         let mut gateway = redirected(&fake, NET, |s| {
             s.set("policy.allowed_nets", vec!["198.51.100.0/24"]);
         });
-        // The reset may be there before connect(2) has looked.
-        match std::net::TcpStream::connect(TARGET) {
-            Ok(stream) => Wire::new(stream).expect_end(End::Reset),
-            Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset),
-        }
+        Wire::assert_reset(TARGET.parse().unwrap());
         gateway.settle_with(&fake, 1, 0);
         assert_eq!(gateway.access_lines()[0]["outcome"], "denied");
     });

@@ -1,6 +1,6 @@
 //! `dns.synthetic`: addresses lent to names, and the way back.
 
-use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr};
 
 use hickory_resolver::proto::op::{Message, ResponseCode};
 use hickory_resolver::proto::rr::{RData, RecordType};
@@ -60,10 +60,6 @@ fn names_of_one_address_keep_their_identity() {
     }
     let node = lent(dns, "db.");
     assert_eq!(node, lent(dns, "db.lab.ts.net."), "the same node");
-}
-
-fn connect(to: SocketAddr) -> Wire {
-    Wire::new(TcpStream::connect(to).unwrap())
 }
 
 fn reversed(ip: IpAddr) -> String {
@@ -126,14 +122,13 @@ fn b28_a_redirected_connection_to_a_lent_address_is_led_to_its_name() {
         netns::add_route("198.18.0.0/15");
         netns::redirect("198.18.0.0/15", gateway.proxy().port());
         let ip = lent(private(&gateway), "a.corp.example.");
-        let mut wire = connect(SocketAddr::new(ip, 5432));
+        let mut wire = Wire::dial(SocketAddr::new(ip, 5432));
         wire.send("hello");
         wire.expect("hello");
         drop(wire);
         let line = gateway.wait_for_line(|line| line["inbound"] == "transparent");
         assert_eq!((&line["host"], &line["host_from"]), (&"a.corp.example".into(), &"dns".into()));
-        let mut nobody = connect("198.18.200.1:5432".parse().unwrap());
-        nobody.expect_end(End::Reset);
+        Wire::assert_reset("198.18.200.1:5432".parse().unwrap());
         let line = gateway.wait_for_line(|line| line["host"] == "198.18.200.1");
         assert_eq!(line["outcome"], "dns_error");
     });

@@ -38,6 +38,15 @@ impl Wire {
         Wire::new(stream)
     }
 
+    /// Asserts that a connection there is reset, which may be so quick that `connect` already sees it.
+    #[track_caller]
+    pub fn assert_reset(to: SocketAddr) {
+        match TcpStream::connect(to) {
+            Ok(stream) => Wire::new(stream).expect_end(End::Reset),
+            Err(error) => assert_eq!(error.kind(), io::ErrorKind::ConnectionReset, "{error}"),
+        }
+    }
+
     /// Takes an established connection.
     pub fn new(stream: TcpStream) -> Wire {
         let _ = stream.set_nodelay(true);
