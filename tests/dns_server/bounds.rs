@@ -48,8 +48,7 @@ fn r5_one_client_s_connections_are_bounded_and_leave_room() {
     one_more.set_read_timeout(Some(PATIENCE)).unwrap();
     assert_eq!(one_more.read(&mut [0]).unwrap_or(0), 0, "closed");
     // Those that are there are served, and a place that is given back is taken.
-    let bytes = query("x.corp.example.", RecordType::A).to_vec().unwrap();
-    let framed = [&(bytes.len() as u16).to_be_bytes(), &bytes[..]].concat();
+    let framed = fixture::framed(&query("x.corp.example.", RecordType::A));
     let served = |stream: &mut TcpStream| {
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         let sent = stream.write_all(&framed).and_then(|()| stream.read(&mut [0; 512]));

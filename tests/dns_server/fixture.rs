@@ -27,11 +27,10 @@ impl Nameserver {
         let addresses: Vec<IpAddr> = addresses.iter().map(|text| text.parse().unwrap()).collect();
         let seen = Arc::clone(&asked);
         let origin = Origin::start(move |guest| {
-            while let Some(question) = question(&mut guest.stream) {
+            while let Some(question) = next(&mut guest.stream) {
                 let name = question.queries[0].name().to_ascii().to_ascii_lowercase();
                 seen.lock().unwrap().push(name.trim_end_matches('.').to_owned());
-                let bytes = answer(&question, &addresses).to_vec().unwrap();
-                guest.send(&[&(bytes.len() as u16).to_be_bytes(), &bytes[..]].concat());
+                guest.send(&framed(&answer(&question, &addresses)));
             }
         });
         Nameserver { origin, asked }
@@ -42,8 +41,14 @@ impl Nameserver {
     }
 }
 
-/// The next question of a connection.
-pub(crate) fn question(stream: &mut TcpStream) -> Option<Message> {
+/// A message as a connection carries it.
+pub(crate) fn framed(message: &Message) -> Vec<u8> {
+    let bytes = message.to_vec().unwrap();
+    [&(bytes.len() as u16).to_be_bytes(), &bytes[..]].concat()
+}
+
+/// The next message of a connection.
+pub(crate) fn next(stream: &mut TcpStream) -> Option<Message> {
     let mut length = [0; 2];
     stream.read_exact(&mut length).ok()?;
     let mut bytes = vec![0; u16::from_be_bytes(length).into()];
@@ -51,7 +56,7 @@ pub(crate) fn question(stream: &mut TcpStream) -> Option<Message> {
     Message::from_vec(&bytes).ok()
 }
 
-/// What it is answered: as [`Nameserver::start`] says.
+/// What a question is answered: as [`Nameserver::start`] says.
 pub(crate) fn answer(question: &Message, addresses: &[IpAddr]) -> Message {
     let mut answer = question.clone();
     answer.metadata.message_type = MessageType::Response;
@@ -122,13 +127,9 @@ pub(crate) fn query(name: &str, kind: RecordType) -> Message {
 
 #[track_caller]
 pub(crate) fn ask(server: SocketAddr, name: &str, kind: RecordType) -> Message {
-    let client = UdpSocket::bind("127.0.0.1:0").unwrap();
-    client.set_read_timeout(Some(PATIENCE)).unwrap();
     let asked = query(name, kind);
-    client.send_to(&asked.to_vec().unwrap(), server).unwrap();
-    let mut bytes = [0; 1500];
-    let length = client.recv(&mut bytes).unwrap();
-    let answer = Message::from_vec(&bytes[..length]).unwrap();
+    let answer = ask_raw("127.0.0.1:0", server, &asked.to_vec().unwrap());
+    let answer = Message::from_vec(&answer).unwrap();
     assert_eq!((answer.metadata.id, &answer.queries), (asked.metadata.id, &asked.queries));
     answer
 }
@@ -156,7 +157,7 @@ pub(crate) fn ask_raw(from: &str, server: SocketAddr, bytes: &[u8]) -> Vec<u8> {
     let client = UdpSocket::bind(from).unwrap();
     client.set_read_timeout(Some(PATIENCE)).unwrap();
     client.send_to(bytes, server).unwrap();
-    let mut answer = vec![0; 4096];
+    let mut answer = vec![0; 1500];
     let length = client.recv(&mut answer).unwrap();
     answer.truncate(length);
     answer
@@ -166,13 +167,8 @@ pub(crate) fn ask_raw(from: &str, server: SocketAddr, bytes: &[u8]) -> Vec<u8> {
 pub(crate) fn ask_by_tcp(server: SocketAddr, name: &str, kind: RecordType) -> Message {
     let mut stream = TcpStream::connect(server).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    let bytes = query(name, kind).to_vec().unwrap();
-    stream.write_all(&[&(bytes.len() as u16).to_be_bytes(), &bytes[..]].concat()).unwrap();
-    let mut length = [0; 2];
-    stream.read_exact(&mut length).unwrap();
-    let mut bytes = vec![0; u16::from_be_bytes(length).into()];
-    stream.read_exact(&mut bytes).unwrap();
-    Message::from_vec(&bytes).unwrap()
+    stream.write_all(&framed(&query(name, kind))).unwrap();
+    next(&mut stream).unwrap()
 }
 
 /// Names, types and values, without their lives.

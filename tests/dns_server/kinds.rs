@@ -95,11 +95,10 @@ fn resolver(at: &str) -> Arc<Asked> {
     std::thread::spawn(move || {
         for stream in tcp.incoming() {
             let mut stream = stream.unwrap();
-            while let Some(question) = fixture::question(&mut stream) {
+            while let Some(question) = fixture::next(&mut stream) {
                 noted.tcp.lock().unwrap().push(question.queries[0].name().to_ascii());
-                let bytes = fixture::answer(&question, &[]).to_vec().unwrap();
-                let length = (bytes.len() as u16).to_be_bytes();
-                stream.write_all(&[&length, &bytes[..]].concat()).unwrap();
+                let answer = fixture::answer(&question, &[]);
+                stream.write_all(&fixture::framed(&answer)).unwrap();
             }
         }
     });
