@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use rig::vitals::cpu_time;
 use rig::wait::{PATIENCE, eventually};
-use rig::{Gateway, Managed, setup};
+use rig::{Gateway, Managed};
 
 const NAMES: usize = 1000;
 const ROUNDS: usize = 5;
@@ -68,9 +68,7 @@ struct Server {
 
 impl Server {
     fn tailrace(gateway: &Gateway) -> Self {
-        let told = setup::json_file(&gateway.dir().join("run/gateway.json"));
-        let at = told["dns"].as_str().unwrap().parse().unwrap();
-        Self { name: "tailrace", at, pid: gateway.pid(), child: None }
+        Self { name: "tailrace", at: gateway.private_dns(), pid: gateway.pid(), child: None }
     }
 
     fn dnsmasq(standin: SocketAddr) -> Option<Self> {

@@ -18,7 +18,7 @@ mod rig;
 use std::net::UdpSocket;
 use std::time::{Duration, Instant};
 
-use fixture::{Nameserver, ask, ask_by_tcp, code, private, query, shown, tailnet};
+use fixture::{Nameserver, ask, ask_by_tcp, code, query, shown, tailnet};
 use hickory_resolver::proto::op::{Message, ResponseCode};
 use hickory_resolver::proto::rr::RecordType;
 use rig::managed::script::State;
@@ -32,7 +32,7 @@ fn names_of_the_tailnet_by_both_ways() {
     let nameserver = Nameserver::start(&["10.50.0.7", "fd00::7"]);
     let tailnet = tailnet(&nameserver);
     let mut gateway = tailnet.gateway(|_| {});
-    let dns = private(&gateway);
+    let dns = gateway.private_dns();
     assert!(dns.ip().is_loopback());
     for ask in [ask, ask_by_tcp] {
         let of = |name: &str, kind| shown(&ask(dns, name, kind));
@@ -77,7 +77,7 @@ fn d7_lives_count_down() {
     let nameserver = Nameserver::start(&["10.50.0.7"]);
     let tailnet = tailnet(&nameserver);
     let gateway = tailnet.gateway(|_| {});
-    let dns = private(&gateway);
+    let dns = gateway.private_dns();
     let ttl = || ask(dns, "x.corp.example.", RecordType::A).answers[0].ttl;
     assert_eq!(ttl(), 60);
     eventually("less is left", PATIENCE, || ttl() < 60);
@@ -94,9 +94,9 @@ fn b18_an_address_we_gave_is_taken_at_its_name_and_only_where_that_is_allowed() 
         s.enforce(&["ok.corp.example"]);
     });
     gateway.assert_refused(Inbound::Socks5, "10.50.0.7:5432", "denied");
-    ask(private(&gateway), "secret.corp.example.", RecordType::A);
+    ask(gateway.private_dns(), "secret.corp.example.", RecordType::A);
     gateway.assert_refused(Inbound::Socks5, "10.50.0.7:5432", "denied");
-    ask(private(&gateway), "ok.corp.example.", RecordType::A);
+    ask(gateway.private_dns(), "ok.corp.example.", RecordType::A);
     for inbound in [Inbound::Socks5, Inbound::Connect, Inbound::Socks4] {
         let mut wire = gateway.open(inbound, "10.50.0.7:5432");
         wire.send("hello");
@@ -116,7 +116,7 @@ fn b22_no_answer_leads_a_client_to_its_own_host() {
     let gateway = tailnet.gateway(|s| {
         s.set("policy.mode", "off");
     });
-    let dns = private(&gateway);
+    let dns = gateway.private_dns();
     let left = ask(dns, "rebound.corp.example.", RecordType::A);
     assert_eq!(shown(&left), ["rebound.corp.example. A 10.50.0.7"], "100.64.0.9 is this node");
     let none = ask(dns, "rebound.corp.example.", RecordType::AAAA);
@@ -131,7 +131,7 @@ fn d9_while_the_tailnet_is_down_nobody_is_asked() {
         let nameserver = Nameserver::start(&["10.50.0.7"]);
         let tailnet = tailnet(&nameserver);
         let mut gateway = tailnet.gateway(|_| {});
-        let dns = private(&gateway);
+        let dns = gateway.private_dns();
         // While it is up, names that are not the tailnet's affair are this host's resolver's.
         let own = ask(dns, "www.example.", RecordType::A);
         assert_eq!((shown(&own)[0].as_str(), own.answers[0].ttl), ("www.example. A 10.9.9.9", 1));
@@ -153,7 +153,7 @@ fn d9_while_the_tailnet_is_down_nobody_is_asked() {
 fn names_that_are_passed_on_are_nobody_s_here() {
     let fake = Tailscaled::start();
     let gateway = Gateway::chained(&fake);
-    let answer = ask(private(&gateway), "db.corp.example.", RecordType::A);
+    let answer = ask(gateway.private_dns(), "db.corp.example.", RecordType::A);
     assert_eq!(code(&answer), ResponseCode::ServFail);
     assert_eq!(fake.requests().len(), 0);
 }
@@ -167,18 +167,18 @@ fn clients_get_a_server_of_their_own_where_it_is_set() {
             s.set("listen.dns", "127.0.0.1:53");
         });
         let clients = "127.0.0.1:53".parse().unwrap();
-        for server in [clients, private(&gateway)] {
+        for server in [clients, gateway.private_dns()] {
             assert_eq!(shown(&ask(server, "x.corp.example.", RecordType::A)).len(), 1);
             assert_eq!(shown(&ask_by_tcp(server, "x.corp.example.", RecordType::A)).len(), 1);
         }
         let listeners = gateway.status()["listeners"].clone();
         assert_eq!(listeners["dns_clients"], "127.0.0.1:53");
-        assert_eq!(listeners["dns"], private(&gateway).to_string());
+        assert_eq!(listeners["dns"], gateway.private_dns().to_string());
         let logged: Vec<Value> = gateway.log_lines();
         for listener in ["dns", "dns_clients"] {
             assert!(logged.iter().any(|line| line["listener"] == listener), "{listener}");
         }
-        for port in [53, private(&gateway).port()] {
+        for port in [53, gateway.private_dns().port()] {
             gateway.assert_refused(Inbound::Connect, &format!("127.0.0.1:{port}"), "loop");
         }
         gateway.signal(Signal::TERM);
@@ -208,7 +208,7 @@ fn a_resolver_that_asks_us_what_we_ask_it_is_told_so_at_once() {
             s.direct().set("listen.dns", "127.0.0.1:53").set("dns.timeout", "30s");
         });
         let started = Instant::now();
-        let answer = ask(private(&gateway), "www.example.", RecordType::A);
+        let answer = ask(gateway.private_dns(), "www.example.", RecordType::A);
         assert_within("the answer", started.elapsed(), Duration::from_secs(1));
         assert_ne!(code(&answer), ResponseCode::NoError);
     });
@@ -219,7 +219,7 @@ fn d10_many_clients_at_once_all_get_their_answer() {
     let nameserver = Nameserver::start(&["10.50.0.7"]);
     let tailnet = tailnet(&nameserver);
     let mut gateway = tailnet.gateway(|_| {});
-    let dns = private(&gateway);
+    let dns = gateway.private_dns();
     let client = UdpSocket::bind("127.0.0.1:0").unwrap();
     client.set_read_timeout(Some(PATIENCE)).unwrap();
     let count = 200;
@@ -244,7 +244,7 @@ fn a_closed_gateway_leaves_no_port() {
     let gateway = Gateway::start(|s| {
         s.upstream(gone.address());
     });
-    let dns = private(&gateway);
+    let dns = gateway.private_dns();
     drop(gateway);
     eventually("the port is free", PATIENCE, || UdpSocket::bind(dns).is_ok());
 }

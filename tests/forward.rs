@@ -28,14 +28,8 @@ fn leading_to(
         forward(s, "127.0.0.1:0", target);
         change(s);
     });
-    let listen = listener(&gateway);
+    let listen = gateway.forward();
     (gateway, listen)
-}
-
-/// Where the one forward listens, as a command would find it.
-fn listener(gateway: &Gateway) -> SocketAddr {
-    let told = rig::setup::json_file(&gateway.dir().join("run/gateway.json"));
-    told["forward"][0]["listen"].as_str().unwrap().parse().unwrap()
 }
 
 #[test]
@@ -114,7 +108,7 @@ fn whatever_fails_is_a_reset() {
         s.upstream(gone.address());
         forward(s, "127.0.0.1:0", "db.corp.example:5432");
     });
-    Wire::assert_reset(listener(&gateway));
+    Wire::assert_reset(gateway.forward());
     assert_eq!(gateway.outcome(1), "upstream_down");
 }
 

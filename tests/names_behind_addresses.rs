@@ -316,12 +316,11 @@ impl Lab {
     /// A program of this host asks our DNS server.
     #[track_caller]
     fn learn(&self, name: &str) {
-        let told = rig::setup::json_file(&self.gateway.dir().join("run/gateway.json"));
         let client = UdpSocket::bind("127.0.0.1:0").unwrap();
         client.set_read_timeout(Some(PATIENCE)).unwrap();
         let mut asked = Message::query();
         asked.add_query(Query::query(Name::from_ascii(name).unwrap(), RecordType::A));
-        client.send_to(&asked.to_vec().unwrap(), told["dns"].as_str().unwrap()).unwrap();
+        client.send_to(&asked.to_vec().unwrap(), self.gateway.private_dns()).unwrap();
         let mut bytes = [0; 1500];
         let length = client.recv(&mut bytes).unwrap();
         assert_ne!(Message::from_vec(&bytes[..length]).unwrap().answers.len(), 0, "{name}");

@@ -254,8 +254,7 @@ fn b17_static_forwards_too() {
             .enforce(&["corp.example"])
             .set("forward", vec![toml::Value::Table(forward)]);
     });
-    let told = rig::setup::json_file(&gateway.dir().join("run/gateway.json"));
-    let listen = told["forward"][0]["listen"].as_str().unwrap().parse().unwrap();
+    let listen = gateway.forward();
     let mut wire = Wire::dial(listen);
     wire.send(hello_for("evil.example"));
     wire.expect_end(End::Reset);

@@ -6,7 +6,7 @@ use std::net::{SocketAddr, TcpStream};
 use hickory_resolver::proto::op::{Message, ResponseCode};
 use hickory_resolver::proto::rr::RecordType;
 
-use crate::fixture::{self, Nameserver, ask_raw, code, private, query};
+use crate::fixture::{self, Nameserver, ask_raw, code, query};
 use crate::rig::wait::{PATIENCE, eventually};
 use crate::rig::{Setup, netns};
 
@@ -42,7 +42,7 @@ fn r5_one_client_s_connections_are_bounded_and_leave_room() {
     let nameserver = Nameserver::start(&["10.50.0.7"]);
     let tailnet = fixture::tailnet(&nameserver);
     let mut gateway = tailnet.gateway(|_| {});
-    let dns = private(&gateway);
+    let dns = gateway.private_dns();
     let mut held: Vec<TcpStream> = (0..64).map(|_| TcpStream::connect(dns).unwrap()).collect();
     let mut one_more = TcpStream::connect(dns).unwrap();
     one_more.set_read_timeout(Some(PATIENCE)).unwrap();

@@ -11,7 +11,7 @@ use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
 
 use crate::rig::managed::script::Script;
 use crate::rig::wait::PATIENCE;
-use crate::rig::{Gateway, Managed, Origin, setup};
+use crate::rig::{Managed, Origin};
 
 /// A nameserver of the tailnet: DNS over TCP, questions written down.
 pub(crate) struct Nameserver {
@@ -111,12 +111,6 @@ pub(crate) fn tailnet_with(nameserver: &Nameserver, change: impl FnOnce(&mut Scr
     });
     tailnet.place("100.64.0.1:53", nameserver.origin.address());
     tailnet
-}
-
-/// Where `run` asks, as it finds it.
-pub(crate) fn private(gateway: &Gateway) -> SocketAddr {
-    let told = setup::json_file(&gateway.dir().join("run/gateway.json"));
-    told["dns"].as_str().unwrap().parse().unwrap()
 }
 
 pub(crate) fn query(name: &str, kind: RecordType) -> Message {

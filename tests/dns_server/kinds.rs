@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use hickory_resolver::proto::op::{Message, ResponseCode};
 use hickory_resolver::proto::rr::RecordType;
 
-use crate::fixture::{self, Nameserver, ask, ask_by_tcp, code, private, shown};
+use crate::fixture::{self, Nameserver, ask, ask_by_tcp, code, shown};
 use crate::rig::{Gateway, dns, netns};
 
 #[test]
@@ -15,7 +15,7 @@ fn txt_srv_and_mx_are_asked_of_the_domain_s_nameserver() {
     let nameserver = Nameserver::start(&["10.50.0.7"]);
     let tailnet = fixture::tailnet(&nameserver);
     let gateway = tailnet.gateway(|_| {});
-    let dns = private(&gateway);
+    let dns = gateway.private_dns();
     for ask in [ask, ask_by_tcp] {
         let of = |name: &str, kind| shown(&ask(dns, name, kind));
         assert_eq!(of("x.corp.example.", RecordType::TXT), ["x.corp.example. TXT v=1 all"]);
@@ -46,7 +46,7 @@ fn addresses_of_the_tailnet_have_names_and_private_ones_stay_here() {
     let nameserver = Nameserver::start(&["10.50.0.7"]);
     let tailnet = fixture::tailnet(&nameserver);
     let gateway = tailnet.gateway(|_| {});
-    let dns = private(&gateway);
+    let dns = gateway.private_dns();
     let of = |name: &str| ask(dns, name, RecordType::PTR);
     assert_eq!(
         shown(&of("1.0.64.100.in-addr.arpa.")),
@@ -116,7 +116,7 @@ fn d5_d9_this_host_s_resolvers_are_asked_for_the_rest_and_for_nothing_internal()
             s.direct();
         });
         for gateway in [tailnet.gateway(|_| {}), direct] {
-            let dns = private(&gateway);
+            let dns = gateway.private_dns();
             let txt = |name: &str| ask(dns, name, RecordType::TXT);
             assert_eq!(shown(&txt("www.example.")), ["www.example. TXT v=1 all"]);
             assert_eq!(shown(&txt("big.example.")), ["big.example. TXT v=1 all"], "by TCP");

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use hickory_resolver::proto::op::{Message, ResponseCode};
 use hickory_resolver::proto::rr::{RData, RecordType};
 
-use crate::fixture::{self, Nameserver, ask, code, private, shown, why};
+use crate::fixture::{self, Nameserver, ask, code, shown, why};
 use crate::rig::{End, Gateway, Inbound, Managed, Origin, Wire, netns};
 
 fn lending(tailnet: &Managed) -> Gateway {
@@ -36,7 +36,7 @@ fn names_of_one_address_keep_their_identity() {
     let (tailnet, origin) = (fixture::tailnet(&nameserver), Origin::echo());
     tailnet.place("10.50.0.7:5432", origin.address());
     let gateway = lending(&tailnet);
-    let dns = private(&gateway);
+    let dns = gateway.private_dns();
     let (first, second) = (lent(dns, "a.corp.example."), lent(dns, "b.corp.example."));
     assert_ne!(first, second);
     assert_eq!(lent(dns, "a.corp.example."), first);
@@ -88,7 +88,7 @@ fn a_lent_address_is_judged_as_its_name() {
     let mut gateway = tailnet.gateway(|s| {
         s.enforce(&["ok.corp.example"]).set("dns.synthetic", "198.18.0.0/15");
     });
-    let dns = private(&gateway);
+    let dns = gateway.private_dns();
     let denied = why(dns, "secret.corp.example.", RecordType::A);
     assert_eq!((denied.0, denied.1), (ResponseCode::NXDomain, 15));
     let ip = lent(dns, "ok.corp.example.");
@@ -108,7 +108,7 @@ fn names_outside_the_tailnet_have_their_own_addresses() {
         s.dns["Resolvers"] = serde_json::json!([{"Addr": "100.64.0.1"}]);
     });
     let gateway = lending(&tailnet);
-    let answer = ask(private(&gateway), "www.example.", RecordType::A);
+    let answer = ask(gateway.private_dns(), "www.example.", RecordType::A);
     assert_eq!(shown(&answer), ["www.example. A 93.184.216.34"]);
 }
 
@@ -121,7 +121,7 @@ fn b28_a_redirected_connection_to_a_lent_address_is_led_to_its_name() {
         let gateway = lending(&tailnet);
         netns::add_route("198.18.0.0/15");
         netns::redirect("198.18.0.0/15", gateway.proxy().port());
-        let ip = lent(private(&gateway), "a.corp.example.");
+        let ip = lent(gateway.private_dns(), "a.corp.example.");
         let mut wire = Wire::dial(SocketAddr::new(ip, 5432));
         wire.send("hello");
         wire.expect("hello");

@@ -3,7 +3,7 @@
 use hickory_resolver::proto::op::ResponseCode;
 use hickory_resolver::proto::rr::RecordType;
 
-use crate::fixture::{self, Nameserver, ask, code, private, shown, why};
+use crate::fixture::{self, Nameserver, ask, code, shown, why};
 use crate::rig::Gateway;
 use crate::rig::managed::script::State;
 use crate::rig::wait::PATIENCE;
@@ -26,7 +26,7 @@ fn i5_policy_is_asked_first() {
     let gateway = tailnet.gateway(|s| {
         s.enforce(&["ok.corp.example"]);
     });
-    let dns = private(&gateway);
+    let dns = gateway.private_dns();
     for kind in [RecordType::A, RecordType::AAAA, RecordType::CNAME, RecordType::MX] {
         let denied = ask(dns, "secret.corp.example.", kind);
         assert_eq!((code(&denied), denied.answers.len()), (ResponseCode::NXDomain, 0), "{kind}");
@@ -46,7 +46,7 @@ fn i5_policy_is_asked_first() {
     let gateway = tailnet.gateway(|s| {
         s.set("policy.allowed_host_suffixes", vec!["ok.corp.example"]);
     });
-    let told = ask(private(&gateway), "secret.corp.example.", RecordType::A);
+    let told = ask(gateway.private_dns(), "secret.corp.example.", RecordType::A);
     assert_eq!(shown(&told), ["secret.corp.example. A 10.50.0.7"]);
     assert_eq!(decisions(&gateway, "would_deny"), 1.0);
     said(&gateway, "secret.corp.example", "would_deny");
@@ -59,7 +59,7 @@ fn a_refusal_says_that_it_was_policy() {
     let gateway = tailnet.gateway(|s| {
         s.enforce(&["ok.corp.example"]);
     });
-    let dns = private(&gateway);
+    let dns = gateway.private_dns();
     let text = "refused by policy: no allowed suffix or glob".to_owned();
     for kind in [RecordType::A, RecordType::TXT, RecordType::HTTPS, RecordType::ANY] {
         let told = why(dns, "secret.corp.example.", kind);
@@ -83,7 +83,7 @@ fn i5_reverse_names_are_judged_as_their_addresses_and_what_they_tell_as_a_name()
     let gateway = tailnet.gateway(|s| {
         s.enforce(&["db.lab.ts.net"]).set("policy.allowed_nets", vec!["10.50.0.0/16"]);
     });
-    let dns = private(&gateway);
+    let dns = gateway.private_dns();
     let of = |name: &str| ask(dns, name, RecordType::PTR);
     let node = of("1.0.64.100.in-addr.arpa.");
     assert_eq!(shown(&node), ["1.0.64.100.in-addr.arpa. PTR db.lab.ts.net."]);

@@ -13,7 +13,7 @@ use serde_json::Value;
 use super::client::{self, Answer, Inbound};
 use super::http::HttpAnswer;
 use super::metrics::Metrics;
-use super::setup::Setup;
+use super::setup::{Setup, json_file};
 use super::tailscaled::Tailscaled;
 use super::tape;
 use super::wait::{PATIENCE, eventually_some, pause};
@@ -97,6 +97,24 @@ impl Gateway {
     /// Its settings and folders.
     pub fn setup(&mut self) -> &mut Setup {
         &mut self.setup
+    }
+
+    /// What it tells commands of itself, as they find it.
+    #[track_caller]
+    pub fn told(&self) -> Value {
+        json_file(&self.setup.run_dir().join("gateway.json"))
+    }
+
+    /// Where its own DNS server listens, for `run`.
+    #[track_caller]
+    pub fn private_dns(&self) -> SocketAddr {
+        self.told()["dns"].as_str().unwrap().parse().unwrap()
+    }
+
+    /// Where its one static forward listens.
+    #[track_caller]
+    pub fn forward(&self) -> SocketAddr {
+        self.told()["forward"][0]["listen"].as_str().unwrap().parse().unwrap()
     }
 
     /// Its folder.
