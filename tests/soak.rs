@@ -149,21 +149,19 @@ fn stretch(
             let mut dice = Dice::new(seed, who + 10 * mode as u64);
             scope.spawn(move || {
                 // A client that panics ends the whole, by `over` and the scope.
-                let guard = EndsAll(shared);
+                let _guard = EndsAll(shared);
                 while !shared.over.load(Ordering::SeqCst) {
                     exchange::one(proxy, shared, &mut dice, seed);
                 }
-                std::mem::forget(guard);
             });
         }
         let (mut dice, mut ends) =
             (Dice::new(seed, 99 + mode as u64), trouble::Ends::within(length));
-        let guard = EndsAll(shared);
+        let _guard = EndsAll(shared);
         while Instant::now() < end && !shared.over.load(Ordering::SeqCst) {
             trouble::one(mode, tailnet, gateway, shared, (&mut ends, &mut dice));
             pause(Duration::from_millis(50 + dice.up_to(400)));
         }
-        drop(guard);
     });
     eventually("the gateway is ready again", 2 * PATIENCE, || gateway.not_ready().is_none());
 }

@@ -107,12 +107,7 @@ fn exchange(
     let sender = std::thread::spawn(move || send(&mut out, order, &mut pauses, fin));
     let most = if let Ending::Reset(most) = ending { most } else { order.down };
     let got = receive(&mut stream, order, most, dice);
-    if let Ending::Reset(_) = ending {
-        abort(&stream);
-        let _ = sender.join();
-        return Ok(false);
-    }
-    if ending == Ending::FarReset {
+    if matches!(ending, Ending::Reset(_) | Ending::FarReset) {
         abort(&stream);
         let _ = sender.join();
         return Ok(false); // what came was compared; the rest was reset, as ordered
