@@ -41,9 +41,10 @@ impl Count {
     }
 
     /// Calls by name.
-    fn finish(mut self) -> BTreeMap<String, u64> {
-        self.end();
-        let text = std::fs::read_to_string(&self.file).unwrap_or_default();
+    fn finish(self) -> BTreeMap<String, u64> {
+        let file = self.file.clone();
+        drop(self);
+        let text = std::fs::read_to_string(file).unwrap_or_default();
         let row = |line: &str| {
             let (calls, name) = line.trim().split_once(char::is_whitespace)?;
             Some((name.trim().to_owned(), calls.parse().ok()?))
@@ -52,19 +53,15 @@ impl Count {
         rows.remove("total");
         rows
     }
+}
 
-    fn end(&mut self) {
+impl Drop for Count {
+    fn drop(&mut self) {
         let _ = rustix::process::kill_process(
             rustix::process::Pid::from_child(&self.strace),
             rustix::process::Signal::INT,
         );
         let _ = self.strace.wait();
-    }
-}
-
-impl Drop for Count {
-    fn drop(&mut self) {
-        self.end();
     }
 }
 
