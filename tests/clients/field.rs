@@ -143,8 +143,7 @@ fn place(question: &[&str]) -> Option<PathBuf> {
 
 /// tests/clients in the checkout.
 pub fn source() -> PathBuf {
-    let root = std::env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from);
-    root.unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into()).join("tests/clients")
+    crate::source::source("tests/clients")
 }
 
 /// An authority, and a certificate of its for every name.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::{Command, Output};
 
 use crate::fixture::{self, Nameserver};
-use crate::rig::{Gateway, Managed, dns, netns, setup, skip};
+use crate::rig::{Gateway, Managed, dns, netns, setup, skip, source};
 
 /// A tailnet's view on 127.0.0.1:53 of this namespace, for every program in it.
 struct Host {
@@ -31,13 +31,6 @@ impl Host {
         assert!(!asked.iter().any(|name| name.contains("denied")), "{asked:?}");
         self.gateway.settle_and_check(0);
     }
-}
-
-/// A file of this folder; the sources may have been copied since this was built.
-fn source(name: &str) -> PathBuf {
-    let root = std::env::var_os("CARGO_MANIFEST_DIR");
-    let root = root.map_or_else(|| env!("CARGO_MANIFEST_DIR").into(), PathBuf::from);
-    root.join("tests/dns_server").join(name)
 }
 
 /// None: the program is not there, and the test is skipped by name.
@@ -109,7 +102,7 @@ const NAMES: [&str; 7] = [
 fn c(compiler: &str, arguments: &[&str], wanted: &str) {
     let folder = tempfile::tempdir().unwrap();
     let program = folder.path().join("probe").to_string_lossy().into_owned();
-    let source = source("probe.c").to_string_lossy().into_owned();
+    let source = source("tests/dns_server/probe.c").to_string_lossy().into_owned();
     let arguments = [arguments, &["-o", &program, &source]].concat();
     let Some(built) = output(compiler, &arguments, wanted) else { return };
     text(&built);
@@ -139,7 +132,7 @@ fn go_s_own_resolver_agrees() {
         let folder = tempfile::tempdir().unwrap();
         let program = folder.path().join("probe");
         let mut build = Command::new("go");
-        build.args(["build", "-o"]).arg(&program).arg(source("probe.go"));
+        build.args(["build", "-o"]).arg(&program).arg(source("tests/dns_server/probe.go"));
         build.current_dir(folder.path()).env("CGO_ENABLED", "0").env("GOTOOLCHAIN", "local");
         let home = std::env::var_os("HOME").map(PathBuf::from).unwrap_or_default();
         if std::fs::create_dir_all(home.join(".cache")).is_err() {
@@ -167,7 +160,7 @@ fn java_s_own_client_and_its_libc_agree() {
         }
         let folder = tempfile::tempdir().unwrap();
         let mut build = Command::new("javac");
-        build.arg("-d").arg(folder.path()).arg(source("Probe.java"));
+        build.arg("-d").arg(folder.path()).arg(source("tests/dns_server/Probe.java"));
         text(&build.output().unwrap());
         let host = Host::new();
         let mut command = Command::new("java");

@@ -12,11 +12,9 @@ use rig::http_origin::HttpOrigin;
 use rig::{Gateway, Reply, Setup, Tailscaled, netns};
 use serde_json::Value;
 
-/// A program of this folder; the sources may have been copied since this was built.
+/// A program of this folder.
 fn probe(name: &str) -> PathBuf {
-    let root = std::env::var_os("CARGO_MANIFEST_DIR");
-    let root = root.map_or_else(|| env!("CARGO_MANIFEST_DIR").into(), PathBuf::from);
-    root.join("tests/environment").join(name)
+    rig::source("tests/environment").join(name)
 }
 
 /// A gateway that leads to one origin, and another origin on every exception's address.

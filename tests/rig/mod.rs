@@ -74,6 +74,7 @@ pub mod origin;
 pub mod server;
 pub mod setup;
 pub mod socks_script;
+pub mod source;
 pub mod tailscaled;
 pub mod tape;
 pub mod vitals;
@@ -94,6 +95,7 @@ pub use origin::{Gate, Origin, Visit, sha256};
 pub use server::{ClosedPort, FullBacklog};
 pub use setup::Setup;
 pub use socks_script::{HalfClose, Then};
+pub use source::source;
 pub use tailscaled::{Answer as Reply, Greeting, Tailscaled};
 pub use wire::{End, Wire};
 

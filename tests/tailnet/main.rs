@@ -39,6 +39,8 @@ mod process;
 mod reach;
 mod redirected;
 mod sockets;
+#[path = "../rig/source.rs"]
+mod source;
 mod stage;
 mod tailnet;
 mod trace;

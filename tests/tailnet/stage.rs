@@ -40,9 +40,8 @@ pub fn have(command: &str) -> bool {
 
 /// The folder of the built programs. Building them is not for a test to do by surprise.
 fn programs() -> Result<String, String> {
-    let source = std::env::var("CARGO_MANIFEST_DIR")
-        .unwrap_or_else(|_| env!("CARGO_MANIFEST_DIR").to_owned());
-    let found = Command::new(format!("{source}/tests/tailnet/install")).arg("--where").output();
+    let install = crate::source::source("tests/tailnet/install");
+    let found = Command::new(install).arg("--where").output();
     match found {
         Ok(output) if output.status.success() => {
             Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
