@@ -6,7 +6,8 @@
 
 use std::fs;
 use std::net::SocketAddr;
-use std::path::Path;
+
+use crate::sys::{self, Program};
 
 /// The state column of a listening socket (`TCP_LISTEN` in the kernel's `tcp_states.h`).
 const LISTEN: &str = "0A";
@@ -15,13 +16,8 @@ const LISTEN: &str = "0A";
 pub(crate) fn of(address: SocketAddr) -> Option<u32> {
     let table = if address.is_ipv4() { "/proc/net/tcp" } else { "/proc/net/tcp6" };
     let table = fs::read_to_string(table).ok()?;
-    let inode = listening_inode(&table, address.port())?;
-    let link = format!("socket:[{inode}]");
-    let processes = fs::read_dir("/proc").ok()?;
-    processes
-        .flatten()
-        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-        .find(|pid: &u32| holds(*pid, &link))
+    let inode = listening_inode(&table, address.port())?.parse().ok()?;
+    sys::programs().into_iter().find(|pid| holds(*pid, inode))
 }
 
 fn listening_inode(table: &str, port: u16) -> Option<&str> {
@@ -35,9 +31,11 @@ fn listening_inode(table: &str, port: u16) -> Option<&str> {
     })
 }
 
-fn holds(pid: u32, link: &str) -> bool {
-    let Ok(descriptors) = fs::read_dir(format!("/proc/{pid}/fd")) else { return false };
-    descriptors.flatten().any(|fd| fs::read_link(fd.path()).is_ok_and(|to| to == Path::new(link)))
+fn holds(pid: u32, inode: u32) -> bool {
+    let Ok(descriptors) = Program::open(pid).and_then(|program| program.descriptors()) else {
+        return false;
+    };
+    descriptors.numbers().into_iter().any(|number| descriptors.socket(number) == Some(inode))
 }
 
 #[cfg(test)]

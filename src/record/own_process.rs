@@ -3,12 +3,11 @@
 
 use std::fmt::Write as _;
 
-/// Ticks per second of `/proc/self/stat` (USER_HZ, 100 on every Linux this runs on).
-const TICKS: f64 = 100.0;
+use crate::sys::stat::{self, TICKS};
 
 /// Appends the family in the text format. A value the system does not tell is left out.
 pub(super) fn append(text: &mut String) {
-    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let stat = std::fs::read("/proc/self/stat").unwrap_or_default();
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let memory = |key| field(&status, key).map(|kib: u64| kib * 1024);
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
@@ -37,19 +36,14 @@ fn line<T: std::fmt::Display>(
     }
 }
 
-/// A field of `/proc/self/stat`, counted as proc(5) does, after the name in brackets.
-fn nth(stat: &str, n: usize) -> Option<f64> {
-    stat.rsplit_once(')')?.1.split_whitespace().nth(n - 3)?.parse().ok()
+fn cpu(stat: &[u8]) -> Option<f64> {
+    Some((stat::number(stat, 14)? + stat::number(stat, 15)?) / TICKS)
 }
 
-fn cpu(stat: &str) -> Option<f64> {
-    Some((nth(stat, 14)? + nth(stat, 15)?) / TICKS)
-}
-
-fn started(stat: &str) -> Option<f64> {
+fn started(stat: &[u8]) -> Option<f64> {
     let system = std::fs::read_to_string("/proc/stat").ok()?;
     let boot: f64 = field(&system, "btime")?;
-    Some(boot + nth(stat, 22)? / TICKS)
+    Some(boot + stat::number(stat, 22)? / TICKS)
 }
 
 /// The first number after `key` at the start of a line.
@@ -64,9 +58,9 @@ mod tests {
 
     #[test]
     fn a_name_with_brackets_and_blanks_does_not_shift_the_fields() {
-        let stat = "7 (a) b c) S 1 7 7 0 -1 4194304 100 0 0 0 250 50 0 0 20 0 3 0 1200 0";
+        let stat = b"7 (a) b c) S 1 7 7 0 -1 4194304 100 0 0 0 250 50 0 0 20 0 3 0 1200 0";
         assert_eq!(cpu(stat), Some(3.0));
-        assert_eq!(nth(stat, 22), Some(1200.0));
+        assert_eq!(stat::number(stat, 22), Some(1200.0));
     }
 
     #[test]

@@ -7,6 +7,8 @@ use std::os::unix::fs::FileExt;
 
 use rustix::io::Errno;
 
+use super::stat;
+
 /// `PF_EXITING` (linux/sched.h): set before the kernel closes what the process holds.
 const PF_EXITING: u64 = 0x4;
 
@@ -36,10 +38,8 @@ impl Exiting {
     }
 }
 
-/// State and flags come behind the name, which is in brackets and may hold any byte.
 fn parse(stat: &[u8]) -> Option<bool> {
-    let behind = memchr::memrchr(b')', stat)? + 1;
-    let mut fields = std::str::from_utf8(&stat[behind..]).ok()?.split_ascii_whitespace();
+    let mut fields = stat::fields(stat)?;
     let dead = matches!(fields.next()?, "Z" | "X" | "x");
     let flags: u64 = fields.nth(5)?.parse().ok()?; // ppid, pgrp, session, tty_nr, tpgid before it
     Some(dead || flags & PF_EXITING != 0)

@@ -24,6 +24,7 @@ pub mod seccomp;
 pub mod signals;
 #[cfg_attr(not(target_os = "linux"), path = "socket_owner_unsupported.rs")]
 mod socket_owner;
+pub mod stat;
 mod stream;
 mod stream_io;
 mod tune;

@@ -7,6 +7,8 @@ use rustix::fs::{Dir, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::path::DecInt;
 
+use super::stat;
+
 /// Long enough for the target of any link to a socket.
 const SOCKET_LINK: usize = 32;
 
@@ -55,12 +57,13 @@ impl Program {
     /// The path of the file it runs, as the kernel knows it, without the note that it was deleted.
     pub fn executable(&self) -> Option<Vec<u8>> {
         let path = rustix::fs::readlinkat(&self.folder, c"exe", Vec::with_capacity(256)).ok()?;
-        let path = path.into_bytes();
-        Some(path.strip_suffix(b" (deleted)").map_or(path.clone(), <[u8]>::to_vec))
+        let mut path = path.into_bytes();
+        let name = path.strip_suffix(b" (deleted)").unwrap_or(&path).len();
+        path.truncate(name);
+        Some(path)
     }
 
-    /// When it was started, in seconds since boot (`starttime` in proc(5) stat; 100 ticks a second on
-    /// every Linux this runs on).
+    /// When it was started, in seconds since boot (`starttime` in proc(5) stat).
     pub fn started(&self) -> Option<f64> {
         let flags = OFlags::RDONLY | OFlags::CLOEXEC;
         let file = rustix::fs::openat(&self.folder, c"stat", flags, Mode::empty()).ok()?;
@@ -70,12 +73,8 @@ impl Program {
     }
 }
 
-/// Field 22, counted behind the name, which may hold brackets and blanks.
 fn start_time(stat: &[u8]) -> Option<f64> {
-    let name_ends = stat.iter().rposition(|byte| *byte == b')')?;
-    let rest = std::str::from_utf8(&stat[name_ends + 1..]).ok()?;
-    let ticks: f64 = rest.split_ascii_whitespace().nth(22 - 3)?.parse().ok()?;
-    Some(ticks / 100.0)
+    Some(stat::number(stat, 22)? / stat::TICKS)
 }
 
 /// The descriptors of one process.
