@@ -243,25 +243,18 @@ impl Direction {
     }
 
     fn copy(&mut self, guard: &mut Guard<'_>, lane: &Lane<'_>) -> Step {
-        BUFFER.with_borrow_mut(|buffer| match lane.from.try_recv(buffer) {
+        BUFFER.with_borrow_mut(|buffer| match receive(guard, lane, buffer) {
             Ok(0) => {
                 self.eof = true;
                 Step::On
             }
             Ok(n) => {
-                // A short read has emptied the socket, unless it stopped at an urgent mark.
-                if n < buffer.len() && !lane.from.urgent_ahead() {
-                    guard.clear_ready();
-                }
                 self.took_in(n);
                 let step = self.send_now(&buffer[..n], lane);
                 self.acknowledge(lane);
                 step
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                guard.clear_ready();
-                Step::On
-            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Step::On,
             Err(_) => Step::Stop(Turn::SourceBroken),
         })
     }
@@ -361,6 +354,20 @@ impl Direction {
             _ => Step::Stop(Turn::SinkBroken),
         }
     }
+}
+
+/// Reads what is there, and forgets that the source was ready where nothing is left: a short read has emptied
+/// the socket, unless it stopped at an urgent mark.
+fn receive(guard: &mut Guard<'_>, lane: &Lane<'_>, buffer: &mut [u8]) -> io::Result<usize> {
+    let read = lane.from.try_recv(buffer);
+    let empty = match &read {
+        Ok(n) => (1..buffer.len()).contains(n) && !lane.from.urgent_ahead(),
+        Err(error) => error.kind() == io::ErrorKind::WouldBlock,
+    };
+    if empty {
+        guard.clear_ready();
+    }
+    read
 }
 
 /// Whether splice itself was refused, not the socket's life.

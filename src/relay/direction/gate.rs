@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 
-use super::{BUFFER, Direction, Lane, Step, Turn};
+use super::{BUFFER, Direction, Lane, Step, Turn, receive};
 use crate::relay::{Gate, Look};
 
 /// What became of the wait at a gate.
@@ -44,7 +44,7 @@ impl Direction {
                 Poll::Ready(Ok(guard)) => guard,
             };
             let read = BUFFER.with_borrow_mut(|buffer| {
-                let n = lane.from.try_recv(buffer)?;
+                let n = receive(&mut guard, lane, buffer)?;
                 let passage = self.show(&buffer[..n], lane, gate);
                 self.acknowledge(lane);
                 Ok(passage)
@@ -52,7 +52,7 @@ impl Direction {
             match read {
                 Ok(Some(passage)) => return passage,
                 Ok(None) => {}
-                Err(error) if io::Error::kind(&error) == WouldBlock => guard.clear_ready(),
+                Err(error) if io::Error::kind(&error) == WouldBlock => {}
                 Err(_) => return Passage::Waiting(Turn::SourceBroken),
             }
         }
