@@ -118,8 +118,7 @@ impl Desk {
                 self.look_up(&admitted, Kind::Ptr).await?
             }
         };
-        let Records { aliases, addresses, data, left, .. } = records;
-        Ok(Reply::Records { whole: None, aliases, addresses, data, left })
+        Ok(Reply::found(None, records))
     }
 
     /// May it be asked? A name that may not is asked of nobody.
@@ -189,14 +188,13 @@ impl Desk {
         client: IpAddr,
         name: &Admitted<Name>,
         whole: Option<Name>,
-        records: Records,
+        mut records: Records,
     ) -> Reply {
         let house = &self.house;
         let (policy, own) = (house.policy.load(), house.own.load());
-        let Records { aliases, mut addresses, data, left, .. } = records;
-        addresses.retain(|ip| policy.may_hear_of(&own, *ip));
-        house.answered.remember(Asker::new(&own, client), name.get(), &addresses);
-        Reply::Records { whole, aliases, addresses, data, left }
+        records.addresses.retain(|ip| policy.may_hear_of(&own, *ip));
+        house.answered.remember(Asker::new(&own, client), name.get(), &records.addresses);
+        Reply::found(whole, records)
     }
 
     /// Whether the name gets an address on loan: names inside the tailnet do. Others have addresses that are
@@ -231,8 +229,7 @@ impl Desk {
             tracing::warn!(name = %name.get(), "{why}");
             return Err(Reply::Failed(Some(Why::new(Code::NotReady, why))));
         };
-        let (aliases, addresses, data) = (Vec::new(), vec![address.into()], Vec::new());
-        Ok(Reply::Records { whole, aliases, addresses, data, left })
+        Ok(Reply::address(whole, address.into(), left))
     }
 }
 
@@ -248,8 +245,7 @@ fn loopback(wanted: Wanted) -> Reply {
         Wanted::Any => return anything(),
         Wanted::Of(_) | Wanted::Alias | Wanted::Other => return Reply::NOTHING,
     };
-    let (aliases, addresses, data) = (Vec::new(), vec![address], Vec::new());
-    Reply::Records { whole: None, aliases, addresses, data, left: LOCALHOST }
+    Reply::address(None, address, LOCALHOST)
 }
 
 /// Loopback's name, which nobody else is asked for (RFC 6303 section 4.2).
@@ -258,12 +254,10 @@ fn localhost_of(address: IpAddr, wanted: Wanted) -> Option<Reply> {
     if wanted != Wanted::Of(Kind::Ptr) {
         return Some(Reply::NOTHING);
     }
-    let Records { aliases, addresses, data, .. } = Records::pointer(&name);
-    Some(Reply::Records { whole: None, aliases, addresses, data, left: LOCALHOST })
+    Some(Reply::found(None, Records { left: LOCALHOST, ..Records::pointer(&name) }))
 }
 
 /// The one record that stands for all there are.
 fn anything() -> Reply {
-    let (aliases, addresses, data) = (Vec::new(), Vec::new(), Vec::new());
-    Reply::Records { whole: None, aliases, addresses, data, left: LOCALHOST }
+    Reply::nothing_for(LOCALHOST)
 }

@@ -22,7 +22,7 @@ use tokio::sync::Semaphore;
 
 use self::clients::{Admission, Clients};
 use self::message::{Asked, Read};
-use super::{Family, Kind};
+use super::{Family, Kind, Records};
 use crate::target::Name;
 
 pub use self::message::Over;
@@ -90,13 +90,30 @@ pub enum Reply {
 
 impl Reply {
     /// Nothing of this kind, whatever the name.
-    pub const NOTHING: Self = Self::Records {
-        whole: None,
-        aliases: Vec::new(),
-        addresses: Vec::new(),
-        data: Vec::new(),
-        left: Duration::ZERO,
-    };
+    pub const NOTHING: Self = Self::nothing_for(Duration::ZERO);
+
+    /// The same, and for how long that holds.
+    pub const fn nothing_for(left: Duration) -> Self {
+        Self::Records {
+            whole: None,
+            aliases: Vec::new(),
+            addresses: Vec::new(),
+            data: Vec::new(),
+            left,
+        }
+    }
+
+    /// One address; `whole` is the name that a bare one stands for.
+    pub fn address(whole: Option<Name>, address: IpAddr, left: Duration) -> Self {
+        let (aliases, addresses, data) = (Vec::new(), vec![address], Vec::new());
+        Self::Records { whole, aliases, addresses, data, left }
+    }
+
+    /// What was found; `whole` is the name that a bare one stands for.
+    pub fn found(whole: Option<Name>, records: Records) -> Self {
+        let Records { aliases, addresses, data, left, .. } = records;
+        Self::Records { whole, aliases, addresses, data, left }
+    }
 }
 
 /// Turns messages into questions and replies into messages. One serves every socket.
