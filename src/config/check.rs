@@ -61,10 +61,12 @@ pub fn check(written: &Written, env: &Environment) -> Result<Checked, Problems> 
     });
     let dns = check.dns(kind);
     let policy = check_policy::policy(&mut check);
-    check.lending(&dns, &policy, listen.as_ref());
+    let listeners = listen.as_ref().map(|listen| check.listeners(listen, &forwards));
+    let listeners = listeners.unwrap_or_default();
+    check.lending(&dns, &policy, &listeners);
     let log = check.log();
-    if let (Some(listen), Some(upstream)) = (&listen, &upstream) {
-        check.clashes(listen, &forwards, upstream.kind);
+    if let Some(upstream) = &upstream {
+        check.clashes(&listeners, upstream.kind);
     }
     let problems = check.sorted();
     match (listen, upstream) {

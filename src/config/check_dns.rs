@@ -6,8 +6,9 @@ use std::net::IpAddr;
 use ipnet::{IpNet, Ipv4Net};
 
 use super::check::Check;
+use super::check_listen::Listener;
 use super::problem::quoted;
-use super::settings::{Dns, DnsMode, Listen, Policy, UpstreamKind};
+use super::settings::{Dns, DnsMode, Policy, UpstreamKind};
 
 const SYNTHETIC: &str = "dns.synthetic";
 /// Prefixes of a range worth lending from: some names at least, and not half the Internet.
@@ -75,7 +76,7 @@ impl Check<'_> {
     }
 
     /// What is lent must mean nothing else.
-    pub(super) fn lending(&mut self, dns: &Dns, policy: &Policy, listen: Option<&Listen>) {
+    pub(super) fn lending(&mut self, dns: &Dns, policy: &Policy, listeners: &[Listener]) {
         let Some(net) = dns.synthetic else { return };
         let overlaps = |other: &IpNet| match other {
             IpNet::V4(v4) => net.contains(v4) || v4.contains(&net),
@@ -83,11 +84,8 @@ impl Check<'_> {
         };
         let taken = TAKEN.iter().find(|(text, _)| text.parse().is_ok_and(|other| overlaps(&other)));
         let denied = policy.deny_nets.iter().find(|other| overlaps(other));
-        let listens = listen.and_then(|listen| {
-            let dns = listen.dns.iter();
-            let mut all = listen.proxy.iter().chain([&listen.admin]).chain(dns);
-            all.find(|own| matches!(own.ip(), IpAddr::V4(v4) if net.contains(&v4)))
-        });
+        let mut addresses = listeners.iter().map(|listener| listener.address);
+        let listens = addresses.find(|own| matches!(own.ip(), IpAddr::V4(v4) if net.contains(&v4)));
         let why = match (taken, denied, listens) {
             (Some((text, what)), _, _) => format!("{text}, {what}"),
             (None, Some(denied), _) => {

@@ -11,9 +11,9 @@ use super::written::WrittenForward;
 use crate::target::{Forward, Host, Target};
 
 /// A listener as set, and where that was written.
-struct Listener {
+pub(super) struct Listener {
     path: &'static str,
-    address: SocketAddr,
+    pub(super) address: SocketAddr,
     origin: Origin,
 }
 
@@ -146,13 +146,7 @@ impl Check<'_> {
     }
 
     /// F10: ports that cannot be bound together, or would lead the gateway to itself.
-    pub(super) fn clashes(
-        &mut self,
-        listen: &Listen,
-        forwards: &[(Forward, Origin)],
-        kind: UpstreamKind,
-    ) {
-        let all = self.listeners(listen, forwards);
+    pub(super) fn clashes(&mut self, all: &[Listener], kind: UpstreamKind) {
         for (at, one) in all.iter().enumerate() {
             let before = all[..at].iter().find(|other| one.clashes_with(other));
             if let Some(other) = before {
@@ -175,7 +169,12 @@ impl Check<'_> {
         }
     }
 
-    fn listeners(&self, listen: &Listen, forwards: &[(Forward, Origin)]) -> Vec<Listener> {
+    /// Every listener, in the order of the settings.
+    pub(super) fn listeners(
+        &self,
+        listen: &Listen,
+        forwards: &[(Forward, Origin)],
+    ) -> Vec<Listener> {
         let of = |path, address, origin| Listener { path, address, origin };
         let single = |path, address| of(path, address, self.written.origin(path));
         let mut all: Vec<Listener> =

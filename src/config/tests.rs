@@ -209,6 +209,9 @@ fn lent_addresses_mean_nothing_else() {
     let listener = "dns.synthetic = \"10.7.0.0/16\"\nlisten.allow_remote = true\n\
                     listen.dns = \"10.7.0.1:53\"";
     assert!(only(listener).contains("the listener 10.7.0.1:53"), "{}", only(listener));
+    let tproxy =
+        listener.replace("listen.dns = \"10.7.0.1:53\"", "listen.tproxy = [\"10.7.0.1:1056\"]");
+    assert!(only(&tproxy).contains("the listener 10.7.0.1:1056"), "{}", only(&tproxy));
     let config = read(&format!("{FINE}dns.synthetic = \"198.18.0.0/15\"\n"), &[], &[]);
     assert!(config.is_err_and(|problems| problems.to_string().contains("dns.mode")), "no tailnet");
     let tailnet = "run_dir = \"/r\"\ndns.synthetic = \"198.18.0.0/15\"\n";
