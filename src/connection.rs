@@ -126,8 +126,8 @@ pub async fn serve(house: Arc<House>, accepted: Accepted, drain: Guard) {
     let full = matches!(permit, Permit::Overflow(_));
     match (leads_to, original_dst) {
         (Some(target), _) => {
-            connection.kind(Kind::Forward.label());
-            let request = Request::unspoken(Kind::Forward, Target::clone(&target));
+            let request = Request::unspoken(Target::clone(&target));
+            connection.kind(request.kind.label());
             tunnel(&house, stream, connection, request, full, &drain).await;
         }
         (None, Some(to)) => {

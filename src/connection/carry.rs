@@ -162,7 +162,9 @@ async fn way_out(
     };
     if let Some(address) = connected.address {
         record.dialled(address);
-        record.route(house.route_to(Some(address)));
+        if connected.address != asked {
+            record.route(house.route_to(connected.address));
+        }
     }
     Ok(connected)
 }

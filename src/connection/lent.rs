@@ -113,11 +113,12 @@ impl House {
         matches!((address, lent.as_deref()), (IpAddr::V4(v4), Some(lent)) if lent.net.contains(&v4))
     }
 
-    /// The named target behind an address on loan; any other as it is.
-    pub(crate) fn behind(&self, target: Target) -> Target {
+    /// The target as it is meant, whoever asks: the name behind an address on loan, the whole name of a
+    /// bare one.
+    pub(crate) fn meant(&self, target: Target) -> Target {
         match target.host.address().and_then(|address| self.lent_to(address)) {
             Some(name) => Target { host: Host::Name(name), port: target.port },
-            None => target,
+            None => self.qualified(target),
         }
     }
 

@@ -28,7 +28,7 @@ pub(super) fn target(text: &str) -> Result<Target, String> {
 
 /// The object of `/api/v1/explain`.
 pub(super) async fn explain(house: &House, asked: &str, target: Target) -> Value {
-    let target = house.behind(house.qualified(target));
+    let target = house.meant(target);
     let (decision, judged) = house.policy.load().judge_host(&house.own.load(), &target);
     let state = house.inside.as_ref().map(|inside| inside.now());
     let fault = state.as_ref().filter(|state| !state.is_running()).map(|state| state.why());

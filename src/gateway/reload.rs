@@ -37,8 +37,8 @@ impl Gateway {
         let (policy, own) = (self.house.policy.load(), self.house.own.load());
         self.house.book.live().each(|entry| {
             let Some(target) = entry.target() else { return };
-            // A connection caught before its bare name was made whole is judged by the whole one.
-            let target = self.house.qualified(target);
+            // It may be caught before it was settled what it means.
+            let target = self.house.meant(target);
             let (mut decision, judged) = policy.judge_host(&own, &target);
             let mut refused = judged.is_err();
             if let (Ok(admitted), Some(address)) = (judged, entry.address()) {

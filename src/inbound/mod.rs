@@ -91,11 +91,10 @@ pub struct Request {
 }
 
 impl Request {
-    /// The request of a client that says nothing to us: a redirected one, which wants its original
-    /// destination, or one of a static forward.
-    pub fn unspoken(kind: Kind, target: Target) -> Self {
+    /// The request of a static forward's client, which says nothing to us.
+    pub fn unspoken(target: Target) -> Self {
         Self {
-            kind,
+            kind: Kind::Forward,
             target,
             label: None,
             host_mismatch: false,
