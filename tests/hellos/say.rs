@@ -1,9 +1,7 @@
 //! ClientHellos to say: those of real programs in this folder, and rustls's for any name.
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used, reason = "each test binary uses a part")]
 
-#[path = "../rig/source.rs"]
-mod source;
-
+use std::path::Path;
 use std::sync::Arc;
 
 use rustls::pki_types::ServerName;
@@ -11,9 +9,8 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore};
 
 /// Every program's for `db.corp.example`, with its name.
 pub fn captured() -> Vec<(String, Vec<u8>)> {
-    let paths = std::fs::read_dir(source::source("tests/hellos"))
-        .unwrap()
-        .map(|entry| entry.unwrap().path());
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/hellos");
+    let paths = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
     let hellos = paths.filter(|path| path.extension().is_some_and(|end| end == "bin"));
     let named = |path: std::path::PathBuf| {
         let name = path.file_stem().unwrap().to_string_lossy().into_owned();

@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use crate::case::{Case, Need};
 use crate::clients::{PASSWORD, serve_postgresql, source};
+use crate::control::ADDRESS;
 use crate::gateway::Launch;
 use crate::managed::Kind;
 use crate::namespace::Namespace;
@@ -222,15 +223,16 @@ impl Place {
     }
 }
 
-/// A wire of its own: only the control server is to be reached by it.
+/// A wire of its own: only the control server is to be reached by it. The world's end has no address:
+/// a node there would tell it to its peers, who go on trying it when the wire is gone.
 fn wire(world: &Namespace, namespace: &Namespace) {
     world.must("ip", &["link", "add", "far2", "type", "veth", "peer", "name", "near2"]);
     world.must("ip", &["link", "set", "near2", "netns", &namespace.pid()]);
-    world.must("ip", &["addr", "add", "10.98.0.1/24", "dev", "far2"]);
     world.must("ip", &["link", "set", "far2", "up"]);
-    namespace.must("ip", &["addr", "add", "10.98.0.2/24", "dev", "near2"]);
+    world.must("ip", &["route", "add", "10.98.0.2/32", "dev", "far2", "src", ADDRESS]);
+    namespace.must("ip", &["addr", "add", "10.98.0.2/32", "dev", "near2"]);
     namespace.must("ip", &["link", "set", "near2", "up"]);
-    namespace.must("ip", &["route", "add", "10.99.0.1/32", "via", "10.98.0.1"]);
+    namespace.must("ip", &["route", "add", ADDRESS, "dev", "near2", "src", "10.98.0.2"]);
 }
 
 /// A program where another user may run it.
