@@ -36,9 +36,11 @@ pub async fn accept_loop(
             return;
         }
     };
-    let Bound { leads_to, transparent, .. } = bound;
+    let Bound { leads_to, transparent, address, .. } = bound;
+    let at = (!transparent && !address.ip().is_unspecified()).then_some(address);
     let trouble = Trouble::new();
-    let mut door = Door { listener, limits, own, leads_to, transparent, trouble, spare: spare() };
+    let spare = spare();
+    let mut door = Door { listener, limits, own, leads_to, transparent, at, trouble, spare };
     let run = async {
         loop {
             door.turn(&on_error, &mut handle).await;
@@ -58,6 +60,8 @@ struct Door {
     own: Vec<SocketAddr>,
     leads_to: Option<Arc<Target>>,
     transparent: bool,
+    /// Where every client comes in, if that is one address: it need not be asked for.
+    at: Option<SocketAddr>,
     trouble: Trouble,
     /// A descriptor to give up when there is none left, so that one client can be told.
     spare: Option<OwnedFd>,
@@ -110,7 +114,10 @@ impl Door {
 
     fn welcome(&self, socket: OwnedFd, peer: SocketAddr, permit: Permit) -> io::Result<Accepted> {
         let stream = Stream::new(socket)?;
-        let local = stream.local_addr()?;
+        let local = match self.at {
+            Some(address) => address,
+            None => stream.local_addr()?,
+        };
         let original_dst = self.original_dst(&stream, local);
         let permit = permit.of_client(peer, original_dst.unwrap_or(local));
         let leads_to = self.leads_to.clone();

@@ -43,5 +43,5 @@ pub use program::{Descriptors, Program, programs, sees_other_users};
 pub use queue::{unacked, unsent};
 pub use route::has_route;
 pub use socket_owner::{Owner, SocketOwners, socket_owner};
-pub use stream::Stream;
+pub use stream::{Ready, Stream};
 pub use tune::tune;

@@ -10,7 +10,10 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use bytes::BytesMut;
 use rustix::net::{RecvFlags, SendFlags, Shutdown};
 use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
+use tokio::io::unix::{AsyncFd, AsyncFdReadyGuard};
+
+/// A socket's readiness as it was looked at: to be cleared where nothing is left.
+pub type Ready<'a> = AsyncFdReadyGuard<'a, OwnedFd>;
 
 /// A connected, non-blocking stream socket registered with the runtime.
 #[derive(Debug)]
@@ -46,12 +49,28 @@ impl Stream {
     pub async fn read(&self, buf: &mut [u8]) -> io::Result<usize> {
         loop {
             let mut guard = self.fd.readable().await?;
-            match guard.try_io(|fd| Ok(rustix::net::recv(fd, &mut *buf, RecvFlags::empty())?.0)) {
-                Ok(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
-                Ok(result) => return result,
-                Err(_would_block) => {}
+            match self.receive(&mut guard, buf) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                result => return result,
             }
         }
+    }
+
+    /// Reads what is there, and forgets that the socket was ready where nothing is left: a short read has
+    /// emptied it, unless it stopped at an urgent mark.
+    ///
+    /// # Errors
+    /// What `recv(2)` says; `WouldBlock` when nothing is there.
+    pub fn receive(&self, guard: &mut Ready<'_>, buf: &mut [u8]) -> io::Result<usize> {
+        let read = self.try_recv(buf);
+        let empty = match &read {
+            Ok(n) => (1..buf.len()).contains(n) && !self.urgent_ahead(),
+            Err(error) => error.kind() == io::ErrorKind::WouldBlock,
+        };
+        if empty {
+            guard.clear_ready();
+        }
+        read
     }
 
     /// Reads what is there to the end of `buffer`, at most `room` bytes. 0 is the peer's FIN.
@@ -63,16 +82,12 @@ impl Stream {
         loop {
             let mut guard = self.fd.readable().await?;
             let before = buffer.len();
-            let read = guard.try_io(|fd| {
-                buffer.resize(before + room, 0);
-                Ok(rustix::net::recv(fd, &mut buffer[before..], RecvFlags::empty())?.0)
-            });
-            buffer
-                .truncate(before + read.as_ref().ok().and_then(|r| r.as_ref().ok()).unwrap_or(&0));
+            buffer.resize(before + room, 0);
+            let read = self.receive(&mut guard, &mut buffer[before..]);
+            buffer.truncate(before + read.as_ref().unwrap_or(&0));
             match read {
-                Ok(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
-                Ok(result) => return result,
-                Err(_would_block) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                result => return result,
             }
         }
     }
@@ -83,6 +98,13 @@ impl Stream {
     /// What `recv(2)` says; `WouldBlock` when nothing is there.
     pub fn try_peek(&self, buf: &mut [u8]) -> io::Result<usize> {
         Ok(rustix::net::recv(&self.fd, buf, RecvFlags::PEEK | RecvFlags::DONTWAIT)?.0)
+    }
+
+    /// Whether nothing has come, no FIN either, as far as the runtime was told: its last look at epoll may be a
+    /// moment old. Costs a system call only where something has.
+    pub fn is_quiet(&self) -> bool {
+        let looked = self.fd.try_io(Interest::READABLE, |_| self.try_peek(&mut [0]));
+        looked.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
     }
 
     /// Reads what is there, now. 0 is the peer's FIN.

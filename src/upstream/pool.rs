@@ -2,7 +2,6 @@
 #![forbid(unsafe_code)]
 
 use std::collections::VecDeque;
-use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -88,13 +87,8 @@ impl Pool {
 }
 
 impl Greeted {
+    /// Young enough, and the server neither closed it nor said a word out of turn.
     fn usable(&self, now: Instant) -> bool {
-        now.duration_since(self.since) < MAX_AGE && self.alive()
-    }
-
-    /// Whether the server neither closed it nor said a word out of turn.
-    fn alive(&self) -> bool {
-        let looked = self.stream.try_peek(&mut [0]);
-        looked.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+        now.duration_since(self.since) < MAX_AGE && self.stream.is_quiet()
     }
 }
