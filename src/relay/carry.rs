@@ -94,7 +94,7 @@ impl<'a, 'g> Relay<'a, 'g> {
         }
     }
 
-    pub(super) async fn run(mut self, cut: &Cut) -> Relayed {
+    pub(super) async fn run(&mut self, cut: &Cut) -> Relayed {
         let ended = self.until_end(cut).await;
         if ended == Ended::UpstreamRst {
             Box::pin(self.last_words()).await;
@@ -315,14 +315,15 @@ impl<'a, 'g> Relay<'a, 'g> {
     }
 
     /// Ends both sockets as the end asks and draws the balance.
-    fn finish(self, ended: Ended) -> Relayed {
+    fn finish(&self, ended: Ended) -> Relayed {
         let (client, upstream) = (self.sides.client, self.sides.upstream);
         let refused = ended == Ended::Refused;
         let reset = matches!(ended, Ended::ClientRst | Ended::UpstreamRst | Ended::Cut(_));
-        let late_up = close(upstream, reset || refused || self.up.backlog() > 0);
+        let late_up =
+            close(upstream, reset || refused || self.up.backlog() > 0, self.upstream_told);
         let late_down = match refused {
             true => 0,
-            false => close(client, reset || self.down.backlog() > 0),
+            false => close(client, reset || self.down.backlog() > 0, self.client_told),
         };
         let backlog = self.up.backlog() + self.down.backlog();
         let lost = backlog as u64 + late_up + late_down;
@@ -337,14 +338,16 @@ impl<'a, 'g> Relay<'a, 'g> {
     }
 }
 
-/// Closes by reset or by FIN; returns the bytes a reset may throw away: all that the peer has not
-/// acknowledged, for a sent segment may have been dropped too.
-fn close(socket: &Stream, reset: bool) -> u64 {
+/// Closes by reset or by FIN, which may be on its way already; returns the bytes a reset may throw away:
+/// all that the peer has not acknowledged, for a sent segment may have been dropped too.
+fn close(socket: &Stream, reset: bool, told: bool) -> u64 {
     if reset {
         socket.reset_on_close();
         return sys::unacked(socket).unwrap_or(0) as u64;
     }
-    let _already_shut = socket.shutdown_write();
+    if !told {
+        let _gone = socket.shutdown_write();
+    }
     0
 }
 

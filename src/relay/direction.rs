@@ -15,14 +15,11 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
 use rustix::io::Errno;
-use tokio::io::unix::AsyncFdReadyGuard;
 
 use super::pipes::{Fallback, Lease, PipePool};
-use crate::sys::Stream;
+use crate::sys::{Ready, Stream};
 
 pub(super) use self::gate::Passage;
-
-type Guard<'a> = AsyncFdReadyGuard<'a, std::os::fd::OwnedFd>;
 
 /// Bytes without a pause after which a direction counts as bulky.
 const BULKY: u32 = 64 << 10;
@@ -38,7 +35,7 @@ const PROMPT: std::ops::Range<u8> = 1..4;
 const SCRATCH: usize = 64 << 10;
 
 /// Fairness: a direction gives the worker back after this many bytes or steps.
-const TURN_BYTES: u64 = 1 << 20;
+const TURN_BYTES: u64 = 4 << 20;
 const TURN_STEPS: u32 = 32;
 
 thread_local! {
@@ -214,15 +211,15 @@ impl Direction {
         true
     }
 
-    fn splice_in(&mut self, guard: &mut Guard<'_>, lane: &Lane<'_>) -> Step {
+    fn splice_in(&mut self, guard: &mut Ready<'_>, lane: &Lane<'_>) -> Step {
         let Some(pipe) = &mut self.pipe else { return self.copy(guard, lane) };
         match pipe.fill(lane.from) {
-            Ok(0) => self.ask_recv(guard, lane),
+            Ok(0) => self.copy(guard, lane), // FIN, most likely: recv is sure
             Ok(n) => {
                 self.took_in(n);
                 Step::On
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.ask_recv(guard, lane),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.nothing(guard, lane),
             Err(error) if refuses_splice(&error) => {
                 self.refused = true;
                 self.complain(lane, Fallback::Error);
@@ -232,18 +229,20 @@ impl Direction {
         }
     }
 
-    /// splice got nothing though the pipe is empty: nothing there, FIN, or an urgent byte in the
-    /// way, which only `recv` steps over.
-    fn ask_recv(&mut self, guard: &mut Guard<'_>, lane: &Lane<'_>) -> Step {
-        if !self.eof && lane.from.urgent_ahead() {
-            lane.pipes.count(Fallback::Urgent);
-            self.streak = 0;
+    /// splice found nothing though the pipe is empty: nothing is there, or an urgent byte lies in the way,
+    /// which only `recv` steps over.
+    fn nothing(&mut self, guard: &mut Ready<'_>, lane: &Lane<'_>) -> Step {
+        if !lane.from.urgent_ahead() {
+            guard.clear_ready();
+            return Step::On;
         }
+        lane.pipes.count(Fallback::Urgent);
+        self.streak = 0;
         self.copy(guard, lane)
     }
 
-    fn copy(&mut self, guard: &mut Guard<'_>, lane: &Lane<'_>) -> Step {
-        BUFFER.with_borrow_mut(|buffer| match receive(guard, lane, buffer) {
+    fn copy(&mut self, guard: &mut Ready<'_>, lane: &Lane<'_>) -> Step {
+        BUFFER.with_borrow_mut(|buffer| match lane.from.receive(guard, buffer) {
             Ok(0) => {
                 self.eof = true;
                 Step::On
@@ -354,20 +353,6 @@ impl Direction {
             _ => Step::Stop(Turn::SinkBroken),
         }
     }
-}
-
-/// Reads what is there, and forgets that the source was ready where nothing is left: a short read has emptied
-/// the socket, unless it stopped at an urgent mark.
-fn receive(guard: &mut Guard<'_>, lane: &Lane<'_>, buffer: &mut [u8]) -> io::Result<usize> {
-    let read = lane.from.try_recv(buffer);
-    let empty = match &read {
-        Ok(n) => (1..buffer.len()).contains(n) && !lane.from.urgent_ahead(),
-        Err(error) => error.kind() == io::ErrorKind::WouldBlock,
-    };
-    if empty {
-        guard.clear_ready();
-    }
-    read
 }
 
 /// Whether splice itself was refused, not the socket's life.

@@ -9,6 +9,7 @@ mod pipes;
 #[cfg(test)]
 mod tests;
 
+use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -139,19 +140,21 @@ pub struct Relayed {
 /// sent first. A `gate` holds up what the client says until it has seen enough; the other direction
 /// does not wait for it.
 #[allow(clippy::too_many_arguments)] // the two sides, and what the connection shares with others
-pub async fn run(
-    client: &Stream,
-    upstream: &Stream,
+pub fn run<'a>(
+    client: &'a Stream,
+    upstream: &'a Stream,
     early_up: Bytes,
     early_down: Bytes,
-    gate: Option<&mut dyn Gate>,
+    gate: Option<&'a mut dyn Gate>,
     half_close: HalfClose,
-    settings: &Settings,
-    pipes: &Arc<PipePool>,
-    meter: &Meter,
-    cut: &Cut,
-) -> Relayed {
+    settings: &'a Settings,
+    pipes: &'a Arc<PipePool>,
+    meter: &'a Meter,
+    cut: &'a Cut,
+) -> impl Future<Output = Relayed> + Send + 'a {
     let process = settings.upstream_process.load_full();
     let sides = carry::Sides { client, upstream, half_close, settings, process, pipes, meter };
-    carry::Relay::new(sides, early_up, early_down, gate).run(cut).await
+    // Made before the future is: that would keep the arguments too, for as long as the relay lives.
+    let mut relay = carry::Relay::new(sides, early_up, early_down, gate);
+    async move { relay.run(cut).await }
 }

@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 
-use super::{BUFFER, Direction, Lane, Step, Turn, receive};
+use super::{BUFFER, Direction, Lane, Step, Turn};
 use crate::relay::{Gate, Look};
 
 /// What became of the wait at a gate.
@@ -44,7 +44,7 @@ impl Direction {
                 Poll::Ready(Ok(guard)) => guard,
             };
             let read = BUFFER.with_borrow_mut(|buffer| {
-                let n = receive(&mut guard, lane, buffer)?;
+                let n = lane.from.receive(&mut guard, buffer)?;
                 let passage = self.show(&buffer[..n], lane, gate);
                 self.acknowledge(lane);
                 Ok(passage)
