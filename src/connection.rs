@@ -23,13 +23,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
-use bytes::Bytes;
 
 use self::by_address::transparent;
 use self::carry::permit;
 use self::first_head::{read_head, turn_away};
-use self::lookout::{AtGate, Lookout};
-use self::tunnel::Caller;
+use self::lookout::AtGate;
+use self::tunnel::{Caller, Early, Tunnel};
 use crate::inbound::{self, Kind, Read, Reply, Request};
 use crate::lifecycle::drain::Guard;
 use crate::listener::{Accepted, Permit};
@@ -40,7 +39,7 @@ use crate::record::{Book, Connection, Record, Stage};
 use crate::relay::{self, Ended, HalfClose, PipePool};
 use crate::sys::Stream;
 use crate::target::{Host, Target};
-use crate::upstream::{Connected, Upstream};
+use crate::upstream::Upstream;
 
 pub use self::answered::Answered;
 pub use self::inside::{Inside, Shield};
@@ -124,47 +123,60 @@ pub async fn serve(house: Arc<House>, accepted: Accepted, drain: Guard) {
         return connection.record().finish(Outcome::Overloaded);
     }
     let full = matches!(permit, Permit::Overflow(_));
-    match (leads_to, original_dst) {
+    // Boxed, as all that is over when bytes flow: an idle connection keeps what it needs then.
+    let way = match (leads_to, original_dst) {
         (Some(target), _) => {
             let request = Request::unspoken(Target::clone(&target));
-            connection.kind(request.kind.label());
-            tunnel(&house, stream, connection, request, full, &drain).await;
+            Box::pin(tunnel(&house, &stream, &mut connection, request, full, &drain)).await
         }
         (None, Some(to)) => {
-            Box::pin(transparent(&house, stream, connection, to, full, &drain)).await;
+            Box::pin(transparent(&house, &stream, &mut connection, to, full, &drain)).await
         }
-        // Boxed, as all that is over when bytes flow: an idle connection keeps what it needs then.
-        (None, None) => match Box::pin(read_head(&house, &stream, full, &drain)).await {
-            Ok(Read::Tunnel(request)) => {
-                connection.kind(request.kind.label());
-                tunnel(&house, stream, connection, *request, full, &drain).await;
-            }
-            Ok(Read::Forward(session)) => {
-                connection.kind(Kind::Http.label());
-                let session = *session;
-                Box::pin(forward::serve(&house, stream, connection, session, full, &drain)).await;
-            }
-            Err(failed) => turn_away(&stream, connection, failed).await,
-        },
+        (None, None) => Box::pin(asked(&house, &stream, &mut connection, full, &drain)).await,
+    };
+    if let Some(tunnel) = way {
+        Box::pin(splice(&house, &stream, tunnel)).await;
     }
-    drop(permit);
+    drop((connection, stream, permit));
 }
 
-/// SOCKS, CONNECT and static forwards: one target, then bytes both ways.
+/// A client that says what it wants: SOCKS and CONNECT want a tunnel, forward requests are served here.
+async fn asked(
+    house: &House,
+    stream: &Stream,
+    connection: &mut Connection,
+    full: bool,
+    drain: &Guard,
+) -> Option<Box<Tunnel>> {
+    match read_head(house, stream, full, drain).await {
+        Ok(Read::Tunnel(request)) => {
+            return tunnel(house, stream, connection, *request, full, drain).await;
+        }
+        Ok(Read::Forward(session)) => {
+            connection.kind(Kind::Http.label());
+            Box::pin(forward::serve(house, stream, connection, *session, full, drain)).await;
+        }
+        Err(failed) => Box::pin(turn_away(stream, connection, failed)).await,
+    }
+    None
+}
+
+/// SOCKS, CONNECT and static forwards: one target.
 async fn tunnel(
     house: &House,
-    stream: Stream,
-    mut connection: Connection,
+    stream: &Stream,
+    connection: &mut Connection,
     request: Request,
     full: bool,
     drain: &Guard,
-) {
+) -> Option<Box<Tunnel>> {
+    connection.kind(request.kind.label());
     let mut record = connection.record();
     describe(&mut record, &request);
     let Request { kind, target, early, reply, .. } = request;
-    let caller = Caller { house, stream: &stream, kind, reply, early, heard: false, full, drain };
-    let permitted = Box::pin(permit(house, &stream, &mut record, caller.ask(&target))).await;
-    caller.lead(record, permitted).await;
+    let caller = Caller { house, stream, kind, reply, early, heard: false, full, drain };
+    let permitted = permit(house, stream, &mut record, caller.ask(&target)).await;
+    caller.lead(record, permitted).await
 }
 
 /// A static forward's name counts as the client's: with the listener it chose what that stands for, and
@@ -192,39 +204,34 @@ async fn refuse(stream: &Stream, mut record: Record, reply: Reply, refusal: Refu
 }
 
 /// Steps 6 and 7: bytes both ways until one end of the story, then the last line.
-async fn splice(
-    house: &House,
-    client: &Stream,
-    connected: Connected,
-    mut record: Record,
-    early_up: Bytes,
-    lookout: Option<Lookout>,
-) {
+async fn splice(house: &House, client: &Stream, tunnel: Box<Tunnel>) {
+    let (mut record, upstream, slot, Early { up, down }, lookout) = tunnel.parts();
     record.stage(Stage::Relay);
-    let Connected { stream: upstream, early, slot, .. } = connected;
     let limits = house.limits.load_full();
     let (meter, cut) = (Arc::clone(record.meter()), Arc::clone(record.cut()));
     let mut gate = lookout.map(|lookout| AtGate::new(lookout, house, &mut record));
-    let relayed = Box::pin(relay::run(
+    let relayed = relay::run(
         client,
         &upstream,
-        early_up,
-        early,
+        up,
+        down,
         gate.as_mut().map(|gate| gate as &mut dyn relay::Gate),
         house.half_close(),
         &limits.relay,
         &house.pipes,
         &meter,
         &cut,
-    ))
+    )
     .await;
     let refusal = gate.and_then(|gate| gate.found);
     drop((upstream, slot));
     record.lost(relayed.lost);
     match refusal {
         // Words would look like the far side's where it has spoken.
-        Some(refusal) if relayed.down > 0 => refuse(client, record, Reply::Opaque, refusal).await,
-        Some(refusal) => refuse(client, record, Reply::InPlace, refusal).await,
+        Some(refusal) => {
+            let reply = if relayed.down > 0 { Reply::Opaque } else { Reply::InPlace };
+            Box::pin(refuse(client, record, reply, refusal)).await;
+        }
         None => record.finish(ending(relayed.ended)),
     }
 }
@@ -240,5 +247,30 @@ fn ending(ended: Ended) -> Outcome {
         Ended::Refused => Outcome::SniMismatch,
         Ended::Cut(CutReason::Drained) => Outcome::Drained,
         Ended::Cut(CutReason::Denied) => Outcome::Denied,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::Future;
+
+    use super::*;
+
+    /// The size of what a function with these arguments returns.
+    fn size<A, B, C, F: Future>(_function: fn(A, B, C) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// A connection's task lives as long as the connection, idle or not, and so does the relay it holds
+    /// boxed: this is what they keep.
+    #[test]
+    fn the_task_of_a_connection_stays_small() {
+        let sizes = [("task", size(serve), 448), ("relay", size(splice), 912)];
+        for (what, size, most) in sizes {
+            assert!(
+                size <= most,
+                "{what}: {size} bytes, at most {most}: box what is used for a moment"
+            );
+        }
     }
 }

@@ -255,21 +255,3 @@ async fn refresh_own(house: Arc<House>, bound: Listening) {
         house.own.store(Arc::new(own::look(bound.all(), internal, node.as_deref())));
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// The size of what a function with these arguments returns.
-    fn size<A, B, C, F: Future>(_function: fn(A, B, C) -> F) -> usize {
-        size_of::<F>()
-    }
-
-    /// A connection's task lives as long as the connection, idle or not: this is what it keeps.
-    #[test]
-    fn the_task_of_a_connection_stays_small() {
-        const MOST: usize = 2_688;
-        let size = size(connection::serve);
-        assert!(size <= MOST, "{size} bytes, at most {MOST}: box what is used for a moment only");
-    }
-}

@@ -12,7 +12,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 
 use super::carry::{Permitted, permit, whole};
-use super::tunnel::{Caller, Opened};
+use super::tunnel::{Caller, Opened, Tunnel};
 use super::{House, Refusal, refuse};
 use crate::inbound::first_bytes::{self, Said};
 use crate::inbound::hello::ServerName;
@@ -53,26 +53,27 @@ const SERVER_FIRST: [u16; 20] = [
     6600, // mpd, "OK MPD" (registered as mshvlm)
 ];
 
-/// Serves it from accept to its last line in the log.
+/// Takes it from accept to an open tunnel, or to its last line in the log.
 pub(super) async fn transparent(
     house: &House,
-    stream: Stream,
-    mut connection: Connection,
+    stream: &Stream,
+    connection: &mut Connection,
     to: SocketAddr,
     full: bool,
     drain: &Guard,
-) {
+) -> Option<Box<Tunnel>> {
     connection.kind(Kind::Transparent.label());
     let mut record = connection.record();
     let Some(port) = NonZeroU16::new(to.port()) else {
         stream.reset_on_close();
-        return record.finish(Outcome::BadRequest);
+        record.finish(Outcome::BadRequest);
+        return None;
     };
     let address = Target { host: Host::from(to.ip()), port };
     record.target(&address, "none");
     let mut early = BytesMut::new();
     let heard = match patience(house, &record, &address).filter(|_| !full) {
-        Some(patience) => listen(&stream, &mut early, patience, drain).await,
+        Some(patience) => listen(stream, &mut early, patience, drain).await,
         None => Heard::Nothing,
     };
     let heard_out = !matches!(heard, Heard::Nothing);
@@ -81,23 +82,26 @@ pub(super) async fn transparent(
         _ => Reply::Opaque,
     };
     let (kind, early) = (Kind::Transparent, early.freeze());
-    let caller =
-        Caller { house, stream: &stream, kind, reply, early, heard: heard_out, full, drain };
+    let caller = Caller { house, stream, kind, reply, early, heard: heard_out, full, drain };
     match heard {
         Heard::End(outcome) => {
             stream.reset_on_close();
             record.finish(outcome);
+            None
         }
-        Heard::Said(Said::ForProxy) => refuse(&stream, record, reply, Refusal::for_proxy()).await,
+        Heard::Said(Said::ForProxy) => {
+            refuse(stream, record, reply, Refusal::for_proxy()).await;
+            None
+        }
         Heard::Said(Said::Tls(ServerName::Host(Host::Name(name)))) => {
-            caller.by_name(record, address, name, "sni").await;
+            caller.by_name(record, address, name, "sni").await
         }
         Heard::Said(Said::Http(Some(Host::Name(name)))) => {
-            caller.by_name(record, address, name, "http_host").await;
+            caller.by_name(record, address, name, "http_host").await
         }
         Heard::Said(_) | Heard::Nothing => {
-            let permitted = permit(house, &stream, &mut record, caller.ask(&address)).await;
-            caller.lead(record, permitted).await;
+            let permitted = permit(house, stream, &mut record, caller.ask(&address)).await;
+            caller.lead(record, permitted).await
         }
     }
 }
@@ -170,7 +174,13 @@ type Judged = (Decision, Result<Admitted<Target>, Refused>);
 
 impl Caller<'_> {
     /// A client that named its server itself.
-    async fn by_name(self, mut record: Record, address: Target, name: Name, from: &'static str) {
+    async fn by_name(
+        self,
+        mut record: Record,
+        address: Target,
+        name: Name,
+        from: &'static str,
+    ) -> Option<Box<Tunnel>> {
         let named = Target { host: Host::Name(name), port: address.port };
         record.target(&named, from);
         let asked_at = tokio::time::Instant::now();
@@ -179,7 +189,7 @@ impl Caller<'_> {
             Ok(named) => self.open_by_name(&mut record, &address, &named, asked_at).await,
             Err(refusal) => Err(refusal),
         };
-        self.conclude(record, opened).await;
+        self.conclude(record, opened).await
     }
 
     async fn open_by_name(

@@ -46,7 +46,7 @@ pub(super) async fn read_head(
 }
 
 /// Ends a connection whose head asked for nothing we could carry.
-pub(super) async fn turn_away(stream: &Stream, mut connection: Connection, failed: Failed) {
+pub(super) async fn turn_away(stream: &Stream, connection: &mut Connection, failed: Failed) {
     connection.kind(failed.kind.label());
     let mut record = connection.record();
     if let Some(asked) = &failed.asked {

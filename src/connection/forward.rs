@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 use super::carry::{Ask, admit, carry, settled};
+use super::tunnel::Tunnel;
 use super::{House, Refusal};
 use crate::inbound::http_forward::{Counts, Exchange, ForwardRequest, Session, Way};
 use crate::inbound::{self, Failed, Reply};
@@ -41,20 +42,20 @@ enum After {
 /// Serves request after request until one side has had enough.
 pub(super) async fn serve(
     house: &House,
-    client: Stream,
-    mut connection: Connection,
+    client: &Stream,
+    connection: &mut Connection,
     mut session: Session,
     full: bool,
     drain: &Guard,
 ) {
     let mut kept = None;
     loop {
-        let request = match next(house, &client, &mut session, drain).await {
+        let request = match next(house, client, &mut session, drain).await {
             Next::Request(request) => *request,
             Next::Closed => return,
-            Next::Bad(failed) => return super::turn_away(&client, connection, failed).await,
+            Next::Bad(failed) => return super::turn_away(client, connection, failed).await,
         };
-        let line = Line { house, client: &client, full, drain };
+        let line = Line { house, client, full, drain };
         match line.request(connection.record(), &mut session, request, kept.take()).await {
             After::Next(idle) => kept = idle,
             After::End => return,
@@ -207,7 +208,8 @@ impl Line<'_> {
     ) -> After {
         if let Some((early_up, early_down)) = exchange.upgraded {
             connected.early = early_down;
-            super::splice(self.house, self.client, connected, record, early_up, None).await;
+            let tunnel = Tunnel::new(record, connected, early_up, None);
+            Box::pin(super::splice(self.house, self.client, tunnel)).await;
             return After::End;
         }
         match &exchange.message {

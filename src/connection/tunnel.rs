@@ -1,18 +1,18 @@
-//! A tunnel's way from permission to the relay, the same for every client that says nothing more to us.
+//! A tunnel's way from permission to the relay's door, the same for every client that says nothing more to us.
 #![forbid(unsafe_code)]
 
 use bytes::Bytes;
 
 use super::carry::{Ask, Permitted, dial};
 use super::lookout::{Lookout, Sight};
-use super::{House, Refusal, refuse, splice};
+use super::{House, Refusal, refuse};
 use crate::inbound::{Kind, Reply};
 use crate::lifecycle::drain::Guard;
 use crate::outcome::Outcome;
 use crate::record::{Record, Stage};
 use crate::sys::Stream;
 use crate::target::Target;
-use crate::upstream::Connected;
+use crate::upstream::{Connected, UpstreamSlot};
 
 /// A client that wants one tunnel.
 pub(super) struct Caller<'a> {
@@ -35,13 +35,17 @@ impl Caller<'_> {
         Ask { target, early: !self.early.is_empty(), full: self.full, drain: self.drain }
     }
 
-    /// Opens what policy has admitted and relays, or says no.
-    pub(super) async fn lead(self, mut record: Record, permitted: Result<Permitted, Refusal>) {
+    /// Opens what policy has admitted, or says no.
+    pub(super) async fn lead(
+        self,
+        mut record: Record,
+        permitted: Result<Permitted, Refusal>,
+    ) -> Option<Box<Tunnel>> {
         let opened = match permitted {
             Ok(permitted) => self.look_and_open(&mut record, permitted).await,
             Err(refusal) => Err(refusal),
         };
-        self.conclude(record, opened).await;
+        self.conclude(record, opened).await
     }
 
     async fn look_and_open(
@@ -80,23 +84,66 @@ impl Caller<'_> {
         }
     }
 
-    /// Steps 6 and 7, or the refusal.
-    pub(super) async fn conclude(self, mut record: Record, opened: Result<Opened, Refusal>) {
+    /// The client is told; what is left to do is the relay, if it was good news.
+    pub(super) async fn conclude(
+        self,
+        mut record: Record,
+        opened: Result<Opened, Refusal>,
+    ) -> Option<Box<Tunnel>> {
         let Opened { connected, lookout } = match opened {
             Ok(opened) => opened,
-            Err(refusal) => return refuse(self.stream, record, self.reply, refusal).await,
+            Err(refusal) => {
+                refuse(self.stream, record, self.reply, refusal).await;
+                return None;
+            }
         };
         record.stage(Stage::Reply);
         let said = self.reply.success(connected.reported);
         if self.stream.write_all(&said).await.is_err() {
-            return record.finish(Outcome::ClientGone);
+            record.finish(Outcome::ClientGone);
+            return None;
         }
-        splice(self.house, self.stream, connected, record, self.early, lookout).await;
+        Some(Tunnel::new(record, connected, self.early, lookout))
     }
 }
 
-/// A tunnel that is open.
+/// A way out that is open.
 pub(super) struct Opened {
     connected: Connected,
     lookout: Option<Lookout>,
+}
+
+/// A tunnel whose client knows that it is open.
+pub(super) struct Tunnel {
+    pub(super) record: Record,
+    pub(super) upstream: Stream,
+    pub(super) slot: UpstreamSlot,
+    /// What either side has said already.
+    pub(super) early: Early,
+    pub(super) lookout: Option<Lookout>,
+}
+
+/// Bytes read before the relay began.
+pub(super) struct Early {
+    pub(super) up: Bytes,
+    pub(super) down: Bytes,
+}
+
+impl Tunnel {
+    pub(super) fn new(
+        record: Record,
+        connected: Connected,
+        early_up: Bytes,
+        lookout: Option<Lookout>,
+    ) -> Box<Self> {
+        let Connected { stream: upstream, early: down, slot, .. } = connected;
+        Box::new(Self { record, upstream, slot, early: Early { up: early_up, down }, lookout })
+    }
+
+    /// Its parts, the box gone: what is moved out of one in place keeps it to the end of the scope.
+    #[expect(clippy::boxed_local, reason = "the box ends here, not where its parts live on")]
+    pub(super) fn parts(self: Box<Self>) -> (Record, Stream, UpstreamSlot, Early, Option<Lookout>) {
+        let Self { record, upstream, slot, early, lookout } = *self;
+        (record, upstream, slot, early, lookout)
+    }
 }
