@@ -30,9 +30,10 @@ pub fn run(
     again: Again<'_>,
     commanded: Option<&Commanded>,
 ) -> Result<ExitCode, StartError> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
+    // One thread carries everything: with more, each event wakes a second one that finds nothing to do, and
+    // connections wander between them (docs/performance.md). It outruns any tailscaled many times over.
+    let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        .thread_name("tailrace")
         .build()
         .map_err(|source| StartError::System { what: "the runtime", source })?;
     let code = runtime.block_on(live(config, book, key, again, commanded));

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 /// One part in this many of one processor's time.
 const SHARE: u32 = 25;
 /// What may be spent at once after a quiet time.
-const BURST: Duration = Duration::from_millis(100);
+const BURST: Duration = Duration::from_millis(25);
 
 /// Processor time that may be spent. It may fall below zero, and is then waited for.
 #[derive(Debug)]
