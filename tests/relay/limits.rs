@@ -200,9 +200,7 @@ fn r9_an_upstream_that_never_reads_is_not_buffered_for() {
 #[test]
 fn r13_m11_one_fast_flow_leaves_a_hundred_conversations_their_share() {
     let (fast, echo) = (endless(1), Origin::echo());
-    let gateway = Mode::Splice.gateway_with(|s| {
-        s.env("TOKIO_WORKER_THREADS", "1");
-    });
+    let gateway = Mode::Splice.gateway_with(|_| {});
     let bulk = tunnel(&gateway, fast.address());
     let twin = bulk.twin();
     let reader = std::thread::spawn(move || {
