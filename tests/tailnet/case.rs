@@ -121,7 +121,7 @@ pub fn run_all(chosen: &Chosen, programs: &Programs) -> ExitCode {
     let started = Instant::now();
     let mut tally = Tally::default();
     println!("\nrunning {} tests", chosen.cases.len());
-    let tailnet = catch_unwind(|| Tailnet::start(programs));
+    let tailnet = catch_unwind(|| Tailnet::start(programs, &[]));
     for case in &chosen.cases {
         match (&tailnet, case.missing()) {
             (_, Some(why)) => tally.skip(case.name, &why),

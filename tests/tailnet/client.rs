@@ -26,9 +26,13 @@ pub fn dripping(proxy: &str, host: &str) -> io::Result<TcpStream> {
 
 /// A tunnel by HTTP CONNECT; call it in the sandbox's namespace.
 pub fn tunnel(proxy: &str, host: &str) -> io::Result<TcpStream> {
+    tunnel_within(PATIENCE, proxy, host)
+}
+
+fn tunnel_within(limit: Duration, proxy: &str, host: &str) -> io::Result<TcpStream> {
     let mut stream = TcpStream::connect(proxy)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    write!(stream, "CONNECT {host}:{PORT} HTTP/1.1\r\n\r\n")?;
+    stream.set_read_timeout(Some(limit))?;
+    write!(stream, "CONNECT {host}:{PORT} HTTP/1.1\r\nHost: {host}:{PORT}\r\n\r\n")?;
     let mut reader = BufReader::new(&stream);
     let mut line = String::new();
     reader.read_line(&mut line)?;
@@ -65,33 +69,47 @@ pub fn rest(mut stream: &TcpStream) -> (String, End) {
     }
 }
 
+/// How long a first byte may take: a handshake that tailscaled loses is not said again within it.
+const FIRST_BYTE: Duration = Duration::from_secs(2);
+
 /// From connecting to a SOCKS5 port to the first byte of `/hello`; call it in the namespace.
-pub fn first_byte(socks: &str, host: &str) -> Duration {
+pub fn first_byte(socks: &str, host: &str) -> io::Result<Duration> {
     let started = Instant::now();
-    let mut stream = TcpStream::connect(socks).expect("the SOCKS5 port");
-    stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
-    stream.set_nodelay(true).expect("TCP_NODELAY");
-    stream.write_all(&[5, 1, 0]).expect("a greeting");
-    let mut greeted = [0; 2];
-    stream.read_exact(&mut greeted).expect("the greeting's answer");
-    let length = u8::try_from(host.len()).expect("a name");
+    let mut stream = TcpStream::connect(socks)?;
+    stream.set_read_timeout(Some(FIRST_BYTE))?;
+    stream.set_nodelay(true)?;
+    stream.write_all(&[5, 1, 0])?;
+    stream.read_exact(&mut [0; 2])?;
+    let length = u8::try_from(host.len()).map_err(io::Error::other)?;
     let request = [&[5, 1, 0, 3, length], host.as_bytes(), &PORT.to_be_bytes()].concat();
-    stream.write_all(&request).expect("a request");
-    skip_reply(&mut stream, host);
-    write!(stream, "GET /hello HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n").unwrap();
-    stream.read_exact(&mut [0]).expect("a first byte");
-    started.elapsed()
+    stream.write_all(&request)?;
+    skip_reply(&mut stream)?;
+    hello(&stream, host)?;
+    Ok(started.elapsed())
+}
+
+/// The same by HTTP CONNECT.
+pub fn first_byte_by_connect(proxy: &str, host: &str) -> io::Result<Duration> {
+    let started = Instant::now();
+    let stream = tunnel_within(FIRST_BYTE, proxy, host)?;
+    stream.set_nodelay(true)?;
+    hello(&stream, host)?;
+    Ok(started.elapsed())
+}
+
+fn hello(mut stream: &TcpStream, host: &str) -> io::Result<()> {
+    write!(stream, "GET /hello HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n")?;
+    stream.read_exact(&mut [0])
 }
 
 /// RFC 1928, 6: the address bound may be of any kind.
-fn skip_reply(stream: &mut TcpStream, host: &str) {
+fn skip_reply(stream: &mut TcpStream) -> io::Result<()> {
     let mut head = [0; 4];
-    stream.read_exact(&mut head).expect("a reply");
-    assert_eq!(head[1], 0, "SOCKS5 refusal for {host}");
-    let address = match head[3] {
-        1 => 4,
-        4 => 16,
-        kind => panic!("address type {kind}"),
+    stream.read_exact(&mut head)?;
+    let address = match head {
+        [_, 0, _, 1] => 4,
+        [_, 0, _, 4] => 16,
+        [_, said, ..] => return Err(io::Error::other(format!("SOCKS5 reply {said}"))),
     };
-    stream.read_exact(&mut vec![0; address + 2]).expect("the bound address");
+    stream.read_exact(&mut vec![0; address + 2])
 }

@@ -17,6 +17,7 @@
 #![allow(unreachable_pub, reason = "a program of its own: nothing outside to reach from")]
 #![allow(clippy::disallowed_methods, reason = "waits poll a condition, with a deadline")]
 
+mod beside;
 mod bulk;
 mod case;
 mod client;
@@ -49,7 +50,12 @@ fn main() -> std::process::ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     if arguments.iter().any(|argument| argument == "--figures") {
         return match stage::enter() {
-            Ok(programs) => managed::figures::print(&tailnet::Tailnet::start(&programs)),
+            Ok(programs) => {
+                let http = format!("--outbound-http-proxy-listen={}", tailnet::HTTP_PROXY);
+                let tailnet = tailnet::Tailnet::start(&programs, &[&http]);
+                beside::print(&tailnet);
+                managed::figures::print(&tailnet)
+            }
             Err(why) => {
                 eprintln!("no figures: {why}");
                 std::process::ExitCode::FAILURE

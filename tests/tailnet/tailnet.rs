@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
+use rustix::process::Pid;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -24,6 +25,8 @@ use crate::trace::WIRE;
 
 /// tailscaled's SOCKS5 port in the sandbox.
 pub const UPSTREAM: &str = "127.0.0.1:1080";
+/// Its HTTP proxy, where it is asked for.
+pub const HTTP_PROXY: &str = "127.0.0.1:1081";
 /// The port every service answers at.
 pub const PORT: u16 = 8080;
 /// A service behind the subnet route; `box` has no other way to it.
@@ -58,8 +61,9 @@ pub struct Tailnet {
 }
 
 impl Tailnet {
-    /// Builds it and waits until the sandbox's node sees `svc` and its subnet route.
-    pub fn start(programs: &Programs) -> Tailnet {
+    /// Builds it and waits until the sandbox's node sees `svc` and its subnet route. `more` are further flags
+    /// of that node's tailscaled.
+    pub fn start(programs: &Programs, more: &[&str]) -> Tailnet {
         let dir = tempfile::Builder::new().prefix("tailrace-tailnet-").tempdir().expect("a folder");
         // Another user may walk through it: what is closed further in is closed by itself.
         let open = std::fs::Permissions::from_mode(0o711);
@@ -75,7 +79,7 @@ impl Tailnet {
         let prefs = preferences("svc", json!({"AdvertiseRoutes": ["10.50.0.0/24"]}));
         localapi::login(&socket(dir.path(), "svc"), &control.services_key(), &prefs);
         let socks = format!("--socks5-server={UPSTREAM}");
-        let sandbox = node(programs, &sandboxed, dir.path(), "box", &[&socks]);
+        let sandbox = node(programs, &sandboxed, dir.path(), "box", &[&[&*socks], more].concat());
         let prefs = preferences("sandbox", json!({"ShieldsUp": true}));
         let used_up = control.key(Key::Single);
         localapi::login(&socket(dir.path(), "box"), &used_up, &prefs);
@@ -120,6 +124,11 @@ impl Tailnet {
     /// What the client programs need, started when the first of them asks.
     pub fn clients(&self) -> &Field {
         self.clients.get_or_init(|| Field::new(self))
+    }
+
+    /// The tailscaled that nobody manages.
+    pub fn sandbox_pid(&self) -> Pid {
+        self.sandbox.pid()
     }
 
     /// LocalAPI's socket of the node that nobody manages.

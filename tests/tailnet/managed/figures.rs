@@ -51,7 +51,7 @@ fn median(times: usize, take: impl FnMut(usize) -> Duration) -> Duration {
 }
 
 fn ask(tailnet: &Tailnet, socks: &str, host: &str) -> Duration {
-    tailnet.sandboxed.enter(|| first_byte(socks, host))
+    tailnet.sandboxed.enter(|| first_byte(socks, host)).expect("a first byte")
 }
 
 fn one_line(tailnet: &Tailnet, kind: Kind, n: usize) -> Duration {
