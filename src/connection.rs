@@ -137,7 +137,7 @@ pub async fn serve(house: Arc<House>, accepted: Accepted, drain: Guard) {
     if let Some(tunnel) = way {
         Box::pin(splice(&house, &stream, tunnel)).await;
     }
-    drop((connection, stream, permit));
+    drop((connection, stream, permit)); // its place is free when its socket is
 }
 
 /// A client that says what it wants: SOCKS and CONNECT want a tunnel, forward requests are served here.
