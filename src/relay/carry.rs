@@ -17,7 +17,8 @@ use crate::lifecycle::cut::{Cut, CutReason};
 use crate::sys::{self, Exiting, Stream};
 
 /// After this long without a byte a pipe goes back, and blocked sockets are watched for a reset:
-/// two of these are under the 100 ms in which a reset must be passed on.
+/// two of these are under the 100 ms in which a reset must be passed on. Not for every half-closed one: a
+/// timer sooner than the runtime's next costs a wake-up of the runtime itself.
 const TICK: Duration = Duration::from_millis(40);
 
 /// Between two looks at a client whose FIN is held back: has it left for good meanwhile?
@@ -220,10 +221,10 @@ impl<'a, 'g> Relay<'a, 'g> {
         self.sides.process.as_ref().is_some_and(|process| process.exiting())
     }
 
-    /// Notices a reset of a socket nobody reads at the moment: its other side is full, or its FIN
-    /// was read. Only after a quiet tick, for it takes a system call.
+    /// Notices a reset of a socket nobody reads at the moment: its FIN was read, or its other side is
+    /// full and a tick has passed.
     fn watch(&self, cx: &mut Context<'_>, up: Turn, down: Turn) -> Option<Ended> {
-        if !self.quiet {
+        if !self.quiet && !self.half_closed() {
             return None;
         }
         let client_free = up != Turn::Dry && down != Turn::Blocked;
@@ -253,7 +254,7 @@ impl<'a, 'g> Relay<'a, 'g> {
     /// When to look at the clock next.
     fn alarm(&self) -> Instant {
         let limit = self.limit().0;
-        let busy = self.up.busy() || self.down.busy() || self.half_closed();
+        let busy = self.up.busy() || self.down.busy();
         let alarm = match busy && !self.quiet {
             true => self.last + limit.min(TICK),
             false => self.last + limit,
@@ -374,15 +375,11 @@ fn poll_reset(socket: &Stream, cx: &mut Context<'_>) -> bool {
         match socket.readiness().poll_write_ready(cx) {
             Poll::Pending => return false,
             Poll::Ready(Err(_)) => return true,
-            Poll::Ready(Ok(mut guard)) => {
-                if socket.take_error().is_err() {
-                    return true;
-                }
-                if guard.ready().is_write_closed() {
-                    return false; // closed both ways in good order: no reset can come
-                }
-                guard.clear_ready();
+            // A reset closes both ways, and so do two FINs: no reset comes after those.
+            Poll::Ready(Ok(guard)) if guard.ready().is_write_closed() => {
+                return socket.take_error().is_err();
             }
+            Poll::Ready(Ok(mut guard)) => guard.clear_ready(),
         }
     }
 }
