@@ -20,11 +20,11 @@ impl Upstream {
         address: Option<SocketAddr>,
         request: &[u8],
     ) -> Result<Connected, UpstreamError> {
-        let pooled = (self.pool_size() > 0).then(|| point.pool.take(Instant::now())).flatten();
+        let pooled = self.pooled(point);
         let slot = match pooled {
             None => self.slots.take()?,
-            Some(Greeted { stream, slot, .. }) => {
-                match ask(&stream, point, address, request).await {
+            Some(Greeted { stream, slot, answered, .. }) => {
+                match ask(&stream, point, answered, address, request).await {
                     Ok(answer) => return Ok(connected(stream, answer, address, slot)),
                     Err(Broken::Said(error)) => return Err(error),
                     Err(Broken::Silent(_it_was_dead)) => slot,
@@ -36,16 +36,27 @@ impl Upstream {
         let answer = asked.map_err(Broken::into_error)?;
         Ok(connected(stream, answer, address, slot))
     }
+
+    fn pooled(&self, point: &Point) -> Option<Greeted> {
+        if self.pool_size() == 0 {
+            return None;
+        }
+        point.pool.take(Instant::now(), &point.health)
+    }
 }
 
 async fn ask(
     stream: &Stream,
     point: &Point,
+    answered: bool,
     address: Option<SocketAddr>,
     request: &[u8],
 ) -> Result<Answer, Broken> {
     let mut talk = Talk::new(stream, &point.place);
     talk.send(request).await?;
+    if !answered {
+        talk.method().await?;
+    }
     talk.reply(address).await
 }
 

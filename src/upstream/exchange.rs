@@ -90,7 +90,7 @@ impl<'a> Talk<'a> {
     /// Reads the SOCKS5 server's choice of method.
     pub(super) async fn method(&mut self) -> Result<(), Broken> {
         self.until(socks5::parse_method).await?;
-        let _method = self.buffer.split_to(2);
+        let _method = self.buffer.split_to(socks5::METHOD);
         Ok(())
     }
 

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 
@@ -55,13 +56,12 @@ impl Upstream {
         loop {
             let now = Instant::now();
             if now >= prune_at {
-                point.pool.prune(now); // a system call for each: not at every connection taken
+                let patience = self.settings.local_timeout;
+                point.pool.prune(now, patience, &point.health); // not at every connection taken
                 prune_at = now + TICK;
             }
             if now >= pace.not_before {
-                for _ in fills.len()..self.wanted(&point, fills.len()) {
-                    fills.spawn(Arc::clone(self).fill(Arc::clone(&point)));
-                }
+                self.fill_up(&point, &mut fills, &mut pace);
             }
             point.pool.set_filling(fills.len());
             tokio::select! {
@@ -69,6 +69,20 @@ impl Upstream {
                 () = point.pool.taken() => {}
                 () = point.health.lost() => {}
                 () = self.next_look(&pace) => {}
+            }
+        }
+    }
+
+    /// Opens what is missing. One that needs nobody's answer is open at once, others get a task each.
+    fn fill_up(self: &Arc<Self>, point: &Arc<Point>, fills: &mut JoinSet<bool>, pace: &mut Pace) {
+        while fills.len() < self.wanted(point, fills.len()) {
+            let mut fill = Box::pin(Arc::clone(self).fill(Arc::clone(point)));
+            match (&mut fill).now_or_never() {
+                Some(good) => pace.note(good),
+                None => drop(fills.spawn(fill)),
+            }
+            if Instant::now() < pace.not_before {
+                return;
             }
         }
     }
@@ -100,7 +114,7 @@ impl Upstream {
         }
     }
 
-    /// Opens and greets one connection; true if the upstream answered.
+    /// Opens and greets one connection; true if the upstream took it.
     async fn fill(self: Arc<Self>, point: Arc<Point>) -> bool {
         match self.greeted(&point).await {
             Ok(greeted) => {
@@ -118,8 +132,10 @@ impl Upstream {
 
     async fn greeted(&self, point: &Point) -> Result<Option<Greeted>, UpstreamError> {
         let slot = self.slots.take()?;
-        let stream = self.reach(point).await?;
-        Ok(stream.map(|stream| Greeted { stream, slot, since: Instant::now() }))
+        // Known to be up, it is not waited for: its answer is there when the connection is used.
+        let answered = !point.health.is_up();
+        let stream = self.reach(point, answered).await?;
+        Ok(stream.map(|stream| Greeted { stream, slot, since: Instant::now(), answered }))
     }
 
     /// Asks the upstream for a sign of life over a connection of its own, beside the bound on them:
@@ -130,18 +146,19 @@ impl Upstream {
     pub async fn probe(&self) -> Result<(), UpstreamError> {
         match self.settings.kind {
             Kind::Direct => Ok(()),
-            _ => self.reach(&*self.pointed()?).await.map(drop),
+            _ => self.reach(&*self.pointed()?, true).await.map(drop),
         }
     }
 
-    /// Connects and hears the upstream answer, within `local_timeout`; the connection, if it is of
-    /// further use.
-    async fn reach(&self, point: &Point) -> Result<Option<Stream>, UpstreamError> {
+    /// Connects and greets, or asks LocalAPI, within `local_timeout`; with `hear` the upstream is to answer
+    /// too. The connection, if it is of further use.
+    async fn reach(&self, point: &Point, hear: bool) -> Result<Option<Stream>, UpstreamError> {
         let after = self.settings.local_timeout;
         let late = || UpstreamError::LocalTimeout { place: point.place.clone(), after };
-        let heard = timeout(after, self.hear(point)).await.unwrap_or_else(|_| Err(late()));
+        let heard = timeout(after, self.hail(point, hear)).await.unwrap_or_else(|_| Err(late()));
         match &heard {
-            Ok(_) => point.health.alive(),
+            Ok(_) if hear => point.health.alive(),
+            Ok(_) => {}
             Err(UpstreamError::LocalTimeout { .. }) => point.health.miss(),
             Err(UpstreamError::Full { .. }) => {}
             Err(error) => point.health.down(&error.to_string()),
@@ -149,7 +166,7 @@ impl Upstream {
         heard
     }
 
-    async fn hear(&self, point: &Point) -> Result<Option<Stream>, UpstreamError> {
+    async fn hail(&self, point: &Point, hear: bool) -> Result<Option<Stream>, UpstreamError> {
         let stream = self.dial_place(&point.place).await?;
         let mut talk = Talk::new(&stream, &point.place);
         match self.settings.kind {
@@ -160,7 +177,9 @@ impl Upstream {
             }
             _ => {
                 talk.greet(&[]).await.map_err(Broken::into_error)?;
-                talk.method().await.map_err(Broken::into_error)?;
+                if hear {
+                    talk.method().await.map_err(Broken::into_error)?;
+                }
                 Ok(Some(stream))
             }
         }

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use std::collections::VecDeque;
+use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -9,13 +10,15 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::health::Health;
 use super::slots::UpstreamSlot;
+use super::{Unparsed, socks5};
 use crate::sys::Stream;
 
 /// Older connections are not used: something on the way may have forgotten them.
 const MAX_AGE: Duration = Duration::from_secs(30);
 
-/// A connection whose greeting is done.
+/// A connection over which the server was greeted.
 #[derive(Debug)]
 pub(super) struct Greeted {
     /// The connection.
@@ -24,6 +27,20 @@ pub(super) struct Greeted {
     pub(super) slot: UpstreamSlot,
     /// When it was greeted.
     pub(super) since: Instant,
+    /// The server's choice of method was read: nobody waits for it, who takes the connection finds it there.
+    pub(super) answered: bool,
+}
+
+/// What a look at a held connection tells.
+enum Life {
+    /// It can be used.
+    Good,
+    /// The same, but the server has not answered its greeting yet.
+    Waiting,
+    /// Too old, or closed since it was answered: as connections go.
+    Over,
+    /// The server did not answer its greeting as a SOCKS5 server does.
+    Failed(&'static str),
 }
 
 /// The connections held, newest last.
@@ -35,15 +52,17 @@ pub(super) struct Pool {
 }
 
 impl Pool {
-    /// The newest connection that is alive and young enough; others on the way are closed.
-    pub(super) fn take(&self, now: Instant) -> Option<Greeted> {
+    /// The newest connection that is alive and young enough; others on the way are closed. A server that
+    /// failed one is down.
+    pub(super) fn take(&self, now: Instant, health: &Health) -> Option<Greeted> {
         let greeted = {
             let mut idle = self.idle();
             loop {
-                match idle.pop_back() {
-                    Some(greeted) if greeted.usable(now) => break Some(greeted),
-                    Some(_dead) => {}
-                    None => break None,
+                let Some(mut greeted) = idle.pop_back() else { break None };
+                match greeted.look(now) {
+                    Life::Good | Life::Waiting => break Some(greeted),
+                    Life::Over => {}
+                    Life::Failed(why) => health.down(why),
                 }
             }
         };
@@ -61,9 +80,20 @@ impl Pool {
         self.idle().push_back(greeted);
     }
 
-    /// Closes what is dead or too old.
-    pub(super) fn prune(&self, now: Instant) {
-        self.idle().retain(|greeted| greeted.usable(now));
+    /// Closes what is dead or too old, and what was not answered within `patience`.
+    pub(super) fn prune(&self, now: Instant, patience: Duration, health: &Health) {
+        self.idle().retain_mut(|greeted| {
+            let life = greeted.look(now);
+            match life {
+                Life::Waiting if now.duration_since(greeted.since) >= patience => {
+                    health.miss();
+                    return false;
+                }
+                Life::Failed(why) => health.down(why),
+                Life::Good | Life::Waiting | Life::Over => {}
+            }
+            matches!(life, Life::Good | Life::Waiting)
+        });
     }
 
     /// Waits until somebody took a connection or found none.
@@ -87,8 +117,26 @@ impl Pool {
 }
 
 impl Greeted {
-    /// Young enough, and the server neither closed it nor said a word out of turn.
-    fn usable(&self, now: Instant) -> bool {
-        now.duration_since(self.since) < MAX_AGE && self.stream.is_quiet()
+    /// Reads the server's answer, if it has come. It is to be all that has.
+    fn look(&mut self, now: Instant) -> Life {
+        if now.duration_since(self.since) >= MAX_AGE {
+            return Life::Over;
+        }
+        if !self.answered {
+            let mut said = [0; socks5::METHOD + 1];
+            match self.stream.receive_at_once(&mut said) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Life::Waiting,
+                Err(_) | Ok(0) => return Life::Failed("it closed a connection instead of an answer"),
+                Ok(socks5::METHOD) => {}
+                // Half an answer is none that is worth waiting for here.
+                Ok(_) => return Life::Failed("its answer to a greeting was not two bytes"),
+            }
+            match socks5::parse_method(&said[..socks5::METHOD]) {
+                Ok(()) => self.answered = true,
+                Err(Unparsed::Bad(what)) => return Life::Failed(what),
+                Err(Unparsed::Incomplete) => return Life::Over,
+            }
+        }
+        if self.stream.is_quiet() { Life::Good } else { Life::Over }
     }
 }

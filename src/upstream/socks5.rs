@@ -11,6 +11,9 @@ use crate::target::{Host, Target};
 /// The greeting: version 5, one method, "none" (RFC 1928 section 3).
 pub const GREETING: [u8; 3] = [5, 1, 0];
 
+/// The length of the server's choice of method (RFC 1928 section 3).
+pub const METHOD: usize = 2;
+
 /// The longest reply: four bytes, a counted name of 255 bytes, a port.
 pub const MAX_REPLY: usize = 4 + 1 + 255 + 2;
 

@@ -278,7 +278,8 @@ async fn u1_a_dead_upstream_is_noticed_and_not_stormed() {
     let upstream = socks5(server.address, Settings { pool: 8, ..settings() });
     let keeper = tokio::spawn(Arc::clone(&upstream).keep_pool());
     until("the pool is full", || upstream.pool_counts().0 == 8).await;
-    upstream.pointed().unwrap().pool.take(Instant::now()).unwrap();
+    let point = upstream.pointed().unwrap();
+    point.pool.take(Instant::now(), &point.health).unwrap();
     let address = server.address;
     server.task.abort();
     until("it is known to be down", || !upstream.is_up()).await;
