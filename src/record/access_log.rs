@@ -3,6 +3,7 @@
 //! Host and port only: no path, no query, no credential ever gets here.
 #![forbid(unsafe_code)]
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::net::SocketAddr;
@@ -14,9 +15,10 @@ use serde::Serialize;
 
 use super::callers::Process;
 use super::escape;
+use super::json::Object;
 use super::labels::outcome_index;
 use crate::outcome::{Level, Outcome};
-use crate::target::Target;
+use crate::target::{Host, Target};
 
 /// Most bytes of one field, escaped (A6).
 pub(super) const FIELD: usize = 1024;
@@ -48,38 +50,46 @@ pub(super) struct Line<'a> {
 }
 
 impl Line<'_> {
-    fn host(&self) -> Option<String> {
-        let asked = || self.asked.map(str::to_owned);
-        self.target.map(|target| target.host.to_string()).or_else(asked)
+    fn host(&self) -> Option<Cow<'_, str>> {
+        let host = match self.target.map(|target| &target.host) {
+            Some(Host::Name(name)) => Some(name.as_str()),
+            Some(Host::Address(address)) => return Some(address.to_string().into()),
+            None => self.asked,
+        };
+        host.map(Cow::Borrowed)
     }
 
     /// One JSON object and LF; returns where in `out` the value of `process` is.
     pub(super) fn json(&self, out: &mut Vec<u8>, now: jiff::Timestamp) -> Range<usize> {
         let mut object = Object::open(out);
-        object.text("ts", Some(&format!("{now:.3}")));
+        object.time("ts", now);
         object.text("id", Some(self.id));
-        object.text("inbound", Some(self.inbound));
-        object.text("client", Some(&self.client.to_string()));
-        let process = object.process(self.process);
+        object.word("inbound", Some(self.inbound));
+        object.address("client", self.client);
+        let process = object.filled("process", |out| {
+            let from = out.len();
+            process_json(out, self.process);
+            from..out.len()
+        });
         object.text("host", self.host().as_deref());
-        object.text("host_from", Some(self.host_from));
+        object.word("host_from", Some(self.host_from));
         object.number("port", self.target.map(|target| target.port.get().into()));
-        object.text("address", self.address.map(|address| address.ip().to_string()).as_deref());
-        object.text("resolved_by", self.resolved_by);
-        object.text("route", self.route);
+        object.ip("address", self.address.map(|address| address.ip()));
+        object.word("resolved_by", self.resolved_by);
+        object.word("route", self.route);
         object.nested("policy", |policy| {
-            policy.text("mode", self.mode);
-            policy.text("verdict", self.verdict);
+            policy.word("mode", self.mode);
+            policy.word("verdict", self.verdict);
             policy.text("rule", self.rule);
         });
-        object.text("outcome", Some(self.outcome.label()));
-        object.text("error", self.error);
+        object.word("outcome", Some(self.outcome.label()));
+        object.word("error", self.error);
         object.number("bytes_up", Some(self.bytes_up));
         object.number("bytes_down", Some(self.bytes_down));
         object.millis("connect_ms", self.connect);
         object.millis("duration_ms", Some(self.lasted));
-        object.text("upstream", self.upstream);
-        object.text("stage", Some(self.stage));
+        object.word("upstream", self.upstream);
+        object.word("stage", Some(self.stage));
         object.text("label", self.label);
         object.close();
         out.push(b'\n');
@@ -95,7 +105,7 @@ impl Line<'_> {
         };
         // Writing to a vector cannot fail.
         let _ = write!(out, "{now:.3} {level} {} ", self.inbound);
-        escape::word(out, &self.host().unwrap_or_else(|| "-".to_owned()));
+        escape::word(out, self.host().as_deref().unwrap_or("-"));
         if let Some(target) = self.target {
             let _ = write!(out, ":{}", target.port);
         }
@@ -147,70 +157,6 @@ pub(super) fn process_text(out: &mut Vec<u8>, process: Option<&Process>) {
         escape::word(out, &process.name);
         // Writing to a vector cannot fail.
         let _ = write!(out, " pid={}", process.pid);
-    }
-}
-
-/// Writes one JSON object, key by key.
-pub(super) struct Object<'a> {
-    out: &'a mut Vec<u8>,
-    first: bool,
-}
-
-impl<'a> Object<'a> {
-    pub(super) fn open(out: &'a mut Vec<u8>) -> Self {
-        out.push(b'{');
-        Self { out, first: true }
-    }
-
-    pub(super) fn close(self) {
-        self.out.push(b'}');
-    }
-
-    pub(super) fn text(&mut self, key: &str, value: Option<&str>) {
-        self.key(key);
-        match value {
-            Some(value) => escape::json(self.out, value),
-            None => self.out.extend(b"null"),
-        }
-    }
-
-    pub(super) fn number(&mut self, key: &str, value: Option<u64>) {
-        self.raw(key, value.map_or("null".to_owned(), |value| value.to_string()));
-    }
-
-    /// A value that is JSON already.
-    pub(super) fn raw(&mut self, key: &str, json: impl AsRef<[u8]>) {
-        self.key(key);
-        self.out.extend(json.as_ref());
-    }
-
-    fn process(&mut self, process: Option<&Process>) -> Range<usize> {
-        self.key("process");
-        let from = self.out.len();
-        process_json(self.out, process);
-        from..self.out.len()
-    }
-
-    fn millis(&mut self, key: &str, value: Option<Duration>) {
-        let millis = value.map(|value| format!("{:.3}", value.as_secs_f64() * 1e3));
-        self.raw(key, millis.unwrap_or_else(|| "null".to_owned()));
-    }
-
-    fn nested(&mut self, key: &str, fill: impl FnOnce(&mut Object<'_>)) {
-        self.key(key);
-        let mut inner = Object::open(self.out);
-        fill(&mut inner);
-        inner.close();
-    }
-
-    fn key(&mut self, key: &str) {
-        if !std::mem::replace(&mut self.first, false) {
-            self.out.push(b',');
-        }
-        // Keys are our own words.
-        self.out.push(b'"');
-        self.out.extend_from_slice(key.as_bytes());
-        self.out.extend_from_slice(b"\":");
     }
 }
 

@@ -20,9 +20,10 @@ use tracing::subscriber::Interest;
 use tracing::{Event, Metadata, Subscriber};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 
-use super::access_log::{Line, Object, TotalsNow, process_json, process_text};
+use super::access_log::{Line, TotalsNow, process_json, process_text};
 use super::callers::Process;
 use super::escape;
+use super::json::Object;
 use super::sink::Sink;
 use crate::config::{self, LogFormat, LogTo};
 use crate::outcome;
@@ -221,7 +222,7 @@ fn last_line(out: &mut Vec<u8>, json: bool, totals: &TotalsNow) {
     let sums = serde_json::to_vec(totals).unwrap_or_default();
     if json {
         let mut object = Object::open(out);
-        object.text("ts", Some(&format!("{now:.3}")));
+        object.time("ts", now);
         object.text("level", Some("info"));
         object.text("message", Some("totals"));
         object.raw("totals", sums);
@@ -301,7 +302,7 @@ impl Fields {
 
     fn json(&self, out: &mut Vec<u8>, now: jiff::Timestamp, level: tracing::Level) {
         let mut object = Object::open(out);
-        object.text("ts", Some(&format!("{now:.3}")));
+        object.time("ts", now);
         object.text("level", Some(&level.as_str().to_ascii_lowercase()));
         object.text("message", Some(&self.message));
         for (name, value) in &self.others {

@@ -10,6 +10,7 @@ mod callers;
 mod escape;
 mod guard;
 mod id;
+mod json;
 mod labels;
 mod live;
 pub mod log;

@@ -126,7 +126,9 @@ impl Greeted {
             let mut said = [0; socks5::METHOD + 1];
             match self.stream.receive_at_once(&mut said) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Life::Waiting,
-                Err(_) | Ok(0) => return Life::Failed("it closed a connection instead of an answer"),
+                Err(_) | Ok(0) => {
+                    return Life::Failed("it closed a connection instead of an answer");
+                }
                 Ok(socks5::METHOD) => {}
                 // Half an answer is none that is worth waiting for here.
                 Ok(_) => return Life::Failed("its answer to a greeting was not two bytes"),

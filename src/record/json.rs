@@ -1,0 +1,218 @@
+//! One JSON object, written key by key into bytes: a line for every connection must cost next to nothing.
+//!
+//! `serde_json` in the tests reads it back.
+#![forbid(unsafe_code)]
+
+use std::cell::Cell;
+use std::io::Write as _;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use super::escape;
+
+/// An object under way.
+pub(super) struct Object<'a> {
+    out: &'a mut Vec<u8>,
+    first: bool,
+}
+
+impl<'a> Object<'a> {
+    pub(super) fn open(out: &'a mut Vec<u8>) -> Self {
+        out.push(b'{');
+        Self { out, first: true }
+    }
+
+    pub(super) fn close(self) {
+        self.out.push(b'}');
+    }
+
+    /// Any text.
+    pub(super) fn text(&mut self, key: &str, value: Option<&str>) {
+        self.value(key, value, escape::json);
+    }
+
+    /// A word of our own, plain as it stands.
+    pub(super) fn word(&mut self, key: &str, value: Option<&'static str>) {
+        self.value(key, value, |out, word| {
+            quoted(out, |out| out.extend_from_slice(word.as_bytes()))
+        });
+    }
+
+    pub(super) fn number(&mut self, key: &str, value: Option<u64>) {
+        self.value(key, value, number);
+    }
+
+    /// Milliseconds, to the microsecond.
+    pub(super) fn millis(&mut self, key: &str, value: Option<Duration>) {
+        self.value(key, value, |out, value| {
+            number(out, value.as_millis().try_into().unwrap_or(u64::MAX));
+            out.push(b'.');
+            thousandths(out, value.subsec_micros() % 1000);
+        });
+    }
+
+    pub(super) fn ip(&mut self, key: &str, value: Option<IpAddr>) {
+        self.value(key, value, |out, value| quoted(out, |out| ip(out, value)));
+    }
+
+    pub(super) fn address(&mut self, key: &str, value: SocketAddr) {
+        self.value(key, Some(value), |out, value| quoted(out, |out| address(out, value)));
+    }
+
+    pub(super) fn time(&mut self, key: &str, now: jiff::Timestamp) {
+        self.value(key, Some(now), |out, now| quoted(out, |out| time(out, now)));
+    }
+
+    /// A value that is JSON already.
+    pub(super) fn raw(&mut self, key: &str, json: impl AsRef<[u8]>) {
+        self.filled(key, |out| out.extend_from_slice(json.as_ref()));
+    }
+
+    pub(super) fn nested(&mut self, key: &str, fill: impl FnOnce(&mut Object<'_>)) {
+        self.filled(key, |out| {
+            let mut inner = Object::open(out);
+            fill(&mut inner);
+            inner.close();
+        });
+    }
+
+    /// A value that `fill` writes; returns what it does.
+    pub(super) fn filled<T>(&mut self, key: &str, fill: impl FnOnce(&mut Vec<u8>) -> T) -> T {
+        if !std::mem::replace(&mut self.first, false) {
+            self.out.push(b',');
+        }
+        // Keys are our own words.
+        quoted(self.out, |out| out.extend_from_slice(key.as_bytes()));
+        self.out.push(b':');
+        fill(self.out)
+    }
+
+    /// Where there is a value `write` writes it.
+    fn value<T>(&mut self, key: &str, value: Option<T>, write: impl FnOnce(&mut Vec<u8>, T)) {
+        self.filled(key, |out| match value {
+            Some(value) => write(out, value),
+            None => out.extend_from_slice(b"null"),
+        });
+    }
+}
+
+/// The time as RFC 3339 has it, to the millisecond.
+pub(super) fn time(out: &mut Vec<u8>, now: jiff::Timestamp) {
+    /// The last second that was written: of a busy second's lines only the first works it out.
+    type Second = (i64, [u8; 19]);
+    thread_local!(static LAST: Cell<Second> = const { Cell::new((i64::MIN, [0; 19])) });
+    let (second, millis) = (now.as_second(), now.subsec_millisecond());
+    let (mut last, mut text) = LAST.get();
+    if last != second {
+        let whole = format!("{now:.0}");
+        let Some(digits) = whole.as_bytes().first_chunk().filter(|_| millis >= 0) else {
+            return out.extend_from_slice(whole.as_bytes()); // a clock before 1970
+        };
+        (last, text) = (second, *digits);
+        LAST.set((last, text));
+    }
+    out.extend_from_slice(&text);
+    out.push(b'.');
+    thousandths(out, millis.unsigned_abs());
+    out.push(b'Z');
+}
+
+fn quoted(out: &mut Vec<u8>, fill: impl FnOnce(&mut Vec<u8>)) {
+    out.push(b'"');
+    fill(out);
+    out.push(b'"');
+}
+
+fn number(out: &mut Vec<u8>, number: u64) {
+    out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
+}
+
+/// Three digits.
+fn thousandths(out: &mut Vec<u8>, n: u32) {
+    let digit = |of: u32| b'0' + (n / of % 10) as u8;
+    out.extend_from_slice(&[digit(100), digit(10), digit(1)]);
+}
+
+fn ip(out: &mut Vec<u8>, ip: IpAddr) {
+    let IpAddr::V4(v4) = ip else {
+        // Writing to a vector cannot fail.
+        let _ = write!(out, "{ip}");
+        return;
+    };
+    for (at, octet) in v4.octets().into_iter().enumerate() {
+        if at > 0 {
+            out.push(b'.');
+        }
+        number(out, octet.into());
+    }
+}
+
+fn address(out: &mut Vec<u8>, address: SocketAddr) {
+    if address.is_ipv6() {
+        let _ = write!(out, "{address}"); // with brackets and a scope
+        return;
+    }
+    ip(out, address.ip());
+    out.push(b':');
+    number(out, address.port().into());
+}
+
+#[cfg(test)]
+mod tests {
+    use std::str::FromStr as _;
+
+    use jiff::Timestamp;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn written(fill: impl FnOnce(&mut Vec<u8>)) -> String {
+        let mut out = Vec::new();
+        fill(&mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn an_object_reads_back() {
+        let line = written(|out| {
+            let mut object = Object::open(out);
+            object.text("text", Some("a\"b"));
+            object.word("word", Some("ok"));
+            object.word("none", None);
+            object.number("number", Some(u64::MAX));
+            object.millis("millis", Some(Duration::from_nanos(12_034_567_999)));
+            object.ip("ip", Some("fd7a::1".parse().unwrap()));
+            object.address("address", "[::1]:80".parse().unwrap());
+            object.nested("inner", |inner| inner.raw("list", "[1,2]"));
+            object.close();
+        });
+        let read: serde_json::Value = serde_json::from_str(&line).unwrap();
+        let meant = serde_json::json!({
+            "text": "a\"b", "word": "ok", "none": null, "number": u64::MAX, "millis": 12034.567,
+            "ip": "fd7a::1", "address": "[::1]:80", "inner": {"list": [1, 2]},
+        });
+        assert_eq!(read, meant);
+    }
+
+    #[test]
+    fn times_before_1970_are_written_too() {
+        let text = written(|out| time(out, Timestamp::from_millisecond(-1_500).unwrap()));
+        assert!(Timestamp::from_str(&text).unwrap().as_second() < 0, "{text}");
+    }
+
+    proptest! {
+        #[test]
+        fn times_are_as_jiff_writes_them(first in 0..4_000_000_000_000i64, step in 0..2_000i64) {
+            for millis in [first, first + step, first] {
+                let now = Timestamp::from_millisecond(millis).unwrap();
+                prop_assert_eq!(written(|out| time(out, now)), format!("{now:.3}"));
+            }
+        }
+
+        #[test]
+        fn addresses_are_as_the_library_writes_them(of: SocketAddr) {
+            prop_assert_eq!(written(|out| address(out, of)), of.to_string());
+            prop_assert_eq!(written(|out| ip(out, of.ip())), of.ip().to_string());
+        }
+    }
+}
