@@ -13,10 +13,12 @@ use std::time::Duration;
 /// Bytes of lines that may wait for their reader, about 16,000 lines.
 const ROOM: usize = 8 << 20;
 /// A buffer larger than this is given back after a burst.
-const KEEP: usize = 64 << 10;
-/// Lines gather this long before they are written, so that a busy gateway wakes the thread 200
-/// times a second and not once per line.
-const GATHER: Duration = Duration::from_millis(5);
+const KEEP: usize = 128 << 10;
+/// Between two writes: the first line after a rest is written at once, and those that follow gather. Whoever
+/// waits is woken by the writer of a line, which costs it more than the line does.
+const GATHER: Duration = Duration::from_millis(40);
+/// Between two attempts at a file that takes nothing at the moment.
+const RETRY: Duration = Duration::from_millis(10);
 
 /// The buffer.
 pub(super) struct Sink {
@@ -103,9 +105,16 @@ impl Sink {
             }
             batch.clear();
             batch.shrink_to(KEEP);
+            self.rest();
         }
         self.lock().closed = true;
         self.done.notify_all();
+    }
+
+    /// Lets lines gather, unless the end has come.
+    fn rest(&self) {
+        let rested = self.work.wait_timeout_while(self.lock(), GATHER, |state| !state.closing);
+        drop(rested.unwrap_or_else(PoisonError::into_inner));
     }
 
     /// Waits for lines and takes them all; `None` at the end.
@@ -116,8 +125,6 @@ impl Sink {
             state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         state.waiting = false;
-        let gathered = self.work.wait_timeout_while(state, GATHER, |state| !state.closing);
-        let (mut state, _) = gathered.unwrap_or_else(PoisonError::into_inner);
         if let Some(file) = state.next.take() {
             *out = Out { file, torn: false };
         }
@@ -148,7 +155,7 @@ impl Out {
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 // Somebody made the shared terminal or pipe non-blocking.
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    std::thread::park_timeout(2 * GATHER);
+                    std::thread::park_timeout(RETRY);
                 }
                 Err(_) => return lines.iter().filter(|byte| **byte == b'\n').count() as u64,
             }

@@ -31,8 +31,10 @@ const SMALL: u32 = 4 << 10;
 /// no answer, and one with Nagle's algorithm (urllib3 through a proxy) has its request wait behind it.
 const PROMPT: std::ops::Range<u8> = 1..4;
 
-/// Bytes one copy may move.
-const SCRATCH: usize = 64 << 10;
+/// Bytes one copy may move, and what it may until its direction has proved bulky: a sink that takes nothing
+/// leaves all of it to be kept.
+const SCRATCH: usize = 256 << 10;
+const FIRST: usize = 64 << 10;
 
 /// Fairness: a direction gives the thread back after this many bytes or steps. 4 MiB take some 2 ms; with less,
 /// both ends of a bulky stream go to sleep and are woken once a turn, which costs more than the bytes.
@@ -243,7 +245,8 @@ impl Direction {
     }
 
     fn copy(&mut self, guard: &mut Ready<'_>, lane: &Lane<'_>) -> Step {
-        BUFFER.with_borrow_mut(|buffer| match lane.from.receive(guard, buffer) {
+        let room = if self.streak < BULKY { FIRST } else { SCRATCH };
+        BUFFER.with_borrow_mut(|buffer| match lane.from.receive(guard, &mut buffer[..room]) {
             Ok(0) => {
                 self.eof = true;
                 Step::On

@@ -1,11 +1,13 @@
-//! Which program a client is: looked for beside the connections, by one thread of its own.
+//! Which program a client is: seen in passing where it called before, else looked for beside the
+//! connections, by one thread of its own.
 //!
 //! The kernel is asked for each client's socket (sock_diag(7)), `/proc` for the process that holds it.
-//! No connection ever waits for that. What it may cost is bounded: a share of one processor, a queue
+//! No connection ever waits for a search. What it may cost is bounded: a share of one processor, a queue
 //! of fixed length; what does not fit is "unknown".
 #![forbid(unsafe_code)]
 
 mod budget;
+mod looker;
 mod process;
 mod search;
 mod slot;
@@ -15,13 +17,12 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use self::budget::Budget;
+use self::looker::Looker;
 pub use self::process::Process;
-use self::search::{Found, Search, Wanted};
+use self::search::Found;
 pub(super) use self::slot::Slot;
 use super::live::Entry;
 use super::log::AccessLog;
-use crate::sys::SocketOwners;
 
 /// Connections that wait to be looked at; later ones stay unknown.
 const MOST_QUEUED: usize = 1024;
@@ -40,6 +41,8 @@ const LAST_SEARCH: Duration = Duration::from_millis(100);
 /// Looks for callers until it is dropped.
 pub(super) struct Callers {
     shared: Arc<Shared>,
+    looker: Arc<Mutex<Looker>>,
+    log: AccessLog,
 }
 
 struct Shared {
@@ -85,22 +88,27 @@ impl Callers {
             over: Condvar::new(),
         });
         let now = Instant::now();
+        let looker = Arc::new(Mutex::new(Looker::new(now)?));
         let seeker = Seeker {
             shared: Arc::clone(&shared),
-            log,
-            owners: SocketOwners::open()?,
-            search: Search::new(now),
-            budget: Budget::new(now),
+            log: log.clone(),
+            looker: Arc::clone(&looker),
             later: Vec::new(),
             pace: Duration::ZERO,
             ended: now,
         };
         std::thread::Builder::new().name("callers".to_owned()).spawn(move || seeker.run())?;
-        Ok(Self { shared })
+        Ok(Self { shared, looker, log })
     }
 
     /// Has the caller of a connection looked for; `server` is where it thinks it is connected to.
     pub(super) fn seek(&self, entry: &Arc<Entry>, server: SocketAddr) {
+        // While the thread is in a search nobody waits for it here.
+        let looker = self.looker.try_lock().ok();
+        let seen = looker.and_then(|mut l| l.glance((entry.client, server), Instant::now()));
+        if seen.is_some() {
+            return entry.caller.settle(seen, &self.log);
+        }
         let mut state = self.shared.lock();
         if state.closing || state.queue.len() >= MOST_QUEUED {
             return;
@@ -140,9 +148,7 @@ impl Shared {
 struct Seeker {
     shared: Arc<Shared>,
     log: AccessLog,
-    owners: SocketOwners,
-    search: Search,
-    budget: Budget,
+    looker: Arc<Mutex<Looker>>,
     /// To be looked at again, and when.
     later: Vec<(Instant, Item)>,
     pace: Duration,
@@ -152,12 +158,9 @@ struct Seeker {
 impl Seeker {
     fn run(mut self) {
         while let Some(batch) = self.next() {
-            let wait = self.budget.wait(Instant::now());
+            let wait = self.looker().wait(Instant::now());
             if wait.is_zero() {
-                let before = budget::spent();
                 self.look(batch);
-                let spent = budget::spent().saturating_sub(before);
-                self.budget.charge(spent, Instant::now());
                 self.pace = PACE;
             } else {
                 self.put_off(batch, wait);
@@ -228,22 +231,16 @@ impl Seeker {
 
     fn look(&mut self, batch: Vec<Item>) {
         let pairs: Vec<_> = batch.iter().map(|item| (item.entry.client, item.server)).collect();
-        let owners = self.owners.ask(&pairs);
-        let mut places = Vec::with_capacity(batch.len());
-        let mut wanted = Vec::new();
-        for (pair, owner) in pairs.into_iter().zip(owners) {
-            // Without an inode it was closed already.
-            let owner = owner.filter(|owner| owner.inode != 0);
-            places.push(owner.map(|_| wanted.len()));
-            wanted.extend(owner.map(|owner| Wanted { pair, owner, found: Found::Nobody }));
-        }
+        let found = self.looker().look(&pairs);
         let now = Instant::now();
-        self.search.find(&mut wanted, &mut self.owners, now);
         // In the order they came in, so that their lines are.
-        for (item, place) in batch.into_iter().zip(places) {
-            let found = place.map_or(Found::Nobody, |at| wanted[at].found.clone());
+        for (item, found) in batch.into_iter().zip(found) {
             self.settle(item, found, now);
         }
+    }
+
+    fn looker(&self) -> MutexGuard<'_, Looker> {
+        self.looker.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn settle(&mut self, mut item: Item, found: Found, now: Instant) {

@@ -16,6 +16,8 @@ use crate::sys::{self, Descriptors, Owner, Program, SocketOwners};
 const MOST_RECENT: usize = 8;
 /// Descriptors of each at which its sockets were.
 const MOST_HINTS: usize = 64;
+/// How many of them, and of those descriptors, are looked at in passing.
+const GLANCE: (usize, u32) = (2, 8);
 /// Descriptors looked at in one search, about 20 ms of them.
 const MOST_LOOKS: u32 = 20_000;
 /// How long the processes that held nothing for us are left alone, from the first time on.
@@ -91,7 +93,7 @@ impl Search {
         let by_inode = (0..).zip(&*wanted).filter(|(_, wanted)| ours(wanted.owner));
         let by_inode = by_inode.map(|(at, wanted)| (wanted.owner.inode, at)).collect();
         let mut open = Open { wanted, by_inode, looks: MOST_LOOKS };
-        self.where_they_were(&mut open);
+        self.where_they_were(&mut open, MOST_RECENT);
         open.forget_closed(owners);
         for pid in self.recent.iter().map(|recent| recent.process.pid).collect::<Vec<_>>() {
             self.visit(pid, &mut open);
@@ -101,10 +103,17 @@ impl Search {
         }
     }
 
-    /// Those who called lately use the same descriptors again.
-    fn where_they_were(&mut self, open: &mut Open<'_>) {
+    /// Looks for one where the latest callers were, and nowhere else.
+    pub(super) fn glance(&mut self, wanted: &mut Wanted) {
+        let by_inode = HashMap::from([(wanted.owner.inode, 0)]);
+        let mut open = Open { wanted: std::slice::from_mut(wanted), by_inode, looks: GLANCE.1 };
+        self.where_they_were(&mut open, GLANCE.0);
+    }
+
+    /// Those who called lately, `most` of them, use the same descriptors again.
+    fn where_they_were(&mut self, open: &mut Open<'_>, most: usize) {
         let recent: Vec<(u32, Vec<u32>)> =
-            self.recent.iter().map(|r| (r.process.pid, r.hints.clone())).collect();
+            self.recent.iter().take(most).map(|r| (r.process.pid, r.hints.clone())).collect();
         for (pid, hints) in recent {
             if open.is_done() {
                 return;

@@ -1,0 +1,147 @@
+//! Looking itself: at one connection in passing, or at many together, within one budget.
+#![forbid(unsafe_code)]
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::budget::{self, Budget};
+use super::process::Process;
+use super::search::{Found, Search, Wanted};
+use super::{PACE, REST};
+use crate::sys::{Owner, SocketOwners};
+
+/// How long nobody is looked at in passing after that found nobody, from the first time on.
+const BLINK: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+
+/// Client and server of a connection, as the client sees them.
+pub(super) type Pair = (SocketAddr, SocketAddr);
+
+/// What a search needs and what it may cost.
+pub(super) struct Looker {
+    owners: SocketOwners,
+    search: Search,
+    budget: Budget,
+    /// When a connection last came.
+    came: Instant,
+    blink: Duration,
+    blink_until: Instant,
+}
+
+impl Looker {
+    /// # Errors
+    /// There is no sock_diag(7) here.
+    pub(super) fn new(now: Instant) -> io::Result<Self> {
+        Ok(Self {
+            owners: SocketOwners::open()?,
+            search: Search::new(now),
+            budget: Budget::new(now),
+            came: now.checked_sub(REST).unwrap_or(now),
+            blink: BLINK.0,
+            blink_until: now,
+        })
+    }
+
+    /// The caller of a connection that comes now, if it is one of the last. Some 20 us, while the connection
+    /// waits: less than waking the thread that looks for all others. Not for one of many: those are looked
+    /// for together.
+    pub(super) fn glance(&mut self, pair: Pair, now: Instant) -> Option<Arc<Process>> {
+        let alone = now.saturating_duration_since(self.came) >= PACE;
+        self.came = now;
+        if !alone || now < self.blink_until || !self.wait(now).is_zero() {
+            return None;
+        }
+        let owner = self.owners.ask(&[pair]).pop().flatten();
+        let mut wanted = owner.and_then(|owner| wanted(pair, owner))?;
+        self.search.glance(&mut wanted);
+        let done = Instant::now();
+        self.budget.charge(done - now, done);
+        match wanted.found {
+            Found::Holder(process) => {
+                self.blink = BLINK.0;
+                Some(process)
+            }
+            _ => {
+                self.blink_until = done + self.blink;
+                self.blink = (self.blink * 2).min(BLINK.1);
+                None
+            }
+        }
+    }
+
+    /// Looks for all of them.
+    pub(super) fn look(&mut self, pairs: &[Pair]) -> Vec<Found> {
+        let before = budget::spent();
+        let found = self.find(pairs);
+        self.budget.charge(budget::spent().saturating_sub(before), Instant::now());
+        found
+    }
+
+    /// How long to wait until somebody may be looked for again.
+    pub(super) fn wait(&mut self, now: Instant) -> Duration {
+        self.budget.wait(now)
+    }
+
+    fn find(&mut self, pairs: &[Pair]) -> Vec<Found> {
+        let owners = self.owners.ask(pairs);
+        let mut places = Vec::with_capacity(pairs.len());
+        let mut all = Vec::new();
+        for (pair, owner) in pairs.iter().zip(owners) {
+            let wanted = owner.and_then(|owner| wanted(*pair, owner));
+            places.push(wanted.as_ref().map(|_| all.len()));
+            all.extend(wanted);
+        }
+        self.search.find(&mut all, &mut self.owners, Instant::now());
+        let found = |place: Option<usize>| place.map_or(Found::Nobody, |at| all[at].found.clone());
+        places.into_iter().map(found).collect()
+    }
+}
+
+/// Without an inode it was closed already.
+fn wanted(pair: Pair, owner: Owner) -> Option<Wanted> {
+    (owner.inode != 0).then_some(Wanted { pair, owner, found: Found::Nobody })
+}
+
+#[cfg(test)]
+#[cfg(target_os = "linux")]
+mod tests {
+    use std::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    #[test]
+    fn who_called_before_is_seen_in_passing_but_not_in_a_crowd() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let server = listener.local_addr().unwrap();
+        let client = TcpStream::connect(server).unwrap();
+        let pair = (client.local_addr().unwrap(), server);
+        let mut now = Instant::now();
+        let mut looker = Looker::new(now).unwrap();
+        assert_eq!(looker.glance(pair, now), None, "nobody called before");
+        assert!(matches!(looker.look(&[pair])[..], [Found::Holder(_)]));
+        now += BLINK.1;
+        let seen = looker.glance(pair, now).unwrap();
+        assert_eq!(seen.pid, std::process::id());
+        assert_eq!(looker.glance(pair, now + PACE / 2), None, "one of many");
+        now += BLINK.1;
+        assert!(looker.glance(pair, now).is_some());
+        looker.budget.charge(Duration::from_secs(1), now);
+        assert_eq!(looker.glance(pair, now + PACE), None, "it costs too much");
+    }
+
+    #[test]
+    fn a_glance_that_finds_nobody_makes_the_next_ones_rare() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let server = listener.local_addr().unwrap();
+        let client = TcpStream::connect(server).unwrap();
+        let pair = (client.local_addr().unwrap(), server);
+        let mut now = Instant::now();
+        let mut looker = Looker::new(now).unwrap();
+        for doubled in 0..3 {
+            assert_eq!(looker.glance(pair, now), None);
+            assert_eq!(looker.blink, BLINK.0 * (2 << doubled));
+            now = looker.blink_until;
+        }
+    }
+}
