@@ -174,9 +174,9 @@ fn clients_get_a_server_of_their_own_where_it_is_set() {
         let listeners = gateway.status()["listeners"].clone();
         assert_eq!(listeners["dns_clients"], "127.0.0.1:53");
         assert_eq!(listeners["dns"], gateway.private_dns().to_string());
-        let logged: Vec<Value> = gateway.log_lines();
         for listener in ["dns", "dns_clients"] {
-            assert!(logged.iter().any(|line| line["listener"] == listener), "{listener}");
+            let said = |line: &Value| line["listener"] == listener;
+            eventually(listener, PATIENCE, || gateway.log_lines().iter().any(said));
         }
         for port in [53, gateway.private_dns().port()] {
             gateway.assert_refused(Inbound::Connect, &format!("127.0.0.1:{port}"), "loop");

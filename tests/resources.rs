@@ -81,12 +81,12 @@ fn r2_too_many_connections_for_the_limit_are_lowered_and_logged_once() {
         };
         g.log_lines().into_iter().filter(about).count()
     };
-    assert_eq!(told(&gateway), 1, "{}", gateway.log());
+    eventually("it is said", PATIENCE, || told(&gateway) == 1);
     for _ in 0..3 {
         gateway.assert_refused(Inbound::Socks5, NAME, "upstream_failed");
     }
-    assert_eq!(told(&gateway), 1, "{}", gateway.log());
     gateway.settle_and_check(3);
+    assert_eq!(told(&gateway), 1, "{}", gateway.log());
 }
 
 /// Makes the next accepts of `pid` fail; ends with its `Drop`.

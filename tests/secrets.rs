@@ -257,13 +257,16 @@ fn k6_a_key_file_others_can_read_is_warned_of_once_and_used() {
     let open = std::fs::Permissions::from_mode(0o644);
     std::fs::set_permissions(tailnet.key_file(), open).unwrap();
     let mut gateway = ready(&tailnet, Way::File);
-    let lines = gateway.log_lines();
     let file = tailnet.key_file();
-    let named = |l: &&serde_json::Value| text(l, file.to_str().unwrap()).is_some();
-    let warnings: Vec<&serde_json::Value> =
-        lines.iter().filter(named).filter(|l| l["level"] == "warn").collect();
+    let warnings = || {
+        let named = |l: &serde_json::Value| text(l, file.to_str().unwrap()).is_some();
+        let warning = |l: &serde_json::Value| l["level"] == "warn" && named(l);
+        gateway.log_lines().into_iter().filter(warning).collect::<Vec<_>>()
+    };
+    eventually("it is warned of", PATIENCE, || !warnings().is_empty());
+    let warnings = warnings();
     assert_eq!(warnings.len(), 1, "{warnings:?}");
-    assert!(text(warnings[0], "644").is_some(), "its mode: {}", warnings[0]);
+    assert!(text(&warnings[0], "644").is_some(), "its mode: {}", warnings[0]);
     let mode = std::fs::metadata(gateway.setup().run_dir()).unwrap().permissions().mode();
     assert_eq!(mode & 0o7777, 0o700, "run_dir");
     tailnet.assert_secret(&mut gateway);

@@ -233,12 +233,11 @@ fn b25_an_open_internal_port_is_always_said() {
         });
         let status = gateway.status();
         assert_eq!(find(&status, "internal_port_exposed"), Some(&true.into()), "{status}");
-        let lines = gateway.log_lines();
-        let said = lines.iter().any(|l| {
-            find(l, "internal_port_exposed") == Some(&true.into())
-                || text(l, "internal_port_exposed=true").is_some()
-        });
-        assert!(said, "{lines:?}");
+        let said = |line: &serde_json::Value| {
+            find(line, "internal_port_exposed") == Some(&true.into())
+                || text(line, "internal_port_exposed=true").is_some()
+        };
+        eventually("it is said", PATIENCE, || gateway.log_lines().iter().any(said));
         assert_eq!(listening(tailnet.pid()), 1);
     }
 }

@@ -40,12 +40,16 @@ impl std::fmt::Display for Asked {
 
 const CPU: [&str; 4] = ["down1.cpu", "up1.cpu", "down8.cpu", "up8.cpu"];
 const RATE: [&str; 4] = ["down1.rate", "up1.rate", "down8.rate", "up8.rate"];
-const OURS: [(&str, &str); 2] = [("tailrace-socks5", "SOCKS5"), ("tailrace-connect", "CONNECT")];
+/// Ours, the word for it, and the bare proxy that shakes the same hands.
+const OURS: [(&str, &str, &str); 2] = [
+    ("tailrace-socks5", "SOCKS5", "bare-proxy-socks5"),
+    ("tailrace-connect", "CONNECT", "bare-proxy-connect"),
+];
 
 /// The table, a row a goal.
 pub(crate) fn table(all: &[Rounds]) -> String {
     let mut page = Page { all, text: String::new() };
-    for (ours, inbound) in OURS {
+    for (ours, inbound, floor) in OURS {
         let what = format!("bulk CPU per GB, {inbound}");
         page.against(ours, &what, &CPU, "bare-splice", Asked::Most(1.05));
         page.against_best(ours, &what, &CPU, false, Asked::Most(0.95));
@@ -54,6 +58,8 @@ pub(crate) fn table(all: &[Rounds]) -> String {
         page.against_best(ours, &what, &RATE, false, Asked::Least(1.0));
         let what = format!("CPU per connection, {inbound}");
         page.against(ours, &what, &["connect32.cpu"], "bare-copy", Asked::Most(1.25));
+        page.floor(floor, "connect32.cpu", "bare-copy");
+        page.to_compare(ours, &what, "connect32.cpu", floor);
         page.against_best(ours, &what, &["connect32.cpu"], true, Asked::Most(0.75));
         let what = format!("connections per second, {inbound}");
         page.against_best(ours, &what, &["connect32.rate"], true, Asked::Least(1.15));
@@ -109,6 +115,22 @@ impl Page<'_> {
             }
             None => self.missing(what, name, asked),
         }
+    }
+
+    /// What the least that could do it comes to: nothing is asked of it.
+    fn floor(&mut self, floor: &str, measure: &str, reference: &str) {
+        let name = targets::by_id(floor).map_or("", |target| target.name);
+        self.to_compare(floor, &format!("of that the {name} alone"), measure, reference);
+    }
+
+    /// A ratio that nothing is asked of.
+    fn to_compare(&mut self, id: &str, what: &str, measure: &str, reference: &str) {
+        let pair = of(self.all, id).zip(of(self.all, reference));
+        let Some(ratio) = pair.and_then(|(id, reference)| id.ratio(reference, measure)) else {
+            return;
+        };
+        let name = targets::by_id(reference).map_or("", |target| target.name);
+        writeln!(self.text, "| {what} | {name} | {ratio} | – | |").unwrap();
     }
 
     /// The worst of these measures, each beside the peer that is best at it.

@@ -14,7 +14,7 @@ pub(crate) fn tools() -> PathBuf {
 pub(crate) fn compile() {
     let (from, to) = (PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("benches/bare"), tools());
     std::fs::create_dir_all(&to).unwrap();
-    for name in ["copy", "splice", "cpu"] {
+    for name in ["copy", "splice", "proxy", "cpu"] {
         let mut cc = Command::new("cc");
         cc.args(["-O2", "-o"]).arg(to.join(name)).arg(from.join(name).with_extension("c"));
         assert!(cc.status().unwrap().success(), "{cc:?}: a C compiler is needed");

@@ -54,7 +54,7 @@ fn described(run: &Run<'_>) -> String {
         "`make bench`, {rounds} round{plural} in turn, {seconds} s a measure; {cores} cores, Linux {}; \
          {}. Load average at the start: {load} (well over 0: others worked on the same cores, and \
          rates and round trips say little). {missing}\n",
-        here.trim(),
+        here.trim().split('-').next().unwrap_or_default(),
         room.described(),
     )
 }

@@ -59,7 +59,7 @@ const fn target(id: &'static str, name: &'static str, speech: Speech, program: P
 const OURS: Program = Program::Gateway { splice: true };
 
 /// All of them, the references first.
-pub(crate) const ALL: [Target; 15] = [
+pub(crate) const ALL: [Target; 17] = [
     target("direct", "no proxy at all", Speech::Nothing, Program::Nothing),
     target(
         "bare-copy",
@@ -72,6 +72,13 @@ pub(crate) const ALL: [Target; 15] = [
         "bare splice relay, 1 MiB pipes",
         Speech::Nothing,
         Program::Bare("splice", Some("1048576")),
+    ),
+    target("bare-proxy-socks5", "bare proxy, SOCKS5", Speech::Socks5, Program::Bare("proxy", None)),
+    target(
+        "bare-proxy-connect",
+        "bare proxy, CONNECT",
+        Speech::Connect,
+        Program::Bare("proxy", None),
     ),
     target("tailrace-socks5", "**tailrace, SOCKS5**", Speech::Socks5, OURS),
     target("tailrace-connect", "**tailrace, CONNECT**", Speech::Connect, OURS),

@@ -77,11 +77,15 @@ pub(super) async fn dial(
         return Err(Refusal::draining());
     }
     let cut = Arc::clone(record.cut());
-    let connected = tokio::select! {
-        biased;
-        connected = way_out(house, record, permitted) => connected?,
-        () = watch::client_gone(client, ask.early) => return Err(Refusal::client_gone()),
-        reason = cut.wait() => return Err(Refusal::cut(reason, ask.target)),
+    let connected = {
+        // Pinned here: what a macro or a timeout is given is copied there, and this is large.
+        let way_out = std::pin::pin!(way_out(house, record, permitted));
+        tokio::select! {
+            biased;
+            connected = way_out => connected?,
+            () = watch::client_gone(client, ask.early) => return Err(Refusal::client_gone()),
+            reason = cut.wait() => return Err(Refusal::cut(reason, ask.target)),
+        }
     };
     record.connected();
     Ok(connected)

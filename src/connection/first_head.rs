@@ -36,11 +36,14 @@ pub(super) async fn read_head(
             return Err(Failed::unread(&buffer, Outcome::Draining));
         }
     }
-    let over = tokio::select! {
-        biased;
-        read = inbound::read(stream, &mut buffer) => return read,
-        () = &mut deadline => late,
-        () = drain.reached(Phase::Forced) => Outcome::Draining,
+    let over = {
+        let read = std::pin::pin!(inbound::read(stream, &mut buffer));
+        tokio::select! {
+            biased;
+            read = read => return read,
+            () = &mut deadline => late,
+            () = drain.reached(Phase::Forced) => Outcome::Draining,
+        }
     };
     Err(Failed::unread(&buffer, over))
 }

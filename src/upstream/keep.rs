@@ -155,7 +155,8 @@ impl Upstream {
     async fn reach(&self, point: &Point, hear: bool) -> Result<Option<Stream>, UpstreamError> {
         let after = self.settings.local_timeout;
         let late = || UpstreamError::LocalTimeout { place: point.place.clone(), after };
-        let heard = timeout(after, self.hail(point, hear)).await.unwrap_or_else(|_| Err(late()));
+        let hail = std::pin::pin!(self.hail(point, hear));
+        let heard = timeout(after, hail).await.unwrap_or_else(|_| Err(late()));
         match &heard {
             Ok(_) if hear => point.health.alive(),
             Ok(_) => {}

@@ -195,7 +195,7 @@ impl Upstream {
             return timeout(after, self.direct(goal)).await.unwrap_or_else(|_| Err(late()));
         }
         let point = self.pointed()?;
-        let attempt = async {
+        let attempt = std::pin::pin!(async {
             match goal {
                 Goal::Target(target) => self.by_way_of(&point, address, target).await,
                 Goal::Addresses(list) => {
@@ -203,7 +203,7 @@ impl Upstream {
                     race::race(list, after, one).await
                 }
             }
-        };
+        });
         let result = timeout(after, attempt).await;
         // A SOCKS5 server says no in time; LocalAPI waits for silent targets as long as we do.
         if result.is_err() && self.settings.kind != Kind::LocalApi {

@@ -6,14 +6,17 @@ use hickory_resolver::proto::rr::RecordType;
 use crate::fixture::{self, Nameserver, ask, code, shown, why};
 use crate::rig::Gateway;
 use crate::rig::managed::script::State;
-use crate::rig::wait::PATIENCE;
+use crate::rig::wait::{PATIENCE, eventually};
 
 /// One line of the log says so, however often it was asked.
 #[track_caller]
 fn said(gateway: &Gateway, name: &str, verdict: &str) {
-    let lines = gateway.log_lines();
-    let of_name = lines.iter().filter(|line| line["name"] == name && line["verdict"] == verdict);
-    assert_eq!(of_name.count(), 1, "{lines:?}");
+    let count = || {
+        let lines = gateway.log_lines();
+        lines.iter().filter(|line| line["name"] == name && line["verdict"] == verdict).count()
+    };
+    eventually("it is said", PATIENCE, || count() > 0);
+    assert_eq!(count(), 1, "{}", gateway.log());
 }
 
 #[test]
