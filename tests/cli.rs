@@ -4,6 +4,7 @@
 mod rig;
 
 use std::io::Write as _;
+use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -239,4 +240,22 @@ fn a_reader_that_leaves_is_no_crash() {
         ),
     );
     assert_eq!(shown, "done\n");
+}
+
+/// `config show | head -1`: the reader has seen enough.
+#[test]
+fn a_reader_that_leaves_ends_the_command_without_a_word() {
+    let setup = absent();
+    let file = setup.write();
+    for arguments in [&["config", "show"][..], &["config", "show", "--json"], &["man"]] {
+        let mut command = setup.command(arguments);
+        if arguments[0] == "config" {
+            command.arg("--config").arg(&file);
+        }
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let output = command.stdout(writer).stderr(Stdio::piped()).output().unwrap();
+        assert_eq!(text(&output.stderr), "", "{arguments:?}");
+        assert_eq!(output.status.signal(), Some(13), "{arguments:?}: SIGPIPE, as of `cat`");
+    }
 }

@@ -60,6 +60,9 @@ pub fn main() -> ExitCode {
         Err(error) => return not_parsed(&error),
     };
     let settings = program.settings;
+    if only_tells(&program.command) {
+        crate::sys::sigpipe::ends_us();
+    }
     match program.command {
         Command::Up { ready_timeout, command } => {
             let ours = env::ours(&settings);
@@ -83,6 +86,16 @@ pub fn main() -> ExitCode {
         Command::Demo { redirected } => demo::run(redirected),
         Command::Completions { shell } => generate::completions(shell),
         Command::Man => generate::man(),
+    }
+}
+
+/// Whether a command prints what it has to say and is done: it carries nothing and runs nothing.
+fn only_tells(command: &Command) -> bool {
+    match command {
+        Command::Up { .. } | Command::Connect { .. } | Command::Demo { .. } => false,
+        #[cfg(target_os = "linux")]
+        Command::Run { .. } => false,
+        _ => true,
     }
 }
 

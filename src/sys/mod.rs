@@ -22,6 +22,7 @@ mod route;
 pub mod seccomp;
 #[cfg(target_os = "linux")]
 pub mod signals;
+pub mod sigpipe;
 #[cfg_attr(not(target_os = "linux"), path = "socket_owner_unsupported.rs")]
 mod socket_owner;
 pub mod stat;
