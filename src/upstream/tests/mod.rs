@@ -3,6 +3,7 @@
 
 mod localapi;
 mod place;
+mod pool;
 
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
