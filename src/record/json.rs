@@ -101,19 +101,20 @@ pub(super) fn time(out: &mut Vec<u8>, now: jiff::Timestamp) {
     /// The last second that was written: of a busy second's lines only the first works it out.
     type Second = (i64, [u8; 19]);
     thread_local!(static LAST: Cell<Second> = const { Cell::new((i64::MIN, [0; 19])) });
-    let (second, millis) = (now.as_second(), now.subsec_millisecond());
-    let (mut last, mut text) = LAST.get();
-    if last != second {
-        let whole = format!("{now:.0}");
-        let Some(digits) = whole.as_bytes().first_chunk().filter(|_| millis >= 0) else {
-            return out.extend_from_slice(whole.as_bytes()); // a clock before 1970
-        };
-        (last, text) = (second, *digits);
-        LAST.set((last, text));
+    if now < jiff::Timestamp::UNIX_EPOCH {
+        let _ = write!(out, "{now:.3}"); // a clock that was never set
+        return;
+    }
+    let (mut second, mut text) = LAST.get();
+    if second != now.as_second() {
+        second = now.as_second();
+        // Up to its point or Z; jiff knows no year of more than four digits.
+        text = *format!("{now:.0}").as_bytes().first_chunk().unwrap_or(&text);
+        LAST.set((second, text));
     }
     out.extend_from_slice(&text);
     out.push(b'.');
-    thousandths(out, millis.unsigned_abs());
+    thousandths(out, now.subsec_millisecond().unsigned_abs());
     out.push(b'Z');
 }
 
@@ -196,8 +197,10 @@ mod tests {
 
     #[test]
     fn times_before_1970_are_written_too() {
-        let text = written(|out| time(out, Timestamp::from_millisecond(-1_500).unwrap()));
-        assert!(Timestamp::from_str(&text).unwrap().as_second() < 0, "{text}");
+        for millis in [-2_000, -2_500, -1] {
+            let text = written(|out| time(out, Timestamp::from_millisecond(millis).unwrap()));
+            assert_eq!(Timestamp::from_str(&text).unwrap().as_millisecond(), millis, "{text}");
+        }
     }
 
     proptest! {

@@ -124,18 +124,20 @@ impl Greeted {
         }
         if !self.answered {
             let mut said = [0; socks5::METHOD + 1];
-            match self.stream.receive_at_once(&mut said) {
+            let read = match self.stream.receive_at_once(&mut said) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Life::Waiting,
                 Err(_) | Ok(0) => {
                     return Life::Failed("it closed a connection instead of an answer");
                 }
-                Ok(socks5::METHOD) => {}
-                // Half an answer is none that is worth waiting for here.
-                Ok(_) => return Life::Failed("its answer to a greeting was not two bytes"),
-            }
-            match socks5::parse_method(&said[..socks5::METHOD]) {
+                Ok(read) if read > socks5::METHOD => {
+                    return Life::Failed("it said more than its answer to a greeting");
+                }
+                Ok(read) => read,
+            };
+            match socks5::parse_method(&said[..read]) {
                 Ok(()) => self.answered = true,
                 Err(Unparsed::Bad(what)) => return Life::Failed(what),
+                // Half an answer: what it has taken out of the stream is nobody's to finish.
                 Err(Unparsed::Incomplete) => return Life::Over,
             }
         }
