@@ -59,7 +59,7 @@ pub(crate) fn table(all: &[Rounds]) -> String {
         let what = format!("CPU per connection, {inbound}");
         page.against(ours, &what, &["connect32.cpu"], "bare-copy", Asked::Most(1.25));
         page.floor(floor, "connect32.cpu", "bare-copy");
-        page.to_compare(ours, &what, "connect32.cpu", floor);
+        page.compared(ours, &what, "connect32.cpu", floor);
         page.against_best(ours, &what, &["connect32.cpu"], true, Asked::Most(0.75));
         let what = format!("connections per second, {inbound}");
         page.against_best(ours, &what, &["connect32.rate"], true, Asked::Least(1.15));
@@ -120,11 +120,11 @@ impl Page<'_> {
     /// What the least that could do it comes to: nothing is asked of it.
     fn floor(&mut self, floor: &str, measure: &str, reference: &str) {
         let name = targets::by_id(floor).map_or("", |target| target.name);
-        self.to_compare(floor, &format!("of that the {name} alone"), measure, reference);
+        self.compared(floor, &format!("of that the {name} alone"), measure, reference);
     }
 
     /// A ratio that nothing is asked of.
-    fn to_compare(&mut self, id: &str, what: &str, measure: &str, reference: &str) {
+    fn compared(&mut self, id: &str, what: &str, measure: &str, reference: &str) {
         let pair = of(self.all, id).zip(of(self.all, reference));
         let Some(ratio) = pair.and_then(|(id, reference)| id.ratio(reference, measure)) else {
             return;
