@@ -1,34 +1,32 @@
 //! Who holds a listening port: for the sentence a person gets when ours is taken.
 //!
-//! Reads `/proc/net/tcp` (proc(5)) and the descriptors of the processes we may look into; nothing
-//! to be found is no error.
+//! The kernel is asked for the listener's socket (sock_diag(7)) and `/proc` for who has it open among the
+//! processes we may look into; nothing to be found is no error. `/proc/net/tcp` would tell it too, line by line
+//! of every connection there is: seconds on a busy host.
 #![forbid(unsafe_code)]
 
-use std::fs;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use crate::sys::{self, Program};
 
-/// The state column of a listening socket (`TCP_LISTEN` in the kernel's `tcp_states.h`).
-const LISTEN: &str = "0A";
-
 /// The process that listens on `address`, where `/proc` shows it to us.
 pub(crate) fn of(address: SocketAddr) -> Option<u32> {
-    let table = if address.is_ipv4() { "/proc/net/tcp" } else { "/proc/net/tcp6" };
-    let table = fs::read_to_string(table).ok()?;
-    let inode = listening_inode(&table, address.port())?.parse().ok()?;
+    let inode = listener(address)?;
     sys::programs().into_iter().find(|pid| holds(*pid, inode))
 }
 
-fn listening_inode(table: &str, port: u16) -> Option<&str> {
-    let port = format!(":{port:04X}");
-    table.lines().skip(1).find_map(|line| {
-        let mut fields = line.split_whitespace();
-        let local = fields.nth(1)?;
-        let state = fields.nth(1)?;
-        let inode = fields.nth(5)?;
-        (local.ends_with(&port) && state == LISTEN).then_some(inode)
-    })
+/// The inode of the socket that takes what comes to `address`. Whoever keeps us from listening everywhere
+/// may do so on loopback alone.
+fn listener(address: SocketAddr) -> Option<u32> {
+    let (nowhere, loopback): (IpAddr, IpAddr) = match address {
+        SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED.into(), Ipv4Addr::LOCALHOST.into()),
+        SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED.into(), Ipv6Addr::LOCALHOST.into()),
+    };
+    // A listener is connected to nobody.
+    let ask = |ip| sys::socket_owner((ip, address.port()).into(), (nowhere, 0).into()).ok();
+    let everywhere = address.ip().is_unspecified();
+    let owner = ask(address.ip()).or_else(|| everywhere.then(|| ask(loopback)).flatten())?;
+    Some(owner.inode)
 }
 
 fn holds(pid: u32, inode: u32) -> bool {
@@ -40,21 +38,28 @@ fn holds(pid: u32, inode: u32) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::net::TcpListener;
+    use std::net::{TcpListener, TcpStream};
 
     use super::*;
 
     #[test]
     fn our_own_listener_is_ours() {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        assert_eq!(of(listener.local_addr().unwrap()), Some(std::process::id()));
-    }
-
-    #[test]
-    fn a_table_without_the_port_names_nobody() {
-        let table = "  sl  local_address rem_address   st\n\
-                     0: 0100007F:1F90 00000000:0000 0A 0:0 0:0 0 0 0 4711 1\n";
-        assert_eq!(listening_inode(table, 8080), Some("4711"));
-        assert_eq!(listening_inode(table, 8081), None);
+        let me = Some(std::process::id());
+        for (on, asked) in [
+            ("127.0.0.1", "127.0.0.1"),
+            ("0.0.0.0", "127.0.0.1"),
+            ("0.0.0.0", "0.0.0.0"),
+            ("127.0.0.1", "0.0.0.0"),
+            ("::1", "::1"),
+            ("::", "::1"),
+        ] {
+            let Ok(listener) = TcpListener::bind((on, 0)) else { continue }; // a host without IPv6
+            let port = listener.local_addr().unwrap().port();
+            let asked: IpAddr = asked.parse().unwrap();
+            let _connections = TcpStream::connect((on, port));
+            assert_eq!(of((asked, port).into()), me, "on {on}, asked for {asked}");
+            drop(listener);
+            assert_eq!(of((asked, port).into()), None);
+        }
     }
 }
