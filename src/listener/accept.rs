@@ -19,38 +19,30 @@ const TURN: u32 = 16;
 /// Accepts until `stop` ends; the listening socket is closed when the future ends or is dropped.
 ///
 /// `own` are all the addresses we listen on: a client that asked for one of them came directly.
-/// `on_error` gets the `errno` label of each failed accept, `handle` each client.
-pub async fn accept_loop(
+/// `on_error` gets the `errno` label of each failed accept, `handle` each client. Must be called inside a
+/// runtime: all the descriptors it holds are open when it returns.
+pub fn accept_loop(
     bound: Bound,
     limits: Arc<Limits>,
     own: Vec<SocketAddr>,
     on_error: impl Fn(&'static str),
     mut handle: impl FnMut(Accepted),
     stop: impl Future,
-) {
-    let listener = match Listener::new(bound.socket) {
-        Ok(listener) => listener,
-        Err(error) => {
-            let address = bound.address;
-            tracing::error!(%address, %error, "epoll takes no listener: nothing is accepted there");
-            return;
+) -> impl Future<Output = ()> {
+    let door = Door::new(bound, limits, own);
+    async move {
+        let Some(mut door) = door else { return };
+        let run = async {
+            loop {
+                door.turn(&on_error, &mut handle).await;
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::select! {
+            biased;
+            _ = stop => {}
+            () = run => {}
         }
-    };
-    let Bound { leads_to, transparent, address, .. } = bound;
-    let at = (!transparent && !address.ip().is_unspecified()).then_some(address);
-    let trouble = Trouble::new();
-    let spare = spare();
-    let mut door = Door { listener, limits, own, leads_to, transparent, at, trouble, spare };
-    let run = async {
-        loop {
-            door.turn(&on_error, &mut handle).await;
-            tokio::task::yield_now().await;
-        }
-    };
-    tokio::select! {
-        biased;
-        _ = stop => {}
-        () = run => {}
     }
 }
 
@@ -68,6 +60,18 @@ struct Door {
 }
 
 impl Door {
+    fn new(bound: Bound, limits: Arc<Limits>, own: Vec<SocketAddr>) -> Option<Self> {
+        let Bound { socket, address, leads_to, transparent, .. } = bound;
+        let listener = Listener::new(socket)
+            .inspect_err(|error| {
+                tracing::error!(%address, %error, "epoll takes no listener: nothing is accepted there");
+            })
+            .ok()?;
+        let at = (!transparent && !address.ip().is_unspecified()).then_some(address);
+        let (trouble, spare) = (Trouble::new(), spare());
+        Some(Self { listener, limits, own, leads_to, transparent, at, trouble, spare })
+    }
+
     /// Accepts a few clients.
     async fn turn(&mut self, on_error: &impl Fn(&'static str), handle: &mut impl FnMut(Accepted)) {
         for _ in 0..TURN {
