@@ -25,7 +25,6 @@ use rig::managed::script::State;
 use rig::wait::{PATIENCE, assert_within, eventually};
 use rig::{ClosedPort, Dns, Gateway, Inbound, Origin, Setup, Tailscaled, netns};
 use rustix::process::Signal;
-use serde_json::Value;
 
 #[test]
 fn names_of_the_tailnet_by_both_ways() {
@@ -175,8 +174,7 @@ fn clients_get_a_server_of_their_own_where_it_is_set() {
         assert_eq!(listeners["dns_clients"], "127.0.0.1:53");
         assert_eq!(listeners["dns"], gateway.private_dns().to_string());
         for listener in ["dns", "dns_clients"] {
-            let said = |line: &Value| line["listener"] == listener;
-            eventually(listener, PATIENCE, || gateway.log_lines().iter().any(said));
+            gateway.wait_for_log(|line| line["listener"] == listener);
         }
         for port in [53, gateway.private_dns().port()] {
             gateway.assert_refused(Inbound::Connect, &format!("127.0.0.1:{port}"), "loop");

@@ -5,7 +5,7 @@ mod rig;
 
 use std::net::SocketAddr;
 
-use rig::wait::{PATIENCE, eventually, eventually_some};
+use rig::wait::{PATIENCE, eventually};
 use rig::{ClosedPort, End, Gateway, Inbound, Origin, Reply, Setup, Tailscaled, Wire, accepts};
 use rustix::process::Signal;
 use serde_json::json;
@@ -156,9 +156,7 @@ fn it_is_shown_where_listeners_are_shown() {
     let line = shown.lines().find(|line| line.starts_with("listeners.forward"));
     let line = line.unwrap_or_else(|| panic!("{shown}"));
     assert!(line.contains(&listen.to_string()) && line.contains("db.corp.example:5432"), "{line}");
-    let logged = eventually_some("it is said", PATIENCE, || {
-        gateway.log_lines().into_iter().find(|line| line["listener"] == "forward")
-    });
+    let logged = gateway.wait_for_log(|line| line["listener"] == "forward");
     assert_eq!(logged["address"], listen.to_string());
     assert_eq!(logged["target"], "db.corp.example:5432");
 }

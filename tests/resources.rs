@@ -75,13 +75,12 @@ fn r2_too_many_connections_for_the_limit_are_lowered_and_logged_once() {
     let mut gateway = Gateway::start(|s| {
         s.upstream(fake.address()).nofile(64);
     });
-    let told = |g: &Gateway| {
-        let about = |l: &serde_json::Value| {
-            l["message"].as_str().is_some_and(|m| m.contains("limits.max_connections"))
-        };
-        g.log_lines().into_iter().filter(about).count()
+    let about = |l: &serde_json::Value| {
+        l["message"].as_str().is_some_and(|m| m.contains("limits.max_connections"))
     };
-    eventually("it is said", PATIENCE, || told(&gateway) == 1);
+    let told = |g: &Gateway| g.log_lines().into_iter().filter(about).count();
+    gateway.wait_for_log(about);
+    assert_eq!(told(&gateway), 1, "{}", gateway.log());
     for _ in 0..3 {
         gateway.assert_refused(Inbound::Socks5, NAME, "upstream_failed");
     }

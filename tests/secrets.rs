@@ -258,15 +258,12 @@ fn k6_a_key_file_others_can_read_is_warned_of_once_and_used() {
     std::fs::set_permissions(tailnet.key_file(), open).unwrap();
     let mut gateway = ready(&tailnet, Way::File);
     let file = tailnet.key_file();
-    let warnings = || {
-        let named = |l: &serde_json::Value| text(l, file.to_str().unwrap()).is_some();
-        let warning = |l: &serde_json::Value| l["level"] == "warn" && named(l);
-        gateway.log_lines().into_iter().filter(warning).collect::<Vec<_>>()
-    };
-    eventually("it is warned of", PATIENCE, || !warnings().is_empty());
-    let warnings = warnings();
-    assert_eq!(warnings.len(), 1, "{warnings:?}");
-    assert!(text(&warnings[0], "644").is_some(), "its mode: {}", warnings[0]);
+    let warns =
+        |l: &serde_json::Value| l["level"] == "warn" && text(l, file.to_str().unwrap()).is_some();
+    let warning = gateway.wait_for_log(warns);
+    let lines = gateway.log_lines();
+    assert_eq!(lines.iter().filter(|l| warns(l)).count(), 1, "{lines:?}");
+    assert!(text(&warning, "644").is_some(), "its mode: {warning}");
     let mode = std::fs::metadata(gateway.setup().run_dir()).unwrap().permissions().mode();
     assert_eq!(mode & 0o7777, 0o700, "run_dir");
     tailnet.assert_secret(&mut gateway);

@@ -102,7 +102,7 @@ fn a_connection_makes_no_more_calls_than_it_did() {
     if !works.is_ok_and(|status| status.success()) {
         return skip("strace is missing or may not trace");
     }
-    // Some 39 and 38 were counted, with a pool of 8. Two accepts (the second finds nobody), four looks at
+    // Some 38 and 36 were counted, with a pool of 8. Two accepts (the second finds nobody), four looks at
     // epoll, nine options and addresses, two of a debug build's `fcntl`, the dial for the pool, a FIN and a
     // close each way, a line for the log; seven to eight reads. How many lines are written together, and what
     // a debug build reads, depends on timing: that is the room left.

@@ -233,11 +233,10 @@ fn b25_an_open_internal_port_is_always_said() {
         });
         let status = gateway.status();
         assert_eq!(find(&status, "internal_port_exposed"), Some(&true.into()), "{status}");
-        let said = |line: &serde_json::Value| {
+        gateway.wait_for_log(|line| {
             find(line, "internal_port_exposed") == Some(&true.into())
                 || text(line, "internal_port_exposed=true").is_some()
-        };
-        eventually("it is said", PATIENCE, || gateway.log_lines().iter().any(said));
+        });
         assert_eq!(listening(tailnet.pid()), 1);
     }
 }

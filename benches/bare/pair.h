@@ -1,4 +1,4 @@
-/* Two sockets and copying between them: what the copy relay and the SOCKS5 relay share. */
+/* Two sockets and copying between them: what the copy relay and the proxy share. */
 #include "relay.h"
 
 #define BUFFER 65536
@@ -55,25 +55,4 @@ static void finish(struct pair *p)
     p->dead = 1;
 }
 
-/* Gives each pair with something to do to `work` until it returns other than 0; newcomers to `meet`. */
-static void serve(void (*meet)(int listener), int (*work)(struct pair *))
-{
-    all_the_files();
-    epoll_fd = epoll_create1(0);
-    struct side door = {listen_and_tell(), NULL};
-    struct epoll_event e = {.events = EPOLLIN, .data.ptr = &door}, events[256];
-    struct pair *over[256];
-    epoll_ctl(epoll_fd, EPOLL_CTL_ADD, door.fd, &e);
-    for (;;) {
-        int n = epoll_wait(epoll_fd, events, 256, -1), dead = 0;
-        for (int i = 0; i < n; i++) {
-            struct side *side = events[i].data.ptr;
-            struct pair *p = side->pair;
-            if (!p) meet(door.fd);
-            if (!p || p->dead || !work(p)) continue;
-            finish(p);
-            over[dead++] = p;
-        }
-        while (dead) free(over[--dead]); /* not before: a later event may name it */
-    }
-}
+#include "loop.h"

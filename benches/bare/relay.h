@@ -1,4 +1,4 @@
-/* What both bare relays share: listen, connect to one fixed port, epoll. Nothing is parsed.
+/* What all of them share: listen, connect to one fixed port, epoll. Nothing is parsed.
  * They are the floor `make bench` measures the gateway against, not products. */
 #define _GNU_SOURCE
 #include <arpa/inet.h>

@@ -42,50 +42,27 @@ static void finish(struct pair *p)
     p->dead = 1;
 }
 
-static void accept_all(int listener, int target)
+#include "loop.h"
+
+static int target;
+
+static void lay_pipes(struct pair *p)
 {
-    int fd;
-    while ((fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK)) >= 0) {
-        int far = connect_to(target);
-        if (far < 0) {
-            close(fd);
-            continue;
-        }
-        nodelay(fd);
-        struct pair *p = calloc(1, sizeof *p);
-        for (int i = 0; i < 2; i++) {
-            if (pipe2(p->pipe[i], O_NONBLOCK)) die("pipe");
-            fcntl(p->pipe[i][1], F_SETPIPE_SZ, pipe_bytes);
-        }
-        p->side[0] = (struct side){fd, p};
-        p->side[1] = (struct side){far, p};
-        watch(&p->side[0]);
-        watch(&p->side[1]);
+    for (int i = 0; i < 2; i++) {
+        if (pipe2(p->pipe[i], O_NONBLOCK)) die("pipe");
+        fcntl(p->pipe[i][1], F_SETPIPE_SZ, pipe_bytes);
     }
+}
+
+static void accept_all(int listener)
+{
+    call_for_all(listener, target, lay_pipes);
 }
 
 int main(int argc, char **argv)
 {
     if (argc < 3) return 64;
+    target = atoi(argv[1]);
     pipe_bytes = strtoul(argv[2], NULL, 10);
-    all_the_files();
-    epoll_fd = epoll_create1(0);
-    struct side door = {listen_and_tell(), NULL};
-    struct epoll_event e = {.events = EPOLLIN, .data.ptr = &door}, events[256];
-    struct pair *over[256];
-    epoll_ctl(epoll_fd, EPOLL_CTL_ADD, door.fd, &e);
-    for (;;) {
-        int n = epoll_wait(epoll_fd, events, 256, -1), dead = 0;
-        for (int i = 0; i < n; i++) {
-            struct side *side = events[i].data.ptr;
-            struct pair *p = side->pair;
-            if (!p) accept_all(door.fd, atoi(argv[1]));
-            if (!p || p->dead) continue;
-            if (move(p, 0) || move(p, 1) || (p->told[0] && p->told[1])) {
-                finish(p);
-                over[dead++] = p;
-            }
-        }
-        while (dead) free(over[--dead]); /* not before: a later event may name it */
-    }
+    serve(accept_all, relay);
 }

@@ -42,8 +42,8 @@ fn sections(command: &Command, name: &str, text: &mut Vec<u8>) -> io::Result<()>
     Ok(())
 }
 
-/// A reader that has seen enough, `head` say, is no failure.
+/// All at once; a reader that has seen enough, `head` say, has ended us by then.
 fn print(text: &[u8]) -> ExitCode {
-    let _closed_pipe = io::stdout().write_all(text);
+    let _full_disk = io::stdout().write_all(text);
     ExitCode::SUCCESS
 }

@@ -97,7 +97,7 @@ impl<'a> Object<'a> {
 }
 
 /// The time as RFC 3339 has it, to the millisecond.
-pub(super) fn time(out: &mut Vec<u8>, now: jiff::Timestamp) {
+fn time(out: &mut Vec<u8>, now: jiff::Timestamp) {
     /// The last second that was written: of a busy second's lines only the first works it out.
     type Second = (i64, [u8; 19]);
     thread_local!(static LAST: Cell<Second> = const { Cell::new((i64::MIN, [0; 19])) });

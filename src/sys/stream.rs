@@ -174,18 +174,13 @@ impl Stream {
     /// What `send(2)` says.
     pub async fn write(&self, buf: &[u8]) -> io::Result<usize> {
         // There is room nearly always, known to the runtime or not.
-        match self.try_send(buf) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            result => return result,
-        }
-        loop {
+        let mut sent = self.try_send(buf);
+        while sent.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
             let mut guard = self.fd.writable().await?;
-            match guard.try_io(|fd| Ok(rustix::net::send(fd, buf, SendFlags::NOSIGNAL)?)) {
-                Ok(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
-                Ok(result) => return result,
-                Err(_would_block) => {}
-            }
+            let now = guard.try_io(|_| self.try_send(buf));
+            sent = now.unwrap_or_else(|_| Err(io::ErrorKind::WouldBlock.into()));
         }
+        sent
     }
 
     /// Writes all of `buf`. Not cancel safe: a dropped future may have written a part.

@@ -2,21 +2,20 @@
 
 use hickory_resolver::proto::op::ResponseCode;
 use hickory_resolver::proto::rr::RecordType;
+use serde_json::Value;
 
 use crate::fixture::{self, Nameserver, ask, code, shown, why};
 use crate::rig::Gateway;
 use crate::rig::managed::script::State;
-use crate::rig::wait::{PATIENCE, eventually};
+use crate::rig::wait::PATIENCE;
 
 /// One line of the log says so, however often it was asked.
 #[track_caller]
 fn said(gateway: &Gateway, name: &str, verdict: &str) {
-    let count = || {
-        let lines = gateway.log_lines();
-        lines.iter().filter(|line| line["name"] == name && line["verdict"] == verdict).count()
-    };
-    eventually("it is said", PATIENCE, || count() > 0);
-    assert_eq!(count(), 1, "{}", gateway.log());
+    let says = |line: &Value| line["name"] == name && line["verdict"] == verdict;
+    gateway.wait_for_log(says);
+    let lines = gateway.log_lines();
+    assert_eq!(lines.iter().filter(|line| says(line)).count(), 1, "{lines:?}");
 }
 
 #[test]

@@ -183,6 +183,14 @@ impl Gateway {
         })
     }
 
+    /// The first line of any kind that `matches`: lines gather before they are written.
+    #[track_caller]
+    pub fn wait_for_log(&self, matches: impl Fn(&Value) -> bool) -> Value {
+        eventually_some("the log line", PATIENCE, || {
+            self.log_lines().into_iter().find(|l| matches(l))
+        })
+    }
+
     /// The first access line that `matches`.
     #[track_caller]
     pub fn wait_for_line(&self, matches: impl Fn(&Value) -> bool) -> Value {

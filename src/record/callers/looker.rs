@@ -6,10 +6,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::PACE;
 use super::budget::{self, Budget};
 use super::process::Process;
 use super::search::{Found, Search, Wanted};
-use super::{PACE, REST};
 use crate::sys::{Owner, SocketOwners};
 
 /// How long nobody is looked at in passing after that found nobody, from the first time on.
@@ -24,7 +24,7 @@ pub(super) struct Looker {
     search: Search,
     budget: Budget,
     /// When a connection last came.
-    came: Instant,
+    came: Option<Instant>,
     blink: Duration,
     blink_until: Instant,
 }
@@ -37,7 +37,7 @@ impl Looker {
             owners: SocketOwners::open()?,
             search: Search::new(now),
             budget: Budget::new(now),
-            came: now.checked_sub(REST).unwrap_or(now),
+            came: None,
             blink: BLINK.0,
             blink_until: now,
         })
@@ -47,8 +47,8 @@ impl Looker {
     /// waits: less than waking the thread that looks for all others. Not for one of many: those are looked
     /// for together.
     pub(super) fn glance(&mut self, pair: Pair, now: Instant) -> Option<Arc<Process>> {
-        let alone = now.saturating_duration_since(self.came) >= PACE;
-        self.came = now;
+        let last = self.came.replace(now);
+        let alone = last.is_none_or(|last| now.saturating_duration_since(last) >= PACE);
         if !alone || now < self.blink_until || !self.wait(now).is_zero() {
             return None;
         }
@@ -106,16 +106,13 @@ fn wanted(pair: Pair, owner: Owner) -> Option<Wanted> {
 #[cfg(test)]
 #[cfg(target_os = "linux")]
 mod tests {
-    use std::net::{TcpListener, TcpStream};
-
+    use super::super::tests::pair;
     use super::*;
 
     #[test]
     fn who_called_before_is_seen_in_passing_but_not_in_a_crowd() {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let server = listener.local_addr().unwrap();
-        let client = TcpStream::connect(server).unwrap();
-        let pair = (client.local_addr().unwrap(), server);
+        let (_listener, client) = pair();
+        let pair = (client.local_addr().unwrap(), client.peer_addr().unwrap());
         let mut now = Instant::now();
         let mut looker = Looker::new(now).unwrap();
         assert_eq!(looker.glance(pair, now), None, "nobody called before");
@@ -132,10 +129,8 @@ mod tests {
 
     #[test]
     fn a_glance_that_finds_nobody_makes_the_next_ones_rare() {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let server = listener.local_addr().unwrap();
-        let client = TcpStream::connect(server).unwrap();
-        let pair = (client.local_addr().unwrap(), server);
+        let (_listener, client) = pair();
+        let pair = (client.local_addr().unwrap(), client.peer_addr().unwrap());
         let mut now = Instant::now();
         let mut looker = Looker::new(now).unwrap();
         for doubled in 0..3 {

@@ -40,7 +40,7 @@ impl Room {
     }
 }
 
-fn pair() -> (TcpListener, TcpStream) {
+pub(super) fn pair() -> (TcpListener, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     (listener, client)
