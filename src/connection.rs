@@ -18,6 +18,7 @@ mod refusal;
 mod tunnel;
 mod watch;
 
+use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -116,28 +117,61 @@ impl House {
 }
 
 /// Serves one client from accept to end.
-pub async fn serve(house: Arc<House>, accepted: Accepted, drain: Guard) {
+pub fn serve(
+    house: Arc<House>,
+    accepted: Accepted,
+    drain: Guard,
+) -> impl Future<Output = ()> + Send {
+    // Taken apart before the future is made: that would keep the whole of it beside its parts.
     let Accepted { stream, peer, local, original_dst, leads_to, permit } = accepted;
     let mut connection = house.book.connection(peer, original_dst.unwrap_or(local));
-    if !permit.may_answer() {
-        return connection.record().finish(Outcome::Overloaded);
+    let led = Led::by(leads_to, original_dst).map(Box::new);
+    async move {
+        if permit.may_answer() {
+            let full = matches!(permit, Permit::Overflow(_));
+            // Boxed, as all that is over when bytes flow: an idle connection keeps what it needs then.
+            let way = Box::pin(way(&house, &stream, &mut connection, led, full, &drain)).await;
+            if let Some(tunnel) = way {
+                Box::pin(splice(&house, &stream, tunnel)).await;
+            }
+        } else {
+            connection.record().finish(Outcome::Overloaded);
+        }
+        drop((connection, stream, permit)); // its place is free when its socket is
     }
-    let full = matches!(permit, Permit::Overflow(_));
-    // Boxed, as all that is over when bytes flow: an idle connection keeps what it needs then.
-    let way = match (leads_to, original_dst) {
-        (Some(target), _) => {
+}
+
+/// What stands for the target of a client that need not say it.
+enum Led {
+    /// The listener: a static forward.
+    Listener(Arc<Target>),
+    /// netfilter: where it was going.
+    Redirected(SocketAddr),
+}
+
+impl Led {
+    fn by(listener: Option<Arc<Target>>, original_dst: Option<SocketAddr>) -> Option<Self> {
+        listener.map(Self::Listener).or(original_dst.map(Self::Redirected))
+    }
+}
+
+/// Steps 1 to 5: from what the client wants to an open tunnel, if it wants one and gets it.
+async fn way(
+    house: &House,
+    stream: &Stream,
+    connection: &mut Connection,
+    led: Option<Box<Led>>,
+    full: bool,
+    drain: &Guard,
+) -> Option<Box<Tunnel>> {
+    match led.map(|led| *led) {
+        Some(Led::Listener(target)) => {
             let request = Request::unspoken(Target::clone(&target));
-            Box::pin(tunnel(&house, &stream, &mut connection, request, full, &drain)).await
+            tunnel(house, stream, connection, request, full, drain).await
         }
-        (None, Some(to)) => {
-            Box::pin(transparent(&house, &stream, &mut connection, to, full, &drain)).await
-        }
-        (None, None) => Box::pin(asked(&house, &stream, &mut connection, full, &drain)).await,
-    };
-    if let Some(tunnel) = way {
-        Box::pin(splice(&house, &stream, tunnel)).await;
+        Some(Led::Redirected(to)) => transparent(house, stream, connection, to, full, drain).await,
+        None => asked(house, stream, connection, full, drain).await,
     }
-    drop((connection, stream, permit)); // its place is free when its socket is
 }
 
 /// A client that says what it wants: SOCKS and CONNECT want a tunnel, forward requests are served here.
@@ -208,7 +242,7 @@ async fn splice(house: &House, client: &Stream, tunnel: Box<Tunnel>) {
     let (mut record, upstream, slot, Early { up, down }, lookout) = tunnel.parts();
     record.stage(Stage::Relay);
     let limits = house.limits.load_full();
-    let (meter, cut) = (Arc::clone(record.meter()), Arc::clone(record.cut()));
+    let live = record.live();
     let mut gate = lookout.map(|lookout| AtGate::new(lookout, house, &mut record));
     let relayed = relay::run(
         client,
@@ -219,8 +253,8 @@ async fn splice(house: &House, client: &Stream, tunnel: Box<Tunnel>) {
         house.half_close(),
         &limits.relay,
         &house.pipes,
-        &meter,
-        &cut,
+        live.meter(),
+        live.cut(),
     )
     .await;
     let refusal = gate.and_then(|gate| gate.found);
@@ -230,7 +264,7 @@ async fn splice(house: &House, client: &Stream, tunnel: Box<Tunnel>) {
         // Words would look like the far side's where it has spoken.
         Some(refusal) => {
             let reply = if relayed.down > 0 { Reply::Opaque } else { Reply::InPlace };
-            Box::pin(refuse(client, record, reply, refusal)).await;
+            Box::pin(refuse(client, record, reply, *refusal)).await;
         }
         None => record.finish(ending(relayed.ended)),
     }
@@ -252,8 +286,6 @@ fn ending(ended: Ended) -> Outcome {
 
 #[cfg(test)]
 mod tests {
-    use std::future::Future;
-
     use super::*;
 
     /// The size of what a function with these arguments returns.
@@ -265,7 +297,7 @@ mod tests {
     /// boxed: this is what they keep.
     #[test]
     fn the_task_of_a_connection_stays_small() {
-        let sizes = [("task", size(serve), 448), ("relay", size(splice), 912)];
+        let sizes = [("task", size(serve), 144), ("relay", size(splice), 736)];
         for (what, size, most) in sizes {
             assert!(
                 size <= most,

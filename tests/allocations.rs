@@ -117,8 +117,8 @@ fn a_connection_allocates_no_more_than_it_did() {
     // What was counted, and a little room. Whoever lowers a figure lowers its limit. A line that waits for
     // its caller is 500 of these bytes: connections as short as these end before it is found.
     let limits = [
-        ("SOCKS5", by_socks5 as fn(SocketAddr), 32.0, 12_700.0),
-        ("CONNECT", by_connect, 35.0, 12_900.0),
+        ("SOCKS5", by_socks5 as fn(SocketAddr), 30.0, 11_900.0),
+        ("CONNECT", by_connect, 32.0, 12_100.0),
     ];
     let mut over = Vec::new();
     for (name, client, most, most_bytes) in limits {

@@ -2,7 +2,6 @@
 #![forbid(unsafe_code)]
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{House, Refusal, watch};
@@ -76,7 +75,7 @@ pub(super) async fn dial(
     if ask.drain.phase() >= Phase::Draining {
         return Err(Refusal::draining());
     }
-    let cut = Arc::clone(record.cut());
+    let live = record.live();
     let connected = {
         // Pinned here: what a macro or a timeout is given is copied there, and this is large.
         let way_out = std::pin::pin!(way_out(house, record, permitted));
@@ -84,7 +83,7 @@ pub(super) async fn dial(
             biased;
             connected = way_out => connected?,
             () = watch::client_gone(client, ask.early) => return Err(Refusal::client_gone()),
-            reason = cut.wait() => return Err(Refusal::cut(reason, ask.target)),
+            reason = live.cut().wait() => return Err(Refusal::cut(reason, ask.target)),
         }
     };
     record.connected();

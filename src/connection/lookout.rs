@@ -109,7 +109,7 @@ pub(super) struct AtGate<'a> {
     house: &'a House,
     record: &'a mut Record,
     /// Why the gate stayed shut.
-    pub(super) found: Option<Refusal>,
+    pub(super) found: Option<Box<Refusal>>,
 }
 
 impl<'a> AtGate<'a> {
@@ -124,7 +124,7 @@ impl Gate for AtGate<'_> {
             Sight::More => Look::More,
             Sight::Clear => Look::Pass,
             Sight::Refused(refusal) => {
-                self.found = Some(refusal);
+                self.found = Some(Box::new(refusal));
                 Look::Refuse
             }
         }

@@ -3,9 +3,11 @@
 //! A cut relay ends by a reset both ways. The first reason given stands.
 #![forbid(unsafe_code)]
 
+use std::future::{Future, poll_fn};
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::task::{Context, Poll};
 
-use tokio::sync::Notify;
+use futures_util::task::AtomicWaker;
 
 /// Why a relay is cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,11 +18,11 @@ pub enum CutReason {
     Denied,
 }
 
-/// A handle to cut what waits on it.
+/// A handle to cut the one task that waits on it.
 #[derive(Debug, Default)]
 pub struct Cut {
     reason: AtomicU8,
-    notify: Notify,
+    waits: AtomicWaker, // an idle connection waits here: a list of waiters is larger
 }
 
 impl Cut {
@@ -37,7 +39,7 @@ impl Cut {
         };
         let _first_stands =
             self.reason.compare_exchange(0, code, Ordering::AcqRel, Ordering::Acquire);
-        self.notify.notify_waiters();
+        self.waits.wake();
     }
 
     /// The reason, once cut.
@@ -49,16 +51,15 @@ impl Cut {
         }
     }
 
-    /// Waits for the cut; at once if it has happened.
-    pub async fn wait(&self) -> CutReason {
-        loop {
-            let mut notified = std::pin::pin!(self.notify.notified());
-            notified.as_mut().enable();
-            if let Some(reason) = self.reason() {
-                return reason;
-            }
-            notified.await;
-        }
+    /// Waits for the cut; at once if it has happened. Of several tasks that wait only the last is woken.
+    pub fn wait(&self) -> impl Future<Output = CutReason> + Send {
+        poll_fn(|cx| self.poll_wait(cx))
+    }
+
+    /// The same, for who polls by hand.
+    pub fn poll_wait(&self, cx: &mut Context<'_>) -> Poll<CutReason> {
+        self.waits.register(cx.waker()); // first: a cut between the two finds it
+        self.reason().map_or(Poll::Pending, Poll::Ready)
     }
 }
 

@@ -20,25 +20,23 @@ pub enum Phase {
 #[derive(Debug)]
 pub struct Drain {
     phase: watch::Sender<Phase>,
-    last: watch::Sender<()>,
 }
 
 /// A connection's share: while one is held, the drain waits.
 #[derive(Debug)]
 pub struct Guard {
     phase: watch::Receiver<Phase>,
-    _alive: watch::Receiver<()>,
 }
 
 impl Drain {
     /// A gateway that serves.
     pub fn new() -> Arc<Self> {
-        Arc::new(Self { phase: watch::Sender::new(Phase::Serving), last: watch::Sender::new(()) })
+        Arc::new(Self { phase: watch::Sender::new(Phase::Serving) })
     }
 
     /// A share for one connection.
     pub fn guard(&self) -> Guard {
-        Guard { phase: self.phase.subscribe(), _alive: self.last.subscribe() }
+        Guard { phase: self.phase.subscribe() }
     }
 
     /// Moves on to `phase`; never back.
@@ -57,7 +55,7 @@ impl Drain {
 
     /// Ends when no guard is held any more.
     pub async fn finished(&self) {
-        self.last.closed().await;
+        self.phase.closed().await;
     }
 }
 

@@ -13,7 +13,7 @@ use super::access_log::Line;
 use super::book::Book;
 use super::id::Id;
 use super::labels::{INBOUND, index};
-use super::live::{Entry, Judged, Shown};
+use super::live::{Entry, Judged, Live, Shown};
 use super::stage::Stage;
 use crate::lifecycle::cut::Cut;
 use crate::outcome::Outcome;
@@ -201,8 +201,8 @@ impl Record {
         self.book.metrics.connected(self.entry.inbound(), took);
     }
 
-    /// Where the relay counts bytes: those of the whole client connection.
-    pub fn meter(&self) -> &Arc<Meter> {
+    /// Where bytes are counted: those of the whole client connection.
+    pub fn meter(&self) -> &Meter {
         &self.entry.meter
     }
 
@@ -213,8 +213,13 @@ impl Record {
     }
 
     /// Tells the connection to end.
-    pub fn cut(&self) -> &Arc<Cut> {
+    pub fn cut(&self) -> &Cut {
         &self.entry.cut
+    }
+
+    /// The connection's place in the live table, for what outlives a borrow of the record.
+    pub fn live(&self) -> Live {
+        Live { entry: Arc::clone(&self.entry) }
     }
 
     /// Writes the line and the counters.

@@ -32,8 +32,8 @@ pub(super) struct Entry {
     pub(super) lines: AtomicU32,
     inbound: AtomicU8,
     stage: AtomicU8,
-    pub(super) meter: Arc<Meter>,
-    pub(super) cut: Arc<Cut>,
+    pub(super) meter: Meter,
+    pub(super) cut: Cut,
     /// Bytes of `meter` already in the metrics.
     counted: [AtomicU64; 2],
     shown: Mutex<Shown>,
@@ -87,9 +87,9 @@ pub struct Snapshot {
     pub stage: &'static str,
 }
 
-/// A client connection for those who may end it: a reload, the end of a drain.
+/// A client connection for those who may end it, and for its own relay: a reload, the end of a drain.
 pub struct Live {
-    entry: Arc<Entry>,
+    pub(super) entry: Arc<Entry>,
 }
 
 impl Live {
@@ -114,8 +114,13 @@ impl Live {
     }
 
     /// Ends it when told so.
-    pub fn cut(&self) -> &Arc<Cut> {
+    pub fn cut(&self) -> &Cut {
         &self.entry.cut
+    }
+
+    /// Where the relay counts bytes: those of the whole client connection.
+    pub fn meter(&self) -> &Meter {
+        &self.entry.meter
     }
 
     /// Writes down that policy changed its mind; the access line will say so.
@@ -152,8 +157,8 @@ impl Table {
             lines: AtomicU32::new(0),
             inbound: AtomicU8::new(UNKNOWN),
             stage: AtomicU8::new(Stage::Head as u8),
-            meter: Arc::default(),
-            cut: Arc::default(),
+            meter: Meter::default(),
+            cut: Cut::default(),
             counted: Default::default(),
             shown: Mutex::new(Shown { id: Id::new(key), ..Shown::default() }),
             caller: Slot::default(),
@@ -256,6 +261,5 @@ mod tests {
     fn an_entry_stays_small() {
         // Memory per idle connection is a promise (2.5 kB in all).
         assert!(size_of::<Entry>() <= 320, "{}", size_of::<Entry>());
-        assert!(size_of::<Meter>() + size_of::<Cut>() <= 128);
     }
 }

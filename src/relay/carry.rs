@@ -13,7 +13,7 @@ use tokio::time::{Instant, Sleep};
 
 use super::direction::{Direction, Lane, Passage, Turn};
 use super::{Ended, GATE_TIME, Gate, HalfClose, Meter, PipePool, Relayed, Settings};
-use crate::lifecycle::cut::{Cut, CutReason};
+use crate::lifecycle::cut::Cut;
 use crate::sys::{self, Exiting, Stream};
 
 /// After this long without a byte a pipe goes back, and blocked sockets are watched for a reset:
@@ -105,9 +105,8 @@ impl<'a, 'g> Relay<'a, 'g> {
 
     async fn until_end(&mut self, cut: &Cut) -> Ended {
         let mut timer = std::pin::pin!(tokio::time::sleep_until(self.alarm()));
-        let mut cut = std::pin::pin!(cut.wait());
         loop {
-            let poll = |cx: &mut Context<'_>| self.poll(cx, timer.as_mut(), cut.as_mut());
+            let poll = |cx: &mut Context<'_>| self.poll(cx, timer.as_mut(), cut);
             match std::future::poll_fn(poll).await {
                 Event::End(ended) => return ended,
                 // Not a mere wake-up: the runtime looks at its sockets before it comes back.
@@ -116,13 +115,8 @@ impl<'a, 'g> Relay<'a, 'g> {
         }
     }
 
-    fn poll(
-        &mut self,
-        cx: &mut Context<'_>,
-        timer: Pin<&mut Sleep>,
-        cut: Pin<&mut impl Future<Output = CutReason>>,
-    ) -> Poll<Event> {
-        if let Poll::Ready(reason) = cut.poll(cx) {
+    fn poll(&mut self, cx: &mut Context<'_>, timer: Pin<&mut Sleep>, cut: &Cut) -> Poll<Event> {
+        if let Poll::Ready(reason) = cut.poll_wait(cx) {
             return Poll::Ready(Event::End(Ended::Cut(reason)));
         }
         let event = self.turn(cx).or_else(|| self.poll_silence(cx, timer));
