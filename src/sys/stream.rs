@@ -64,14 +64,19 @@ impl Stream {
     /// What `recv(2)` says; `WouldBlock` when nothing is there.
     pub fn receive(&self, guard: &mut Ready<'_>, buf: &mut [u8]) -> io::Result<usize> {
         let read = self.try_recv(buf);
-        let empty = match &read {
-            Ok(n) => (1..buf.len()).contains(n) && !self.urgent_ahead(),
+        self.emptied(guard, &read, buf.len());
+        read
+    }
+
+    /// Notes whether `read`, which had room for so many bytes, has left nothing behind.
+    fn emptied(&self, guard: &mut Ready<'_>, read: &io::Result<usize>, room: usize) {
+        let empty = match read {
+            Ok(n) => (1..room).contains(n) && !self.urgent_ahead(),
             Err(error) => error.kind() == io::ErrorKind::WouldBlock,
         };
         if empty {
             guard.clear_ready();
         }
-        read
     }
 
     /// Reads what is there to the end of `buffer`, at most `room` bytes. 0 is the peer's FIN.
@@ -82,10 +87,8 @@ impl Stream {
     pub async fn read_more(&self, buffer: &mut BytesMut, room: usize) -> io::Result<usize> {
         loop {
             let mut guard = self.fd.readable().await?;
-            let before = buffer.len();
-            buffer.resize(before + room, 0);
-            let read = self.receive(&mut guard, &mut buffer[before..]);
-            buffer.truncate(before + read.as_ref().unwrap_or(&0));
+            let read = self.try_recv_behind(buffer, room);
+            self.emptied(&mut guard, &read, room);
             match read {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 result => return result,
@@ -129,6 +132,22 @@ impl Stream {
             rustix::net::recv(&self.fd, &mut *buf, RecvFlags::empty())
         })?
         .0)
+    }
+
+    /// Reads behind what is in `buffer`, into memory that nobody had to fill with zeros first.
+    #[allow(unsafe_code)] // what the kernel has written is there, and only the kernel says how much
+    fn try_recv_behind(&self, buffer: &mut BytesMut, room: usize) -> io::Result<usize> {
+        buffer.reserve(room);
+        let (held, free) = (buffer.len(), buffer.spare_capacity_mut());
+        let (free, _beyond) = free.split_at_mut(room);
+        let read = rustix::io::retry_on_intr(|| {
+            let ((read, _unwritten), _) =
+                rustix::net::recv(&self.fd, &mut *free, RecvFlags::empty())?;
+            Ok(read.len())
+        })?;
+        // SAFETY: recv(2) has written the first `read` bytes behind the `held` ones.
+        unsafe { buffer.set_len(held + read) };
+        Ok(read)
     }
 
     /// Writes some of `buf`, now.
