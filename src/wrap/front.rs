@@ -40,6 +40,7 @@ pub(super) struct Front {
     program: Pid,
     handle: OwnedFd,
     supervisor: OwnedFd,
+    supervisor_id: Pid,
     signals: Signals,
     /// Whether its sockets are duplicated, or replaced.
     pub(super) duplicates: bool,
@@ -81,20 +82,20 @@ impl Front {
         // Should the supervisor be killed, the program becomes our child.
         let adopts = rustix::process::set_child_subreaper(Some(rustix::process::getpid()));
         adopts.map_err(|errno| not_begun(errno.into()))?;
-        let begun = match wrapped::fork().map_err(not_begun)? {
+        let supervisor_id = match wrapped::fork().map_err(not_begun)? {
             Side::Child => {
                 drop(ours);
                 supervisor::live(theirs, command, filter, mask, gateway)
             }
-            Side::Parent(supervisor) => {
-                drop(theirs);
-                // Whatever this process becomes next has started no child.
-                begun(&ours).inspect_err(|_| _ = waitpid(Some(supervisor), WaitOptions::empty()))
-            }
+            Side::Parent(supervisor) => supervisor,
         };
-        let (program, handle, duplicates) =
-            begun.inspect_err(|_| _ = rustix::process::set_child_subreaper(None))?;
-        Ok(Self { program, handle, supervisor: ours, signals, duplicates })
+        drop(theirs);
+        let (program, handle, duplicates) = begun(&ours).inspect_err(|_| {
+            // Whatever this process becomes next has started no child.
+            see_off(supervisor_id);
+            _ = rustix::process::set_child_subreaper(None);
+        })?;
+        Ok(Self { program, handle, supervisor: ours, supervisor_id, signals, duplicates })
     }
 
     /// Waits for the program's end, passing on what comes. `warn` is told what a person should know.
@@ -113,7 +114,12 @@ impl Front {
             match (told, supervised) {
                 (false, _) => {}
                 (true, true) => match hear(&self.supervisor) {
-                    Some(Report::Ended { how, counts }) => return (how, Some(counts)),
+                    Some(Report::Ended { how, counts, alone }) => {
+                        if alone {
+                            see_off(self.supervisor_id);
+                        }
+                        return (how, Some(counts));
+                    }
                     Some(Report::Stopped) => _ = signals::stop(),
                     Some(_) => {}
                     None => {
@@ -164,6 +170,12 @@ impl Front {
             _ => Ended::Code(1),
         }
     }
+}
+
+/// Waits for a supervisor that ends: left to a process 1 that waits for nobody, as in many containers, each
+/// would stay as a zombie.
+fn see_off(supervisor: Pid) {
+    let _killed_and_waited_for = waitpid(Some(supervisor), WaitOptions::empty());
 }
 
 /// The program, once it runs: its id, a handle to it, and whether its sockets can be duplicated.

@@ -21,8 +21,8 @@ pub(super) enum Report {
     NotBegun { what: String },
     /// The program was stopped.
     Stopped,
-    /// The program has ended.
-    Ended { how: Ended, counts: Total },
+    /// The program has ended; `alone`: it left nobody running, and the supervisor ends too.
+    Ended { how: Ended, counts: Total, alone: bool },
 }
 
 /// How a program ended.

@@ -137,19 +137,32 @@ fn wait_for_all(front: &OwnedFd, child: Pid, calls: Calls, gateway: Gateway) {
     loop {
         match rustix::process::wait(WaitOptions::UNTRACED) {
             Ok(Some((pid, status))) if pid == child => {
-                let stopped = status.stopping_signal();
-                let of = match (stopped, status.terminating_signal()) {
-                    (Some(_), _) => Report::Stopped,
-                    (None, Some(signal)) => supervisor.ended(Ended::Signal(signal)),
-                    (None, None) => {
-                        supervisor.ended(Ended::Code(status.exit_status().unwrap_or_default()))
-                    }
+                let how = match (status.stopping_signal(), status.terminating_signal()) {
+                    (Some(_), _) => None,
+                    (None, Some(signal)) => Some(Ended::Signal(signal)),
+                    (None, None) => Some(Ended::Code(status.exit_status().unwrap_or_default())),
                 };
-                ended.fetch_or(stopped.is_none(), Ordering::SeqCst);
+                ended.fetch_or(how.is_some(), Ordering::SeqCst);
+                let alone = how.is_some() && nobody_is_left();
+                let of = how.map_or(Report::Stopped, |how| supervisor.ended(how, alone));
                 let _killed = tell(front, &of);
+                if alone {
+                    return;
+                }
             }
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(_) => return,
+        }
+    }
+}
+
+/// Whether there is no process below any more; waits for those that have ended.
+fn nobody_is_left() -> bool {
+    loop {
+        match rustix::process::wait(WaitOptions::NOHANG) {
+            Ok(Some(_)) | Err(rustix::io::Errno::INTR) => {}
+            Ok(None) => return false,
+            Err(_none) => return true,
         }
     }
 }
@@ -182,8 +195,8 @@ impl Supervisor {
         }
     }
 
-    fn ended(&self, how: Ended) -> Report {
-        Report::Ended { how, counts: self.counts.total() }
+    fn ended(&self, how: Ended, alone: bool) -> Report {
+        Report::Ended { how, counts: self.counts.total(), alone }
     }
 
     /// One more thread to wait for calls. Where none can be had, those there do what they can.

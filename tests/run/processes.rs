@@ -117,6 +117,22 @@ fn b27_what_it_leaves_running_still_connects() {
     });
 }
 
+#[test]
+fn b27_nobody_has_to_wait_for_its_supervisor() {
+    let mut stage = Stage::new();
+    // Stands for a process 1 that waits for its own child alone.
+    let process_1 = "import ctypes, os, sys\n\
+                     assert ctypes.CDLL(None).prctl(36, 1, 0, 0, 0) == 0 # PR_SET_CHILD_SUBREAPER\n\
+                     child = os.spawnvp(os.P_NOWAIT, sys.argv[1], sys.argv[1:])\n\
+                     os.waitpid(child, 0)\n\
+                     try: print('left:', os.wait())\n\
+                     except ChildProcessError: print('nobody')";
+    for program in [&["true"][..], &["sh", "-c", "kill -9 $$"], &["--", "/nonexistent/x"]] {
+        let output = stage.command(&["python3", "-c", process_1], program).output().unwrap();
+        assert_eq!(text(&output.stdout), "nobody\n", "{program:?}: {output:?}");
+    }
+}
+
 /// Children of a process.
 fn children(pid: u32) -> Vec<u32> {
     let list = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
