@@ -1,29 +1,40 @@
 //! `make bench-check`: CPU and memory beside the bare relays, against what is committed.
 //!
-//! CPU time and memory only: they are steady where rates are not. What disturbs a measurement only
-//! ever adds CPU, so the best round of each side is compared.
+//! CPU time and memory only: they are steady where rates are not. What disturbs a measurement comes and goes
+//! by the minute, so both sides run at the same time and take short turns, and the middle of the turns' ratios
+//! counts: in rounds one after another the same build differed by a third from one run to the next.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use crate::measure::{Wanted, number};
+use crate::load::Way;
+use crate::measure::{Amount, Figures, Measuring, number};
 use crate::room::Room;
-use crate::rounds::{Rounds, of};
-use crate::targets;
+use crate::rounds::Rounds;
+use crate::targets::{self, Started};
 
 /// By how much a ratio may be worse than the committed one.
 const MARGIN: f64 = 1.15;
-const TARGETS: [&str; 4] = ["bare-copy", "bare-splice", "tailrace-socks5", "tailrace-connect"];
-/// Each measure and what it is compared to; memory stands for itself (a bare relay needs none).
-const MEASURES: [(&str, Option<&str>); 6] = [
-    ("down1.cpu", Some("bare-splice")),
-    ("up1.cpu", Some("bare-splice")),
-    ("down8.cpu", Some("bare-splice")),
-    ("up8.cpu", Some("bare-splice")),
-    ("connect32.cpu", Some("bare-copy")),
-    ("idle.pss", None),
+const OURS: [&str; 2] = ["tailrace-socks5", "tailrace-connect"];
+
+/// What is compared in turns, and to what.
+#[derive(Clone, Copy)]
+enum Work {
+    Bulk(Way, u64),
+    Connect(usize),
+}
+
+const WORKS: [(&str, Work, &str); 5] = [
+    ("down1.cpu", Work::Bulk(Way::Down, 1), "bare-splice"),
+    ("up1.cpu", Work::Bulk(Way::Up, 1), "bare-splice"),
+    ("down8.cpu", Work::Bulk(Way::Down, 8), "bare-splice"),
+    ("up8.cpu", Work::Bulk(Way::Up, 8), "bare-splice"),
+    ("connect32.cpu", Work::Connect(32), "bare-copy"),
 ];
+/// Memory stands for itself: a bare relay needs none.
+const MEMORY: &str = "idle.pss";
 
 type Committed = BTreeMap<String, BTreeMap<String, f64>>;
 
@@ -33,7 +44,7 @@ fn file() -> PathBuf {
 
 /// Measures, compares or writes, and says which ratio is worse.
 pub(crate) fn run(room: Room) -> ExitCode {
-    let found = measured(room, number("BENCH_ROUNDS", 5.0) as usize);
+    let found = measured(room, number("BENCH_ROUNDS", 3.0) as usize);
     if std::env::var("WRITE").is_ok_and(|write| write == "1") {
         let text = serde_json::to_string_pretty(&found).unwrap();
         std::fs::write(file(), text + "\n").unwrap();
@@ -70,28 +81,74 @@ fn compare(found: &Committed, committed: &Committed) -> ExitCode {
     ExitCode::FAILURE
 }
 
+/// Both sides from fresh starts, `rounds` times.
 fn measured(room: Room, rounds: usize) -> Committed {
-    let mut all: Vec<Rounds> = TARGETS.map(|id| Rounds { id, rounds: Vec::new() }).into();
+    let mut all = Rounds { id: "check", rounds: Vec::new() };
     for round in 1..=rounds {
         eprintln!("round {round} of {rounds}");
-        for target in &mut all {
-            if let Some(which) = targets::by_id(target.id) {
-                target.rounds.push(room.measure(which, Wanted::Check));
-            }
+        all.rounds.push(room.figures(&["inside-check"]));
+    }
+    let measures = || WORKS.iter().map(|(measure, ..)| *measure).chain([MEMORY]);
+    let of = |id: &'static str| {
+        let values = measures().filter_map(|measure| {
+            let value = all.median(&figure(id, measure))?;
+            Some((measure.to_owned(), (value * 1000.0).round() / 1000.0))
+        });
+        (id.to_owned(), values.collect())
+    };
+    OURS.into_iter().map(of).collect()
+}
+
+/// How a figure of one of ours is called.
+fn figure(id: &str, measure: &str) -> String {
+    format!("{id} {measure}")
+}
+
+/// One round, in a process of its own: everything is started, then measured in turns.
+pub(crate) async fn inside() -> io::Result<Figures> {
+    crate::room::raise_descriptors();
+    let (_far, port) = targets::far_end()?;
+    let start = |id| {
+        let target = targets::by_id(id).ok_or(io::ErrorKind::NotFound)?;
+        Started::new(target, port, "")
+    };
+    let ours = [start(OURS[0])?, start(OURS[1])?];
+    let mut figures = Figures::new();
+    for (measure, work, reference) in WORKS {
+        let sides = [&start(reference)?, &ours[0], &ours[1]];
+        let turns = turns(sides, work).await?;
+        for (id, side) in OURS.iter().zip(&turns[1..]) {
+            let ratio = side.ratio(&turns[0], COST).map_or(f64::NAN, |ratio| ratio.middle);
+            figures.insert(figure(id, measure), ratio);
         }
     }
-    let mut found = Committed::new();
-    for ours in all.iter().filter(|rounds| rounds.id.starts_with("tailrace")) {
-        let values = MEASURES.iter().filter_map(|(measure, reference)| {
-            let value = ours.least(measure)?;
-            let beside = match reference {
-                Some(id) => of(&all, id)?.least(measure)?,
-                None => 1.0,
-            };
-            let rounded = (value / beside * 1000.0).round() / 1000.0;
-            Some(((*measure).to_owned(), rounded))
-        });
-        found.insert(ours.id.to_owned(), values.collect());
+    for (id, target) in OURS.iter().zip(&ours) {
+        let amount = Amount::from_environment();
+        let held = Measuring { target, amount }.idle(amount.idle).await?;
+        let memory = held.into_iter().find(|(name, _)| name == MEMORY);
+        figures.extend(memory.map(|(_, value)| (figure(id, MEMORY), value)));
     }
-    found
+    figures.retain(|_, value| value.is_finite());
+    Ok(figures)
+}
+
+/// What a turn cost.
+const COST: &str = "cost";
+
+/// `BENCH_TURNS` (15) turns of `BENCH_SECONDS` (0.2) for each side; who comes first changes with every turn.
+async fn turns(sides: [&Started; 3], work: Work) -> io::Result<[Rounds; 3]> {
+    let amount = Amount { seconds: number("BENCH_SECONDS", 0.2), ..Amount::from_environment() };
+    let mut found = ["reference", OURS[0], OURS[1]].map(|id| Rounds { id, rounds: Vec::new() });
+    for turn in 0..number("BENCH_TURNS", 15.0) as usize {
+        for at in (0..3).map(|at| if turn % 2 == 0 { at } else { 2 - at }) {
+            let measuring = Measuring { target: sides[at], amount };
+            let costs = match work {
+                Work::Bulk(way, streams) => measuring.bulk(way, streams).await?,
+                Work::Connect(at_once) => measuring.connect(at_once).await?,
+            };
+            let cost = costs.into_iter().filter(|(name, _)| name.ends_with(".cpu"));
+            found[at].rounds.push(cost.map(|(_, value)| (COST.to_owned(), value)).collect());
+        }
+    }
+    Ok(found)
 }

@@ -43,6 +43,7 @@ fn main() -> ExitCode {
         ["inside-growth", what, count] => {
             return tell(growth::inside(what, count.parse().unwrap_or(0)));
         }
+        ["inside-check"] => return tell(check::inside()),
         ["check"] => {
             process::compile();
             return check::run(found());
@@ -67,7 +68,6 @@ fn main() -> ExitCode {
 fn inside(id: &str, wanted: &str) -> ExitCode {
     let wanted = match wanted {
         "beside" => Wanted::Beside,
-        "check" => Wanted::Check,
         _ => Wanted::All,
     };
     match targets::by_id(id) {

@@ -48,8 +48,6 @@ pub(crate) enum Wanted {
     All,
     /// All, and again beside idle connections.
     Beside,
-    /// CPU and memory only.
-    Check,
 }
 
 /// Measures `target`; what failed is named on standard error and left out.
@@ -62,7 +60,7 @@ pub(crate) async fn inside(target: Target, wanted: Wanted, amount: Amount) -> io
     load::once(Door::from(&started), load::HOST).await?;
     figures.insert("start".into(), began.elapsed().as_secs_f64() * 1e3);
     let measuring = Measuring { target: &started, amount };
-    let mut measured = measuring.all(wanted).await;
+    let mut measured = measuring.all().await;
     figures.append(&mut measured);
     if wanted == Wanted::Beside {
         measuring.beside(&mut figures).await;
@@ -76,17 +74,15 @@ pub(crate) struct Measuring<'a> {
 }
 
 impl Measuring<'_> {
-    async fn all(&self, wanted: Wanted) -> Figures {
+    async fn all(&self) -> Figures {
         let mut figures = Figures::new();
         for streams in [1, 8] {
             for way in [Way::Down, Way::Up] {
                 self.keep(&mut figures, self.bulk(way, streams)).await;
             }
         }
-        if wanted != Wanted::Check {
-            self.keep(&mut figures, self.connect(1)).await;
-            self.keep(&mut figures, self.trips()).await;
-        }
+        self.keep(&mut figures, self.connect(1)).await;
+        self.keep(&mut figures, self.trips()).await;
         self.keep(&mut figures, self.connect(32)).await;
         self.keep(&mut figures, self.idle(self.amount.idle)).await;
         figures
@@ -162,7 +158,7 @@ impl Measuring<'_> {
         Ok(vec![("trip.p50".into(), at(0.5)), ("trip.p99".into(), at(0.99))])
     }
 
-    async fn idle(&self, n: usize) -> io::Result<Vec<(String, f64)>> {
+    pub(crate) async fn idle(&self, n: usize) -> io::Result<Vec<(String, f64)>> {
         self.settled().await;
         let before = (self.target.pss(), self.target.descriptors());
         let held = load::idle(self.target, n).await?;

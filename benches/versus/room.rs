@@ -77,7 +77,6 @@ impl Room {
         let wanted = match wanted {
             Wanted::All => "all",
             Wanted::Beside => "beside",
-            Wanted::Check => "check",
         };
         self.figures(&["inside", target.id, wanted])
     }

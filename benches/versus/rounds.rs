@@ -26,11 +26,6 @@ impl Rounds {
         middle(self.values(measure))
     }
 
-    /// The least of all rounds: what disturbs a measurement only ever adds CPU.
-    pub(crate) fn least(&self, measure: &str) -> Option<f64> {
-        self.values(measure).into_iter().min_by(f64::total_cmp)
-    }
-
     /// Round by round against `other`'s.
     pub(crate) fn ratio(&self, other: &Rounds, measure: &str) -> Option<Ratio> {
         self.ratio_of(measure, other, measure)
