@@ -185,12 +185,13 @@ impl Line<'_> {
         let upstream_process = process.as_deref();
         let way = Way { client: self.client, upstream: &connected.stream, idle, upstream_process };
         let early = connected.early.clone();
-        let counts = Metered(record.meter());
+        let live = record.live();
+        let counts = Metered(live.meter());
         let exchange = session.exchange(way, early, request, &counts);
         tokio::select! {
             biased;
             exchange = Box::pin(exchange) => exchange,
-            reason = record.cut().wait() => {
+            reason = live.cut().wait() => {
                 self.client.reset_on_close();
                 connected.stream.reset_on_close();
                 Exchange::ended(super::ending(crate::relay::Ended::Cut(reason)))

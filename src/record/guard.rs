@@ -15,9 +15,7 @@ use super::id::Id;
 use super::labels::{INBOUND, index};
 use super::live::{Entry, Judged, Live, Shown};
 use super::stage::Stage;
-use crate::lifecycle::cut::Cut;
 use crate::outcome::Outcome;
-use crate::relay::Meter;
 use crate::target::Target;
 
 /// A client connection. Dropping it takes it off the gauge and the live table.
@@ -201,23 +199,13 @@ impl Record {
         self.book.metrics.connected(self.entry.inbound(), took);
     }
 
-    /// Where bytes are counted: those of the whole client connection.
-    pub fn meter(&self) -> &Meter {
-        &self.entry.meter
-    }
-
     /// Bytes read from one side that the other never took.
     pub fn lost(&mut self, bytes: u64) {
         self.book.metrics.lost(bytes);
         self.book.totals.lost(bytes);
     }
 
-    /// Tells the connection to end.
-    pub fn cut(&self) -> &Cut {
-        &self.entry.cut
-    }
-
-    /// The connection's place in the live table, for what outlives a borrow of the record.
+    /// The connection as others see it: what ends it, and where its bytes are counted.
     pub fn live(&self) -> Live {
         Live { entry: Arc::clone(&self.entry) }
     }

@@ -87,7 +87,7 @@ pub struct Snapshot {
     pub stage: &'static str,
 }
 
-/// A client connection for those who may end it, and for its own relay: a reload, the end of a drain.
+/// A client connection for those who may end it (a reload, the end of a drain) and for its own relay.
 pub struct Live {
     pub(super) entry: Arc<Entry>,
 }
@@ -118,7 +118,7 @@ impl Live {
         &self.entry.cut
     }
 
-    /// Where the relay counts bytes: those of the whole client connection.
+    /// Where bytes are counted: those of the whole client connection.
     pub fn meter(&self) -> &Meter {
         &self.entry.meter
     }

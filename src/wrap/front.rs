@@ -162,10 +162,7 @@ impl Front {
     /// The end of a program that has become our child.
     fn adopted_end(&self) -> Ended {
         match waitpid(Some(self.program), WaitOptions::empty()) {
-            Ok(Some((_, status))) => match status.terminating_signal() {
-                Some(signal) => Ended::Signal(signal),
-                None => Ended::Code(status.exit_status().unwrap_or_default()),
-            },
+            Ok(Some((_, status))) => Ended::of(status),
             // The supervisor had waited for it, and was killed before it could tell.
             _ => Ended::Code(1),
         }

@@ -1,6 +1,7 @@
 //! What the supervisor tells the process in front of it, one message each.
 #![forbid(unsafe_code)]
 
+use rustix::process::WaitStatus;
 use serde::{Deserialize, Serialize};
 
 use super::counts::Total;
@@ -32,4 +33,14 @@ pub(super) enum Ended {
     Code(i32),
     /// By this signal.
     Signal(i32),
+}
+
+impl Ended {
+    /// What the status of a process that was waited for says.
+    pub(super) fn of(status: WaitStatus) -> Self {
+        match status.terminating_signal() {
+            Some(signal) => Self::Signal(signal),
+            None => Self::Code(status.exit_status().unwrap_or_default()),
+        }
+    }
 }

@@ -137,18 +137,12 @@ fn wait_for_all(front: &OwnedFd, child: Pid, calls: Calls, gateway: Gateway) {
     loop {
         match rustix::process::wait(WaitOptions::UNTRACED) {
             Ok(Some((pid, status))) if pid == child => {
-                let how = match (status.stopping_signal(), status.terminating_signal()) {
-                    (Some(_), _) => None,
-                    (None, Some(signal)) => Some(Ended::Signal(signal)),
-                    (None, None) => Some(Ended::Code(status.exit_status().unwrap_or_default())),
+                let report = match status.stopping_signal() {
+                    Some(_) => Report::Stopped,
+                    None => supervisor.ended(Ended::of(status), nobody_is_left()),
                 };
-                ended.fetch_or(how.is_some(), Ordering::SeqCst);
-                let alone = how.is_some() && nobody_is_left();
-                let of = how.map_or(Report::Stopped, |how| supervisor.ended(how, alone));
-                let _killed = tell(front, &of);
-                if alone {
-                    return;
-                }
+                ended.fetch_or(report != Report::Stopped, Ordering::SeqCst);
+                let _killed = tell(front, &report);
             }
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(_) => return,
