@@ -4,7 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use crate::measure::{Figures, number};
-use crate::rounds::Rounds;
+use crate::rounds::in_turns;
 use crate::targets::{self, Started};
 use crate::{load, room};
 
@@ -20,17 +20,11 @@ pub(crate) async fn run() -> io::Result<()> {
         Started::new(target, port, &format!("[record]\nprocess = {process}"))
     };
     let sides = [gateway(false)?, gateway(true)?];
-    let mut found = ["off", "on"].map(|id| Rounds { id, rounds: Vec::new() });
     for side in &sides {
         measure(side, time).await?; // warm
     }
-    for round in 0..rounds {
-        // Who comes first changes with every round.
-        for at in [round % 2, 1 - round % 2] {
-            found[at].rounds.push(measure(&sides[at], time).await?);
-        }
-    }
-    let [off, on] = &found;
+    let turn = async |at: usize| measure(&sides[at], time).await;
+    let [off, on] = &in_turns(["off", "on"], rounds, turn).await?;
     println!("connect + 1 byte, 32 at a time; {rounds} rounds of {time:?}");
     println!("{:<24}{:>10}{:>10}{:>22}", "record.process", "off", "on", "on / off, of pairs");
     for (name, measure) in [("connections a second", "rate"), ("CPU, µs a connection", "cpu")] {

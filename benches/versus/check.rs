@@ -12,7 +12,7 @@ use std::process::ExitCode;
 use crate::load::Way;
 use crate::measure::{Amount, Figures, Measuring, number};
 use crate::room::Room;
-use crate::rounds::Rounds;
+use crate::rounds::{Rounds, in_turns};
 use crate::targets::{self, Started};
 
 /// By how much a ratio may be worse than the committed one.
@@ -115,40 +115,36 @@ pub(crate) async fn inside() -> io::Result<Figures> {
     let ours = [start(OURS[0])?, start(OURS[1])?];
     let mut figures = Figures::new();
     for (measure, work, reference) in WORKS {
-        let sides = [&start(reference)?, &ours[0], &ours[1]];
-        let turns = turns(sides, work).await?;
-        for (id, side) in OURS.iter().zip(&turns[1..]) {
-            let ratio = side.ratio(&turns[0], COST).map_or(f64::NAN, |ratio| ratio.middle);
-            figures.insert(figure(id, measure), ratio);
+        let turns = turns([&start(reference)?, &ours[0], &ours[1]], work).await?;
+        for side in &turns[1..] {
+            let ratio = side.ratio(&turns[0], measure);
+            figures.extend(ratio.map(|ratio| (figure(side.id, measure), ratio.middle)));
         }
     }
     for (id, target) in OURS.iter().zip(&ours) {
-        let amount = Amount::from_environment();
-        let held = Measuring { target, amount }.idle(amount.idle).await?;
-        let memory = held.into_iter().find(|(name, _)| name == MEMORY);
-        figures.extend(memory.map(|(_, value)| (figure(id, MEMORY), value)));
+        let measuring = Measuring { target, amount: Amount::from_environment() };
+        let mut held = Figures::new();
+        measuring.keep(&mut held, measuring.idle(measuring.amount.idle)).await;
+        figures.extend(held.get(MEMORY).map(|memory| (figure(id, MEMORY), *memory)));
     }
-    figures.retain(|_, value| value.is_finite());
     Ok(figures)
 }
 
-/// What a turn cost.
-const COST: &str = "cost";
-
-/// `BENCH_TURNS` (15) turns of `BENCH_SECONDS` (0.2) for each side; who comes first changes with every turn.
+/// `BENCH_TURNS` (15) turns of `BENCH_SECONDS` (0.2) for each side.
 async fn turns(sides: [&Started; 3], work: Work) -> io::Result<[Rounds; 3]> {
     let amount = Amount { seconds: number("BENCH_SECONDS", 0.2), ..Amount::from_environment() };
-    let mut found = ["reference", OURS[0], OURS[1]].map(|id| Rounds { id, rounds: Vec::new() });
-    for turn in 0..number("BENCH_TURNS", 15.0) as usize {
-        for at in (0..3).map(|at| if turn % 2 == 0 { at } else { 2 - at }) {
-            let measuring = Measuring { target: sides[at], amount };
-            let costs = match work {
-                Work::Bulk(way, streams) => measuring.bulk(way, streams).await?,
-                Work::Connect(at_once) => measuring.connect(at_once).await?,
-            };
-            let cost = costs.into_iter().filter(|(name, _)| name.ends_with(".cpu"));
-            found[at].rounds.push(cost.map(|(_, value)| (COST.to_owned(), value)).collect());
+    let turn = async |at: usize| {
+        let measuring = Measuring { target: sides[at], amount };
+        let mut figures = Figures::new();
+        match work {
+            Work::Bulk(way, streams) => {
+                measuring.keep(&mut figures, measuring.bulk(way, streams)).await;
+            }
+            Work::Connect(at_once) => {
+                measuring.keep(&mut figures, measuring.connect(at_once)).await;
+            }
         }
-    }
-    Ok(found)
+        Ok(figures)
+    };
+    in_turns(["reference", OURS[0], OURS[1]], number("BENCH_TURNS", 15.0) as usize, turn).await
 }

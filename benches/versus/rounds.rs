@@ -1,5 +1,7 @@
 //! Several rounds of figures: medians, and ratios with their spread.
 
+use std::io;
+
 use crate::measure::Figures;
 
 /// The rounds of one target.
@@ -7,6 +9,21 @@ use crate::measure::Figures;
 pub(crate) struct Rounds {
     pub(crate) id: &'static str,
     pub(crate) rounds: Vec<Figures>,
+}
+
+/// `count` turns of each of `ids`, all in one run; who comes first changes with every turn.
+pub(crate) async fn in_turns<const N: usize>(
+    ids: [&'static str; N],
+    count: usize,
+    turn: impl AsyncFn(usize) -> io::Result<Figures>,
+) -> io::Result<[Rounds; N]> {
+    let mut found = ids.map(|id| Rounds { id, rounds: Vec::new() });
+    for round in 0..count {
+        for at in (0..N).map(|at| if round % 2 == 0 { at } else { N - 1 - at }) {
+            found[at].rounds.push(turn(at).await?);
+        }
+    }
+    Ok(found)
 }
 
 /// A ratio: the median of the rounds' own, and the least and the greatest of them.
