@@ -16,14 +16,25 @@ pub fn eventually(what: &str, limit: Duration, mut condition: impl FnMut() -> bo
 
 /// Polls until `look` finds something and returns it; panics with `what` at the deadline.
 #[track_caller]
-pub fn eventually_some<T>(what: &str, limit: Duration, mut look: impl FnMut() -> Option<T>) -> T {
+pub fn eventually_some<T>(what: &str, limit: Duration, look: impl FnMut() -> Option<T>) -> T {
+    eventually_every(Duration::from_millis(2), what, limit, look)
+}
+
+/// The same at another pace, for what costs more to look at.
+#[track_caller]
+pub fn eventually_every<T>(
+    pace: Duration,
+    what: &str,
+    limit: Duration,
+    mut look: impl FnMut() -> Option<T>,
+) -> T {
     let start = Instant::now();
     loop {
         if let Some(found) = look() {
             return found;
         }
         assert!(start.elapsed() < limit, "waited {limit:?} in vain: {what}");
-        pause(Duration::from_millis(2));
+        pause(pace);
     }
 }
 

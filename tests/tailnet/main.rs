@@ -15,7 +15,6 @@
     reason = "a test fails by panicking and talks by printing"
 )]
 #![allow(unreachable_pub, reason = "a program of its own: nothing outside to reach from")]
-#![allow(clippy::disallowed_methods, reason = "waits poll a condition, with a deadline")]
 
 mod beside;
 mod bulk;
@@ -45,6 +44,9 @@ mod source;
 mod stage;
 mod tailnet;
 mod trace;
+#[path = "../rig/wait.rs"]
+#[allow(dead_code, reason = "the rig has more use for it")]
+mod wait;
 
 fn main() -> std::process::ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();

@@ -12,6 +12,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::process::PATIENCE;
 use crate::tailnet::{LATER, PORT};
+use crate::wait::pause;
 
 /// Bytes sent each way in the bulk cases: 200 MiB.
 pub const BULK: u64 = 200 << 20;
@@ -109,7 +110,7 @@ fn answer(
         return drip(to);
     }
     if request.path == "/slow" {
-        thread::sleep(SLOW);
+        pause(SLOW);
     }
     let here = to.local_addr()?;
     write_text(to, &format!("hello from {here} to {}\n", request.host))
@@ -121,7 +122,7 @@ fn drip(mut to: &TcpStream) -> std::io::Result<()> {
     let until = Instant::now() + PATIENCE * 2;
     while Instant::now() < until {
         to.write_all(b"drip\n")?;
-        thread::sleep(Duration::from_millis(100));
+        pause(Duration::from_millis(100));
     }
     Ok(())
 }

@@ -3,10 +3,11 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
+
+use crate::wait::eventually_every;
 
 /// How long anything here may take before the proof gives up on it.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -83,15 +84,9 @@ impl Drop for Process {
 }
 
 /// Asks until there is an answer.
-pub fn wait_for<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        if let Some(answer) = ask() {
-            return answer;
-        }
-        assert!(Instant::now() < deadline, "waited {PATIENCE:?} in vain for {what}");
-        thread::sleep(Duration::from_millis(20));
-    }
+#[track_caller]
+pub fn wait_for<T>(what: &str, ask: impl FnMut() -> Option<T>) -> T {
+    eventually_every(Duration::from_millis(20), what, PATIENCE, ask)
 }
 
 /// Runs a command that has to succeed; its standard output.
