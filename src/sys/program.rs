@@ -65,11 +65,20 @@ impl Program {
 
     /// When it was started, in seconds since boot (`starttime` in proc(5) stat).
     pub fn started(&self) -> Option<f64> {
+        self.stat(start_time)
+    }
+
+    /// Who started it (`ppid` in proc(5) stat); 0 for nobody we see.
+    pub fn parent(&self) -> Option<u32> {
+        self.stat(|stat| stat::fields(stat)?.nth(1)?.parse().ok())
+    }
+
+    fn stat<T>(&self, read: impl FnOnce(&[u8]) -> Option<T>) -> Option<T> {
         let flags = OFlags::RDONLY | OFlags::CLOEXEC;
         let file = rustix::fs::openat(&self.folder, c"stat", flags, Mode::empty()).ok()?;
         let mut stat = [0; 1024];
         let length = rustix::io::read(file, &mut stat[..]).ok()?;
-        start_time(stat.get(..length)?)
+        read(stat.get(..length)?)
     }
 }
 
@@ -144,6 +153,7 @@ mod tests {
         let path = std::env::current_exe().unwrap();
         assert_eq!(me.executable().unwrap(), path.as_os_str().as_bytes());
         assert!(me.started().unwrap() > 0.0);
+        assert_eq!(me.parent(), Some(std::os::unix::process::parent_id()));
         let descriptors = me.descriptors().unwrap();
         assert!(descriptors.numbers().contains(&number));
         let inode = rustix::fs::fstat(&listener).unwrap().st_ino;

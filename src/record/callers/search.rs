@@ -20,6 +20,8 @@ const MOST_HINTS: usize = 64;
 const GLANCE: (usize, u32) = (2, 8);
 /// Descriptors looked at in one search, about 20 ms of them.
 const MOST_LOOKS: u32 = 20_000;
+/// How far up a socket is followed that a process has from its parent.
+const MOST_GENERATIONS: usize = 8;
 /// How long the processes that held nothing for us are left alone, from the first time on.
 const PATIENCE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
 
@@ -55,8 +57,10 @@ struct Recent {
 #[derive(Debug)]
 pub(super) struct Search {
     recent: Vec<Recent>,
-    /// Everybody at the last look.
+    /// Who was looked at and is still there.
     seen: HashSet<u32>,
+    /// Descriptors one search may look at.
+    most_looks: u32,
     patience: Duration,
     rest_from: Instant,
     boot: Timestamp,
@@ -64,6 +68,9 @@ pub(super) struct Search {
     user: u32,
     sees_others: bool,
 }
+
+/// A descriptor at which a wanted socket was, and the place of that in `wanted`.
+type Hit = (u32, usize);
 
 /// The sockets nobody was found for yet.
 struct Open<'a> {
@@ -78,6 +85,7 @@ impl Search {
         Self {
             recent: Vec::new(),
             seen: HashSet::new(),
+            most_looks: MOST_LOOKS,
             patience: Duration::ZERO,
             rest_from: now,
             boot: process::boot(),
@@ -92,7 +100,7 @@ impl Search {
         let ours = |owner: Owner| self.sees_others || owner.uid == self.user;
         let by_inode = (0..).zip(&*wanted).filter(|(_, wanted)| ours(wanted.owner));
         let by_inode = by_inode.map(|(at, wanted)| (wanted.owner.inode, at)).collect();
-        let mut open = Open { wanted, by_inode, looks: MOST_LOOKS };
+        let mut open = Open { wanted, by_inode, looks: self.most_looks };
         self.where_they_were(&mut open, MOST_RECENT);
         open.forget_closed(owners);
         for pid in self.recent.iter().map(|recent| recent.process.pid).collect::<Vec<_>>() {
@@ -134,22 +142,24 @@ impl Search {
         // The youngest first: a client has mostly been started for its connection.
         all.sort_unstable_by(|a, b| b.cmp(a));
         let (old, new): (Vec<u32>, Vec<u32>) = all.iter().partition(|pid| self.seen.contains(pid));
-        self.seen = all.into_iter().collect();
+        self.seen = old.iter().copied().collect();
         for pid in new {
+            if open.is_done() {
+                return open.leave_off();
+            }
             self.visit(pid, open);
-        }
-        if open.is_done() {
-            return;
+            self.seen.insert(pid);
         }
         open.forget_closed(owners);
-        if open.is_done() {
-            return;
-        }
-        if now < self.rest_from {
+        if open.is_done() || now < self.rest_from {
             return open.leave_off();
         }
         let before = open.by_inode.len();
         for pid in old {
+            if open.looks == 0 {
+                // Whoever was not reached is the first next time.
+                self.seen.remove(&pid);
+            }
             self.visit(pid, open);
         }
         if open.by_inode.len() == before {
@@ -168,17 +178,47 @@ impl Search {
         if open.is_done() {
             return;
         }
-        let Ok(program) = Program::open(pid) else { return };
-        if !self.sees_others && program.uid() != Ok(self.user) {
+        let Some((program, descriptors)) = self.enter(pid) else { return };
+        let hits = open.look(&descriptors, descriptors.numbers().into_iter());
+        if hits.is_empty() {
             return;
         }
-        let Ok(descriptors) = program.descriptors() else { return };
-        let hits = open.look(&descriptors, descriptors.numbers().into_iter());
-        self.credit(&program, &hits, open);
+        let mut holders = vec![(program, hits)];
+        while holders.len() < MOST_GENERATIONS
+            && let Some(parent) = holders.last().and_then(|child| self.parent(child, open))
+        {
+            holders.push(parent);
+        }
+        for (program, hits) in holders.iter().rev() {
+            self.credit(program, hits, open);
+        }
     }
 
-    /// The process holds what was found at `hits`: pairs of descriptor and place in `wanted`.
-    fn credit(&mut self, program: &Program, hits: &[(u32, usize)], open: &mut Open<'_>) {
+    /// The parent, where it holds the same at the same descriptors: a process just forked has its parent's
+    /// sockets until it runs its own program, and the parent is the one that calls.
+    fn parent(
+        &self,
+        (child, hits): &(Program, Vec<Hit>),
+        open: &mut Open<'_>,
+    ) -> Option<(Program, Vec<Hit>)> {
+        let (parent, descriptors) = self.enter(child.parent()?)?;
+        let hits = open.look(&descriptors, hits.iter().map(|(number, _)| *number));
+        (!hits.is_empty()).then_some((parent, hits))
+    }
+
+    /// A process that may be looked into.
+    fn enter(&self, pid: u32) -> Option<(Program, Descriptors)> {
+        let program = Program::open(pid).ok()?;
+        if !self.sees_others && program.uid() != Ok(self.user) {
+            return None;
+        }
+        let descriptors = program.descriptors().ok()?;
+        Some((program, descriptors))
+    }
+
+    /// The process holds what was found at `hits`.
+    fn credit(&mut self, program: &Program, hits: &[Hit], open: &mut Open<'_>) {
+        let hits: Vec<Hit> = hits.iter().copied().filter(|(_, at)| open.is_sought(*at)).collect();
         if hits.is_empty() {
             return;
         }
@@ -186,11 +226,11 @@ impl Search {
         let Some(process) = Process::of(program, &executable, self.boot) else { return };
         let process = self.shared(process);
         let between = self.own.as_ref() == Some(&executable) && process.pid != std::process::id();
-        for (_, at) in hits {
+        for (_, at) in &hits {
             open.found(*at, &process, between);
         }
         if !between {
-            self.remember(process, hits);
+            self.remember(process, &hits);
         }
     }
 
@@ -200,7 +240,7 @@ impl Search {
         known.map_or_else(|| Arc::new(process), |recent| Arc::clone(&recent.process))
     }
 
-    fn remember(&mut self, process: Arc<Process>, hits: &[(u32, usize)]) {
+    fn remember(&mut self, process: Arc<Process>, hits: &[Hit]) {
         let old = self.recent.iter().position(|recent| recent.process.pid == process.pid);
         let old = old.map(|at| self.recent.remove(at).hints).unwrap_or_default();
         let mut hints: Vec<u32> = hits.iter().map(|(number, _)| *number).collect();
@@ -216,11 +256,11 @@ impl Open<'_> {
         self.by_inode.is_empty() || self.looks == 0
     }
 
-    fn look(
-        &mut self,
-        descriptors: &Descriptors,
-        numbers: impl Iterator<Item = u32>,
-    ) -> Vec<(u32, usize)> {
+    fn is_sought(&self, at: usize) -> bool {
+        self.by_inode.contains_key(&self.wanted[at].owner.inode)
+    }
+
+    fn look(&mut self, descriptors: &Descriptors, numbers: impl Iterator<Item = u32>) -> Vec<Hit> {
         let mut hits = Vec::new();
         for number in numbers {
             if hits.len() == self.by_inode.len() || self.looks == 0 {
@@ -269,7 +309,10 @@ impl Open<'_> {
 #[cfg(test)]
 #[cfg(target_os = "linux")]
 mod tests {
+    use std::io::Read as _;
     use std::net::{TcpListener, TcpStream};
+    use std::os::fd::AsRawFd as _;
+    use std::process::{Command, Stdio};
 
     use super::*;
 
@@ -302,6 +345,61 @@ mod tests {
         }
         assert_eq!(search.recent.len(), 1);
         assert!(search.recent[0].hints.len() <= MOST_HINTS);
+    }
+
+    #[test]
+    fn of_a_parent_and_its_child_with_one_socket_the_parent_calls() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut owners = SocketOwners::open().unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        rustix::io::fcntl_setfd(&client, rustix::io::FdFlags::empty()).unwrap();
+        let mut cat = Command::new("cat");
+        let mut child = cat.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+        let mut wanted = wanted(&mut owners, std::slice::from_ref(&client));
+        let inode = wanted[0].owner.inode;
+        let number = u32::try_from(client.as_raw_fd()).unwrap();
+        let inherited = Program::open(child.id()).unwrap().descriptors().unwrap();
+        assert_eq!(inherited.socket(number), Some(inode), "the child has it too");
+        Search::new(Instant::now()).find(&mut wanted, &mut owners, Instant::now());
+        drop(child.stdin.take());
+        child.wait().unwrap();
+        let Found::Holder(process) = &wanted[0].found else { panic!("{wanted:?}") };
+        assert_eq!(process.pid, std::process::id());
+    }
+
+    #[test]
+    fn behind_more_descriptors_than_one_search_may_look_at_the_next_one_finds_it() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut owners = SocketOwners::open().unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let own = Program::open(std::process::id()).unwrap().descriptors().unwrap();
+        let own = u32::try_from(own.numbers().len()).unwrap();
+        // Younger than we are, and with some hundred descriptors each.
+        let script =
+            "for n in $(seq 100 500); do eval \"exec $n</dev/null\"; done; echo; read -r end";
+        let crowd = || {
+            let mut bash = Command::new("bash");
+            let pipes = bash.args(["-c", script]).stdin(Stdio::piped()).stdout(Stdio::piped());
+            let mut child = pipes.spawn().unwrap();
+            child.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
+            child
+        };
+        let children: Vec<_> = (0..4).map(|_| crowd()).collect();
+        let mut search = Search::new(Instant::now());
+        search.most_looks = own + 600;
+        let mut founds = Vec::new();
+        for _ in 0..10 {
+            let mut wanted = wanted(&mut owners, std::slice::from_ref(&client));
+            search.find(&mut wanted, &mut owners, Instant::now());
+            founds.push(wanted.remove(0).found);
+        }
+        for mut child in children {
+            drop(child.stdin.take());
+            child.wait().unwrap();
+        }
+        assert_ne!(founds[0], Found::Nobody, "not everybody was looked at");
+        let last = founds.last().unwrap();
+        assert!(matches!(last, Found::Holder(p) if p.pid == std::process::id()), "{founds:?}");
     }
 
     #[test]
