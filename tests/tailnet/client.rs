@@ -69,10 +69,10 @@ pub fn rest(mut stream: &TcpStream) -> (String, End) {
     }
 }
 
-/// How long a first byte may take: a handshake that tailscaled loses is not said again within it.
+/// How long an answer may take: a handshake that tailscaled loses is not said again within it.
 const FIRST_BYTE: Duration = Duration::from_secs(2);
 
-/// From connecting to a SOCKS5 port to the first byte of `/hello`; call it in the namespace.
+/// From connecting to a SOCKS5 port to the answer of `/hello`; call it in the namespace.
 pub fn first_byte(socks: &str, host: &str) -> io::Result<Duration> {
     let started = Instant::now();
     let mut stream = TcpStream::connect(socks)?;
@@ -97,9 +97,13 @@ pub fn first_byte_by_connect(proxy: &str, host: &str) -> io::Result<Duration> {
     Ok(started.elapsed())
 }
 
-fn hello(mut stream: &TcpStream, host: &str) -> io::Result<()> {
-    write!(stream, "GET /hello HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n")?;
-    stream.read_exact(&mut [0])
+/// The whole answer is read and the client leaves first: see `Curl::at`.
+fn hello(stream: &TcpStream, host: &str) -> io::Result<()> {
+    let mut to = stream;
+    to.write_all(format!("GET /hello HTTP/1.1\r\nHost: {host}\r\n\r\n").as_bytes())?;
+    let mut lines = BufReader::new(stream).lines();
+    lines.by_ref().map_while(Result::ok).find(|line| line.is_empty());
+    lines.next().unwrap_or_else(|| Err(io::ErrorKind::UnexpectedEof.into())).map(drop)
 }
 
 /// RFC 1928, 6: the address bound may be of any kind.

@@ -94,14 +94,10 @@ impl Curl {
         Curl::at(gateway, inbound, &format!("http://{host}:{PORT}{path}"))
     }
 
-    /// Any URL. The origin is asked to close after its answer: through tailscaled 1.98.9 a client's
-    /// FIN is held back until the upstream ends (`upstream.half_close`).
+    /// Any URL. The origin keeps its side open, so that curl's is closed first: tailscaled in userspace mode
+    /// remembers each connection that its own side closed for a minute, and loses a handshake in which the
+    /// other side's random port comes again.
     pub fn at(gateway: &Gateway, inbound: Inbound, url: &str) -> Curl {
-        Curl::kept_alive(gateway, inbound, url).with(&["--header", "Connection: close"])
-    }
-
-    /// Any URL, and the origin keeps its side open when curl leaves.
-    pub fn kept_alive(gateway: &Gateway, inbound: Inbound, url: &str) -> Curl {
         Curl::through(&gateway.proxy, inbound, url)
     }
 

@@ -64,7 +64,7 @@ fn left_behind(tailnet: &Tailnet) {
     let gateway = tailnet.gateway();
     for inbound in [Inbound::Socks5Name, Inbound::Connect] {
         let mark = gateway.mark();
-        let answer = Curl::kept_alive(gateway, inbound, "http://svc:8080/hello").run(tailnet);
+        let answer = Curl::new(gateway, inbound, "svc", "/hello").run(tailnet);
         assert_eq!((answer.exit, answer.status), (0, 200), "{inbound:?}: {answer:?}");
         assert_eq!(gateway.access_after(mark)["outcome"], "fin_fin", "{inbound:?}");
     }

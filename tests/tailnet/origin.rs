@@ -127,8 +127,10 @@ fn drip(mut to: &TcpStream) -> std::io::Result<()> {
     Ok(())
 }
 
+/// In one piece, so that no part of it waits for an acknowledgement of another.
 fn write_text(mut to: &TcpStream, text: &str) -> std::io::Result<()> {
-    write!(to, "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{text}", text.len())
+    let length = text.len();
+    to.write_all(format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{text}").as_bytes())
 }
 
 /// As much of a request head as this origin looks at.

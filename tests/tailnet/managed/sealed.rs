@@ -43,7 +43,7 @@ fn exposed(tailnet: &Tailnet) {
     assert!(open.remove(&port), "{open:?} without {port}");
     only_peers_are_heard(tailnet, &open);
     let mut curl = as_nobody();
-    curl.args(["--header", "Connection: close", "--socks5-hostname", &socks]);
+    curl.args(["--socks5-hostname", &socks]);
     curl.arg(format!("http://svc:{PORT}/hello"));
     let output = tailnet.sandboxed.enter(|| curl.output()).expect("setpriv");
     assert!(output.stdout.starts_with(b"hello"), "what anybody gets there: {output:?}");
