@@ -32,7 +32,8 @@ pub fn tunnel(proxy: &str, host: &str) -> io::Result<TcpStream> {
 fn tunnel_within(limit: Duration, proxy: &str, host: &str) -> io::Result<TcpStream> {
     let mut stream = TcpStream::connect(proxy)?;
     stream.set_read_timeout(Some(limit))?;
-    write!(stream, "CONNECT {host}:{PORT} HTTP/1.1\r\nHost: {host}:{PORT}\r\n\r\n")?;
+    let request = format!("CONNECT {host}:{PORT} HTTP/1.1\r\nHost: {host}:{PORT}\r\n\r\n");
+    stream.write_all(request.as_bytes())?;
     let mut reader = BufReader::new(&stream);
     let mut line = String::new();
     reader.read_line(&mut line)?;

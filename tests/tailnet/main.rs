@@ -16,6 +16,7 @@
 )]
 #![allow(unreachable_pub, reason = "a program of its own: nothing outside to reach from")]
 
+mod bare;
 mod beside;
 mod bulk;
 mod case;
