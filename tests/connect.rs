@@ -10,7 +10,7 @@ use std::os::unix::net::UnixStream;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Output, Stdio};
 
 use rig::wait::{PATIENCE, eventually_some};
-use rig::{ClosedPort, Gateway, Origin, Reply, Setup, Tailscaled, sha256};
+use rig::{ClosedPort, Gate, Gateway, Origin, Reply, Setup, Tailscaled, sha256};
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 
 const NAME: &str = "db.corp.example";
@@ -113,14 +113,17 @@ fn input_may_go_on_after_the_end_of_output() {
 
 #[test]
 fn what_is_cut_does_not_end_well() {
-    let origin = Origin::send_then_reset("half of it");
+    let came = Gate::new();
+    let origin = Origin::send_and_reset_at("half of it", &came);
     let (_fake, mut gateway) = leading_to(&origin);
     let mut child = connect(&mut gateway);
     // Standard input stays open all the while.
     let (_input, mut output) = pipes(&mut child);
-    let mut half = Vec::new();
-    output.read_to_end(&mut half).unwrap();
-    assert_eq!(half, b"half of it");
+    let mut half = [0; 10];
+    output.read_exact(&mut half).unwrap();
+    assert_eq!(&half, b"half of it");
+    came.open();
+    assert_eq!(output.read(&mut half).unwrap(), 0);
     assert_eq!(ends(&mut child), Some(1));
     assert!(said(&mut child).contains("was cut"));
     assert_eq!(gateway.outcome(1), "upstream_rst");

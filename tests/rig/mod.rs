@@ -34,9 +34,10 @@
 //! - [`Managed`]: a tailnet whose tailscaled the gateway starts itself (`s.managed(&tailnet)`): a
 //!   fake process that speaks SOCKS5 and LocalAPI, scripted and watched from the test.
 //! - [`Nameserver`]: DNS over TCP by script, for where the tailnet's split routes lead.
-//! - [`Origin`]: `echo`, `send`, `send_after_eof`, `send_then_reset`, `reset_after_reading`,
-//!   `slow_reader`, `never_reader`, `sink`, `both_ways`, or `start(|guest| …)`; `visits()` tell
-//!   bytes, count, SHA-256 and end. [`HttpOrigin`] answers requests and keeps them raw.
+//! - [`Origin`]: `echo`, `send`, `send_after_eof`, `send_then_reset`, `send_and_reset_at`,
+//!   `reset_after_reading`, `slow_reader`, `never_reader`, `sink`, `both_ways`, or
+//!   `start(|guest| …)`; `visits()` tell bytes, count, SHA-256 and end. [`HttpOrigin`] answers
+//!   requests and keeps them raw.
 //! - [`Wire`]: one connection: `send`, `send_slowly`, `urgent`, `fin`, `reset`, `read_n`, `expect`,
 //!   `rest`, `expect_end`, `read_head`, `read_answer`, `greet`, `socks5_reply`.
 //! - `ask`, `ask_raw`, `open`, `fetch`: one request over any [`Inbound`]; `assert_says`,

@@ -199,12 +199,22 @@ impl Origin {
         })
     }
 
-    /// Sends `bytes`, waits until the kernel has handed them over, then resets.
+    /// Sends `bytes`, waits until the next hop's kernel has them, then resets.
     pub fn send_then_reset(bytes: impl Into<Vec<u8>>) -> Origin {
         let bytes = bytes.into();
         Origin::start(move |guest| {
             guest.send(&bytes);
             wait_delivered(&guest.stream);
+            abort(&guest.stream);
+        })
+    }
+
+    /// Sends `bytes`, and resets when `gate` opens: through several hops only the last knows that they came.
+    pub fn send_and_reset_at(bytes: impl Into<Vec<u8>>, gate: &Gate) -> Origin {
+        let (bytes, gate) = (bytes.into(), gate.clone());
+        Origin::start(move |guest| {
+            guest.send(&bytes);
+            gate.wait();
             abort(&guest.stream);
         })
     }

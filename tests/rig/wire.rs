@@ -231,24 +231,6 @@ pub fn small_buffers(stream: &TcpStream, bytes: usize) {
 
 /// Waits until the peer's kernel has acknowledged everything sent (`SIOCOUTQ` 0, tcp(7)).
 pub fn wait_delivered(stream: &TcpStream) {
-    eventually("the sent bytes are acknowledged", PATIENCE, || unsent(stream) == 0);
-}
-
-/// Bytes of the socket's send queue from `/proc/net/tcp`, so that no ioctl is needed.
-fn unsent(stream: &TcpStream) -> u64 {
-    let (Ok(SocketAddr::V4(local)), Ok(SocketAddr::V4(peer))) =
-        (stream.local_addr(), stream.peer_addr())
-    else {
-        return 0;
-    };
-    let place = |a: std::net::SocketAddrV4| {
-        format!("{:08X}:{:04X}", u32::from(*a.ip()).swap_bytes(), a.port())
-    };
-    let (local, peer) = (place(local), place(peer));
-    let table = std::fs::read_to_string("/proc/thread-self/net/tcp").unwrap_or_default();
-    let line = table
-        .lines()
-        .map(|l| l.split_whitespace().collect::<Vec<_>>())
-        .find(|f| f.get(1) == Some(&local.as_str()) && f.get(2) == Some(&peer.as_str()));
-    line.and_then(|f| u64::from_str_radix(f.get(4)?.split(':').next()?, 16).ok()).unwrap_or(0)
+    let delivered = || tailrace::sys::unacked(stream).unwrap_or(0) == 0;
+    eventually("the sent bytes are acknowledged", PATIENCE, delivered);
 }

@@ -1,6 +1,7 @@
 //! One request and its response, both ways at once: a response may come before the body is sent.
 #![forbid(unsafe_code)]
 
+use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -99,6 +100,16 @@ struct Progress {
     continued: AtomicBool,
     /// A byte of the final answer has been said to the client.
     said: AtomicBool,
+    /// The upload was told that the upstream broke: who reads next is told of an end (tcp(7), `SO_ERROR`).
+    broke: AtomicBool,
+}
+
+impl Progress {
+    /// Notes why the upstream took no more. It may have ended its answer before that: then `EPIPE` is said,
+    /// as by a Unix socket always; anything else came without a FIN (kernel, `tcp_reset`).
+    fn upload_refused(&self, error: &io::Error) {
+        self.broke.fetch_or(error.kind() != io::ErrorKind::BrokenPipe, Ordering::Relaxed);
+    }
 }
 
 impl Session {
@@ -184,8 +195,9 @@ async fn both_ways(
                 uploading = false;
                 match (sent, early.take()) {
                     (_, Some(answer)) => return Ended::Answer(Ok(answer)),
+                    (Ok(()), None) => {}
                     // An origin may answer and close without reading all: its answer counts.
-                    (Ok(()) | Err(Broken::Sink(_)), None) => {}
+                    (Err(Broken::Sink(error)), None) => progress.upload_refused(&error),
                     (Err(broken), None) => return Ended::Upload(broken),
                 }
             }
@@ -279,7 +291,7 @@ async fn answer<C: Fn(u64)>(
     progress.said.store(true, Ordering::Relaxed);
     pump.say(&said).await?;
     pump.body(body, if plain { Output::Data } else { Output::Chunks }).await?;
-    if body == Body::UntilClose && way.killed() {
+    if body == Body::UntilClose && (way.killed() || progress.broke.load(Ordering::Relaxed)) {
         return Err(Broken::Early);
     }
     Ok(Answer::Whole { persists: rewrite::persists(head) && body != Body::UntilClose, close })
