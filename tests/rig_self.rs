@@ -3,6 +3,7 @@
 
 mod rig;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rig::client::{self, Inbound};
@@ -10,7 +11,7 @@ use rig::socks_script::{reply, reply_with_name};
 use rig::wait::{bound, eventually, timed};
 use rig::{
     ClosedPort, End, FullBacklog, Gate, Greeting, HalfClose, HttpOrigin, HttpReply, Metrics,
-    Origin, Reply, Tailscaled, Then, Wire, sha256,
+    Origin, Reply, Setup, Tailscaled, Then, Wire, sha256,
 };
 
 const TARGET: &str = "db.corp.example:5432";
@@ -201,5 +202,24 @@ fn a_namespace_redirects_to_a_port_of_ours() {
         rig::netns::redirect("203.0.113.0/24", origin.address().port());
         let mut wire = Wire::dial("203.0.113.9:80".parse().unwrap());
         wire.expect("redirected");
+    });
+}
+
+/// A reload that finds an empty file finds good settings: all the defaults.
+#[test]
+fn settings_are_never_seen_half_written() {
+    let setup = Setup::new();
+    let (config, done) = (setup.write(), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        let reader = scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                assert_eq!(std::fs::read(&config).unwrap(), setup.text());
+            }
+        });
+        for _ in 0..2_000 {
+            setup.write();
+        }
+        done.store(true, Ordering::Relaxed);
+        reader.join().unwrap();
     });
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::os::unix::fs::PermissionsExt as _;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
@@ -160,11 +160,12 @@ impl Setup {
             .unwrap_or_else(|| toml::to_string(&self.settings).expect("rig: settings").into_bytes())
     }
 
-    /// Writes the configuration, mode 0600.
+    /// Writes the configuration, mode 0600, in one step: a gateway that reads it meanwhile must not find an
+    /// empty one, which is as good as any.
     pub fn write(&self) -> PathBuf {
-        std::fs::write(self.config(), self.text()).expect("rig: cannot write the configuration");
-        std::fs::set_permissions(self.config(), std::fs::Permissions::from_mode(0o600))
-            .expect("rig: chmod");
+        let mut new = tempfile::NamedTempFile::new_in(self.dir()).expect("rig: no temporary file");
+        new.write_all(&self.text()).expect("rig: cannot write the configuration");
+        new.persist(self.config()).expect("rig: cannot place the configuration");
         self.config()
     }
 
