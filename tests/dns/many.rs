@@ -83,9 +83,11 @@ fn d3_six_hundred_who_wait_do_not_delay_a_remembered_name() {
     });
 }
 
-/// A thousand dials in one moment fill the listen queue of the port they go to; here questions count.
+/// A thousand dials in one moment fill the listen queue of the port they go to, and the first to ask wait until
+/// the last has come; here questions count.
 fn crowded(setup: &mut Setup) {
     setup.set("upstream.local_timeout", "20s").set("upstream.connect_timeout", "20s");
+    setup.set("dns.timeout", "20s");
 }
 
 #[test]

@@ -166,12 +166,12 @@ impl Gateway {
         whole.lines().map(parse).collect()
     }
 
-    /// The access lines so far, as their connections ended: one that waits for its caller is written later.
+    /// The access lines so far, as their connections began: of two that end in one moment either may be first.
     #[track_caller]
     pub fn access_lines(&self) -> Vec<Value> {
         let is_access = |l: &Value| l.get("outcome").is_some() && l.get("bytes_up").is_some();
         let mut lines: Vec<Value> = self.log_lines().into_iter().filter(is_access).collect();
-        lines.sort_by_key(|line| line["ts"].as_str().map(str::to_owned));
+        lines.sort_by_key(|line| line["id"].as_str().map(str::to_owned));
         lines
     }
 
@@ -199,7 +199,7 @@ impl Gateway {
         })
     }
 
-    /// The outcome of the latest of `n` access lines.
+    /// The outcome of the last begun of `n` connections.
     #[track_caller]
     pub fn outcome(&self, n: usize) -> String {
         self.wait_for_access(n)[n - 1]["outcome"].as_str().unwrap_or_default().to_owned()
