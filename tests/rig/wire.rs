@@ -231,6 +231,6 @@ pub fn small_buffers(stream: &TcpStream, bytes: usize) {
 
 /// Waits until the peer's kernel has acknowledged everything sent (`SIOCOUTQ` 0, tcp(7)).
 pub fn wait_delivered(stream: &TcpStream) {
-    let delivered = || tailrace::sys::unacked(stream).unwrap_or(0) == 0;
+    let delivered = || tailrace::sys::unacked(stream).is_ok_and(|bytes| bytes == 0);
     eventually("the sent bytes are acknowledged", PATIENCE, delivered);
 }

@@ -108,7 +108,7 @@ impl Progress {
     /// Notes why the upstream took no more. It may have ended its answer before that: then `EPIPE` is said,
     /// as by a Unix socket always; anything else came without a FIN (kernel, `tcp_reset`).
     fn upload_refused(&self, error: &io::Error) {
-        self.broke.fetch_or(error.kind() != io::ErrorKind::BrokenPipe, Ordering::Relaxed);
+        self.broke.store(error.kind() != io::ErrorKind::BrokenPipe, Ordering::Relaxed);
     }
 }
 
