@@ -30,6 +30,7 @@ use crate::connection::{self, Answered, House, Inside};
 use crate::lifecycle::children::Children;
 use crate::lifecycle::cut::CutReason;
 use crate::lifecycle::drain::{Drain, Phase};
+use crate::lifecycle::pause::watch_for_pauses;
 use crate::lifecycle::run_dir::Listening;
 use crate::listener::{self, Bound};
 use crate::record::Book;
@@ -156,6 +157,9 @@ impl Gateway {
         dns::serve(self, listeners.dns);
         tokio::spawn(Arc::clone(&self.house.upstream).keep_pool());
         tokio::spawn(refresh_own(Arc::clone(&self.house), self.bound.clone()));
+        let (house, pauses) =
+            (Arc::clone(&self.house), self.membership.as_ref().map(|m| m.pauses()));
+        tokio::spawn(watch_for_pauses(move |lost| after_pause(&house, pauses.as_ref(), lost)));
         view::serve(listeners.admin, self)
             .map_err(|source| StartError::System { what: "the admin thread", source })
     }
@@ -242,6 +246,20 @@ fn assemble(
         limits: ArcSwap::from_pointee(live.limits(config)),
         book,
     }))
+}
+
+/// Nothing that was known or held open before a pause is used after it.
+fn after_pause(house: &House, pauses: Option<&watch::Sender<u64>>, lost: Duration) {
+    tracing::warn!(
+        seconds = lost.as_secs(),
+        "this process or machine was paused: names are resolved anew, and what was held open upstream is closed"
+    );
+    house.upstream.close_pooled();
+    house.names.load().forget();
+    house.answered.forget();
+    if let Some(pauses) = pauses {
+        pauses.send_modify(|pauses| *pauses += 1);
+    }
 }
 
 /// Keeps this host's addresses fresh: an address that appears later is ours too.

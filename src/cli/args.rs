@@ -146,6 +146,9 @@ pub(super) enum Command {
         #[arg(long, hide = true)]
         redirected: bool,
     },
+    /// Make a folder in memory for the gateway that asks for it
+    #[command(name = crate::tailnet::memory_folder::COMMAND, hide = true)]
+    MemoryFolder,
     /// Print shell completions
     Completions {
         /// The shell

@@ -84,6 +84,13 @@ pub fn main() -> ExitCode {
             policy::test(&settings, &hosts, json)
         }
         Command::Demo { redirected } => demo::run(redirected),
+        Command::MemoryFolder => match crate::tailnet::memory_folder::serve() {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("tailrace: no folder in memory: {error}");
+                ExitCode::FAILURE
+            }
+        },
         Command::Completions { shell } => generate::completions(shell),
         Command::Man => generate::man(),
     }

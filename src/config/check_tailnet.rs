@@ -8,7 +8,7 @@ use super::check::Check;
 use super::environment::Environment;
 use super::from_words::KEY_FD;
 use super::problem::quoted;
-use super::settings::{KeySource, Listen, Tailnet, UpstreamKind};
+use super::settings::{KeySource, Listen, NodeState, Tailnet, UpstreamKind};
 
 /// Where tailscaled puts its socket by itself (tailscale.com/paths, Linux).
 const DEFAULT_SOCKET: &str = "/var/run/tailscale/tailscaled.sock";
@@ -105,7 +105,26 @@ pub(super) fn tailnet(
         tailnet: w.text("tailnet.tailnet").to_owned(),
         ready_wait: w.duration("tailnet.ready_wait"),
         start_jitter: w.duration("tailnet.start_jitter"),
+        state: state(check),
     })
+}
+
+/// One of two words, or the absolute path of a folder.
+fn state(check: &mut Check<'_>) -> NodeState {
+    let text = check.written.text("tailnet.state");
+    match text {
+        "memory" => NodeState::Memory,
+        "ephemeral" => NodeState::Ephemeral,
+        folder if Path::new(folder).is_absolute() => NodeState::Folder(folder.into()),
+        other => {
+            let what = format!(
+                "tailnet.state wants \"memory\", \"ephemeral\" or the absolute path of a folder, not {}",
+                quoted(other)
+            );
+            check.fail(check.written.origin("tailnet.state"), what);
+            NodeState::Ephemeral
+        }
+    }
 }
 
 fn socket(check: &mut Check<'_>, manage: bool, run_dir: &Path) -> PathBuf {

@@ -94,6 +94,7 @@ pub(crate) static KEYS: &[Key] = &[
     key("tailnet.control_proxy", Text, ""),
     key("tailnet.accept_routes", Switch, "true"),
     key("tailnet.tailnet", Text, ""),
+    key("tailnet.state", Text, "memory"),
     key("tailnet.ready_wait", Duration, "20s"),
     key("tailnet.start_jitter", DurationOrZero, "0s"),
     key("dns.mode", Word(&["tailnet", "upstream", "system"]), ""),

@@ -34,8 +34,8 @@ pub use load::{Loaded, SYSTEM_FILE, load, read};
 pub use problem::{Origin, Problem, Problems};
 pub use reload::{Reloaded, reloaded};
 pub use settings::{
-    Config, Dns, DnsMode, HalfClose, KeySource, Limits, Listen, Log, LogFormat, LogTo, Policy,
-    PolicyMode, Record, Relay, Tailnet, Transparent, Upstream, UpstreamKind,
+    Config, Dns, DnsMode, HalfClose, KeySource, Limits, Listen, Log, LogFormat, LogTo, NodeState,
+    Policy, PolicyMode, Record, Relay, Tailnet, Transparent, Upstream, UpstreamKind,
 };
 pub use show::{Shown, shown, shown_forwards};
 pub use written::{Written, parse};

@@ -142,6 +142,19 @@ pub struct Tailnet {
     pub ready_wait: Duration,
     /// Longest random delay before the first login.
     pub start_jitter: Duration,
+    /// Where a managed node's identity is kept.
+    pub state: NodeState,
+}
+
+/// `tailnet.state`: how long a managed node stays the same node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NodeState {
+    /// As long as this gateway, over restarts of tailscaled.
+    Memory,
+    /// As long as one tailscaled.
+    Ephemeral,
+    /// As long as this folder, over restarts of the gateway too.
+    Folder(PathBuf),
 }
 
 /// Where a key comes from. It is read late, and again for each login.

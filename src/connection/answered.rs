@@ -62,6 +62,11 @@ impl Answered {
         }
     }
 
+    /// Forgets every answer.
+    pub fn forget(&self) {
+        self.0.invalidate_all();
+    }
+
     fn name(&self, asker: Asker, address: IpAddr) -> Option<Name> {
         self.0.get(&(asker, address))
     }

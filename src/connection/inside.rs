@@ -162,7 +162,8 @@ pub enum Shield {
 }
 
 impl Shield {
-    pub(super) fn with(self, version: Option<&Version>) -> HalfClose {
+    /// What becomes of a client's FIN with this tailscaled.
+    pub fn with(self, version: Option<&Version>) -> HalfClose {
         match self {
             Self::Always(rule) => rule,
             Self::ByVersion if version.is_some_and(Version::keeps_half_close) => {

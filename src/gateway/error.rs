@@ -8,6 +8,7 @@ use std::time::Duration;
 use rustix::io::Errno;
 
 use crate::lifecycle::port_owner;
+use crate::tailnet::StateFolderError;
 
 /// Why the gateway could not start. Each names the thing and what to do.
 #[derive(Debug, thiserror::Error)]
@@ -71,6 +72,9 @@ pub enum StartError {
     /// tailscaled cannot be started, and was asked for by `tailnet.manage = true`.
     #[error("{}", .0.sentence())]
     Tailscaled(crate::tailnet::Fault),
+    /// The folder of `tailnet.state` cannot hold a node's identity.
+    #[error("{0}")]
+    NodeState(#[from] crate::tailnet::StateFolderError),
     /// The time to become ready is over; CMD was not started.
     #[error("not ready after {after:?}: {message}")]
     NotReady {
@@ -121,6 +125,7 @@ impl StartError {
             Self::Log(_) => Some("log.to"),
             Self::Policy(_) => Some("policy.allowed_hosts"),
             Self::Tailscaled(_) => Some("tailnet.tailscaled"),
+            Self::NodeState(_) => Some("tailnet.state"),
             Self::NotReady { .. }
             | Self::Hopeless { .. }
             | Self::Command(_)
@@ -141,7 +146,10 @@ impl StartError {
     /// The exit code of contract.md: 75 try again, 78 bad configuration, 126 and 127 as a shell's.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::InUse { .. } | Self::NotReady { .. } | Self::System { .. } => 75,
+            Self::InUse { .. }
+            | Self::NotReady { .. }
+            | Self::System { .. }
+            | Self::NodeState(StateFolderError::InUse { .. }) => 75,
             Self::Command(error) => error.exit_code(),
             Self::Bind { .. }
             | Self::NotTransparent { .. }
@@ -151,6 +159,7 @@ impl StartError {
             | Self::Log(_)
             | Self::Policy(_)
             | Self::Tailscaled(_)
+            | Self::NodeState(_)
             | Self::Hopeless { .. } => 78,
         }
     }

@@ -92,6 +92,7 @@ impl Membership {
             let hooks = hooks(&gateway.house, &restarts);
             Tailnet::manage(room, keys, children, hooks).map_err(|error| match error {
                 Unmanageable::Binary(fault) => StartError::Tailscaled(fault),
+                Unmanageable::State(error) => StartError::NodeState(error),
                 Unmanageable::System(source) => failed(source),
             })?
         } else {
@@ -113,6 +114,16 @@ impl Membership {
     /// Whether tailscaled is ours.
     pub(super) fn is_managed(&self) -> bool {
         self.tailnet.is_managed()
+    }
+
+    /// Where pauses of this machine are to be counted.
+    pub(super) fn pauses(&self) -> watch::Sender<u64> {
+        self.tailnet.pauses()
+    }
+
+    /// Where a managed node's identity is kept.
+    pub(super) fn identity(&self) -> Option<&'static str> {
+        self.tailnet.identity()
     }
 
     /// How often it was started again; the number lives on in whoever asked.

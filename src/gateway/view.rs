@@ -16,7 +16,7 @@ use crate::lifecycle::drain::Drain;
 use crate::lifecycle::run_dir::Listening;
 use crate::record::{self, Book};
 use crate::relay::Fallback;
-use crate::tailnet::Peer;
+use crate::tailnet::{Peer, StatusFeed};
 use crate::upstream::Kind;
 
 struct Snapshots {
@@ -24,9 +24,17 @@ struct Snapshots {
     drain: Arc<Drain>,
     runtime: tokio::runtime::Handle,
     bound: Listening,
-    /// With a tailscaled: whether it is ours, and how often it was started again.
-    membership: Option<(bool, Arc<AtomicU64>)>,
+    /// With a tailscaled.
+    membership: Option<Management>,
     started: Instant,
+}
+
+/// What there is to say of a tailscaled beside its state.
+struct Management {
+    managed: bool,
+    /// Where a managed node's identity is kept.
+    identity: Option<&'static str>,
+    restarts: Arc<AtomicU64>,
 }
 
 /// Starts the admin listener on its own thread, with the metrics that live outside the book.
@@ -44,7 +52,11 @@ pub(super) fn serve(listener: TcpListener, gateway: &Gateway) -> io::Result<()> 
         drain: Arc::clone(&gateway.drain),
         runtime,
         bound: gateway.bound.clone(),
-        membership: gateway.membership.as_ref().map(|m| (m.is_managed(), m.restarts())),
+        membership: gateway.membership.as_ref().map(|m| Management {
+            managed: m.is_managed(),
+            identity: m.identity(),
+            restarts: m.restarts(),
+        }),
         started: Instant::now(),
     };
     admin::serve(listener, gateway.config.listen.admin_hosts.clone(), Arc::new(view))
@@ -64,29 +76,40 @@ fn sample(book: &Book, house: &House, runtime: &tokio::runtime::Handle) {
 impl Snapshots {
     /// What is known of the tailnet, with the kinds that lead into one.
     fn tailnet(&self, peers: bool) -> Value {
-        let (Some(inside), Some((managed, restarts))) = (&self.house.inside, &self.membership)
-        else {
+        let (Some(inside), Some(management)) = (&self.house.inside, &self.membership) else {
             return Value::Null;
         };
         let state = inside.now();
         let node = state.node.as_ref();
         let mut told = json!({
-            "managed": managed,
+            "managed": management.managed,
+            "identity": management.identity,
             "state": state.phase.label(),
             "name": node.map(|node| &node.name),
             "addresses": node.map_or(&[][..], |node| &node.addresses),
             "tags": node.map_or(&[][..], |node| &node.tags),
             "key_expiry": node.and_then(|node| node.key_expiry.as_ref()),
             "version": state.version.as_ref().map(ToString::to_string),
+            "half_close": self.house.half_close.with(state.version.as_ref()).label(),
+            "news": news(&state.feed),
             "process": state.process,
             "health": state.health,
-            "restarts": restarts.load(Ordering::Relaxed),
+            "restarts": management.restarts.load(Ordering::Relaxed),
             "fault": state.fault.as_ref().map(explain::of_fault),
         });
         if peers {
             told["peers"] = state.netmap.peers.iter().map(peer).collect();
         }
         told
+    }
+}
+
+/// By which way changes are learned: `bus`, `polling` with the reason, or null while that is not known.
+fn news(feed: &StatusFeed) -> Value {
+    match feed {
+        StatusFeed::Pending => Value::Null,
+        StatusFeed::Bus => json!({"by": "bus"}),
+        StatusFeed::Polling { why } => json!({"by": "polling", "why": why}),
     }
 }
 

@@ -8,6 +8,7 @@ pub mod command;
 pub mod cut;
 pub mod drain;
 pub mod environment;
+pub mod pause;
 pub(crate) mod port_owner;
 pub mod program;
 pub mod ready;

@@ -15,6 +15,11 @@ pub(crate) fn of(address: SocketAddr) -> Option<u32> {
     sys::programs().into_iter().find(|pid| holds(*pid, inode))
 }
 
+/// Whether anybody listens on `address`, also a process that we may not look into.
+pub(crate) fn is_taken(address: SocketAddr) -> bool {
+    listener(address).is_some()
+}
+
 /// The inode of the socket that takes what comes to `address`. Whoever keeps us from listening everywhere
 /// may do so on loopback alone.
 fn listener(address: SocketAddr) -> Option<u32> {
@@ -58,8 +63,10 @@ mod tests {
             let asked: IpAddr = asked.parse().unwrap();
             let _connections = TcpStream::connect((on, port));
             assert_eq!(of((asked, port).into()), me, "on {on}, asked for {asked}");
+            assert!(is_taken((asked, port).into()), "on {on}, asked for {asked}");
             drop(listener);
             assert_eq!(of((asked, port).into()), None);
+            assert!(!is_taken((asked, port).into()), "on {on}, asked for {asked}");
         }
     }
 }

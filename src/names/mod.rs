@@ -180,6 +180,14 @@ impl Names {
         })
     }
 
+    /// Forgets what nameservers answered, and closes what is open to them: after a pause of this machine
+    /// an answer may be older than its clock says.
+    pub fn forget(&self) {
+        if let By::Tailnet(tailnet) = &self.0 {
+            tailnet.forget();
+        }
+    }
+
     /// Finds where `host` is. A literal asks nobody.
     ///
     /// # Errors

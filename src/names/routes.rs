@@ -65,6 +65,12 @@ impl Tailnet {
         Self { known: ArcSwap::from_pointee(known), zone, outside, cache_entries }
     }
 
+    /// Forgets every answer and closes what is open to nameservers.
+    pub(super) fn forget(&self) {
+        let fresh = Known::new(self.zone.load_full(), &self.outside, self.cache_entries);
+        self.known.store(Arc::new(fresh));
+    }
+
     pub(super) async fn resolve(&self, name: &Name) -> Result<Resolved, NameError> {
         let known = self.known();
         let found = |addresses, by| Resolved::Addresses { addresses, by };

@@ -83,6 +83,16 @@ pub enum HalfClose {
     Defer,
 }
 
+impl HalfClose {
+    /// As the settings write it.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Propagate => "propagate",
+            Self::Defer => "defer",
+        }
+    }
+}
+
 /// Looks at a client's first bytes before any of them goes on.
 pub trait Gate: Send {
     /// Judges all that has come so far. `over`: nothing more comes, or not in time.

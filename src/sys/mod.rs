@@ -10,6 +10,8 @@ pub mod limits;
 mod listen;
 #[cfg(target_os = "linux")]
 pub mod memory;
+#[cfg_attr(not(target_os = "linux"), path = "memory_folder_unsupported.rs")]
+mod memory_folder;
 mod original_dst;
 mod peer_left;
 #[cfg_attr(not(target_os = "linux"), path = "pipe_unsupported.rs")]
@@ -29,6 +31,8 @@ pub mod stat;
 mod stream;
 mod stream_io;
 mod tune;
+#[cfg_attr(not(target_os = "linux"), path = "unreadable_unsupported.rs")]
+mod unreadable;
 #[cfg(target_os = "linux")]
 pub mod wrapped;
 
@@ -36,6 +40,9 @@ pub use command::{Preparation, prepare};
 pub use dial::{dial, dial_unix, may_mark};
 pub use exiting::Exiting;
 pub use listen::{Listener, bound_address, listen, listen_transparent};
+pub use memory_folder::{
+    enter_user_namespace, mount_memory_folder, receive_descriptor, send_descriptor,
+};
 pub use original_dst::{intercepted, original_dst, redirected};
 pub use peer_left::peer_left;
 pub use pipe::Pipe;
@@ -46,3 +53,4 @@ pub use route::has_route;
 pub use socket_owner::{Owner, SocketOwners, socket_owner};
 pub use stream::{Ready, Stream};
 pub use tune::tune;
+pub use unreadable::unreadable_copy;

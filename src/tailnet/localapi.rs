@@ -108,6 +108,9 @@ impl LocalApi {
     }
 
     /// None before there is a netmap.
+    ///
+    /// # Errors
+    /// [`LocalApiError::Status`] also from a version that does not know the question.
     pub(super) async fn dns_config(&self) -> Result<Option<wire::DnsConfig>, LocalApiError> {
         match self.get("dns-config").await {
             Ok(config) => Ok(Some(config)),
@@ -148,6 +151,20 @@ impl LocalApi {
     /// Stops tailscaled from asking the control server again and again.
     pub(super) async fn disconnect_control(&self) -> Result<(), LocalApiError> {
         self.post("disconnect-control", Bytes::new()).await.map(drop)
+    }
+
+    /// Changes these preferences and leaves the others.
+    pub(super) async fn edit_prefs(
+        &self,
+        prefs: &wire::MaskedPrefs<'_>,
+    ) -> Result<(), LocalApiError> {
+        let body = json("prefs", prefs)?;
+        self.whole(Method::PATCH, "prefs", body).await.map(drop)
+    }
+
+    /// Takes the node out of the tailnet: an ephemeral one is forgotten at once.
+    pub(super) async fn logout(&self) -> Result<(), LocalApiError> {
+        self.post("logout", Bytes::new()).await.map(drop)
     }
 
     /// Opens the bus. Its head is there once the watcher is registered: nothing later is missed.
@@ -213,6 +230,12 @@ impl LocalApi {
 }
 
 impl LocalApiError {
+    /// Whether tailscaled answered, and the answer is that it does not do this: another version of
+    /// it, or a build without that part.
+    pub(super) fn is_declined(&self) -> bool {
+        matches!(self, Self::Status { .. })
+    }
+
     /// Whether the socket is there and we may not write through it.
     pub(super) fn is_forbidden(&self) -> bool {
         match self {

@@ -18,6 +18,9 @@ use super::{Settings, chance, wire};
 /// A node that fell out, or a key that could not be had for a passing reason, is tried again then.
 const RETRY: Duration = Duration::from_secs(30);
 
+/// A call of the login that tailscaled did not take is made again then.
+const RETRY_CALL: Duration = Duration::from_secs(1);
+
 /// The way in, for one life of a tailscaled.
 pub(super) struct Login {
     pub(super) settings: Arc<Settings>,
@@ -58,13 +61,31 @@ impl Login {
         self.again(api, board).await
     }
 
-    /// One login; what comes of it is heard on the bus.
+    /// A node that kept its identity: the settings may have changed since it logged in.
+    pub(super) async fn resume(&self, api: &LocalApi) -> Result<(), LocalApiError> {
+        api.edit_prefs(&wire::MaskedPrefs::of(&self.prefs())).await
+    }
+
+    /// One login; what comes of it is heard on the bus or read from `status`. A tailscaled that does not
+    /// take it is asked again.
     pub(super) async fn again(
         &mut self,
         api: &LocalApi,
         board: &Board,
     ) -> Result<(), LocalApiError> {
         self.retry_at = None;
+        let done = self.attempt(api, board).await;
+        if let Err(error) = &done {
+            self.retry_at = Some(Instant::now() + RETRY_CALL);
+            if !error.is_forbidden() {
+                let (socket, why) = (self.settings.socket.clone(), error.to_string());
+                board.set(Phase::Unreachable, Fault::LocalApi { socket, why });
+            }
+        }
+        done
+    }
+
+    async fn attempt(&mut self, api: &LocalApi, board: &Board) -> Result<(), LocalApiError> {
         board.set(Phase::Starting, None);
         let proxy = self.settings.environment.iter().find(|(name, _)| *name == "HTTPS_PROXY");
         let proxy = proxy.map(|(_, url)| url.as_str());

@@ -6,15 +6,19 @@
 #![forbid(unsafe_code)]
 
 mod acquaint;
+mod backend_state;
 mod backoff;
 mod board;
+mod bus_watcher;
 mod chance;
 mod child_log;
 pub mod explain;
 mod key;
 mod localapi;
 mod login;
+pub mod memory_folder;
 mod netmap;
+mod node_state;
 pub mod oauth;
 mod oom;
 mod process;
@@ -45,8 +49,10 @@ pub use self::key::Keys;
 use self::localapi::LocalApi;
 use self::login::Login;
 pub use self::netmap::{Cover, Dns, Nameserver, Netmap, Peer};
+pub use self::node_state::StateFolderError;
+use self::node_state::StateStore;
 use self::session::Session;
-pub use self::state::{Node, Phase, State};
+pub use self::state::{Node, Phase, State, StatusFeed};
 use self::supervisor::{Running, Supervisor};
 pub use self::version::Version;
 use crate::config;
@@ -79,6 +85,10 @@ pub struct Settings {
     pub open_files: u64,
     /// A binary that cannot be run ends the start.
     pub insisted: bool,
+    /// Where the node's identity is kept.
+    pub state: config::NodeState,
+    /// `TAILRACE_ID`, where it is set.
+    pub id: Option<String>,
 }
 
 /// Whether tailscaled answers, asked the way connections go.
@@ -100,6 +110,9 @@ pub enum Unmanageable {
     /// The binary cannot be run, and nothing else would do.
     #[error("{}", .0.sentence())]
     Binary(Fault),
+    /// The node's identity cannot be kept where it is to be.
+    #[error(transparent)]
+    State(#[from] StateFolderError),
     /// The system gives no pipe.
     #[error("no pipe for tailscaled: {0}")]
     System(#[from] io::Error),
@@ -120,7 +133,9 @@ pub struct Tailnet {
     bell: Arc<Notify>,
     stop: watch::Sender<Stop>,
     task: JoinHandle<()>,
-    managed: bool,
+    pauses: watch::Sender<u64>,
+    /// Where a managed node's identity is kept.
+    identity: Option<&'static str>,
 }
 
 impl Settings {
@@ -149,6 +164,8 @@ impl Settings {
             start_jitter: settings.start_jitter,
             open_files,
             insisted: settings.insisted,
+            state: settings.state.clone(),
+            id: settings.id.clone(),
         }
     }
 }
@@ -156,7 +173,7 @@ impl Settings {
 impl Tailnet {
     /// Uses the tailscaled that is there, or will be, at `settings.socket`.
     pub fn join(settings: Settings) -> Self {
-        let board = Board::new();
+        let (board, pauses) = (Board::new(), watch::Sender::new(0));
         let port = settings.socks.filter(|port| port.port() != 0);
         board.update(|state| state.port = port);
         let session = Session {
@@ -164,10 +181,11 @@ impl Tailnet {
             board: board.clone(),
             settings: Arc::new(settings),
             login: None,
+            pauses: pauses.subscribe(),
         };
         let task = tokio::spawn(session.run());
         let (bell, stop) = (Arc::default(), watch::Sender::new(Stop::No));
-        Self { board, bell, stop, task, managed: false }
+        Self { board, bell, stop, task, pauses, identity: None }
     }
 
     /// Starts a tailscaled of our own. A binary that cannot be run is a fault of the state, unless one is
@@ -187,8 +205,12 @@ impl Tailnet {
             let (settings, bell) = (Arc::clone(&settings), Arc::clone(&bell));
             move || Login::new(Arc::clone(&settings), Arc::clone(&keys), Arc::clone(&bell))
         };
+        let memory = || memory_folder::make(&children);
+        let state = StateStore::open(&settings.state, settings.id.as_deref(), memory)?;
+        let (identity, pauses) = (state.label(), watch::Sender::new(0));
         let supervisor = Supervisor {
-            launcher: process::Launcher::new(Arc::clone(&settings), children)?,
+            launcher: process::Launcher::new(Arc::clone(&settings), children, state)?,
+            pauses: pauses.subscribe(),
             board: board.clone(),
             hooks: Arc::new(hooks),
             login: Box::new(login),
@@ -201,7 +223,7 @@ impl Tailnet {
             return Err(Unmanageable::Binary(fault.clone()));
         }
         let task = tokio::spawn(supervisor.run(first, stop.subscribe()));
-        Ok(Self { board, bell, stop, task, managed: true })
+        Ok(Self { board, bell, stop, task, pauses, identity: Some(identity) })
     }
 
     /// What is known, and every change of it.
@@ -211,7 +233,18 @@ impl Tailnet {
 
     /// Whether tailscaled is ours.
     pub fn is_managed(&self) -> bool {
-        self.managed
+        self.identity.is_some()
+    }
+
+    /// Where a managed node's identity is kept: `memory`, `ephemeral` or `folder`.
+    pub fn identity(&self) -> Option<&'static str> {
+        self.identity
+    }
+
+    /// Where pauses of this machine are to be counted: after one, what is known may be old, and what was
+    /// open may be silent.
+    pub fn pauses(&self) -> watch::Sender<u64> {
+        self.pauses.clone()
     }
 
     /// The key may be another one now: a node that is not in the tailnet logs in with it.
@@ -222,7 +255,7 @@ impl Tailnet {
     /// Ends a managed tailscaled, logged out first so that an ephemeral node leaves at once; at once
     /// when `hurry` ends. Somebody else's is left alone.
     pub async fn stop(mut self, hurry: impl Future<Output = ()>) {
-        if !self.managed {
+        if !self.is_managed() {
             return self.task.abort();
         }
         self.stop.send_replace(Stop::Gently);

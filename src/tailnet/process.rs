@@ -2,16 +2,21 @@
 #![forbid(unsafe_code)]
 
 use std::ffi::OsString;
+use std::fs::Metadata;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd as _, AsRawFd as _};
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::Settings;
 use super::child_log::ChildLog;
 use super::explain::Fault;
+use super::node_state::StateStore;
 use crate::lifecycle::children::{Child, Children};
 use crate::lifecycle::program;
 use crate::sys;
@@ -23,14 +28,35 @@ const VERSION_PATIENCE: Duration = Duration::from_secs(2);
 pub(super) struct Launcher {
     settings: Arc<Settings>,
     children: Arc<Children>,
+    /// Where its node's identity is kept.
+    state: StateStore,
+    /// The binary as it is run.
+    executable: Mutex<Option<Executable>>,
     /// Reads as ended when this process is gone, whatever ended it: tailscaled then ends too
     /// (`TS_PARENT_DEATH_FD`, cmd/tailscaled/tailscaled.go:248).
     parent: (io::PipeReader, io::PipeWriter),
 }
 
+/// A binary, and the copy of it that its user cannot read, where one can be made.
+struct Executable {
+    path: PathBuf,
+    /// Device, inode, size and time of change: another file under the same path is another binary.
+    seen: (u64, u64, u64, i64),
+    unreadable: Option<OwnedFd>,
+}
+
 impl Launcher {
-    pub(super) fn new(settings: Arc<Settings>, children: Arc<Children>) -> io::Result<Self> {
-        Ok(Self { settings, children, parent: io::pipe()? })
+    pub(super) fn new(
+        settings: Arc<Settings>,
+        children: Arc<Children>,
+        state: StateStore,
+    ) -> io::Result<Self> {
+        Ok(Self { settings, children, state, executable: Mutex::default(), parent: io::pipe()? })
+    }
+
+    /// Where the node's identity is kept.
+    pub(super) fn state(&self) -> &StateStore {
+        &self.state
     }
 
     /// Starts one; what it writes goes to `log`.
@@ -43,12 +69,16 @@ impl Launcher {
         let binary = program::find(&settings.tailscaled).map_err(failed)?;
         // A socket of a process that was killed: tailscaled replaces it, but until then it refuses.
         let _none_there = std::fs::remove_file(&settings.socket);
-        let mut command = Command::new(binary);
-        command.args(arguments(settings)).env_clear().envs(environment(settings));
+        // Held until the program has begun: the command names its descriptor.
+        let mut executable = self.executable.lock().unwrap_or_else(PoisonError::into_inner);
+        let executable = Executable::refreshed(&mut executable, binary, &settings.run_dir);
+        let state = self.state_for(executable);
+        let mut command = executable.command();
+        command.args(arguments(settings, state)).env_clear().envs(environment(settings));
         command.env("TS_PARENT_DEATH_FD", self.parent.0.as_raw_fd().to_string());
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         command.current_dir(&settings.run_dir);
-        let keep = [self.parent.0.as_fd()];
+        let keep: Vec<_> = state.descriptor().into_iter().chain([self.parent.0.as_fd()]).collect();
         let preparation = sys::Preparation {
             keep: &keep,
             open_files: Some(settings.open_files),
@@ -63,8 +93,23 @@ impl Launcher {
                 Err(error) => tracing::warn!(%error, "tailscaled's log cannot be read"),
             }
         }
-        tracing::info!(pid = child.id(), "tailscaled started");
+        tracing::info!(pid = child.id(), node_identity = state.label(), "tailscaled started");
         Ok(child)
+    }
+
+    /// A folder that only a descriptor leads to is no secret while that descriptor is open in a process
+    /// that its user may look into: then every tailscaled is a new node.
+    fn state_for(&self, executable: &Executable) -> &StateStore {
+        let looked_into = executable.unreadable.is_none() && !rustix::process::geteuid().is_root();
+        if looked_into && matches!(self.state, StateStore::Memory(_)) {
+            tracing::info!(
+                binary = %executable.path.display(),
+                "programs of this user can look into this tailscaled (a script, or no copy could be \
+                 made): its node's identity is not kept, each tailscaled is a new node"
+            );
+            return &StateStore::Ephemeral;
+        }
+        &self.state
     }
 
     /// What it calls itself, for the sentence about a flag it does not know.
@@ -90,11 +135,38 @@ impl Launcher {
     }
 }
 
-fn arguments(settings: &Settings) -> Vec<OsString> {
+impl Executable {
+    /// The binary at `path` as it is now.
+    fn refreshed<'a>(known: &'a mut Option<Self>, path: PathBuf, run_dir: &Path) -> &'a Self {
+        let identity = |seen: Metadata| (seen.dev(), seen.ino(), seen.size(), seen.ctime());
+        let seen = std::fs::metadata(&path).map(identity).unwrap_or_default();
+        let same = known.take().filter(|known| known.path == path && known.seen == seen);
+        known.insert(same.unwrap_or_else(|| {
+            let unreadable = sys::unreadable_copy(&path, run_dir).unwrap_or_else(|error| {
+                tracing::warn!(binary = %path.display(), %error, "tailscaled is run as it is");
+                None
+            });
+            Self { path, seen, unreadable }
+        }))
+    }
+
+    fn command(&self) -> Command {
+        match &self.unreadable {
+            Some(copy) => {
+                let mut command = Command::new(format!("/proc/self/fd/{}", copy.as_raw_fd()));
+                command.arg0(&self.path);
+                command
+            }
+            None => Command::new(&self.path),
+        }
+    }
+}
+
+fn arguments(settings: &Settings, state: &StateStore) -> Vec<OsString> {
+    let mut kept = OsString::from("--state=");
+    kept.push(state.argument());
     let mut arguments: Vec<OsString> =
-        ["--tun=userspace-networking", "--state=mem:", "--no-logs-no-support"]
-            .map(OsString::from)
-            .into();
+        vec!["--tun=userspace-networking".into(), kept, "--no-logs-no-support".into()];
     let mut socket = OsString::from("--socket=");
     socket.push(&settings.socket);
     arguments.push(socket);

@@ -30,17 +30,13 @@ pub(super) fn node(status: &wire::Status) -> Option<Node> {
 }
 
 /// Peers and names. `status` must hold the peers.
-pub(super) fn netmap(
-    status: &wire::Status,
-    dns: Option<&wire::DnsConfig>,
-    accepts_routes: bool,
-) -> Netmap {
+pub(super) fn netmap(status: &wire::Status, dns: Dns, accepts_routes: bool) -> Netmap {
     let suffix = status.current_tailnet.as_ref().and_then(|tailnet| name(&tailnet.suffix));
     let mut peers: Vec<Peer> =
         status.peer.iter().flat_map(|peers| peers.values()).map(peer).collect();
     // The map comes in no order: the same netmap should be the same value.
     peers.sort_by(|a, b| (&a.name, &a.host, &a.addresses).cmp(&(&b.name, &b.host, &b.addresses)));
-    Netmap::new(suffix, accepts_routes, peers, dns.map(dns_of).unwrap_or_default())
+    Netmap::new(suffix, accepts_routes, peers, dns)
 }
 
 fn peer(peer: &wire::Peer) -> Peer {
@@ -63,7 +59,8 @@ fn peer(peer: &wire::Peer) -> Peer {
     }
 }
 
-fn dns_of(config: &wire::DnsConfig) -> Dns {
+/// Split DNS routes, resolvers and extra records.
+pub(super) fn dns(config: &wire::DnsConfig) -> Dns {
     let servers = |list: &Option<Vec<wire::Resolver>>| -> Vec<Nameserver> {
         list.iter().flatten().map(nameserver).collect()
     };
@@ -137,7 +134,7 @@ mod tests {
         let node = node(&status).unwrap();
         assert_eq!((node.name.as_str(), node.key_expiry), ("autoheal-42.lab.ts.net", None));
         assert!(node.addresses[0].is_ipv4());
-        let netmap = netmap(&status, Some(&dns), true);
+        let netmap = netmap(&status, super::dns(&dns), true);
         assert_eq!(netmap.suffix.as_ref().unwrap().as_str(), "lab.ts.net");
         assert_eq!(netmap.peers[0].routes, ["10.50.0.0/24".parse().unwrap()]);
         let routes: Vec<_> = netmap.dns.routes.iter().map(|(n, s)| (n.as_str(), s.len())).collect();
@@ -154,7 +151,7 @@ mod tests {
             serde_json::from_str(r#"{"Self":{"DNSName":"","TailscaleIPs":null}}"#).unwrap();
         assert_eq!(node(&status), None);
         assert_eq!(
-            netmap(&status, None, true),
+            netmap(&status, Dns::default(), true),
             Netmap::new(None, true, Vec::new(), Dns::default())
         );
     }

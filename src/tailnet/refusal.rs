@@ -4,6 +4,9 @@
 use super::explain::{Fault, Refusal};
 use super::state::Phase;
 
+/// How the warning `login-state` begins, which `status` tells without its code (health/warnings.go).
+pub(super) const LOGGED_OUT: &str = "You are logged out.";
+
 /// Before the words that matter in the warning `login-state` (health/warnings.go).
 const LAST_ERROR: &str = "The last login error was: ";
 

@@ -1,34 +1,47 @@
 //! One conversation with a tailscaled that is up: log it in if it is ours, then hear what it says.
 //!
-//! The bus tells what happens as it happens; every few seconds `status` is read all the same, because
-//! the bus drops what its queue has no room for (ipn/ipnlocal/local.go:3606).
+//! `status` is the floor: tailscale keeps that call stable, and it is read every few seconds, or every second
+//! where there is no bus. The bus tells what happens as it happens; it loses what its queue has no room
+//! for up to 1.101 (ipn/ipnlocal/local.go), and closes on a watcher that lags from 1.102 on.
 #![forbid(unsafe_code)]
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, sleep_until};
 
+use super::backend_state::{self, BackendState};
 use super::board::Board;
+use super::bus_watcher::{BusEvent, BusWatcher};
 use super::explain::Fault;
 use super::localapi::{LocalApi, LocalApiError};
 use super::login::Login;
-use super::state::Phase;
+use super::state::{Phase, StatusFeed};
 use super::version::Version;
 use super::{Settings, netmap, read, refusal, wire};
 
-/// InitialState, InitialPrefs, InitialHealthState, RateLimit, PeerChanges (ipn/backend.go:71-94).
-const MASK: u32 = 2 | 4 | 128 | 256 | 4096;
-/// Between two looks at `status`.
-const LOOK: Duration = Duration::from_secs(5);
-/// Between two looks at all the peers, without being told of a change.
-const LOOK_AT_PEERS: Duration = Duration::from_secs(60);
+/// Between two readings of `status` beside an open bus, and without one.
+const STATUS_BESIDE_BUS: Duration = Duration::from_secs(5);
+const STATUS_ALONE: Duration = Duration::from_secs(1);
+/// After a reading that failed.
+const STATUS_RETRY: Duration = Duration::from_millis(200);
+/// Between two readings of all the peers while the bus tells of their changes.
+const PEERS_BESIDE_BUS: Duration = Duration::from_secs(60);
+/// Without that: at most this share of the time goes into reading peers, for a tailnet of ten
+/// thousand nodes answers with megabytes.
+const PEERS_ALONE_SHARE: u32 = 20;
 /// How long further changes are waited for before the peers are read.
-const SETTLE: Duration = Duration::from_millis(30);
+const PEERS_SETTLE: Duration = Duration::from_millis(30);
 /// Between two tries to reach the socket: a new process has it within 100 ms.
-const KNOCK: [Duration; 2] = [Duration::from_millis(10), Duration::from_millis(250)];
+const CONNECT_RETRY: [Duration; 2] = [Duration::from_millis(10), Duration::from_millis(250)];
+/// A tailscaled that answers nothing for this long is unreachable.
+const SILENCE: Duration = Duration::from_secs(2);
 /// A login that has neither succeeded nor been refused by then is looked into.
 const LOGIN_PATIENCE: Duration = Duration::from_secs(15);
+/// What 1.102 says on the bus before it closes on a watcher that lags: no word about a login.
+const LAGGED: &str = "IPN bus consumer fell behind";
 
 /// What a session needs.
 pub(super) struct Session {
@@ -37,16 +50,57 @@ pub(super) struct Session {
     pub(super) settings: Arc<Settings>,
     /// How to log in; none: somebody else does.
     pub(super) login: Option<Login>,
+    /// Counts the times this machine was seen to have been paused.
+    pub(super) pauses: watch::Receiver<u64>,
 }
 
-/// What one bus has told so far.
-struct Ears {
-    /// Peers or names have changed: read them then.
+/// How far one session has come.
+struct Progress {
+    /// The login was begun, or found not to be needed.
+    begun: bool,
+    /// When `status` is read next; far away until it is known whether there is a bus.
+    status_due: Instant,
+    /// When the peers and names are read next.
     peers_due: Instant,
+    /// Whether the bus is open, and whether it tells of peers.
+    bus: Option<BusCoverage>,
+    /// When tailscaled last answered anything.
+    answered: Instant,
     /// When the login under way began.
     logging_in: Option<Instant>,
+    /// tailscaled came up with the node's identity of an earlier life: no key was used.
+    resumed: bool,
     /// The text of the health warning `login-state`.
     login_warning: Option<String>,
+    /// `dns-config` was found to be missing, and that was said.
+    without_dns_config: bool,
+}
+
+/// What an open bus tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct BusCoverage {
+    peers: bool,
+}
+
+impl Progress {
+    fn new() -> Self {
+        let now = Instant::now();
+        Self {
+            begun: false,
+            status_due: now + STATUS_BESIDE_BUS,
+            peers_due: now + PEERS_BESIDE_BUS,
+            bus: None,
+            answered: now,
+            logging_in: None,
+            resumed: false,
+            login_warning: None,
+            without_dns_config: false,
+        }
+    }
+
+    fn bus_tells_peers(&self) -> bool {
+        self.bus.is_some_and(|bus| bus.peers)
+    }
 }
 
 impl Session {
@@ -54,104 +108,206 @@ impl Session {
     pub(super) async fn run(mut self) {
         loop {
             self.reach().await;
-            let ended = self.attend().await;
-            let why = ended.map_or_else(|error| error.to_string(), |()| "it closed the bus".into());
-            let socket = self.settings.socket.clone();
-            self.board.set(Phase::Unreachable, Fault::LocalApi { socket, why });
-            sleep(KNOCK[1]).await;
+            let error = self.follow().await;
+            if !matches!(
+                self.board.get(|state| state.fault.clone()),
+                Some(Fault::NotPermitted { .. })
+            ) {
+                let (socket, why) = (self.socket(), error.to_string());
+                self.board.set(Phase::Unreachable, Fault::LocalApi { socket, why });
+            }
+            sleep(CONNECT_RETRY[1]).await;
         }
     }
 
     /// Waits until somebody accepts at the socket.
     async fn reach(&self) {
-        let mut pause = KNOCK[0];
+        let mut pause = CONNECT_RETRY[0];
         while let Err(error) = self.api.accepts().await {
             // A process of ours is given its time; of somebody else's we know only the silence.
             if self.login.is_none() {
-                let (socket, why) = (self.settings.socket.clone(), error.to_string());
+                let (socket, why) = (self.socket(), error.to_string());
                 self.board.set(Phase::Unreachable, Fault::LocalApi { socket, why });
             }
             sleep(pause).await;
-            pause = (pause * 2).min(KNOCK[1]);
+            pause = (pause * 2).min(CONNECT_RETRY[1]);
         }
     }
 
-    async fn attend(&mut self) -> Result<(), LocalApiError> {
-        let mut bus = self.api.watch(MASK).await?;
-        self.meet().await?;
-        let mut ears = Ears {
-            peers_due: Instant::now() + LOOK_AT_PEERS,
-            logging_in: None,
-            login_warning: None,
-        };
-        if let Some(login) = &mut self.login {
-            ears.logging_in = Some(Instant::now());
-            login.first(&self.api, &self.board).await?;
-        }
-        let mut looks = interval(LOOK);
-        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    /// Follows what tailscaled says until it has said nothing for [`SILENCE`]; the last error then.
+    async fn follow(&mut self) -> LocalApiError {
+        let mut bus = BusWatcher::new(self.api.clone());
+        let mut progress = Progress::new();
+        self.pauses.mark_unchanged();
         loop {
-            tokio::select! {
-                heard = bus.next() => match heard? {
-                    Some(notify) => self.hear(&mut ears, notify).await?,
-                    None => return Ok(()),
-                },
-                _ = looks.tick() => self.look(&mut ears).await?,
-                () = sleep_until(ears.peers_due) => self.look_at_peers(&mut ears).await?,
-                () = asked_to_log_in(self.login.as_ref()) => self.log_in(&mut ears).await?,
+            let begun = progress.begun;
+            let followed = tokio::select! {
+                event = bus.next() => self.take_event(&mut progress, event).await,
+                () = sleep_until(progress.status_due) => self.read_status(&mut progress).await,
+                () = sleep_until(progress.peers_due) => self.read_peers(&mut progress).await,
+                () = asked_to_log_in(self.login.as_ref()), if begun => self.log_in(&mut progress).await,
+                Ok(()) = self.pauses.changed() => {
+                    // What was open before a pause may be silent for ever.
+                    bus.reopen();
+                    progress.status_due = Instant::now();
+                    Ok(())
+                }
+            };
+            match followed {
+                Ok(()) => {}
+                Err(error) if progress.answered.elapsed() >= SILENCE => return error,
+                Err(error) => {
+                    tracing::debug!(%error, "tailscaled did not answer; it is asked again");
+                    progress.status_due = Instant::now() + STATUS_RETRY;
+                    progress.peers_due = progress.peers_due.max(Instant::now() + STATUS_RETRY);
+                }
             }
         }
     }
 
-    /// Version and process: what does not change while it runs.
-    async fn meet(&self) -> Result<(), LocalApiError> {
+    async fn take_event(
+        &mut self,
+        progress: &mut Progress,
+        event: BusEvent,
+    ) -> Result<(), LocalApiError> {
+        match event {
+            BusEvent::Opened { peers } => {
+                progress.bus = Some(BusCoverage { peers });
+                self.board.update(|state| state.feed = StatusFeed::Bus);
+            }
+            BusEvent::Notified(notify) => {
+                progress.answered = Instant::now();
+                return self.take_notification(progress, *notify).await;
+            }
+            BusEvent::Closed { why } => {
+                progress.bus = None;
+                tracing::debug!(why, "no IPN bus at the moment: it is opened again");
+            }
+            BusEvent::Declined { why } => {
+                progress.bus = None;
+                self.without_bus(why);
+            }
+        }
+        // Whatever was missed meanwhile, `status` and the peers tell.
+        progress.status_due = Instant::now();
+        progress.peers_due = progress.peers_due.min(Instant::now() + PEERS_SETTLE);
+        Ok(())
+    }
+
+    /// Said once for each answer: everything works without a bus, some of it a second later.
+    fn without_bus(&self, why: String) {
+        let feed = StatusFeed::Polling { why };
+        if self.board.get(|state| state.feed == feed) {
+            return;
+        }
+        if let StatusFeed::Polling { why } = &feed {
+            tracing::info!(why, "tailscaled offers no IPN bus: its status is read every second");
+        }
+        self.board.update(|state| state.feed = feed);
+    }
+
+    /// The floor: everything that must be known is in `status`.
+    async fn read_status(&mut self, progress: &mut Progress) -> Result<(), LocalApiError> {
+        let alone = progress.bus.is_none();
+        progress.status_due = Instant::now() + if alone { STATUS_ALONE } else { STATUS_BESIDE_BUS };
         let status = self.api.status(false).await?;
+        progress.answered = Instant::now();
+        self.take_process(&status).await;
+        if !progress.begun {
+            progress.begun = true;
+            self.answers_again();
+            self.begin(progress, &status).await?;
+        }
+        if alone {
+            self.take_health_of_status(progress, &status).await;
+        }
+        if let Some(backend) = backend_state::of_name(&status.backend_state) {
+            self.came_to(progress, backend).await?;
+        }
+        self.board.update(|state| state.node = read::node(&status));
+        if progress.logging_in.is_some_and(|since| since.elapsed() > LOGIN_PATIENCE) {
+            self.explain_silence(progress, &status);
+        }
+        if let Some(login) = &mut self.login {
+            login.consider(&self.board);
+        }
+        Ok(())
+    }
+
+    /// Version and process. Somebody else's tailscaled may be another one than before.
+    async fn take_process(&self, status: &wire::Status) {
         let process = match self.login {
             Some(_) => self.board.get(|state| state.process),
             None => self.api.process().await,
         };
         let open_files = process.and_then(crate::sys::limits::open_files_of);
         self.board.update(|state| {
-            state.version = Some(Version::parse(&status.version));
+            if state.version.as_ref().is_none_or(|version| !version.says(&status.version)) {
+                state.version = Some(Version::parse(&status.version));
+            }
             state.process = process;
             state.open_files = open_files;
+        });
+    }
+
+    fn answers_again(&self) {
+        self.board.update(|state| {
             if state.phase == Phase::Unreachable {
                 (state.phase, state.fault) = (Phase::Starting, None);
             }
         });
-        Ok(())
     }
 
-    async fn log_in(&mut self, ears: &mut Ears) -> Result<(), LocalApiError> {
+    /// The first login of a process of ours; one that still is its node needs none.
+    async fn begin(
+        &mut self,
+        progress: &mut Progress,
+        status: &wire::Status,
+    ) -> Result<(), LocalApiError> {
+        let Some(login) = &mut self.login else { return Ok(()) };
+        progress.logging_in = Some(Instant::now());
+        if status.have_node_key {
+            progress.resumed = true;
+            tracing::info!("tailscaled has its node's identity: no login is needed");
+            return login.resume(&self.api).await;
+        }
+        login.first(&self.api, &self.board).await
+    }
+
+    async fn log_in(&mut self, progress: &mut Progress) -> Result<(), LocalApiError> {
         let Some(login) = &mut self.login else { return Ok(()) };
         // A reload reads the key again; a node that is in the tailnet needs none.
         if self.board.phase() == Phase::Running {
             return Ok(());
         }
-        ears.logging_in = Some(Instant::now());
+        (progress.logging_in, progress.resumed) = (Some(Instant::now()), false);
         login.again(&self.api, &self.board).await
     }
 
-    async fn hear(&self, ears: &mut Ears, notify: wire::Notify) -> Result<(), LocalApiError> {
-        if let Some(said) = &notify.err_message {
+    async fn take_notification(
+        &mut self,
+        progress: &mut Progress,
+        notify: wire::Notify,
+    ) -> Result<(), LocalApiError> {
+        if let Some(said) = notify.err_message.as_deref().filter(|said| !said.starts_with(LAGGED)) {
             self.refused(refusal::of_message(said)).await;
         }
+        if notify.changes_netmap() {
+            progress.peers_due = progress.peers_due.min(Instant::now() + PEERS_SETTLE);
+        }
         if let Some(health) = notify.health {
-            self.hear_health(ears, health).await;
+            let mut warnings = health.warnings.unwrap_or_default();
+            let login = warnings.remove("login-state").map(|warning| warning.text);
+            let others = warnings.into_values().map(words).collect();
+            self.take_health(progress, login, others).await;
         }
-        if notify.browse.is_some_and(|url| !url.is_empty()) && ears.logging_in.is_some() {
-            let said = "it asks for a login in a browser".to_owned();
-            let refusal = super::explain::Refusal::Other;
-            self.refused((Phase::AuthFailed, Fault::KeyRefused { refusal, said })).await;
+        if let Some(url) = notify.browse {
+            self.asked_for_a_browser(progress, &url).await;
         }
-        if notify.net_map.is_some() || notify.self_change.is_some() || notify.peer_changes.is_some()
-        {
-            ears.peers_due = ears.peers_due.min(Instant::now() + SETTLE);
-        }
-        match notify.state.and_then(backend) {
+        match notify.state.and_then(backend_state::of_number) {
             Some(backend) => {
                 let backend = self.confirmed(backend).await?;
-                self.came_to(ears, backend).await
+                self.came_to(progress, backend).await
             }
             None => Ok(()),
         }
@@ -159,24 +315,44 @@ impl Session {
 
     /// What the bus says may be older than what `status` said: a step back is no news until `status`
     /// says so too.
-    async fn confirmed(&self, heard: Backend) -> Result<Backend, LocalApiError> {
-        if heard == Backend::Running || self.board.phase() != Phase::Running {
+    async fn confirmed(&self, heard: BackendState) -> Result<BackendState, LocalApiError> {
+        if heard == BackendState::Running || self.board.phase() != Phase::Running {
             return Ok(heard);
         }
         let status = self.api.status(false).await?;
-        Ok(backend_of(&status.backend_state).unwrap_or(heard))
+        Ok(backend_state::of_name(&status.backend_state).unwrap_or(heard))
     }
 
-    async fn hear_health(&self, ears: &mut Ears, health: wire::Health) {
-        let mut warnings = health.warnings.unwrap_or_default();
-        ears.login_warning = warnings.remove("login-state").map(|warning| warning.text);
-        let mut texts: Vec<String> = warnings.into_values().map(words).collect();
-        texts.sort();
-        self.board.update(|state| state.health = texts);
-        if let Some(fault) =
-            ears.login_warning.as_deref().and_then(|text| refusal::of_warning(text, &self.server()))
-        {
+    /// What `status` says in the place of the bus: the texts of the warnings, without their codes.
+    async fn take_health_of_status(&mut self, progress: &mut Progress, status: &wire::Status) {
+        let texts = status.health.iter().flatten().cloned();
+        let (login, others): (Vec<_>, Vec<_>) =
+            texts.partition(|text| text.starts_with(refusal::LOGGED_OUT));
+        self.take_health(progress, login.into_iter().next(), others).await;
+        self.asked_for_a_browser(progress, &status.auth_url).await;
+    }
+
+    async fn take_health(
+        &self,
+        progress: &mut Progress,
+        login: Option<String>,
+        mut others: Vec<String>,
+    ) {
+        progress.login_warning = login;
+        others.sort();
+        self.board.update(|state| state.health = others);
+        let said = progress.login_warning.as_deref();
+        if let Some(fault) = said.and_then(|text| refusal::of_warning(text, &self.server())) {
             self.refused(fault).await;
+        }
+    }
+
+    /// A control server that ignores the key and wants a person.
+    async fn asked_for_a_browser(&self, progress: &Progress, url: &str) {
+        if !url.is_empty() && progress.logging_in.is_some() && !progress.resumed {
+            let said = "it asks for a login in a browser".to_owned();
+            let refusal = super::explain::Refusal::Other;
+            self.refused((Phase::AuthFailed, Fault::KeyRefused { refusal, said })).await;
         }
     }
 
@@ -201,54 +377,47 @@ impl Session {
         }
     }
 
-    /// A state of tailscaled's (ipn/backend.go:24), from the bus or from `status`.
-    async fn came_to(&self, ears: &mut Ears, backend: Backend) -> Result<(), LocalApiError> {
+    /// A state of tailscaled's, from the bus or from `status`.
+    async fn came_to(
+        &mut self,
+        progress: &mut Progress,
+        backend: BackendState,
+    ) -> Result<(), LocalApiError> {
         let now = self.board.phase();
         match backend {
-            Backend::Running => {
-                ears.logging_in = None;
+            BackendState::Running => {
+                progress.logging_in = None;
                 if now != Phase::Running {
-                    self.look_at_peers(ears).await?;
+                    self.read_peers(progress).await?;
                     self.board.settle(Phase::Running, None);
                 }
             }
-            Backend::NeedsApproval => {
-                ears.logging_in = None;
+            BackendState::NeedsApproval => {
+                progress.logging_in = None;
                 self.board.settle(Phase::NeedsApproval, Fault::NeedsApproval);
             }
-            Backend::Stopped => self.board.settle(Phase::Stopped, Fault::Stopped),
-            Backend::NeedsLogin if was_in(now) || self.login.is_none() => {
+            BackendState::Stopped => self.board.settle(Phase::Stopped, Fault::Stopped),
+            BackendState::NeedsLogin if was_in(now) || self.login.is_none() => {
                 let expired = self.api.status(false).await?.this.is_some_and(|this| this.expired);
                 let fault = if expired { Fault::NodeExpired } else { Fault::LoggedOut };
                 self.board.settle(Phase::NeedsLogin, fault);
             }
-            Backend::Starting | Backend::Nothing if was_in(now) => {
+            // The control server no longer knows the node: it joins by the key, as a new one.
+            BackendState::NeedsLogin if progress.resumed => {
+                tracing::info!("the control server does not take the node's identity any more");
+                return self.log_in(progress).await;
+            }
+            BackendState::Starting | BackendState::Nothing if was_in(now) => {
                 self.board.set(Phase::Starting, None);
             }
             // A login under way; what is wrong with it comes in words.
-            Backend::NeedsLogin | Backend::Starting | Backend::Nothing => {}
-        }
-        Ok(())
-    }
-
-    /// The look at `status` that makes up for what the bus did not say.
-    async fn look(&mut self, ears: &mut Ears) -> Result<(), LocalApiError> {
-        let status = self.api.status(false).await?;
-        if let Some(backend) = backend_of(&status.backend_state) {
-            self.came_to(ears, backend).await?;
-        }
-        self.board.update(|state| state.node = read::node(&status));
-        if ears.logging_in.is_some_and(|since| since.elapsed() > LOGIN_PATIENCE) {
-            self.explain_silence(ears, &status);
-        }
-        if let Some(login) = &mut self.login {
-            login.consider(&self.board);
+            BackendState::NeedsLogin | BackendState::Starting | BackendState::Nothing => {}
         }
         Ok(())
     }
 
     /// No refusal and no success: the control server, or the way to the relays.
-    fn explain_silence(&self, ears: &Ears, status: &wire::Status) {
+    fn explain_silence(&self, progress: &Progress, status: &wire::Status) {
         if self.board.phase() != Phase::Starting {
             return;
         }
@@ -256,26 +425,34 @@ impl Session {
             true => Fault::NoRelay { why: self.board.get(|state| state.health.first().cloned()) },
             false => Fault::Control {
                 server: self.server(),
-                why: ears.login_warning.clone().unwrap_or_else(|| "it does not answer".to_owned()),
+                why: progress
+                    .login_warning
+                    .clone()
+                    .unwrap_or_else(|| "it does not answer".to_owned()),
             },
         };
         self.board.set(Phase::Unreachable, fault);
     }
 
     /// Everybody else, and the names.
-    async fn look_at_peers(&self, ears: &mut Ears) -> Result<(), LocalApiError> {
-        ears.peers_due = Instant::now() + LOOK_AT_PEERS;
+    async fn read_peers(&self, progress: &mut Progress) -> Result<(), LocalApiError> {
+        progress.peers_due = Instant::now() + PEERS_BESIDE_BUS;
+        let begun = Instant::now();
         let status = self.api.status(true).await?;
-        let dns = self.api.dns_config().await?;
+        let dns = self.dns(progress).await?;
+        if !progress.bus_tells_peers() {
+            let pause = STATUS_ALONE.max(begun.elapsed() * PEERS_ALONE_SHARE);
+            progress.peers_due = Instant::now() + pause;
+        }
         // A node that has fallen out has an empty netmap: its names would seem to be nobody's.
-        if backend_of(&status.backend_state) != Some(Backend::Running) {
+        if backend_state::of_name(&status.backend_state) != Some(BackendState::Running) {
             return Ok(());
         }
         let accepts_routes = match self.login {
             Some(_) => self.settings.accept_routes,
             None => self.api.prefs().await.is_ok_and(|prefs| prefs.route_all),
         };
-        let found: netmap::Netmap = read::netmap(&status, dns.as_ref(), accepts_routes);
+        let found: netmap::Netmap = read::netmap(&status, dns, accepts_routes);
         self.board.update(|state| {
             state.node = read::node(&status);
             if *state.netmap != found {
@@ -285,8 +462,31 @@ impl Session {
         Ok(())
     }
 
+    /// The tailnet's names and nameservers. `dns-config` is not among the stable calls: from a version
+    /// without it names of peers are all there is, and that is said.
+    async fn dns(&self, progress: &mut Progress) -> Result<netmap::Dns, LocalApiError> {
+        match self.api.dns_config().await {
+            Ok(config) => Ok(config.as_ref().map(read::dns).unwrap_or_default()),
+            Err(error) if error.is_declined() => {
+                if !std::mem::replace(&mut progress.without_dns_config, true) {
+                    tracing::warn!(
+                        %error,
+                        "tailscaled does not tell its DNS settings: split DNS and extra records are \
+                         not resolved"
+                    );
+                }
+                Ok(self.board.get(|state| state.netmap.dns.clone()))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
     fn server(&self) -> String {
         self.settings.login_server.clone().unwrap_or_else(|| "of Tailscale".to_owned())
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.settings.socket.clone()
     }
 }
 
@@ -300,41 +500,6 @@ async fn asked_to_log_in(login: Option<&Login>) {
 /// Phases of a node that was let in.
 fn was_in(phase: Phase) -> bool {
     matches!(phase, Phase::Running | Phase::NeedsApproval | Phase::Stopped)
-}
-
-/// tailscaled's own states.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Backend {
-    Nothing,
-    NeedsLogin,
-    NeedsApproval,
-    Stopped,
-    Starting,
-    Running,
-}
-
-fn backend(number: i64) -> Option<Backend> {
-    Some(match number {
-        0 => Backend::Nothing,
-        2 => Backend::NeedsLogin,
-        3 => Backend::NeedsApproval,
-        4 => Backend::Stopped,
-        5 => Backend::Starting,
-        6 => Backend::Running,
-        _ => return None,
-    })
-}
-
-fn backend_of(name: &str) -> Option<Backend> {
-    Some(match name {
-        "NoState" => Backend::Nothing,
-        "NeedsLogin" => Backend::NeedsLogin,
-        "NeedsMachineAuth" => Backend::NeedsApproval,
-        "Stopped" => Backend::Stopped,
-        "Starting" => Backend::Starting,
-        "Running" => Backend::Running,
-        _ => return None,
-    })
 }
 
 fn words(warning: wire::Warning) -> String {

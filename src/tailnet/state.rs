@@ -52,6 +52,8 @@ pub struct State {
     pub node: Option<Node>,
     /// tailscaled's version.
     pub version: Option<Version>,
+    /// How changes of all this are learned of.
+    pub feed: StatusFeed,
     /// tailscaled's own health warnings, as it words them.
     pub health: Vec<String>,
     /// Peers, routes and names.
@@ -62,6 +64,21 @@ pub struct State {
     pub port: Option<SocketAddr>,
     /// Its limit on open files, where it is known.
     pub open_files: Option<u64>,
+}
+
+/// How the gateway learns what changes at tailscaled.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum StatusFeed {
+    /// Nothing has been learned yet.
+    #[default]
+    Pending,
+    /// From its IPN bus (LocalAPI `watch-ipn-bus`), as it happens.
+    Bus,
+    /// From LocalAPI `status`, every second: this tailscaled offers no bus.
+    Polling {
+        /// Its answer to the question for one.
+        why: String,
+    },
 }
 
 /// This node in its tailnet.
@@ -118,6 +135,7 @@ impl State {
             since: None,
             node: None,
             version: None,
+            feed: StatusFeed::Pending,
             health: Vec::new(),
             netmap: Arc::default(),
             process: None,

@@ -18,7 +18,7 @@ use super::login::Login;
 use super::oom::OomKills;
 use super::process::Launcher;
 use super::session::Session;
-use super::state::Phase;
+use super::state::{Phase, StatusFeed};
 use super::{Hooks, Settings, Stop, chance};
 use crate::lifecycle::children::{Child, Ended};
 use crate::lifecycle::port_owner;
@@ -40,6 +40,7 @@ pub(super) struct Supervisor {
     pub(super) launcher: Launcher,
     pub(super) login: Box<dyn Fn() -> Login + Send + Sync>,
     pub(super) jitter: Duration,
+    pub(super) pauses: watch::Receiver<u64>,
 }
 
 /// How one life ended.
@@ -114,6 +115,7 @@ impl Supervisor {
             board: self.board.clone(),
             settings: Arc::clone(&self.settings),
             login: Some(login),
+            pauses: self.pauses.clone(),
         };
         tokio::select! {
             biased;
@@ -167,7 +169,7 @@ impl Supervisor {
 
     /// Waits until somebody listens at a port that was asked for by number.
     async fn taken(&self, port: SocketAddr) -> SocketAddr {
-        while port_owner::of(port).is_none() {
+        while !port_owner::is_taken(port) {
             sleep(Duration::from_millis(20)).await;
         }
         port
@@ -175,8 +177,11 @@ impl Supervisor {
 
     /// Logs it out and waits for its end; a second request to stop ends it at once.
     async fn end(&self, child: &mut Child, stop: &mut watch::Receiver<Stop>) {
-        let patient = *stop.borrow() == Stop::Gently && child.signal(Signal::TERM).is_ok();
-        if patient {
+        let mut patient = *stop.borrow() == Stop::Gently;
+        if patient && self.launcher.state().wants_logout() {
+            patient = self.log_out(stop).await;
+        }
+        if patient && child.signal(Signal::TERM).is_ok() {
             tokio::select! {
                 ended = child.ended() => {
                     tracing::info!("tailscaled has logged out and ended with {ended}");
@@ -192,6 +197,21 @@ impl Supervisor {
         let _in_time = timeout(KILLED, child.ended()).await;
     }
 
+    /// A node whose identity is kept in a file is not logged out by tailscaled itself at its end. False:
+    /// it is to end at once.
+    async fn log_out(&self, stop: &mut watch::Receiver<Stop>) -> bool {
+        let api = LocalApi::new(&self.settings.socket);
+        tokio::select! {
+            logged_out = api.logout() => {
+                if let Err(error) = logged_out {
+                    tracing::warn!(%error, "the node could not be logged out: the control server forgets an ephemeral one after a while");
+                }
+                true
+            }
+            () = told(stop, Stop::Now) => false,
+        }
+    }
+
     /// What it leaves behind: nothing of it is true any more.
     fn restarting(&self, cause: &'static str) {
         (self.hooks.restarted)(cause);
@@ -199,6 +219,7 @@ impl Supervisor {
             state.phase = Phase::Unreachable;
             (state.fault, state.barred) = (None, None);
             (state.process, state.port, state.node, state.version) = (None, None, None, None);
+            state.feed = StatusFeed::Pending;
             state.health.clear();
         });
     }

@@ -3,6 +3,9 @@
 
 use std::fmt;
 
+/// Characters of a version that are kept.
+const LONGEST: usize = 64;
+
 /// `1.98.9-ERR-BuildInfo` is 1.98.9: what follows the three numbers does not count.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Version {
@@ -13,7 +16,12 @@ pub struct Version {
 impl Version {
     /// Reads what tailscaled says; a text that is no version is kept and counts as old.
     pub fn parse(said: &str) -> Self {
-        Self { said: said.chars().take(64).collect(), numbers: numbers(said) }
+        Self { said: said.chars().take(LONGEST).collect(), numbers: numbers(said) }
+    }
+
+    /// Whether this is what was read from `said`.
+    pub(super) fn says(&self, said: &str) -> bool {
+        said.chars().take(LONGEST).eq(self.said.chars())
     }
 
     /// Whether its SOCKS5 port passes a FIN on without cutting the answer (tailscale/tailscale#21359,

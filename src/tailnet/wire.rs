@@ -16,6 +16,9 @@ pub(super) struct Status {
     pub(super) version: String,
     pub(super) backend_state: String,
     pub(super) have_node_key: bool,
+    /// The page a person is to log in at; empty while nobody is asked to.
+    #[serde(rename = "AuthURL")]
+    pub(super) auth_url: String,
     #[serde(rename = "Self")]
     pub(super) this: Option<Peer>,
     pub(super) health: Option<Vec<String>>,
@@ -85,7 +88,8 @@ pub(super) struct Record {
 }
 
 /// `ipn.Notify`, one line of the bus. What it says of the netmap is not read here: such a line may
-/// hold megabytes, and `status` and `dns-config` say the same.
+/// hold megabytes, and `status` and `dns-config` say the same. Up to 1.101 a change of the peers
+/// comes as `NetMap` or `PeerChanges`, from 1.102 on as one of the three fields of peers.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
 pub(super) struct Notify {
@@ -95,8 +99,26 @@ pub(super) struct Notify {
     pub(super) net_map: Option<IgnoredAny>,
     pub(super) self_change: Option<IgnoredAny>,
     pub(super) peer_changes: Option<IgnoredAny>,
+    pub(super) peers_changed: Option<IgnoredAny>,
+    pub(super) peers_removed: Option<IgnoredAny>,
+    pub(super) peer_changed_patch: Option<IgnoredAny>,
     #[serde(rename = "BrowseToURL")]
     pub(super) browse: Option<String>,
+}
+
+impl Notify {
+    /// Whether peers, names or this node's own addresses are no longer what they were.
+    pub(super) fn changes_netmap(&self) -> bool {
+        let fields = [
+            &self.net_map,
+            &self.self_change,
+            &self.peer_changes,
+            &self.peers_changed,
+            &self.peers_removed,
+            &self.peer_changed_patch,
+        ];
+        fields.into_iter().any(Option::is_some)
+    }
 }
 
 /// `health.State`.
@@ -150,6 +172,42 @@ pub(super) struct NewPrefs {
     pub(super) auto_update: AutoUpdate,
 }
 
+/// `ipn.MaskedPrefs`: what may change of a node that stays logged in.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct MaskedPrefs<'a> {
+    want_running: bool,
+    want_running_set: bool,
+    route_all: bool,
+    route_all_set: bool,
+    #[serde(rename = "CorpDNS")]
+    corp_dns: bool,
+    #[serde(rename = "CorpDNSSet")]
+    corp_dns_set: bool,
+    shields_up: bool,
+    shields_up_set: bool,
+    hostname: &'a str,
+    hostname_set: bool,
+}
+
+impl<'a> MaskedPrefs<'a> {
+    /// These preferences, less those that need a login.
+    pub(super) fn of(prefs: &'a NewPrefs) -> Self {
+        Self {
+            want_running: prefs.want_running,
+            want_running_set: true,
+            route_all: prefs.route_all,
+            route_all_set: true,
+            corp_dns: prefs.corp_dns,
+            corp_dns_set: true,
+            shields_up: prefs.shields_up,
+            shields_up_set: true,
+            hostname: &prefs.hostname,
+            hostname_set: true,
+        }
+    }
+}
+
 /// `ipn.AutoUpdatePrefs`.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "PascalCase")]
@@ -187,6 +245,26 @@ mod tests {
         let notify: Notify = serde_json::from_str(text).unwrap();
         assert_eq!(notify.state, Some(6));
         assert!(notify.net_map.is_some() && notify.self_change.is_none());
+        assert!(notify.changes_netmap());
         assert_eq!(notify.health.unwrap().warnings.unwrap()["login-state"].text, "x");
+    }
+
+    #[test]
+    fn v3_a_change_of_peers_is_seen_in_the_fields_of_both_versions() {
+        for (field, value) in [
+            ("NetMap", "{}"),
+            ("SelfChange", "{}"),
+            ("PeerChanges", "[{}]"),
+            ("PeersChanged", "[{}]"),
+            ("PeersRemoved", "[7]"),
+            ("PeerChangedPatch", "[{}]"),
+        ] {
+            let text = format!(r#"{{"{field}":{value},"Unheard":{{"of":1}}}}"#);
+            let notify: Notify = serde_json::from_str(&text).unwrap();
+            assert!(notify.changes_netmap(), "{field}");
+        }
+        let other: Notify =
+            serde_json::from_str(r#"{"State":6,"Prefs":{},"NetMap":null}"#).unwrap();
+        assert!(!other.changes_netmap());
     }
 }

@@ -156,6 +156,13 @@ impl Upstream {
         self.point.borrow().as_ref().map(|point| point.place.clone())
     }
 
+    /// Closes what is held open: after a pause of this machine it may lead nowhere.
+    pub fn close_pooled(&self) {
+        if let Some(point) = self.point.borrow().as_ref() {
+            point.pool.clear();
+        }
+    }
+
     /// Another bound on upstream connections from now on; `None`: none. Those over it stay.
     pub fn bound(&self, max_connections: Option<u32>) {
         self.slots.bound(max_connections);

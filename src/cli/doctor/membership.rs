@@ -23,7 +23,7 @@ pub(super) fn links(
         broken = Some(("binary", advice));
     }
     let held = [
-        ("binary", format!("tailscaled {}", of(&tailnet["version"]))),
+        ("binary", version(tailnet)),
         ("process", process(tailnet)),
         ("login", "the control server answers".to_owned()),
         ("key", key(tailnet)),
@@ -51,8 +51,31 @@ fn broken(tailnet: &Value) -> Option<(&'static str, Advice)> {
     Some((link, advice))
 }
 
+/// Which tailscaled it is, and what follows from that.
+fn version(tailnet: &Value) -> String {
+    let half_close = match tailnet["half_close"].as_str() {
+        Some("propagate") => "half-close: a client's FIN is passed on",
+        _ => {
+            "half-close: a client's FIN is held back until the answer has ended (upstream.half_close)"
+        }
+    };
+    let news = match tailnet["news"]["by"].as_str() {
+        Some("bus") => "news come by its IPN bus".to_owned(),
+        Some(_) => {
+            format!("no IPN bus ({}), its status is read every second", of(&tailnet["news"]["why"]))
+        }
+        None => "its IPN bus was not asked yet".to_owned(),
+    };
+    format!("tailscaled {}: {half_close}; {news}", of(&tailnet["version"]))
+}
+
 fn process(tailnet: &Value) -> String {
-    let whose = if tailnet["managed"] == true { "ours" } else { "not ours" };
+    let whose = match (tailnet["managed"] == true, tailnet["identity"].as_str()) {
+        (false, _) => "not ours",
+        (true, Some("memory")) => "ours, the same node after a restart (state in memory)",
+        (true, Some("folder")) => "ours, the same node after a restart (state in a folder)",
+        (true, _) => "ours, a new node after each restart (ephemeral)",
+    };
     let restarts = match tailnet["restarts"].as_u64() {
         Some(1..) => format!(", started again {} times", of(&tailnet["restarts"])),
         _ => String::new(),

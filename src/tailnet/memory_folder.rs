@@ -1,0 +1,55 @@
+//! A folder in memory for the node's identity: mounted here where this process may, and otherwise by this
+//! very program, started once more in a user namespace of its own (`tailrace memory-folder`, hidden).
+//!
+//! A program of its own, because a process that holds a key is closed to its own user, and the kernel then
+//! lets it map no user (user_namespaces(7)).
+#![forbid(unsafe_code)]
+
+use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::lifecycle::children::Children;
+use crate::sys;
+
+/// The command; hidden, for nobody else calls it.
+pub const COMMAND: &str = "memory-folder";
+
+/// For a process to start and mount it: milliseconds on an idle machine.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Makes one.
+pub(super) fn make(children: &Arc<Children>) -> io::Result<OwnedFd> {
+    sys::mount_memory_folder().or_else(|_not_here| by_another_process(children))
+}
+
+fn by_another_process(children: &Arc<Children>) -> io::Result<OwnedFd> {
+    let (ours, theirs) = UnixStream::pair()?;
+    ours.set_read_timeout(Some(PATIENCE))?;
+    let mut command = Command::new("/proc/self/exe");
+    command.arg(COMMAND).env_clear().current_dir("/");
+    command.stdin(Stdio::from(OwnedFd::from(theirs))).stdout(Stdio::null()).stderr(Stdio::null());
+    let _waited_for_by_the_reaper = children.spawn(command)?;
+    // The command holds the other end, as its standard input, alone: it cannot end unseen.
+    let folder = sys::receive_descriptor(ours.as_fd());
+    folder.map_err(|error| match error.kind() {
+        io::ErrorKind::UnexpectedEof => io::Error::new(
+            io::ErrorKind::PermissionDenied,
+            "this system lets no ordinary user mount anything in a user namespace",
+        ),
+        _ => error,
+    })
+}
+
+/// What the hidden command does: mounts one and sends it through standard input, which is a socket.
+///
+/// # Errors
+/// What the kernel does not allow.
+pub fn serve() -> io::Result<()> {
+    sys::enter_user_namespace()?;
+    let folder = sys::mount_memory_folder()?;
+    sys::send_descriptor(io::stdin().as_fd(), folder.as_fd())
+}
