@@ -22,6 +22,7 @@ mod node_state;
 pub mod oauth;
 mod oom;
 mod process;
+mod progress;
 mod read;
 mod refusal;
 mod session;

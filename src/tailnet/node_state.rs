@@ -189,6 +189,11 @@ impl StateStore {
         matches!(self, Self::Memory(_))
     }
 
+    /// Whether the next tailscaled is the same node.
+    pub(super) fn is_kept(&self) -> bool {
+        !matches!(self, Self::Ephemeral)
+    }
+
     /// As `status` names it.
     pub(super) fn label(&self) -> &'static str {
         match self {

@@ -4,7 +4,7 @@
 use std::ffi::OsString;
 use std::fs::Metadata;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::process::CommandExt as _;
@@ -30,6 +30,10 @@ pub(super) struct Launcher {
     children: Arc<Children>,
     /// Where its node's identity is kept.
     state: StateStore,
+    /// Its UDP port, the same for every one of them that is the same node: for some seconds peers go on
+    /// sending to the address they know (`trustUDPAddrDuration`, wgengine/magicsock), the answers to the
+    /// new one's first handshakes among them.
+    udp_port: Option<u16>,
     /// The binary as it is run.
     executable: Mutex<Option<Executable>>,
     /// Reads as ended when this process is gone, whatever ended it: tailscaled then ends too
@@ -51,7 +55,9 @@ impl Launcher {
         children: Arc<Children>,
         state: StateStore,
     ) -> io::Result<Self> {
-        Ok(Self { settings, children, state, executable: Mutex::default(), parent: io::pipe()? })
+        let udp_port = if state.is_kept() { free_udp_port() } else { None };
+        let (executable, parent) = (Mutex::default(), io::pipe()?);
+        Ok(Self { settings, children, state, udp_port, executable, parent })
     }
 
     /// Where the node's identity is kept.
@@ -74,7 +80,10 @@ impl Launcher {
         let executable = Executable::refreshed(&mut executable, binary, &settings.run_dir);
         let state = self.state_for(executable);
         let mut command = executable.command();
-        command.args(arguments(settings, state)).env_clear().envs(environment(settings));
+        command
+            .args(arguments(settings, state, self.udp_port))
+            .env_clear()
+            .envs(environment(settings));
         command.env("TS_PARENT_DEATH_FD", self.parent.0.as_raw_fd().to_string());
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         command.current_dir(&settings.run_dir);
@@ -162,7 +171,7 @@ impl Executable {
     }
 }
 
-fn arguments(settings: &Settings, state: &StateStore) -> Vec<OsString> {
+fn arguments(settings: &Settings, state: &StateStore, udp_port: Option<u16>) -> Vec<OsString> {
     let mut kept = OsString::from("--state=");
     kept.push(state.argument());
     let mut arguments: Vec<OsString> =
@@ -170,10 +179,20 @@ fn arguments(settings: &Settings, state: &StateStore) -> Vec<OsString> {
     let mut socket = OsString::from("--socket=");
     socket.push(&settings.socket);
     arguments.push(socket);
+    // A port that is taken meanwhile is no failure: it then picks another one (magicsock.go, bindSocket).
+    if let Some(port) = udp_port {
+        arguments.push(format!("--port={port}").into());
+    }
     if let Some(port) = settings.socks {
         arguments.push(format!("--socks5-server={port}").into());
     }
     arguments
+}
+
+/// A UDP port that nobody has now.
+fn free_udp_port() -> Option<u16> {
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
+    Some(socket.local_addr().ok()?.port())
 }
 
 /// An environment of its own: nothing of ours but its way to control and DERP.

@@ -18,17 +18,18 @@ use super::bus_watcher::{BusEvent, BusWatcher};
 use super::explain::Fault;
 use super::localapi::{LocalApi, LocalApiError};
 use super::login::Login;
+use super::progress::{BusCoverage, Progress};
 use super::state::{Phase, StatusFeed};
 use super::version::Version;
 use super::{Settings, netmap, read, refusal, wire};
 
 /// Between two readings of `status` beside an open bus, and without one.
-const STATUS_BESIDE_BUS: Duration = Duration::from_secs(5);
+pub(super) const STATUS_BESIDE_BUS: Duration = Duration::from_secs(5);
 const STATUS_ALONE: Duration = Duration::from_secs(1);
 /// After a reading that failed.
 const STATUS_RETRY: Duration = Duration::from_millis(200);
 /// Between two readings of all the peers while the bus tells of their changes.
-const PEERS_BESIDE_BUS: Duration = Duration::from_secs(60);
+pub(super) const PEERS_BESIDE_BUS: Duration = Duration::from_secs(60);
 /// Without that: at most this share of the time goes into reading peers, for a tailnet of ten
 /// thousand nodes answers with megabytes.
 const PEERS_ALONE_SHARE: u32 = 20;
@@ -52,55 +53,6 @@ pub(super) struct Session {
     pub(super) login: Option<Login>,
     /// Counts the times this machine was seen to have been paused.
     pub(super) pauses: watch::Receiver<u64>,
-}
-
-/// How far one session has come.
-struct Progress {
-    /// The login was begun, or found not to be needed.
-    begun: bool,
-    /// When `status` is read next; far away until it is known whether there is a bus.
-    status_due: Instant,
-    /// When the peers and names are read next.
-    peers_due: Instant,
-    /// Whether the bus is open, and whether it tells of peers.
-    bus: Option<BusCoverage>,
-    /// When tailscaled last answered anything.
-    answered: Instant,
-    /// When the login under way began.
-    logging_in: Option<Instant>,
-    /// tailscaled came up with the node's identity of an earlier life: no key was used.
-    resumed: bool,
-    /// The text of the health warning `login-state`.
-    login_warning: Option<String>,
-    /// `dns-config` was found to be missing, and that was said.
-    without_dns_config: bool,
-}
-
-/// What an open bus tells.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct BusCoverage {
-    peers: bool,
-}
-
-impl Progress {
-    fn new() -> Self {
-        let now = Instant::now();
-        Self {
-            begun: false,
-            status_due: now + STATUS_BESIDE_BUS,
-            peers_due: now + PEERS_BESIDE_BUS,
-            bus: None,
-            answered: now,
-            logging_in: None,
-            resumed: false,
-            login_warning: None,
-            without_dns_config: false,
-        }
-    }
-
-    fn bus_tells_peers(&self) -> bool {
-        self.bus.is_some_and(|bus| bus.peers)
-    }
 }
 
 impl Session {

@@ -42,7 +42,7 @@ use script::{Event, Numbered, Order, Script, Start};
 use stderr::{fatal, log};
 
 /// Every flag this tailscaled knows and takes a value for.
-const FLAGS: [&str; 5] = ["tun", "state", "socket", "socks5-server", "statedir"];
+const FLAGS: [&str; 6] = ["tun", "state", "socket", "socks5-server", "statedir", "port"];
 
 /// The command line.
 #[derive(Default)]
@@ -94,7 +94,7 @@ fn flags(script: &Script) -> Flags {
             "state" => flags.state = value(),
             "socket" => flags.socket = value().into(),
             "socks5-server" => flags.socks5 = Some(value()).filter(|v| !v.is_empty()),
-            "tun" | "statedir" => drop(value()),
+            "tun" | "statedir" | "port" => drop(value()),
             _ => {}
         }
     }

@@ -38,6 +38,7 @@ const CROSSINGS: &[(&str, &[&str])] = &[
             "policy",
             "record",
             "tailnet::explain",
+            "tailnet::memory_folder",
             "tailnet::Phase",
             "wrap",
         ],

@@ -11,6 +11,7 @@ mod enforced;
 pub mod figures;
 mod recovery;
 mod refused_key;
+mod same_node;
 mod sealed;
 mod trace;
 mod unreachable;
@@ -53,6 +54,7 @@ pub fn cases() -> Vec<Case> {
         command::cases(),
         trace::cases(),
         recovery::cases(),
+        same_node::cases(),
         change::cases(), // last: it leaves its marks on the tailnet
     ]
     .concat()

@@ -74,7 +74,7 @@ fn all_reset(streams: &[TcpStream]) {
     assert_eq!(ends, [End::Rst; STREAMS]);
 }
 
-/// A new node with the same key, and the same answers; the cut streams are written down as such.
+/// The same node, and the same answers; the cut streams are written down as such.
 fn comes_back(tailnet: &Tailnet, gateway: &Gateway, cause: &str) {
     gateway.wait(tailnet);
     let answer =
@@ -85,10 +85,8 @@ fn comes_back(tailnet: &Tailnet, gateway: &Gateway, cause: &str) {
     let lines = gateway.access();
     let reset = lines.iter().filter(|line| line["outcome"] == "upstream_rst").count();
     assert_eq!(reset, STREAMS, "{lines:?}");
-    // The killed one could not log out: the new one may have to bear a longer name.
     let name = node(&gateway.launch.name);
-    let is_new = |n: &crate::nodes::Node| n.name.starts_with(&name) && n.online;
-    let node =
-        wait_for("the new node, online", || tailnet.control.nodes().into_iter().find(is_new));
+    let is_online = |n: &crate::nodes::Node| n.name == name && n.online;
+    let node = wait_for("the node, online", || tailnet.control.nodes().into_iter().find(is_online));
     assert_eq!(node.tags, [SANDBOX], "{node:?}");
 }
