@@ -5,6 +5,7 @@ use std::sync::Mutex;
 
 use crate::clients::field::source;
 use crate::clients::script::Way;
+use crate::version::Version;
 
 static ROWS: Mutex<Vec<Row>> = Mutex::new(Vec::new());
 
@@ -64,10 +65,11 @@ pub fn add(row: Row) {
     ROWS.lock().expect("no panic here").push(row);
 }
 
-/// Writes the document, if that is wanted. Rows of programs that did not run now stay as they are.
-pub fn write() {
+/// Writes the document, if that is wanted and these rows are of the newest tailscaled. Rows of programs that
+/// did not run now stay as they are.
+pub fn write(version: Version) {
     let fresh = ROWS.lock().expect("no panic here");
-    if !wanted() || fresh.is_empty() {
+    if !wanted() || !version.is_newest() || fresh.is_empty() {
         return;
     }
     let path = source().join("../../docs/clients.md");

@@ -1,4 +1,5 @@
-//! Runs cases one after the other and reports them in libtest's words.
+//! Runs cases one after the other and reports them in libtest's words. A case's name begins with the version
+//! of tailscaled that it runs on.
 //!
 //! A case that cannot run is `ignored` and named with its reason; with `TAILRACE_REQUIRE_ALL=1` it
 //! fails.
@@ -10,11 +11,13 @@ use std::time::Instant;
 
 use crate::stage::{Programs, have};
 use crate::tailnet::Tailnet;
+use crate::version::Version;
 
 /// One thing to prove.
 #[derive(Clone)]
 pub struct Case {
     name: &'static str,
+    on: Option<Version>,
     needs: Vec<Need>,
     run: fn(&Tailnet),
 }
@@ -31,7 +34,20 @@ pub enum Need {
 
 impl Case {
     pub fn new(name: &'static str, run: fn(&Tailnet)) -> Case {
-        Case { name, needs: Vec::new(), run }
+        Case { name, on: None, needs: Vec::new(), run }
+    }
+
+    /// The same on this version.
+    fn on(&self, version: Version) -> Case {
+        Case { on: Some(version), ..self.clone() }
+    }
+
+    /// What it is reported and chosen by.
+    fn title(&self) -> String {
+        match self.on {
+            Some(version) => format!("{} {}", version.label(), self.name),
+            None => self.name.to_owned(),
+        }
     }
 
     pub fn needing(mut self, need: Need) -> Case {
@@ -66,8 +82,10 @@ pub struct Chosen {
 }
 
 impl Chosen {
-    pub fn from_arguments(all: &[Case], arguments: impl Iterator<Item = String>) -> Chosen {
-        let arguments: Vec<String> = arguments.collect();
+    /// Of all cases on each of these versions.
+    pub fn from_arguments(cases: &[Case], versions: &[Version], arguments: &[String]) -> Chosen {
+        let on = |version: &Version| cases.iter().map(|case| case.on(*version)).collect::<Vec<_>>();
+        let all: Vec<Case> = versions.iter().flat_map(on).collect();
         let exact = arguments.iter().any(|a| a == "--exact");
         let mut filters: Vec<&String> = Vec::new();
         let mut skips: Vec<&String> = Vec::new();
@@ -82,22 +100,31 @@ impl Chosen {
                 _ => filters.push(argument),
             }
         }
-        let hit = |name: &str, f: &String| if exact { name == f } else { name.contains(f) };
+        let hit = |case: &Case, f: &String| match exact {
+            true => case.title() == *f || case.name == f,
+            false => case.title().contains(f.as_str()),
+        };
         let cases: Vec<Case> = all
             .iter()
-            .filter(|c| filters.is_empty() || filters.iter().any(|f| hit(c.name, f)))
-            .filter(|c| !skips.iter().any(|s| hit(c.name, s)))
+            .filter(|c| filters.is_empty() || filters.iter().any(|f| hit(c, f)))
+            .filter(|c| !skips.iter().any(|s| hit(c, s)))
             .cloned()
             .collect();
         let only_list = arguments.iter().any(|a| a == "--list");
         Chosen { filtered_out: all.len() - cases.len(), cases, only_list }
+    }
+
+    /// The versions that a chosen case runs on.
+    pub fn versions(&self) -> Vec<Version> {
+        let chosen = |version: &&Version| self.cases.iter().any(|case| case.on == Some(**version));
+        Version::all().iter().filter(chosen).copied().collect()
     }
 }
 
 /// Prints the names, as `--list` asks.
 pub fn list(chosen: &Chosen) -> ExitCode {
     for case in &chosen.cases {
-        println!("{}: test", case.name);
+        println!("{}: test", case.title());
     }
     ExitCode::SUCCESS
 }
@@ -108,7 +135,7 @@ pub fn skip_all(chosen: &Chosen, why: &str) -> ExitCode {
     let mut tally = Tally::default();
     println!("\nrunning {} tests", chosen.cases.len());
     for case in &chosen.cases {
-        tally.skip(case.name, why);
+        tally.skip(&case.title(), why);
     }
     tally.close(chosen, started)
 }
@@ -124,11 +151,11 @@ pub fn run_all(chosen: &Chosen, programs: &Programs) -> ExitCode {
     let tailnet = catch_unwind(|| Tailnet::start(programs, &[]));
     for case in &chosen.cases {
         match (&tailnet, case.missing()) {
-            (_, Some(why)) => tally.skip(case.name, &why),
-            (Err(_), _) => tally.fail(case.name, "the tailnet did not come up (see above)"),
+            (_, Some(why)) => tally.skip(&case.title(), &why),
+            (Err(_), _) => tally.fail(&case.title(), "the tailnet did not come up (see above)"),
             (Ok(tailnet), None) => match catch_unwind(AssertUnwindSafe(|| (case.run)(tailnet))) {
-                Ok(()) => tally.pass(case.name),
-                Err(_) => tally.fail(case.name, &tailnet.evidence()),
+                Ok(()) => tally.pass(&case.title()),
+                Err(_) => tally.fail(&case.title(), &tailnet.evidence()),
             },
         }
     }
@@ -146,7 +173,7 @@ fn can_be_nobody() -> bool {
 struct Tally {
     passed: usize,
     ignored: usize,
-    failures: Vec<&'static str>,
+    failures: Vec<String>,
 }
 
 impl Tally {
@@ -155,12 +182,12 @@ impl Tally {
         println!("test {name} ... ok");
     }
 
-    fn fail(&mut self, name: &'static str, why: &str) {
-        self.failures.push(name);
+    fn fail(&mut self, name: &str, why: &str) {
+        self.failures.push(name.to_owned());
         println!("test {name} ... FAILED\n{why}");
     }
 
-    fn skip(&mut self, name: &'static str, why: &str) {
+    fn skip(&mut self, name: &str, why: &str) {
         let line = format!("SKIPPED {name}: {why}\n");
         if std::env::var("TAILRACE_REQUIRE_ALL").as_deref() == Ok("1") {
             return self.fail(name, &format!("{line}TAILRACE_REQUIRE_ALL=1 allows no skip"));

@@ -46,7 +46,7 @@ impl Control {
         write_policy(dir, &OPEN);
         write_config(dir, &SPLIT);
         write_records(dir, &[("grafana.lab.ts.net", SVC)]);
-        let program = programs.folder.join("headscale");
+        let program = programs.headscale.clone();
         let server = Mutex::new(serve(&program, world, dir));
         let control = Control { program, dir: dir.to_owned(), server };
         wait_for("headscale's answer", || control.ask(&["users", "create", "ops"]).ok());

@@ -89,6 +89,11 @@ pub fn wait_for<T>(what: &str, ask: impl FnMut() -> Option<T>) -> T {
     eventually_every(Duration::from_millis(20), what, PATIENCE, ask)
 }
 
+/// The same without a limit, for what limits itself.
+pub fn wait_for_ever<T>(ask: impl FnMut() -> Option<T>) -> T {
+    eventually_every(Duration::from_millis(50), "its end", Duration::MAX, ask)
+}
+
 /// Runs a command that has to succeed; its standard output.
 pub fn must(program: &str, arguments: &[&str]) -> String {
     let output = Command::new(program).args(arguments).stdin(Stdio::null()).output();

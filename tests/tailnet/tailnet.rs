@@ -22,6 +22,7 @@ use crate::origin::Origin;
 use crate::process::{Process, must, wait_for};
 use crate::stage::Programs;
 use crate::trace::WIRE;
+use crate::version::Version;
 
 /// tailscaled's SOCKS5 port in the sandbox.
 pub const UPSTREAM: &str = "127.0.0.1:1080";
@@ -55,6 +56,8 @@ pub struct Tailnet {
     pub control: Control,
     pub sandboxed: Namespace,
     pub world: Namespace,
+    /// Of tailscaled, everywhere in this tailnet.
+    pub version: Version,
     /// Where tailscaled and its command line are.
     pub programs: PathBuf,
     pub dir: TempDir,
@@ -102,6 +105,7 @@ impl Tailnet {
             control,
             sandboxed,
             world,
+            version: programs.version,
             programs: programs.folder.clone(),
             dir,
         }
