@@ -3,20 +3,22 @@
 
 mod rig;
 
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use rig::bus::Bus;
 use rig::localapi::{Unmanaged, localapi, localapi_raw};
-use rig::managed::script::{Answer, Login, Order, Start, State};
+use rig::managed::script::{Answer, Login, Order, Peer, Start, State};
+use rig::probes::{self, Daemon};
 use rig::wait::{PATIENCE, assert_within, eventually, eventually_some, timed};
 use rig::{End, Inbound, Managed, Origin, Wire, client};
 use rustix::process::{Pid, Signal, kill_process};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -81,35 +83,16 @@ fn start(socket: &Path, key: &str) {
     assert_eq!(localapi(socket, "POST", "login-interactive", "").0, 204);
 }
 
-/// A bus stream: the head is there when this returns.
-struct Bus(BufReader<UnixStream>);
+/// A stream of the bus.
+struct Stream(Bus);
 
-impl Bus {
-    fn open(socket: &Path, mask: u64) -> Bus {
-        let mut stream = UnixStream::connect(socket).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        let request = format!(
-            "GET /localapi/v0/watch-ipn-bus?mask={mask} HTTP/1.1\r\nHost: local-tailscaled.sock\r\n\r\n"
-        );
-        stream.write_all(request.as_bytes()).unwrap();
-        let mut bus = Bus(BufReader::new(stream));
-        while bus.line() != "\r\n" {}
-        bus
+impl Stream {
+    fn open(socket: &Path, mask: u64) -> Stream {
+        Stream(Bus::open(socket, mask, PATIENCE))
     }
 
-    fn line(&mut self) -> String {
-        let mut line = String::new();
-        self.0.read_line(&mut line).unwrap();
-        line
-    }
-
-    /// The next notification: a chunk that is one line.
     fn next(&mut self) -> Value {
-        let size = usize::from_str_radix(self.line().trim(), 16).unwrap();
-        let line = self.line();
-        assert_eq!(line.len(), size, "one line, one chunk: {line}");
-        self.line();
-        serde_json::from_str(&line).unwrap()
+        self.0.next().unwrap()
     }
 
     /// The next one whose `field` says something.
@@ -135,12 +118,12 @@ fn it_starts_logged_out_and_logs_in_with_the_key_of_start() {
         (&"NeedsLogin".into(), &Value::Null)
     );
     assert_eq!(localapi(&socket, "GET", "dns-config", ""), (503, "no netmap\n".to_owned()));
-    let mut bus = Bus::open(&socket, 2 | 4 | 128);
+    let mut bus = Stream::open(&socket, 2 | 4 | 128);
     let first = bus.next();
     assert_eq!((&first["State"], &first["NetMap"]), (&2.into(), &Value::Null));
     assert_eq!(first["Prefs"]["LoggedOut"], true);
     start(&socket, "tskey-auth-1");
-    assert_eq!(bus.field("LoginFinished"), serde_json::json!({}));
+    assert_eq!(bus.field("LoginFinished"), json!({}));
     assert_eq!(bus.field("State"), 5);
     assert_eq!(bus.field("NetMap")["Peers"][0]["Name"], "db.lab.ts.net.");
     assert_eq!(bus.field("State"), 6);
@@ -165,7 +148,7 @@ fn a_refused_key_is_said_again_and_again_until_the_client_is_gone() {
     let tailnet = Managed::with(|s| s.login = Login::Refused("authkey expired".to_owned()));
     let _child = begin(&tailnet);
     let socket = tailnet.dir().join("s.sock");
-    let mut bus = Bus::open(&socket, 2);
+    let mut bus = Stream::open(&socket, 2);
     start(&socket, "tskey-auth-1");
     assert_eq!(bus.field("ErrMessage"), "authkey expired");
     assert_eq!(bus.field("ErrMessage"), "authkey expired");
@@ -191,7 +174,7 @@ fn every_other_end_of_a_login() {
         let tailnet = Managed::with(|s| s.login = login.clone());
         let _child = begin(&tailnet);
         let socket = tailnet.dir().join("s.sock");
-        let mut bus = Bus::open(&socket, 2);
+        let mut bus = Stream::open(&socket, 2);
         start(&socket, "tskey-auth-1");
         match login {
             Login::Unreachable(_) => {
@@ -208,7 +191,7 @@ fn every_other_end_of_a_login() {
                 assert_eq!(bus.field("BrowseToURL"), *url);
                 assert_eq!(status(&socket)["AuthURL"], *url);
             }
-            _ => assert_eq!(bus.field("LoginFinished"), serde_json::json!({})),
+            _ => assert_eq!(bus.field("LoginFinished"), json!({})),
         }
         eventually(state, PATIENCE, || status(&socket)["BackendState"] == state);
         tailnet.login(Login::Runs(Duration::ZERO));
@@ -220,7 +203,7 @@ fn every_other_end_of_a_login() {
 fn the_netmap_changes_on_the_bus_and_states_flip() {
     let tailnet = Managed::new();
     let fake = up(&tailnet);
-    let mut bus = Bus::open(&fake.socket, 8);
+    let mut bus = Stream::open(&fake.socket, 8);
     bus.next();
     tailnet.change(|s| s.peers[0].online = false);
     assert_eq!(bus.field("NetMap")["Peers"][0]["Online"], false);
@@ -230,7 +213,7 @@ fn the_netmap_changes_on_the_bus_and_states_flip() {
     tailnet.order(Order::Error("node registration rate limited".to_owned()));
     assert_eq!(bus.field("ErrMessage"), "node registration rate limited");
     tailnet.order(Order::EndBus);
-    assert_eq!(bus.line(), "0\r\n");
+    assert_eq!(bus.0.next(), None);
 }
 
 #[test]
@@ -453,4 +436,83 @@ fn two_thousand_connections() {
     last.expect([5, 0, 5, 0, 0, 1, 0, 0, 0, 0, 0, 0]);
     last.send("x");
     last.expect("x");
+}
+
+/// The fake as the probes have it.
+struct Probed<'a> {
+    tailnet: &'a Managed,
+    running: Option<Begun>,
+}
+
+impl Daemon for Probed<'_> {
+    fn begin(&mut self, state: &str) {
+        let before = self.tailnet.starts().len();
+        let child = Command::new(self.tailnet.program())
+            .args(["--tun=userspace-networking", "--no-logs-no-support"])
+            .arg(format!("--state={state}"))
+            .arg(format!("--socket={}", self.socket().display()))
+            .env_clear()
+            .stdin(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn();
+        self.running = Some(Begun(child.unwrap()));
+        self.tailnet.wait_start(before + 1);
+        assert_eq!(self.tailnet.socks_port(), None);
+    }
+
+    fn end(&mut self, at_once: bool) {
+        let mut begun = self.running.take().unwrap();
+        let signal = if at_once { Signal::KILL } else { Signal::TERM };
+        kill_process(Pid::from_child(&begun.0), signal).unwrap();
+        begun.0.wait().unwrap();
+        self.tailnet.wait_end(self.tailnet.starts().len(), PATIENCE);
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.tailnet.dir().join("s.sock")
+    }
+
+    fn folder(&self) -> PathBuf {
+        let folder = self.tailnet.dir().join("kept");
+        std::fs::create_dir_all(&folder).unwrap();
+        folder
+    }
+
+    fn options(&self) -> Value {
+        json!({"AuthKey": self.tailnet.key(),
+            "UpdatePrefs": {"WantRunning": true, "RouteAll": true, "Hostname": "probed"}})
+    }
+
+    fn peer_comes(&mut self) -> &'static str {
+        let peer = Peer {
+            name: "comer".to_owned(),
+            addresses: vec!["100.64.0.3".parse().unwrap()],
+            routes: Vec::new(),
+            online: true,
+        };
+        self.tailnet.change(|s| s.peers.push(peer));
+        "comer"
+    }
+
+    fn peer_sleeps(&mut self) {
+        self.tailnet.change(|s| s.peers[1].online = false);
+    }
+
+    fn peer_goes(&mut self) {
+        self.tailnet.change(|s| drop(s.peers.pop()));
+    }
+}
+
+/// The real one's answers are kept; `cargo test --test tailnet tailscaled_answers` holds them against it.
+#[test]
+fn it_answers_as_the_real_one_of_its_version_does() {
+    for version in ["v1.98.9", "v1.102.3"] {
+        let tailnet = Managed::with(|s| {
+            s.version = format!("{}-ERR-BuildInfo", &version[1..]);
+            s.whole_netmaps = true;
+            s.dns["ExtraRecords"] = json!([{"Name": "a.lab.ts.net", "Value": "100.64.0.1"}]);
+        });
+        let report = probes::ask(&mut Probed { tailnet: &tailnet, running: None });
+        probes::compare(version, "fake", &report);
+    }
 }

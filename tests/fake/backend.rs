@@ -1,20 +1,22 @@
 //! ipn/ipnlocal in small: preferences, logins, states, and the bus that tells of them.
 
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use bytes::Bytes;
 use serde_json::{Value, json};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::Notify;
 
+use crate::bus::{self, Bus, Watcher};
 use crate::control::Control;
 use crate::describe;
+use crate::dialect::{Dialect, PEER_CHANGES, PEER_PATCHES};
+use crate::node::{Identity, Nodes, Store};
+use crate::peers;
 use crate::route::{Router, Way};
-use crate::script::{Event, Login, Script, State};
+use crate::script::{Bus as Fate, Event, Login, Script, State};
 use crate::stderr::log;
 
-/// A watcher's queue (ipnlocal/local.go); what does not fit is dropped without a word.
-const QUEUE: usize = 128;
 /// Longest pause between two attempts to log in (controlclient/auto.go).
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
@@ -23,6 +25,8 @@ pub struct Backend {
     inner: Mutex<Inner>,
     changed: Notify,
     control: Control,
+    nodes: Nodes,
+    store: Store,
 }
 
 /// What is known now.
@@ -30,8 +34,8 @@ pub struct Inner {
     pub script: Script,
     pub state: State,
     pub prefs: Value,
-    /// Registered with the control server.
-    pub node: bool,
+    /// What the control server knows it by, once it is registered.
+    pub node: Option<Identity>,
     pub auth_url: String,
     pub health: std::collections::BTreeMap<String, String>,
     /// Its key came to its end; the netmap is still there.
@@ -39,26 +43,65 @@ pub struct Inner {
     key: Option<String>,
     /// A login under way belongs to the control client it was begun with.
     client: u64,
-    watchers: Vec<(u64, mpsc::Sender<Bytes>)>,
+    watchers: Vec<(u64, Watcher)>,
+    /// Watchers so far.
+    watched: u64,
 }
 
 impl Backend {
-    /// As it is after the start: `mem:` knows no node, so it needs a login.
-    pub fn new(script: Script, control: Control) -> Arc<Backend> {
-        log("Switching ipn state NoState -> NeedsLogin (WantRunning=false, nm=false)");
+    /// As it is after the start: it needs a login, or is the node of its state file and goes on as that.
+    pub fn new(
+        script: Script,
+        control: Control,
+        (store, kept): (Store, Option<(Identity, Value)>),
+        nodes: Nodes,
+    ) -> Arc<Backend> {
         let inner = Inner {
             health: script.health.clone(),
             script,
             state: State::NeedsLogin,
             prefs: describe::prefs(),
-            node: false,
+            node: None,
             expired: false,
             auth_url: String::new(),
             key: None,
             client: 0,
             watchers: Vec::new(),
+            watched: 0,
         };
-        Arc::new(Backend { inner: Mutex::new(inner), changed: Notify::new(), control })
+        let inner = Mutex::new(inner);
+        let backend = Arc::new(Backend { inner, changed: Notify::new(), control, nodes, store });
+        backend.resume(kept);
+        backend
+    }
+
+    /// A node that the control server still knows needs no key: it is let in, if it is to be up.
+    fn resume(self: &Arc<Self>, kept: Option<(Identity, Value)>) {
+        let mut inner = self.look();
+        let known = kept.filter(|(node, _)| self.nodes.knows(node));
+        let Some((node, prefs)) = known else {
+            return log("Switching ipn state NoState -> NeedsLogin (WantRunning=false, nm=false)");
+        };
+        inner.state = State::NoState;
+        inner.prefs = prefs;
+        if inner.prefs["WantRunning"] != true {
+            inner.node = Some(node);
+            return inner.become_state(State::Stopped);
+        }
+        inner.become_state(State::Starting);
+        drop(inner);
+        let backend = Arc::clone(self);
+        tokio::spawn(async move {
+            // The key it came with is not asked for again; only the way to the control server counts.
+            while !matches!(backend.look().script.login, Login::Runs(_)) {
+                let changed = backend.changed.notified();
+                let _ = tokio::time::timeout(LONGEST_WAIT, changed).await;
+            }
+            backend.tell(&Event::Resumed);
+            let mut inner = backend.look();
+            inner.register(node);
+            inner.become_state(State::Running);
+        });
     }
 
     /// For reading.
@@ -76,30 +119,42 @@ impl Backend {
         let mut inner = self.look();
         let old = std::mem::replace(&mut inner.script, script);
         let new = &inner.script;
-        let netmap = (&old.suffix, &old.node, &old.peers, &old.dns)
-            != (&new.suffix, &new.node, &new.peers, &new.dns);
+        let whole = (&old.suffix, &old.node, &old.dns) != (&new.suffix, &new.node, &new.dns);
+        let peers = peers::Change::between(&old.peers, &new.peers);
         let health = old.health != new.health;
         if health {
             inner.health = inner.script.health.clone();
             inner.tell_health();
         }
-        if netmap && inner.has_netmap() {
-            let (map, node) = (describe::netmap(&inner), describe::self_node(&inner));
-            inner.notify(&[("NetMap", map), ("SelfChange", node)]);
+        if inner.has_netmap() {
+            match peers {
+                _ if whole => inner.tell_netmap(),
+                Some(change) => inner.tell_peers(&change),
+                None => {}
+            }
         }
         drop(inner);
         self.changed.notify_waiters();
     }
 
     /// A new watcher; what it asked for first is already in its queue.
-    pub fn watch(&self, mask: u64) -> mpsc::Receiver<Bytes> {
-        let (queue, watcher) = mpsc::channel(QUEUE);
+    pub fn watch(self: &Arc<Self>, mask: u64) -> Bus {
+        let (watcher, stream) = bus::open(mask);
         let mut inner = self.look();
         if let Some(first) = describe::first_notify(&inner, mask) {
-            let _ = queue.try_send(first);
+            watcher.tell(first, None);
         }
-        inner.watchers.push((mask, queue));
-        watcher
+        inner.watched += 1;
+        let number = inner.watched;
+        inner.watchers.push((number, watcher));
+        if let Fate::Closes(after) = inner.script.bus {
+            let backend = Arc::clone(self);
+            tokio::spawn(async move {
+                tokio::time::sleep(after).await;
+                backend.look().watchers.retain(|(it, _)| *it != number);
+            });
+        }
+        stream
     }
 
     /// Every bus stream ends.
@@ -122,7 +177,9 @@ impl Backend {
             inner.prefs = describe::prefs_zero();
             describe::merge(&mut inner.prefs, prefs);
         }
-        inner.become_state(State::NoState);
+        self.keep(&inner);
+        // Nobody is told of that one.
+        inner.state = State::NoState;
         let next = inner.at_rest();
         inner.become_state(next);
         drop(inner);
@@ -147,9 +204,12 @@ impl Backend {
         let mut inner = self.look();
         inner.client += 1;
         inner.key = None;
-        if std::mem::take(&mut inner.node) {
+        if let Some(node) = inner.node.take() {
+            self.nodes.remove(&node);
+            self.store.forget(inner.dialect());
             self.tell(&Event::LoggedOut);
         }
+        inner.prefs = describe::prefs();
         inner.become_state(State::NeedsLogin);
         drop(inner);
         self.changed.notify_waiters();
@@ -163,6 +223,7 @@ impl Backend {
         let given = fields.iter().filter(|(name, _)| set(name));
         let given = given.map(|(name, value)| (name.clone(), value.clone())).collect();
         describe::merge(&mut inner.prefs, &given);
+        self.keep(&inner);
         let prefs = inner.prefs.clone();
         inner.notify(&[("Prefs", prefs)]);
         let next = inner.at_rest();
@@ -172,19 +233,24 @@ impl Backend {
     /// The backend is in this state now, whatever led there.
     pub fn become_state(&self, state: State) {
         let mut inner = self.look();
-        inner.node |= state >= State::NeedsMachineAuth;
-        inner.expired = inner.node && state == State::NeedsLogin;
+        if state >= State::NeedsMachineAuth && inner.node.is_none() {
+            inner.node = Some(self.nodes.register(&inner.host()));
+        }
+        inner.expired = inner.node.is_some() && state == State::NeedsLogin;
         inner.become_state(state);
     }
 
-    /// Logs a `mem:` node out as SIGTERM does.
+    /// Logs a `mem:` node out as SIGTERM does; one of a file stays in the tailnet.
     pub async fn shut_down(&self) {
         self.end_bus();
+        if !self.store.is_memory() {
+            return;
+        }
         let (node, takes, fails) = {
             let inner = self.look();
-            (inner.node, inner.script.logout_takes, inner.script.logout_fails)
+            (inner.node.clone(), inner.script.logout_takes, inner.script.logout_fails)
         };
-        if node {
+        if node.is_some() {
             tokio::time::sleep(takes).await;
         }
         if fails {
@@ -193,7 +259,8 @@ impl Backend {
             );
         }
         log("logged out ephemeral node on shutdown");
-        if node {
+        if let Some(node) = node {
+            self.nodes.remove(&node);
             self.tell(&Event::LoggedOut);
         }
     }
@@ -204,6 +271,7 @@ impl Backend {
         let router = Router {
             script: &inner.script,
             own: inner.name(),
+            addresses: inner.addresses(),
             running: inner.state == State::Running,
             accepts_routes: inner.prefs["RouteAll"] == true,
         };
@@ -254,7 +322,7 @@ impl Backend {
         }
         match login {
             Login::Runs(_) => {
-                inner.register();
+                self.let_in(&mut inner);
                 inner.expired = false;
                 inner.health.remove("no-derp-connection");
                 let up = inner.prefs["WantRunning"] == true;
@@ -271,11 +339,11 @@ impl Backend {
                 inner.login_failed(said);
             }
             Login::NeedsApproval => {
-                inner.register();
+                self.let_in(&mut inner);
                 inner.become_state(State::NeedsMachineAuth);
             }
             Login::NoRelay(said) => {
-                inner.register();
+                self.let_in(&mut inner);
                 inner.health.insert("no-derp-connection".to_owned(), said.clone());
                 inner.tell_health();
             }
@@ -287,30 +355,102 @@ impl Backend {
         }
         false
     }
+
+    /// The control server takes the node in, as the one it is or as a new one.
+    fn let_in(&self, inner: &mut Inner) {
+        let node = inner.node.clone().unwrap_or_else(|| self.nodes.register(&inner.host()));
+        inner.register(node);
+        inner.prefs["LoggedOut"] = json!(false);
+        self.keep(inner);
+        let prefs = inner.prefs.clone();
+        inner.notify(&[("Prefs", prefs)]);
+    }
+
+    fn keep(&self, inner: &Inner) {
+        if let Some(node) = &inner.node {
+            self.store.keep(node, &inner.prefs);
+        }
+    }
 }
 
 impl Inner {
     /// Whether there is a netmap.
     pub fn has_netmap(&self) -> bool {
-        self.node
+        self.node.is_some()
+    }
+
+    pub fn dialect(&self) -> Dialect {
+        Dialect::of(&self.script.version)
+    }
+
+    /// The name it would go by if nobody else did.
+    fn host(&self) -> String {
+        let host = self.prefs["Hostname"].as_str().filter(|h| !h.is_empty()).unwrap_or("vm");
+        self.script.node.name.as_deref().unwrap_or(host).to_owned()
     }
 
     /// This node's whole name.
     pub fn name(&self) -> String {
-        let host = self.prefs["Hostname"].as_str().filter(|h| !h.is_empty()).unwrap_or("vm");
-        let name = self.script.node.name.as_deref().unwrap_or(host);
+        let host = self.host();
+        let name = self.node.as_ref().map_or_else(|| host.clone(), |node| node.name(&host));
         format!("{name}.{}", self.script.suffix)
     }
 
+    /// This node's addresses, in the tailnet or to be.
+    pub fn addresses(&self) -> Vec<IpAddr> {
+        let first = &self.script.node.addresses;
+        self.node.as_ref().map_or_else(|| first.clone(), |node| node.addresses(first))
+    }
+
     /// Sends every watcher these fields; the others are null or left out.
-    pub fn notify(&mut self, fields: &[(&str, Value)]) {
+    pub fn notify(&mut self, fields: &[(&'static str, Value)]) {
+        self.notify_each(|_| fields.to_vec());
+    }
+
+    /// Sends every watcher what `fields` has for its mask.
+    fn notify_each(&mut self, fields: impl Fn(u64) -> Vec<(&'static str, Value)>) {
         if self.script.mute_bus {
             return;
         }
-        let line = describe::notify(&self.script.version, fields);
-        self.watchers.retain(|(_, queue)| match queue.try_send(line.clone()) {
-            Ok(()) | Err(mpsc::error::TrySendError::Full(_)) => true,
-            Err(mpsc::error::TrySendError::Closed(_)) => false,
+        let script = &self.script;
+        let lagging = json!("IPN bus consumer fell behind; closing watch");
+        let last = describe::notify(script, &[("ErrMessage", lagging)]);
+        let last = self.dialect().has_deltas().then_some(last);
+        self.watchers.retain(|(_, watcher)| {
+            watcher.tell(describe::notify(script, &fields(watcher.mask)), last.clone())
+        });
+    }
+
+    /// A whole netmap from the control server.
+    fn tell_netmap(&mut self) {
+        let node = describe::self_node(self);
+        if !self.dialect().has_deltas() {
+            let map = describe::netmap(self);
+            return self.notify(&[("NetMap", map), ("SelfChange", node)]);
+        }
+        let peer = |peer| describe::peer_node(&self.script, peer);
+        let all: Vec<Value> = self.script.peers.iter().map(peer).collect();
+        self.notify_each(|mask| {
+            let mut fields = vec![("SelfChange", node.clone())];
+            if mask & (PEER_CHANGES | PEER_PATCHES) != 0 {
+                fields.push(("PeersChanged", json!(all)));
+            }
+            fields
+        });
+    }
+
+    /// What is new of the peers.
+    fn tell_peers(&mut self, change: &peers::Change) {
+        let patches = change.only_patches();
+        if self.dialect().has_deltas() && (patches.is_some() || !self.script.whole_netmaps) {
+            let fields = change.deltas(&self.script);
+            return self.notify_each(|mask| fields.seen_with(mask));
+        }
+        let Some(patches) = patches else { return self.tell_netmap() };
+        let map = describe::netmap(self);
+        self.notify_each(|mask| match mask & PEER_CHANGES {
+            0 => vec![("NetMap", map.clone())],
+            _ => vec![("PeerChanges", patches.clone())],
         });
     }
 
@@ -326,7 +466,7 @@ impl Inner {
         let (from, to) = (self.state.label(), state.label());
         log(&format!(
             "Switching ipn state {from} -> {to} (WantRunning={}, nm={})",
-            self.prefs["WantRunning"], self.node
+            self.prefs["WantRunning"], self.has_netmap()
         ));
         self.state = state;
         self.notify(&[("State", json!(state as u8))]);
@@ -334,7 +474,7 @@ impl Inner {
 
     /// The state that preferences and node lead to, with no login under way.
     fn at_rest(&self) -> State {
-        match (self.node && !self.expired, self.prefs["WantRunning"] == true) {
+        match (self.node.is_some() && !self.expired, self.prefs["WantRunning"] == true) {
             (false, _) => State::NeedsLogin,
             (true, true) => State::Running,
             (true, false) => State::Stopped,
@@ -348,18 +488,16 @@ impl Inner {
     }
 
     /// The control server knows the node: `LoginFinished`, then the first netmap.
-    fn register(&mut self) {
-        if self.node {
+    fn register(&mut self, node: Identity) {
+        if self.node.replace(node).is_some() {
             return;
         }
-        self.node = true;
         self.auth_url.clear();
         if self.health.remove("login-state").is_some() {
             self.tell_health();
         }
         self.notify(&[("LoginFinished", json!({}))]);
         self.become_state(State::Starting);
-        let (map, node) = (describe::netmap(self), describe::self_node(self));
-        self.notify(&[("NetMap", map), ("SelfChange", node)]);
+        self.tell_netmap();
     }
 }

@@ -57,7 +57,7 @@ fn read(lines: &mut impl BufRead) -> Option<Numbered> {
 }
 
 /// The folder of the name this program was called by: the rig puts a link to it beside its socket.
-fn folder() -> PathBuf {
+pub fn folder() -> PathBuf {
     let called = PathBuf::from(std::env::args_os().next().unwrap_or_default());
     if let Some(folder) = called.parent().filter(|f| !f.as_os_str().is_empty()) {
         return folder.to_owned();

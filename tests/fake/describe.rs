@@ -1,4 +1,4 @@
-//! The JSON of LocalAPI: `ipn.Prefs`, `ipnstate.Status`, `ipn.Notify`, as 1.98.9 writes them.
+//! The JSON of LocalAPI: `ipn.Prefs`, `ipnstate.Status`, `ipn.Notify`, as 1.98.9 and 1.102.3 write them.
 
 use std::collections::BTreeMap;
 
@@ -6,13 +6,8 @@ use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
 use crate::backend::Inner;
-use crate::script::{Peer, State};
-
-/// Bits of `watch-ipn-bus?mask=` (ipn/backend.go). `HEALTH` alone sends nothing at first.
-const STATE: u64 = 2;
-const PREFS: u64 = 4;
-const NETMAP: u64 = 8;
-const HEALTH: u64 = 128;
+use crate::dialect::{Dialect, HEALTH, NETMAP, POLICY, PREFS, STATE, STATUS};
+use crate::script::{Peer, Script, State};
 
 /// A time that never was.
 const ZERO_TIME: &str = "0001-01-01T00:00:00Z";
@@ -53,39 +48,53 @@ pub fn status(inner: &Inner, peers: bool) -> Value {
     let tailnet = json!({"Name": "lab.example", "MagicDNSSuffix": script.suffix,
         "MagicDNSEnabled": true});
     let list = || -> Map<String, Value> {
-        script.peers.iter().map(|p| (key(&p.name), peer_status(p, &script.suffix))).collect()
+        script.peers.iter().map(|p| (key(&p.name), peer_status(p, script))).collect()
     };
+    let new = inner.dialect().has_deltas();
     let users = json!({"1": {"ID": 1, "LoginName": "tagged-devices",
         "DisplayName": "Tagged Devices"}});
-    json!({
+    let mut status = json!({
         "Version": script.version, "TUN": false, "BackendState": inner.state.label(),
-        "HaveNodeKey": up, "AuthURL": inner.auth_url,
-        "TailscaleIPs": up.then_some(&script.node.addresses),
+        "AuthURL": inner.auth_url,
+        "TailscaleIPs": up.then(|| inner.addresses()),
         "Self": self_status(inner),
         "Health": inner.health.values().collect::<Vec<_>>(),
         "MagicDNSSuffix": if up { script.suffix.as_str() } else { "" },
         "CurrentTailnet": up.then_some(tailnet), "CertDomains": null,
-        "Peer": (up && peers).then(list), "User": (up && peers).then_some(users),
+        "Peer": (up && peers).then(list), "User": (up && (peers || new)).then_some(users),
         "ClientVersion": null
-    })
+    });
+    if up {
+        status["HaveNodeKey"] = json!(true);
+    }
+    if new {
+        let records = up.then(|| script.dns["ExtraRecords"].clone());
+        status["ExtraRecords"] = records.unwrap_or_default();
+    }
+    status
 }
 
 fn self_status(inner: &Inner) -> Value {
     let up = inner.has_netmap();
-    let node = &inner.script.node;
+    let (node, addresses) = (&inner.script.node, inner.addresses());
     let host = inner.name().split('.').next().unwrap_or_default().to_owned();
     let zero = format!("nodekey:{}", "0".repeat(64));
     let mut status = json!({
         "ID": if up { "nSELF" } else { "" }, "PublicKey": if up { key("self") } else { zero },
         "HostName": host, "DNSName": if up { format!("{}.", inner.name()) } else { String::new() },
-        "OS": "linux", "UserID": u8::from(up), "TailscaleIPs": up.then_some(&node.addresses),
-        "AllowedIPs": up.then(|| nets(&node.addresses)), "Addrs": [], "CurAddr": "", "Relay": "",
+        "OS": "linux", "UserID": u8::from(up), "TailscaleIPs": up.then_some(&addresses), "Addrs": [], "CurAddr": "", "Relay": "",
         "Created": ZERO_TIME, "LastSeen": ZERO_TIME, "LastHandshake": ZERO_TIME,
         "Online": inner.state == State::Running, "ExitNode": false, "ExitNodeOption": false,
         "Active": false, "PeerAPIURL": null, "InNetworkMap": up, "InMagicSock": false,
         "InEngine": false
     });
     let mut more = Map::new();
+    if up {
+        more.insert("AllowedIPs".to_owned(), json!(nets(&addresses)));
+    }
+    if inner.dialect().has_deltas() {
+        more.insert("NodeID".to_owned(), json!(u8::from(up)));
+    }
     if up && !node.tags.is_empty() {
         more.insert("Tags".to_owned(), json!(node.tags));
     }
@@ -99,27 +108,31 @@ fn self_status(inner: &Inner) -> Value {
     status
 }
 
-fn peer_status(peer: &Peer, suffix: &str) -> Value {
+fn peer_status(peer: &Peer, script: &Script) -> Value {
     let mut allowed = nets(&peer.addresses);
     allowed.extend(peer.routes.clone());
-    json!({
+    let mut status = json!({
         "ID": format!("n{}", peer.name), "PublicKey": key(&peer.name), "HostName": peer.name,
-        "DNSName": format!("{}.{suffix}.", peer.name), "OS": "linux", "UserID": 1,
+        "DNSName": format!("{}.{}.", peer.name, script.suffix), "OS": "linux", "UserID": 1,
         "TailscaleIPs": peer.addresses, "AllowedIPs": allowed, "PrimaryRoutes": peer.routes,
         "Addrs": null, "CurAddr": "", "Relay": "lab", "RxBytes": 0, "TxBytes": 0,
         "Created": ZERO_TIME, "LastSeen": ZERO_TIME, "LastHandshake": ZERO_TIME,
         "Online": peer.online, "ExitNode": false, "ExitNodeOption": false, "Active": false,
         "PeerAPIURL": [], "InNetworkMap": true, "InMagicSock": true, "InEngine": false
-    })
+    });
+    if Dialect::of(&script.version).has_deltas() {
+        status["NodeID"] = json!(id(peer));
+    }
+    status
 }
 
 /// A `tailcfg.Node`, as `SelfChange` and the netmap's `SelfNode` carry it.
 pub fn self_node(inner: &Inner) -> Value {
-    let node = &inner.script.node;
+    let (node, addresses) = (&inner.script.node, inner.addresses());
     json!({
         "ID": 1, "StableID": "nSELF", "Name": format!("{}.", inner.name()), "User": 1,
         "Key": key("self"), "KeyExpiry": node.key_expiry.as_deref().unwrap_or(ZERO_TIME),
-        "Addresses": nets(&node.addresses), "AllowedIPs": nets(&node.addresses),
+        "Addresses": nets(&addresses), "AllowedIPs": nets(&addresses),
         "Tags": node.tags, "Online": true,
         "MachineAuthorized": inner.state != State::NeedsMachineAuth
     })
@@ -128,19 +141,31 @@ pub fn self_node(inner: &Inner) -> Value {
 /// A `netmap.NetworkMap`.
 pub fn netmap(inner: &Inner) -> Value {
     let script = &inner.script;
-    let peer = |(n, peer): (usize, &Peer)| {
-        let mut allowed = nets(&peer.addresses);
-        allowed.extend(peer.routes.clone());
-        json!({"ID": n + 2, "StableID": format!("n{}", peer.name), "User": 1,
-            "Name": format!("{}.{}.", peer.name, script.suffix), "Key": key(&peer.name),
-            "Addresses": nets(&peer.addresses), "AllowedIPs": allowed,
-            "PrimaryRoutes": peer.routes, "Online": peer.online, "MachineAuthorized": true})
-    };
     json!({
-        "SelfNode": self_node(inner), "NodeKey": key("self"), "Name": format!("{}.", inner.name()),
-        "Peers": script.peers.iter().enumerate().map(peer).collect::<Vec<_>>(),
+        "SelfNode": self_node(inner), "NodeKey": key("self"),
+        "Peers": script.peers.iter().map(|peer| peer_node(script, peer)).collect::<Vec<_>>(),
         "DNS": script.dns, "Domain": "lab.example", "CollectServices": false
     })
+}
+
+/// A `tailcfg.Node` of somebody else, as the netmap's `Peers` and `PeersChanged` carry it.
+pub fn peer_node(script: &Script, peer: &Peer) -> Value {
+    let mut allowed = nets(&peer.addresses);
+    allowed.extend(peer.routes.clone());
+    json!({"ID": id(peer), "StableID": format!("n{}", peer.name), "User": 1,
+        "Name": format!("{}.{}.", peer.name, script.suffix), "Key": key(&peer.name),
+        "Addresses": nets(&peer.addresses), "AllowedIPs": allowed,
+        "PrimaryRoutes": peer.routes, "Online": peer.online, "MachineAuthorized": true})
+}
+
+/// A `tailcfg.PeerChange` that says whether it is online.
+pub fn peer_change(peer: &Peer) -> Value {
+    json!({"NodeID": id(peer), "Online": peer.online})
+}
+
+/// A `tailcfg.NodeID` made of a name.
+pub fn id(peer: &Peer) -> u32 {
+    peer.name.bytes().fold(2, |id: u32, byte| id.wrapping_mul(31).wrapping_add(byte.into()) >> 1)
 }
 
 /// `Health` of a notification.
@@ -155,22 +180,48 @@ pub fn health(warnings: &BTreeMap<String, String>) -> Value {
 }
 
 /// One line of the bus.
-pub fn notify(version: &str, fields: &[(&str, Value)]) -> Bytes {
-    let mut line = json!({"Version": version, "ErrMessage": null, "LoginFinished": null,
+pub fn notify(script: &Script, fields: &[(&str, Value)]) -> Bytes {
+    let mut line = json!({"Version": script.version, "ErrMessage": null, "LoginFinished": null,
         "State": null, "Prefs": null, "NetMap": null, "Engine": null, "BrowseToURL": null,
         "DriveShares": null});
     let fields = fields.iter().map(|(name, value)| ((*name).to_owned(), value.clone()));
     merge(&mut line, &fields.collect());
+    if script.strange {
+        estrange(&mut line);
+    }
     format!("{line}\n").into()
+}
+
+/// Things nobody knows in every object; what one can do without is left out.
+pub fn estrange(value: &mut Value) {
+    const SPARED: [&str; 12] = [
+        "TUN", "AuthURL", "CertDomains", "User", "ClientVersion", "Health", "HaveNodeKey", "LoginFinished",
+        "Engine", "HostName", "OS", "Created",
+    ];
+    match value {
+        Value::Object(map) => {
+            map.retain(|name, value| !SPARED.contains(&name.as_str()) && !value.is_null());
+            map.values_mut().for_each(estrange);
+            // A map of peers or routes has keys that are no fields.
+            if !map.keys().any(|name| name.contains([':', '.'])) {
+                map.insert("Unheard".to_owned(), json!({"Of": [1, null, {"Deep": true}]}));
+                map.insert("state".to_owned(), json!("lower case is another field"));
+            }
+        }
+        Value::Array(list) => list.iter_mut().for_each(estrange),
+        _ => {}
+    }
 }
 
 /// What a watcher with this mask is told first.
 pub fn first_notify(inner: &Inner, mask: u64) -> Option<Bytes> {
-    if mask & (STATE | PREFS | NETMAP) == 0 {
+    let dialect = inner.dialect();
+    if !dialect.greets(mask) {
         return None;
     }
-    let mut fields = vec![("SessionID", json!("5106e8d7484b573a"))];
+    let mut fields = Vec::new();
     if mask & STATE != 0 {
+        fields.push(("SessionID", json!("5106e8d7484b573a")));
         fields.push(("State", json!(inner.state as u8)));
         if !inner.auth_url.is_empty() {
             fields.push(("BrowseToURL", json!(inner.auth_url)));
@@ -181,12 +232,20 @@ pub fn first_notify(inner: &Inner, mask: u64) -> Option<Bytes> {
     }
     if mask & NETMAP != 0 && inner.has_netmap() {
         fields.push(("NetMap", netmap(inner)));
-        fields.push(("SelfChange", self_node(inner)));
+        if dialect.has_deltas() {
+            fields.push(("SelfChange", self_node(inner)));
+        }
+    }
+    if mask & STATUS != 0 && dialect.has_deltas() {
+        fields.push(("InitialStatus", status(inner, true)));
+    }
+    if mask & POLICY != 0 && dialect.has_deltas() {
+        fields.push(("Policy", json!({})));
     }
     if mask & HEALTH != 0 {
         fields.push(("Health", health(&inner.health)));
     }
-    Some(notify(&inner.script.version, &fields))
+    Some(notify(&inner.script, &fields))
 }
 
 fn nets(addresses: &[std::net::IpAddr]) -> Vec<String> {

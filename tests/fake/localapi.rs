@@ -1,26 +1,24 @@
 //! LocalAPI (ipn/localapi): HTTP on the Unix socket.
 
 use std::convert::Infallible;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Either, Full};
-use hyper::body::{Frame, Incoming};
+use hyper::body::Incoming;
 use hyper::header::{HeaderMap, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode, Version};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::net::UnixListener;
-use tokio::sync::mpsc;
 
 use crate::backend::Backend;
+use crate::bus::Bus;
 use crate::describe;
 use crate::relay::{self, Dialled};
 use crate::route::Way;
-use crate::script::{Answer, Asked, Call, Event, State};
+use crate::script::{Answer, Asked, Bus as Fate, Call, Event, State};
 
 /// The one Host there is (client/tailscale/apitype).
 const HOST: &str = "local-tailscaled.sock";
@@ -88,6 +86,17 @@ fn call(method: &Method, name: &str, body: &Bytes, backend: &Arc<Backend>) -> Re
         body: sent,
     }));
     let (path, query) = name.split_once('?').unwrap_or((name, ""));
+    if backend.look().script.lacks.iter().any(|lacking| lacking == path) {
+        return text(StatusCode::NOT_FOUND, "404 page not found");
+    }
+    let strange = backend.look().script.strange;
+    let json = |value: &Value| {
+        let mut value = value.clone();
+        if strange {
+            describe::estrange(&mut value);
+        }
+        json(&value)
+    };
     let writes = matches!(
         (path, method),
         ("start" | "login-interactive" | "logout" | "disconnect-control" | "check-prefs", _)
@@ -97,7 +106,11 @@ fn call(method: &Method, name: &str, body: &Bytes, backend: &Arc<Backend>) -> Re
         return text(StatusCode::FORBIDDEN, "access denied");
     }
     if writes && path != "prefs" && method != Method::POST {
-        return text(StatusCode::BAD_REQUEST, "want POST");
+        return match path {
+            "check-prefs" => text(StatusCode::METHOD_NOT_ALLOWED, "unsupported method"),
+            "disconnect-control" => text(StatusCode::METHOD_NOT_ALLOWED, "use POST"),
+            _ => text(StatusCode::BAD_REQUEST, "want POST"),
+        };
     }
     match path {
         "status" => {
@@ -148,29 +161,24 @@ fn with_json(body: &Bytes, act: impl FnOnce(&Value) -> Reply) -> Reply {
     }
 }
 
-fn watch(query: &str, backend: &Backend) -> Reply {
+fn watch(query: &str, backend: &Arc<Backend>) -> Reply {
     let mask = query.split('&').find_map(|q| q.strip_prefix("mask="));
-    let Ok(mask) = mask.unwrap_or("0").parse() else {
+    let Ok(mask) = mask.filter(|mask| !mask.is_empty()).unwrap_or("0").parse() else {
         return text(StatusCode::BAD_REQUEST, "bad mask");
     };
-    let bus = Bus(backend.watch(mask));
+    let (fate, dialect) = {
+        let inner = backend.look();
+        (inner.script.bus.clone(), inner.dialect())
+    };
+    if let Fate::Refused(status, words) = fate {
+        return text(StatusCode::from_u16(status).unwrap(), &words);
+    }
+    if let Some(words) = dialect.refuses(mask) {
+        return text(StatusCode::BAD_REQUEST, &words);
+    }
+    let bus = backend.watch(mask);
     let reply = Response::builder().header("content-type", "application/json");
     reply.body(Either::Right(bus)).unwrap()
-}
-
-/// The bus as a body: a line as soon as it is there.
-pub struct Bus(mpsc::Receiver<Bytes>);
-
-impl hyper::body::Body for Bus {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        self.0.poll_recv(context).map(|line| line.map(|line| Ok(Frame::data(line))))
-    }
 }
 
 async fn dial(mut request: Request<Incoming>, backend: &Arc<Backend>, name: &str) -> Reply {
@@ -184,7 +192,10 @@ async fn dial(mut request: Request<Incoming>, backend: &Arc<Backend>, name: &str
     if request.method() != Method::POST {
         return text(StatusCode::METHOD_NOT_ALLOWED, "POST required");
     }
-    let (true, Ok(port)) = (upgrade == "ts-dial" && !host.is_empty(), port.parse()) else {
+    if upgrade != "ts-dial" {
+        return text(StatusCode::BAD_REQUEST, "bad ts-dial upgrade");
+    }
+    let (false, Ok(port)) = (host.is_empty(), port.parse()) else {
         return text(StatusCode::BAD_REQUEST, "missing Dial-Host or Dial-Port header");
     };
     let running = backend.look().state == State::Running;

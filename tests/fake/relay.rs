@@ -5,7 +5,6 @@ use std::net::SocketAddr;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, copy, copy_bidirectional, split};
 use tokio::net::TcpStream;
 
-use crate::backend::Backend;
 use crate::script::Answer;
 
 /// Where a dial ends up.
@@ -72,13 +71,4 @@ pub async fn relay(
             .map(|_| ())
         }
     }
-}
-
-/// Whether this version passes a FIN on (tailscale/tailscale#21359).
-pub fn keeps_half_close(backend: &Backend) -> bool {
-    let version = backend.look().script.version.clone();
-    let mut numbers =
-        version.trim_start_matches('v').split(['.', '-']).map(|n| n.parse().unwrap_or(0));
-    let number: (u32, u32) = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
-    number >= (1, 104)
 }

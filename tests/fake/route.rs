@@ -24,6 +24,8 @@ pub struct Router<'a> {
     pub script: &'a Script,
     /// This node's name, with the suffix.
     pub own: String,
+    /// Its addresses.
+    pub addresses: Vec<IpAddr>,
     /// Whether there is a netmap that counts.
     pub running: bool,
     /// `RouteAll`.
@@ -45,7 +47,7 @@ impl Router<'_> {
         if !self.running {
             return Way::Outside { to, place };
         }
-        if self.script.node.addresses.contains(&address) {
+        if self.addresses.contains(&address) {
             // Netstack hands what is for this node to the host's loopback.
             let place = Some(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port));
             return Way::Tailnet { to, answer: Answer::Connect, place };
@@ -78,7 +80,7 @@ impl Router<'_> {
         let whole = |short: &str| format!("{short}.{}", self.script.suffix);
         let is = |full: &str| name == full || full.split('.').next() == Some(name.as_str());
         if is(&self.own) {
-            return self.script.node.addresses.first().copied();
+            return self.addresses.first().copied();
         }
         let peer = self.script.peers.iter().find(|peer| is(&whole(&peer.name)));
         let record = || {

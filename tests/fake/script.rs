@@ -13,8 +13,17 @@ use serde_json::Value;
 /// The tailnet, and how this tailscaled behaves.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Script {
-    /// What `--version` and LocalAPI say; from 1.104.0 on a half-close is kept.
+    /// What `--version` and LocalAPI say. What it speaks follows from it: dialect.rs.
     pub version: String,
+    /// What becomes of the bus.
+    pub bus: Bus,
+    /// The control server sends the whole netmap when a peer comes or goes, as headscale does; otherwise only
+    /// what has changed.
+    pub whole_netmaps: bool,
+    /// LocalAPI names it does not have: 404.
+    pub lacks: Vec<String>,
+    /// It says things nobody knows in every answer, and leaves out what one can do without.
+    pub strange: bool,
     /// How the process starts.
     pub start: Start,
     /// It claims this SOCKS5 port, which is somebody else's, and opens none.
@@ -50,6 +59,17 @@ pub struct Script {
     /// How a dial ends, by the same keys; without one it goes to its place, and to silence if it
     /// has none.
     pub answers: BTreeMap<String, Answer>,
+}
+
+/// What becomes of the bus.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Bus {
+    /// What its version makes of it.
+    Normal,
+    /// Every mask is answered with this status and these words.
+    Refused(u16, String),
+    /// Each stream closes by itself so long after it was opened.
+    Closes(Duration),
 }
 
 /// How the process starts.
@@ -91,7 +111,7 @@ pub enum Login {
 pub struct Node {
     /// Its name; none: the host name of the preferences.
     pub name: Option<String>,
-    /// Its addresses.
+    /// Its addresses, if it is the first of its name: see node.rs.
     pub addresses: Vec<IpAddr>,
     /// Its tags.
     pub tags: Vec<String>,
@@ -193,6 +213,8 @@ pub enum Event {
     Api(Call),
     /// A login began, with this key.
     Login(Option<String>),
+    /// The node of its state file is let in again.
+    Resumed,
     /// A SOCKS5 request.
     Socks(Asked),
     /// A LocalAPI dial.
@@ -249,6 +271,10 @@ impl Default for Script {
     fn default() -> Self {
         Self {
             version: "1.98.9-ERR-BuildInfo".to_owned(),
+            bus: Bus::Normal,
+            whole_netmaps: false,
+            lacks: Vec::new(),
+            strange: false,
             start: Start::Normal,
             claims: None,
             open_files: None,

@@ -11,6 +11,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::backend::Backend;
+use crate::dialect::Dialect;
 use crate::relay::{self, Dialled, dial};
 use crate::route::Way;
 use crate::script::{Answer, Asked, Event, State};
@@ -94,7 +95,8 @@ async fn connect(
         return Err(io::Error::other(words));
     }
     stream.write_all(&reply(0)).await?;
-    let _ = relay::relay(stream, dialled, relay::keeps_half_close(backend)).await;
+    let keep = Dialect::of(&backend.look().script.version).keeps_half_close();
+    let _ = relay::relay(stream, dialled, keep).await;
     Ok(())
 }
 

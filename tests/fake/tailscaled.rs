@@ -2,7 +2,7 @@
 //!
 //! The rig's `Managed` links to this program, listens on a socket beside the link, and says what
 //! the tailnet is like and what goes wrong; see [`script`]. What it does by itself it does as
-//! tailscaled 1.98.9 does (tailscale.md), faults included.
+//! tailscaled does in the version it is given, 1.98.9 or 1.102.3, faults included.
 #![allow(unreachable_pub, dead_code, reason = "one program; script.rs is shared with the rig")]
 #![allow(
     clippy::unwrap_used,
@@ -13,9 +13,13 @@
 )]
 
 mod backend;
+mod bus;
 mod control;
 mod describe;
+mod dialect;
 mod localapi;
+mod node;
+mod peers;
 mod relay;
 mod route;
 mod script;
@@ -38,6 +42,7 @@ use tokio::sync::mpsc;
 
 use backend::Backend;
 use control::Control;
+use node::{Nodes, Store};
 use script::{Event, Numbered, Order, Script, Start};
 use stderr::{fatal, log};
 
@@ -139,8 +144,11 @@ async fn run(
     log(&format!("Program starting: v{}, Go 1.26.8: []string{{}}", script.version));
     let mut terminate = signal(SignalKind::terminate()).unwrap();
     let mut interrupt = signal(SignalKind::interrupt()).unwrap();
-    let mem = flags.state.starts_with("mem:");
-    let backend = Backend::new(script, control.clone());
+    let state = Store::open(&flags.state).unwrap_or_else(|error| {
+        fatal(&format!("getLocalBackend error: store.New: {error}"))
+    });
+    let nodes = Nodes::beside(&control::folder());
+    let backend = Backend::new(script, control.clone(), state, nodes);
     let serving = tokio::spawn(serve(flags, Arc::clone(&backend), control.clone()));
     let name = loop {
         tokio::select! {
@@ -153,9 +161,7 @@ async fn run(
     log(&format!("tailscaled got signal {name}; shutting down"));
     // The LocalAPI goes first; the handler is gone after one signal, so a second does nothing.
     serving.abort();
-    if mem {
-        backend.shut_down().await;
-    }
+    backend.shut_down().await;
     log("flushing log.");
 }
 

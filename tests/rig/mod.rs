@@ -56,6 +56,7 @@
 )]
 
 pub mod answers;
+pub mod bus;
 pub mod canary;
 pub mod cgroup;
 pub mod client;
@@ -72,6 +73,7 @@ pub mod metrics;
 pub mod nameserver;
 pub mod netns;
 pub mod origin;
+pub mod probes;
 pub mod server;
 pub mod setup;
 pub mod socks_script;

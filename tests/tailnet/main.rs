@@ -22,6 +22,8 @@
 mod bare;
 mod beside;
 mod bulk;
+#[path = "../rig/bus.rs"]
+mod bus;
 mod case;
 mod client;
 #[path = "../clients/mod.rs"]
@@ -39,8 +41,11 @@ mod namespace;
 mod nodes;
 mod origin;
 mod policy;
+#[path = "../rig/probes.rs"]
+mod probes;
 mod process;
 mod reach;
+mod real;
 mod redirected;
 mod sockets;
 #[path = "../rig/source.rs"]
@@ -62,6 +67,7 @@ fn main() -> std::process::ExitCode {
         bulk::cases(),
         policy::cases(),
         faults::cases(),
+        real::cases(),
         clients::cases(),
         redirected::cases(),
         managed::cases(),

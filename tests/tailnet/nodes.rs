@@ -30,6 +30,15 @@ impl Control {
         self.nodes().into_iter().find(|node| node.name == name)
     }
 
+    /// Takes the node of that name out of the tailnet.
+    pub fn delete(&self, name: &str) {
+        let listed = self.ask_json(&["nodes", "list"]);
+        let mut nodes = listed.as_array().into_iter().flatten();
+        let node = nodes.find(|node| node["given_name"] == name).expect("a node of that name");
+        let deleted = self.ask(&["nodes", "delete", "--force", "-i", &node["id"].to_string()]);
+        deleted.unwrap_or_else(|error| panic!("cannot delete {name}: {error}"));
+    }
+
     /// Waits until the node of that name has left; how long that took.
     pub fn until_gone(&self, name: &str) -> Duration {
         let started = Instant::now();

@@ -201,7 +201,7 @@ fn carries(sandboxed: &Namespace, host: &str) -> bool {
 }
 
 /// Whole preferences: `start` replaces all of them.
-fn preferences(hostname: &str, more: Value) -> Value {
+pub fn preferences(hostname: &str, more: Value) -> Value {
     let mut prefs = json!({
         "ControlURL": URL, "WantRunning": true, "LoggedOut": false, "RouteAll": true,
         "CorpDNS": true, "Hostname": hostname, "NoStatefulFiltering": true, "NetfilterMode": 0,

@@ -26,11 +26,6 @@ impl Version {
         self.0
     }
 
-    /// Without the leading letter, as tailscaled itself begins it.
-    pub fn number(self) -> &'static str {
-        self.0.trim_start_matches('v')
-    }
-
     pub fn is_newest(self) -> bool {
         Version::all().last() == Some(&self)
     }
