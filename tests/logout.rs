@@ -52,13 +52,27 @@ fn s1_an_idle_gateway_ends_when_its_node_is_logged_out() {
 #[test]
 fn s1_a_tailscaled_that_does_not_end_is_killed_after_15_s() {
     let tailnet = Managed::with(|s| s.logout_takes = 60 * SECOND);
-    let mut gateway = tailnet.gateway(|_| ());
+    let mut gateway = tailnet.gateway(|s| {
+        s.set("tailnet.state", "ephemeral"); // it logs out by itself
+    });
     gateway.signal(Signal::TERM);
     let (status, took) = timed(|| gateway.wait_exit(30 * SECOND));
     assert_eq!(status.code(), Some(0));
     assert!(took >= 15 * SECOND - FAST && took < 18 * SECOND, "{took:?}");
     tailnet.wait_end(1, PATIENCE);
     assert_eq!(tailnet.logouts(), 0);
+}
+
+#[test]
+fn s1_a_log_out_that_nobody_answers_is_waited_for_5_s() {
+    let tailnet = Managed::with(|s| s.logout_takes = 60 * SECOND);
+    let mut gateway = tailnet.gateway(|_| ());
+    gateway.signal(Signal::TERM);
+    let (status, took) = timed(|| gateway.wait_exit(30 * SECOND));
+    assert_eq!(status.code(), Some(0));
+    assert!(took >= 5 * SECOND - FAST && took < 10 * SECOND, "{took:?}");
+    assert_eq!((tailnet.logouts(), tailnet.signals().len()), (0, 1));
+    assert!(gateway.log().contains("could not be logged out"), "{}", gateway.log());
 }
 
 #[test]

@@ -199,6 +199,17 @@ impl Backend {
         self.changed.notify_waiters();
     }
 
+    /// What a log-out takes before it is done; nothing where there is no node to log out.
+    pub async fn reach_control_for_logout(&self) {
+        let takes = {
+            let inner = self.look();
+            inner.node.is_some().then_some(inner.script.logout_takes)
+        };
+        if let Some(takes) = takes {
+            tokio::time::sleep(takes).await;
+        }
+    }
+
     /// LocalAPI `logout`.
     pub fn logout(&self) {
         let mut inner = self.look();
@@ -246,13 +257,11 @@ impl Backend {
         if !self.store.is_memory() {
             return;
         }
-        let (node, takes, fails) = {
+        let (node, fails) = {
             let inner = self.look();
-            (inner.node.clone(), inner.script.logout_takes, inner.script.logout_fails)
+            (inner.node.clone(), inner.script.logout_fails)
         };
-        if node.is_some() {
-            tokio::time::sleep(takes).await;
-        }
+        self.reach_control_for_logout().await;
         if fails {
             return log(
                 "failed to log out ephemeral node on shutdown after 5s: context deadline exceeded",
@@ -466,7 +475,8 @@ impl Inner {
         let (from, to) = (self.state.label(), state.label());
         log(&format!(
             "Switching ipn state {from} -> {to} (WantRunning={}, nm={})",
-            self.prefs["WantRunning"], self.has_netmap()
+            self.prefs["WantRunning"],
+            self.has_netmap()
         ));
         self.state = state;
         self.notify(&[("State", json!(state as u8))]);

@@ -195,8 +195,18 @@ pub fn notify(script: &Script, fields: &[(&str, Value)]) -> Bytes {
 /// Things nobody knows in every object; what one can do without is left out.
 pub fn estrange(value: &mut Value) {
     const SPARED: [&str; 12] = [
-        "TUN", "AuthURL", "CertDomains", "User", "ClientVersion", "Health", "HaveNodeKey", "LoginFinished",
-        "Engine", "HostName", "OS", "Created",
+        "TUN",
+        "AuthURL",
+        "CertDomains",
+        "User",
+        "ClientVersion",
+        "Health",
+        "HaveNodeKey",
+        "LoginFinished",
+        "Engine",
+        "HostName",
+        "OS",
+        "Created",
     ];
     match value {
         Value::Object(map) => {

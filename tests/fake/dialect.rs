@@ -59,7 +59,8 @@ impl Dialect {
             return None;
         }
         if mask & IN_PROCESS != 0 {
-            let only = "NotifyInProcessNoDisconnect is only valid for in-process IPN bus subscribers";
+            let only =
+                "NotifyInProcessNoDisconnect is only valid for in-process IPN bus subscribers";
             return Some(only.to_owned());
         }
         let bad = DELTAS.iter().filter(|(bit, _)| mask & bit != 0).map(|(_, name)| *name);

@@ -61,6 +61,9 @@ async fn answer(request: Request<Incoming>, backend: &Arc<Backend>) -> Result<Re
     } else {
         let method = request.method().clone();
         let body = request.into_body().collect().await.map(|b| b.to_bytes()).unwrap_or_default();
+        if name == "logout" && method == Method::POST {
+            backend.reach_control_for_logout().await;
+        }
         call(&method, &name, &body, backend)
     };
     let version = backend.look().script.version.clone();
@@ -133,6 +136,9 @@ fn call(method: &Method, name: &str, body: &Bytes, backend: &Arc<Backend>) -> Re
         "login-interactive" => {
             backend.login();
             empty(StatusCode::NO_CONTENT)
+        }
+        "logout" if backend.look().script.logout_fails => {
+            text(StatusCode::INTERNAL_SERVER_ERROR, "context deadline exceeded")
         }
         "logout" => {
             backend.logout();

@@ -42,7 +42,9 @@ impl Identity {
         let moved = |address: &IpAddr| -> IpAddr {
             match address {
                 IpAddr::V4(v4) => IpAddr::V4((u32::from(*v4) + 64 * self.number).into()),
-                IpAddr::V6(v6) => IpAddr::V6((u128::from(*v6) + u128::from(64 * self.number)).into()),
+                IpAddr::V6(v6) => {
+                    IpAddr::V6((u128::from(*v6) + u128::from(64 * self.number)).into())
+                }
             }
         };
         first.iter().map(moved).collect()
@@ -60,7 +62,8 @@ impl Nodes {
     /// Takes in a node that has no identity.
     pub fn register(&self, host: &str) -> Identity {
         self.change(|nodes| {
-            let taken = |number: &u32| nodes.iter().any(|it| it.host == host && it.number == *number);
+            let taken =
+                |number: &u32| nodes.iter().any(|it| it.host == host && it.number == *number);
             let number = (0..).find(|number| !taken(number)).unwrap();
             let key = format!("privkey:{:032x}{:032x}", std::process::id(), nodes.len());
             let node = Identity { key, host: host.to_owned(), number };
@@ -176,7 +179,8 @@ impl Store {
     /// atomicfile.WriteFile: another file beside it, which then takes its name.
     fn write(&self, all: &BTreeMap<String, String>) -> std::io::Result<()> {
         let Store::File(path) = self else { return Ok(()) };
-        let text = if all.is_empty() { "{}".into() } else { serde_json::to_vec_pretty(all).unwrap() };
+        let text =
+            if all.is_empty() { "{}".into() } else { serde_json::to_vec_pretty(all).unwrap() };
         let name = format!("{}.tmp{}", path.file_name().unwrap().display(), std::process::id());
         let part = path.with_file_name(name);
         let mut options = OpenOptions::new();

@@ -53,7 +53,8 @@ impl Change {
     }
 
     pub fn deltas(&self, script: &Script) -> Deltas {
-        let nodes = |peers: &[Peer]| peers.iter().map(|it| describe::peer_node(script, it)).collect();
+        let nodes =
+            |peers: &[Peer]| peers.iter().map(|it| describe::peer_node(script, it)).collect();
         Deltas {
             changed: nodes(&self.changed),
             removed: self.removed.iter().map(describe::id).collect(),

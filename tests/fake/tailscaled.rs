@@ -144,9 +144,8 @@ async fn run(
     log(&format!("Program starting: v{}, Go 1.26.8: []string{{}}", script.version));
     let mut terminate = signal(SignalKind::terminate()).unwrap();
     let mut interrupt = signal(SignalKind::interrupt()).unwrap();
-    let state = Store::open(&flags.state).unwrap_or_else(|error| {
-        fatal(&format!("getLocalBackend error: store.New: {error}"))
-    });
+    let state = Store::open(&flags.state)
+        .unwrap_or_else(|error| fatal(&format!("getLocalBackend error: store.New: {error}")));
     let nodes = Nodes::beside(&control::folder());
     let backend = Backend::new(script, control.clone(), state, nodes);
     let serving = tokio::spawn(serve(flags, Arc::clone(&backend), control.clone()));

@@ -212,7 +212,8 @@ impl Probe {
         let bits = (0..21).map(|bit| 1_u64 << bit);
         let pairs = [4096, 8192, 1 << 14, 1 << 15, 1 << 17, 8, 1, 2 | 4 | 128, 4096 | 8192];
         let with_limit = pairs.into_iter().map(|bits| 256 | bits);
-        let others = [0, 2 | 4 | 128 | 256 | 4096, 2 | 4 | 128 | 4096, 8 | 4096, 4096 | 32768, 1 << 63];
+        let others =
+            [0, 2 | 4 | 128 | 256 | 4096, 2 | 4 | 128 | 4096, 8 | 4096, 4096 | 32768, 1 << 63];
         let masks = bits.chain(with_limit).chain(others).map(|mask| mask.to_string());
         let texts = ["", "x", "-1", "0x2", "18446744073709551616"].map(str::to_owned);
         let answer = |mask: String| {
@@ -222,7 +223,8 @@ impl Probe {
                     let lines = self.until_nudged(&mut bus);
                     let told = lines[..lines.len() - 1].iter().map(fields);
                     // What it says by itself meanwhile.
-                    let by_itself = [&["Version"][..], &["Health", "Version"], &["Engine", "Version"]];
+                    let by_itself =
+                        [&["Version"][..], &["Health", "Version"], &["Engine", "Version"]];
                     let first = told.filter(|told| !by_itself.contains(&&strs(told)[..])).next();
                     json!({"first": first.unwrap_or_default()})
                 }
@@ -330,11 +332,34 @@ impl Probe {
 
 /// Of a `tailcfg.Node`, and of what else stands in the fields above.
 const OF_NODE: [&str; 9] = [
-    "ID", "StableID", "Name", "Key", "Addresses", "AllowedIPs", "User", "MachineAuthorized", "NodeID",
+    "ID",
+    "StableID",
+    "Name",
+    "Key",
+    "Addresses",
+    "AllowedIPs",
+    "User",
+    "MachineAuthorized",
+    "NodeID",
 ];
 const OF_STATUS: [&str; 17] = [
-    "ID", "NodeID", "PublicKey", "HostName", "DNSName", "OS", "UserID", "TailscaleIPs", "AllowedIPs", "Addrs",
-    "CurAddr", "Relay", "Online", "ExitNode", "Active", "InNetworkMap", "InMagicSock",
+    "ID",
+    "NodeID",
+    "PublicKey",
+    "HostName",
+    "DNSName",
+    "OS",
+    "UserID",
+    "TailscaleIPs",
+    "AllowedIPs",
+    "Addrs",
+    "CurAddr",
+    "Relay",
+    "Online",
+    "ExitNode",
+    "Active",
+    "InNetworkMap",
+    "InMagicSock",
 ];
 const OF_MAP: [&str; 4] = ["SelfNode", "Name", "Peers", "DNS"];
 

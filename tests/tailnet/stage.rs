@@ -83,9 +83,11 @@ fn programs() -> Result<String, String> {
         Ok(output) if output.status.success() => {
             Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
         }
-        _ => Err("tailscaled of every version and headscale are not built: run tests/tailnet/install \
+        _ => Err(
+            "tailscaled of every version and headscale are not built: run tests/tailnet/install \
                   (some minutes, into ~/.cache/tailrace; it brings its own Go if need be)"
-            .to_owned()),
+                .to_owned(),
+        ),
     }
 }
 

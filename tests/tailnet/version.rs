@@ -34,5 +34,7 @@ impl Version {
 /// The version of `tailscale.com` that a go.mod requires.
 fn pinned(module: &'static str) -> &'static str {
     let required = module.lines().find_map(|line| line.trim().strip_prefix("tailscale.com "));
-    required.and_then(|version| version.split(' ').next()).expect("a go.mod that pins tailscale.com")
+    required
+        .and_then(|version| version.split(' ').next())
+        .expect("a go.mod that pins tailscale.com")
 }
