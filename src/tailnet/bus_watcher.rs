@@ -34,8 +34,9 @@ const MASKS: [u32; 4] = [
 
 /// After a refusal of every mask: a tailscaled that was replaced meanwhile may offer a bus.
 const DECLINED_RETRY: Duration = Duration::from_secs(60);
-/// Between two tries where nobody accepts, or where the bus closes as soon as it is open.
-const RETRY: Duration = Duration::from_millis(100);
+/// Between two tries where nobody accepts, or where the bus closes as soon as it is open: twice as long
+/// each time, up to the second.
+const RETRY: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(1)];
 /// A bus that lived this long is opened again without a pause.
 const LASTING: Duration = Duration::from_secs(1);
 
@@ -73,11 +74,14 @@ enum Connection {
 pub(super) struct BusWatcher {
     api: LocalApi,
     connection: Connection,
+    /// The pause before the next try, if this one does not last.
+    retry: Duration,
 }
 
 impl BusWatcher {
     pub(super) fn new(api: LocalApi) -> Self {
-        Self { api, connection: Connection::Waiting { until: Instant::now() } }
+        let connection = Connection::Waiting { until: Instant::now() };
+        Self { api, connection, retry: RETRY[0] }
     }
 
     /// Opens the bus again now, whatever its state: after a pause of the whole machine an old one may
@@ -104,7 +108,7 @@ impl BusWatcher {
                         return BusEvent::Declined { why: error.to_string() };
                     }
                     Err(error) => {
-                        self.wait(RETRY);
+                        self.retry();
                         return BusEvent::Closed { why: error.to_string() };
                     }
                 },
@@ -114,12 +118,21 @@ impl BusWatcher {
                         Ok(None) => "tailscaled closed the IPN bus".to_owned(),
                         Err(error) => error.to_string(),
                     };
-                    let lasted = since.elapsed() >= LASTING;
-                    self.wait(if lasted { Duration::ZERO } else { RETRY });
+                    if since.elapsed() >= LASTING {
+                        self.retry = RETRY[0];
+                        self.wait(Duration::ZERO);
+                    } else {
+                        self.retry();
+                    }
                     return BusEvent::Closed { why };
                 }
             }
         }
+    }
+
+    fn retry(&mut self) {
+        self.wait(self.retry);
+        self.retry = (self.retry * 2).min(RETRY[1]);
     }
 
     fn wait(&mut self, pause: Duration) {

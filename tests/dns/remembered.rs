@@ -1,8 +1,10 @@
-//! D7: how long an answer counts, and how many are kept.
+//! D7, V9: how long an answer counts, and how many are kept.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
 
 use super::lab::{HOST, Lab, both_ways};
 use super::rig::nameserver::NXDOMAIN;
@@ -79,4 +81,37 @@ fn d7_no_more_answers_are_kept_than_set() {
     lab.reaches(Inbound::Socks5, &name(0), "split", HOST);
     assert_eq!(server.asked(&name(0)), 4, "the oldest was forgotten");
     lab.reaches(Inbound::Socks5, &name(39), "cache", HOST);
+}
+
+#[test]
+fn v9_after_a_pause_names_are_asked_anew_and_one_line_says_so() {
+    both_ways(|kind| {
+        let server = Nameserver::start(|question| {
+            question.told().address(&question.name, HOST, 3600).into()
+        });
+        let mut lab = Lab::of(kind, &[&server]);
+        lab.reaches(Inbound::Socks5, "ages.corp.example", "split", HOST);
+        lab.reaches(Inbound::Socks5, "ages.corp.example", "cache", HOST);
+        let all = [lab.gateway.pid(), lab.tailnet.pid()];
+        let signal = |signal| {
+            for process in all {
+                let process = Pid::from_raw(process.cast_signed()).unwrap();
+                kill_process(process, signal).unwrap();
+            }
+        };
+        signal(Signal::STOP);
+        pause(5 * SECOND);
+        signal(Signal::CONT);
+        let resumed = Instant::now();
+        lab.gateway.wait_for_log(|line| {
+            let said = line["message"].as_str().unwrap_or_default();
+            said.contains("was paused") && line["seconds"].as_u64() >= Some(3)
+        });
+        let before = server.asked("ages.corp.example");
+        lab.reaches(Inbound::Socks5, "ages.corp.example", "split", HOST);
+        assert!(server.asked("ages.corp.example") > before, "what was remembered is forgotten");
+        assert!(resumed.elapsed() < 5 * SECOND, "{:?}", resumed.elapsed());
+        assert_eq!(lab.tailnet.starts().len(), 1, "nobody takes it for one that hangs");
+        lab.gateway.settle_and_check(3);
+    });
 }
