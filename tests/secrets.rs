@@ -56,9 +56,23 @@ impl Way {
 
 #[track_caller]
 fn ready(tailnet: &Managed, way: Way) -> Gateway {
-    let mut gateway = Gateway::start(|s| way.apply(s, tailnet));
+    started(tailnet, |s| way.apply(s, tailnet))
+}
+
+/// The same whose tailscaled is a new node each time: every restart is a login by the key.
+#[track_caller]
+fn ready_to_log_in_again(tailnet: &Managed, way: Way) -> Gateway {
+    started(tailnet, |s| {
+        way.apply(s, tailnet);
+        s.set("tailnet.state", "ephemeral");
+    })
+}
+
+#[track_caller]
+fn started(tailnet: &Managed, change: impl FnOnce(&mut Setup)) -> Gateway {
+    let mut gateway = Gateway::start(change);
     gateway.wait_ready();
-    assert_eq!(tailnet.logins(), [Some(tailnet.key())], "{way:?}");
+    assert_eq!(tailnet.logins(), [Some(tailnet.key())]);
     gateway
 }
 
@@ -327,7 +341,7 @@ fn k7_credentials_of_clients_go_nowhere() {
 fn k8_a_key_from_a_file_is_gone_from_memory_and_read_again_for_each_login() {
     for way in [Way::File, Way::VariableFile, Way::Credential] {
         let tailnet = Managed::new();
-        let mut gateway = ready(&tailnet, way);
+        let mut gateway = ready_to_log_in_again(&tailnet, way);
         pause(5 * SECOND);
         let found = in_memory(gateway.pid(), &tailnet.key());
         if rustix::process::geteuid().is_root() {
@@ -347,7 +361,7 @@ fn k8_a_key_from_a_file_is_gone_from_memory_and_read_again_for_each_login() {
 #[test]
 fn k8_a_key_from_the_environment_logs_in_again_and_is_in_no_environment() {
     let tailnet = Managed::new();
-    let mut gateway = ready(&tailnet, Way::Variable);
+    let mut gateway = ready_to_log_in_again(&tailnet, Way::Variable);
     tailnet.kill(Signal::KILL);
     tailnet.wait_start(2);
     gateway.wait_ready();
@@ -381,7 +395,7 @@ fn k8_a_single_use_key_after_a_restart_says_what_is_needed() {
     let tailnet = Managed::new();
     tailnet.place("100.64.0.1", origin.address());
     tailnet.answer("100.64.0.1:81", Answer::Refused);
-    let mut gateway = ready(&tailnet, Way::File);
+    let mut gateway = ready_to_log_in_again(&tailnet, Way::File);
     tailnet.login(Login::Refused("authkey already used".to_owned()));
     tailnet.kill(Signal::KILL);
     tailnet.wait_start(2);
