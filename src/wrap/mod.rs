@@ -17,6 +17,7 @@ mod front;
 mod known;
 mod message;
 mod nested;
+mod peer;
 mod preload;
 mod program;
 mod receive;
