@@ -126,6 +126,9 @@ impl<'a> Caller<'a> {
     }
 
     fn duplicate(&self, number: RawFd) -> Result<OwnedFd, Errno> {
+        if number < 0 {
+            return Err(Errno::BADF); // rustix takes -1 for a mistake of ours
+        }
         pidfd_getfd(self.process()?, number, PidfdGetfdFlags::empty())
     }
 

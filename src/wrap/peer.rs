@@ -30,15 +30,20 @@ pub(super) fn getpeername(supervisor: &Supervisor, caller: &Caller<'_>) -> Resul
 }
 
 /// Answers `getsockopt(fd, SOL_SOCKET, SO_PEERNAME, address, length)`, which gives as much of the
-/// address as is asked for and refuses to give more than there is (net/core/sock.c).
+/// address as is asked for, says so, and refuses to give more than there is (net/core/sock.c).
 pub(super) fn peer_option(supervisor: &Supervisor, caller: &Caller<'_>) -> Result<(), Closed> {
     let [_, _, _, name, length, _] = caller.call.arguments;
     let Some(peer) = peer(supervisor, caller)? else {
         caller.let_pass();
         return Ok(());
     };
-    let wanted = usize::try_from(room(caller, length)?.cast_signed()).ok();
-    match wanted.and_then(|wanted| peer.get(..wanted)).map(|asked| caller.write(name, asked)) {
+    let room = room(caller, length)?;
+    let wanted = usize::try_from(room.cast_signed()).ok().and_then(|wanted| peer.get(..wanted));
+    let written = wanted.map(|wanted| {
+        caller.write(name, wanted)?;
+        caller.write(length, &room.to_ne_bytes())
+    });
+    match written {
         Some(Ok(())) => _ = caller.answer(Ok(0)),
         Some(Err(_)) | None => caller.let_pass(),
     }

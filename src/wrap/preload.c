@@ -119,7 +119,8 @@ static ino_t inode_of(int fd)
 {
     struct stat seen;
     int kept = errno;
-    ino_t inode = fstat(fd, &seen) == 0 ? seen.st_ino : 0;
+    /* A libc older than the one this was built with may have no fstat to be found. */
+    ino_t inode = syscall(SYS_fstat, fd, &seen) == 0 ? seen.st_ino : 0;
     errno = kept;
     return inode;
 }

@@ -194,16 +194,6 @@ static void bound(void)
     echo(fd);
 }
 
-static void peer(void)
-{
-    int fd = opened(0);
-    must(joined(fd) == 0, "connect");
-    struct sockaddr_in seen;
-    socklen_t length = sizeof seen;
-    must(getpeername(fd, (void *)&seen, &length) == 0, "getpeername");
-    printf("peer %s:%d\n", inet_ntoa(seen.sin_addr), ntohs(seen.sin_port));
-}
-
 static void *one(void *none)
 {
     blocking();
@@ -495,7 +485,7 @@ int main(int count, char **words)
     } ways[] = {
         {"blocking", blocking}, {"registered", registered}, {"options", options},
         {"flags", flags}, {"again", again}, {"denied", denied}, {"only_v6", only_v6},
-        {"bound", bound}, {"peer", peer}, {"threads", threads}, {"forks", forks},
+        {"bound", bound}, {"threads", threads}, {"forks", forks},
         {"undumpable", undumpable}, {"fallbacks", fallbacks}, {"interrupted", interrupted},
         {"local", local}, {"datagrams", datagrams}, {"datagram", datagram}, {"stream_dns", stream_dns},
         {"resolve", resolve}, {"connections", connections}, {"proxied", proxied}, {"bytes", bytes},
