@@ -55,7 +55,7 @@ fn started(change: impl FnOnce(&mut Setup)) -> Gateway {
 }
 
 #[test]
-fn b29_kind_direct_speaks_of_no_tailnet() {
+fn kind_direct_speaks_of_no_tailnet() {
     netns::inside(|| {
         let (closed, full) = (ClosedPort::new(), FullBacklog::new());
         let [refused, silent] = [closed.address().to_string(), full.address().to_string()];
@@ -75,7 +75,7 @@ fn b29_kind_direct_speaks_of_no_tailnet() {
 }
 
 #[test]
-fn b29_names_nobody_knows_speak_of_no_tailnet() {
+fn names_nobody_knows_speak_of_no_tailnet() {
     netns::inside(|| {
         let _dns = Dns::take_over(std::iter::empty::<Record>());
         let mut gateway = started(|s| {
@@ -91,7 +91,7 @@ fn b29_names_nobody_knows_speak_of_no_tailnet() {
 }
 
 #[test]
-fn b29_a_silent_resolver_speaks_of_no_tailnet() {
+fn a_silent_resolver_speaks_of_no_tailnet() {
     netns::inside(|| {
         let _dns = Dns::silent();
         let mut gateway = started(|s| {
@@ -102,7 +102,7 @@ fn b29_a_silent_resolver_speaks_of_no_tailnet() {
 }
 
 #[test]
-fn b29_kind_socks5_speaks_of_no_tailnet() {
+fn kind_socks5_speaks_of_no_tailnet() {
     let fake = Tailscaled::start();
     let answers = [
         ("one", Reply::Rep(1)),
@@ -133,7 +133,7 @@ fn b29_kind_socks5_speaks_of_no_tailnet() {
 }
 
 #[test]
-fn b29_where_no_gateway_runs_doctor_speaks_of_no_tailnet() {
+fn where_no_gateway_runs_doctor_speaks_of_no_tailnet() {
     let closed = [ClosedPort::new(), ClosedPort::new()];
     let mut setup = Setup::new();
     setup.direct().set("listen.proxy", vec![closed[0].address().to_string()]);

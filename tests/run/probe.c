@@ -477,6 +477,20 @@ static void messages(void)
     printf("us %.3f\n", (now() - start) / 20000);
 }
 
+/* Ten thousand times getpeername, which is looked at on every socket. */
+static void peers(void)
+{
+    int pair[2];
+    struct sockaddr_storage seen;
+    must(socketpair(AF_UNIX, SOCK_STREAM, 0, pair) == 0, "socketpair");
+    double start = now();
+    for (int i = 0; i < 10000; i++) {
+        socklen_t length = sizeof seen;
+        must(getpeername(pair[0], (void *)&seen, &length) == 0, "getpeername");
+    }
+    printf("us %.3f\n", (now() - start) / 10000);
+}
+
 int main(int count, char **words)
 {
     static const struct {
@@ -489,7 +503,7 @@ int main(int count, char **words)
         {"undumpable", undumpable}, {"fallbacks", fallbacks}, {"interrupted", interrupted},
         {"local", local}, {"datagrams", datagrams}, {"datagram", datagram}, {"stream_dns", stream_dns},
         {"resolve", resolve}, {"connections", connections}, {"proxied", proxied}, {"bytes", bytes},
-        {"messages", messages},
+        {"messages", messages}, {"peers", peers},
     };
     setvbuf(stdout, NULL, _IOLBF, 0);
     must(count >= 3, "probe WAY HOST [PORT]");
