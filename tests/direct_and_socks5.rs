@@ -9,8 +9,16 @@ use rig::{ClosedPort, Dns, FullBacklog, Gateway, Inbound, Reply, Setup, Tailscal
 
 /// What belongs to a tailnet, in lower case.
 const WORDS: [&str; 10] = [
-    "tailnet", "tailscale", "admin console", "subnet route", "acl", "autoheal", "derp", "magicdns",
-    "this node", "joined",
+    "tailnet",
+    "tailscale",
+    "admin console",
+    "subnet route",
+    "acl",
+    "autoheal",
+    "derp",
+    "magicdns",
+    "this node",
+    "joined",
 ];
 
 /// Asks for every target by each way that says why it is refused, and reads what was said.
@@ -42,7 +50,8 @@ fn spoken(by: &str, said: &str) {
         let around = [lower[..at].chars().last(), lower[at + word.len()..].chars().next()];
         word.len() > 4 || around.into_iter().flatten().all(|c| !c.is_alphanumeric())
     };
-    let found = WORDS.iter().find(|word| lower.match_indices(**word).any(|(at, _)| is_word(at, word)));
+    let found =
+        WORDS.iter().find(|word| lower.match_indices(**word).any(|(at, _)| is_word(at, word)));
     assert_eq!(found, None, "{by}: {said}");
 }
 
@@ -115,7 +124,8 @@ fn kind_socks5_speaks_of_no_tailnet() {
         ("closed", Reply::Close),
         ("reset", Reply::Reset),
     ];
-    let hosts: Vec<String> = answers.iter().map(|(host, _)| format!("{host}.corp.example:80")).collect();
+    let hosts: Vec<String> =
+        answers.iter().map(|(host, _)| format!("{host}.corp.example:80")).collect();
     for (host, answer) in answers {
         fake.answer_for(&format!("{host}.corp.example"), answer);
     }

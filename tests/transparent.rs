@@ -10,7 +10,9 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use rig::wait::{PATIENCE, eventually, pause};
-use rig::{End, Gateway, HalfClose, HttpOrigin, Inbound, Origin, Setup, Tailscaled, Wire, fetch, netns};
+use rig::{
+    End, Gateway, HalfClose, HttpOrigin, Inbound, Origin, Setup, Tailscaled, Wire, fetch, netns,
+};
 
 const NET: &str = "203.0.113.0/24";
 const TARGET: &str = "203.0.113.9:8080";
@@ -157,7 +159,8 @@ fn b28_a_client_whose_port_conntrack_changed_is_seen_to_leave() {
             let fake = Tailscaled::with(hosts[0], near.address());
             fake.map(hosts[1], far.address());
             let mut gateway = deferring(&fake, net);
-            let targets = hosts.map(|host| SocketAddr::new(host.parse().unwrap(), 8080).to_string());
+            let targets =
+                hosts.map(|host| SocketAddr::new(host.parse().unwrap(), 8080).to_string());
             let mut first = dial_from(from, &targets[0]);
             let mut second = dial_from(from, &targets[1]);
             for wire in [&mut first, &mut second] {

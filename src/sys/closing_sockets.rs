@@ -76,7 +76,9 @@ fn read(
         let message = message.ok_or(io::ErrorKind::InvalidData)?;
         match u16::from_ne_bytes([message[4], message[5]]) {
             DONE => return Ok(false),
-            ERROR => return Err(Errno::from_raw_os_error(-(number(message, HEADER)? as i32)).into()),
+            ERROR => {
+                return Err(Errno::from_raw_os_error(-(number(message, HEADER)? as i32)).into());
+            }
             BY_FAMILY if leads_to(message, remote)? => {
                 owners.push(Owner { uid: number(message, UID)?, inode: number(message, UID + 4)? });
             }

@@ -13,7 +13,7 @@ use std::time::Duration;
 use super::state::Phase;
 use crate::outcome::{Outcome, Unreachable};
 
-pub(crate) use self::words::{HOST, HOST_ALONE, KEY, NAME, NOT_STARTED, NO_GATEWAY, UPSTREAM};
+pub(crate) use self::words::{HOST, HOST_ALONE, KEY, NAME, NO_GATEWAY, NOT_STARTED, UPSTREAM};
 
 /// Something wrong between a client and its target.
 #[derive(Debug, Clone, PartialEq)]

@@ -32,11 +32,7 @@ pub(super) fn connect(supervisor: &Supervisor, caller: &Caller<'_>) -> Result<()
     Ok(())
 }
 
-fn inet(
-    supervisor: &Supervisor,
-    caller: &Caller<'_>,
-    address: InetAddress,
-) -> Result<(), Closed> {
+fn inet(supervisor: &Supervisor, caller: &Caller<'_>, address: InetAddress) -> Result<(), Closed> {
     let to = address.to;
     let (stream, datagram) = (supervisor.gateway.stream(to), supervisor.gateway.datagram(to));
     if (stream, datagram) == (Way::Untouched, Datagram::Untouched) {

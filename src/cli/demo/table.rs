@@ -60,9 +60,7 @@ pub(super) fn print(rows: &[Row]) {
         let (mark, result, bytes) = row.cells();
         let took = row.took.as_secs_f64() * 1000.0;
         let (way, what) = (row.way, row.what);
-        tell::out(format_args!(
-            "{mark} {way:<14} {what:<34} {result:<44} {bytes:>21} {took:>9.1}"
-        ));
+        tell::out(format_args!("{mark} {way:<14} {what:<34} {result:<44} {bytes:>21} {took:>9.1}"));
     }
 }
 
