@@ -128,7 +128,8 @@ static ino_t inode_of(int fd)
 static void remember(int fd, sa_family_t family, const void *ip, in_port_t port)
 {
     struct carried one = {.inode = inode_of(fd), .family = family, .port = port};
-    memcpy(one.ip, ip, family == AF_INET ? 4 : family == AF_INET6 ? 16 : 0);
+    if (ip)
+        memcpy(one.ip, ip, family == AF_INET ? 4 : 16);
     struct carried *place =
         &carried[__atomic_fetch_add(&turns, 1, __ATOMIC_RELAXED) % MOST_CARRIED];
     one.turn = __atomic_fetch_add(&place->turn, 1, __ATOMIC_ACQ_REL) + 1;
@@ -261,14 +262,68 @@ static int is_tcp_of(int fd, sa_family_t family, int mapped)
            !(mapped && option(fd, IPPROTO_IPV6, IPV6_V6ONLY) == 1);
 }
 
+/* An IPv4 or IPv6 address as a program gave it, one that is IPv4-mapped as IPv4. */
+struct asked {
+    const unsigned char *ip;
+    int bytes, mapped, near;
+    sa_family_t family;
+    in_port_t port;
+};
+
+/* Reads one; 0 for what is none, or not whole. */
+static int parsed(const struct sockaddr *to, socklen_t length, struct asked *into)
+{
+    const struct sockaddr_in *four = (const void *)to;
+    const struct sockaddr_in6 *six = (const void *)to;
+    memset(into, 0, sizeof *into);
+    into->port = four->sin_port; /* at the same place in both */
+    into->family = AF_INET;
+    into->bytes = 4;
+    if (to->sa_family == AF_INET && length >= sizeof *four) {
+        into->ip = (const void *)&four->sin_addr;
+        into->near = is_near(into->ip);
+        return 1;
+    }
+    /* The kernel takes an IPv6 address without its scope (SIN6_LEN_RFC2133). */
+    if (to->sa_family != AF_INET6 || length < offsetof(struct sockaddr_in6, sin6_scope_id))
+        return 0;
+    into->ip = six->sin6_addr.s6_addr;
+    into->mapped = IN6_IS_ADDR_V4MAPPED(&six->sin6_addr);
+    if (into->mapped) {
+        into->ip += 12;
+        into->near = is_near(into->ip);
+        return 1;
+    }
+    into->family = AF_INET6;
+    into->bytes = 16;
+    into->near = IN6_IS_ADDR_LOOPBACK(&six->sin6_addr) || IN6_IS_ADDR_LINKLOCAL(&six->sin6_addr) ||
+                 IN6_IS_ADDR_UNSPECIFIED(&six->sin6_addr) || IN6_IS_ADDR_MULTICAST(&six->sin6_addr);
+    return 1;
+}
+
+/* Connects through the gateway. */
+static int carry(int fd, const struct sockaddr_in *proxy, const struct asked *asked, long until)
+{
+    int only_v6 = asked->bytes == 16 && option(fd, IPPROTO_IPV6, IPV6_V6ONLY) == 1, kept;
+    if (join(fd, proxy, until) == 0) {
+        if (ask(fd, asked->ip, asked->bytes, asked->port, until) == 0) {
+            remember(fd, asked->family, asked->ip, asked->port);
+            return 0;
+        }
+        forget(fd);
+    }
+    kept = errno;
+    if (only_v6) /* taken back to reach the gateway */
+        setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &only_v6, sizeof only_v6);
+    errno = kept;
+    return -1;
+}
+
 int connect(int fd, const struct sockaddr *to, socklen_t length)
 {
     struct sockaddr_in proxy, dns;
-    const struct sockaddr_in *four = (const void *)to;
-    const struct sockaddr_in6 *six = (const void *)to;
+    struct asked asked;
     int has_dns = given("TAILRACE_RUN_DNS", &dns);
-    const unsigned char *address = NULL;
-    int bytes = 4, near = 0, mapped = 0;
 
     if (length < sizeof to->sa_family || length > sizeof(struct sockaddr_storage) ||
         !is_readable(to, length))
@@ -277,56 +332,25 @@ int connect(int fd, const struct sockaddr *to, socklen_t length)
         errno = ENOENT;
         return -1;
     }
-    /* The kernel takes an IPv6 address without its scope (SIN6_LEN_RFC2133). */
-    if (to->sa_family == AF_INET && length >= sizeof *four) {
-        address = (const void *)&four->sin_addr;
-        near = is_near(address);
-    } else if (to->sa_family == AF_INET6 && length >= offsetof(struct sockaddr_in6, sin6_scope_id)) {
-        address = six->sin6_addr.s6_addr;
-        mapped = IN6_IS_ADDR_V4MAPPED(&six->sin6_addr);
-        if (mapped) {
-            address += 12;
-            near = is_near(address);
-        } else {
-            bytes = 16;
-            near = IN6_IS_ADDR_LOOPBACK(&six->sin6_addr) || IN6_IS_ADDR_LINKLOCAL(&six->sin6_addr) ||
-                   IN6_IS_ADDR_UNSPECIFIED(&six->sin6_addr) || IN6_IS_ADDR_MULTICAST(&six->sin6_addr);
-        }
-    }
-    if (!address || !given("TAILRACE_RUN_PROXY", &proxy) || !is_tcp_of(fd, to->sa_family, mapped))
+    if (!parsed(to, length, &asked) || !given("TAILRACE_RUN_PROXY", &proxy) ||
+        !is_tcp_of(fd, to->sa_family, asked.mapped))
         return kernel_connect(fd, to, length);
 
     long until = milliseconds() + PATIENCE_MS;
-    in_port_t port = four->sin_port; /* at the same place in both */
-    sa_family_t family = bytes == 4 ? AF_INET : AF_INET6;
-    if (bytes == 4 && port == proxy.sin_port && memcmp(address, &proxy.sin_addr, 4) == 0) {
-        remember(fd, 0, NULL, 0);
-        near = 1;
-    }
-    if (port == htons(53)) {
-        if (!has_dns)
-            return kernel_connect(fd, to, length);
+    if (asked.port == htons(53) && has_dns) {
         if (join(fd, &dns, until) < 0)
             return -1;
-        remember(fd, family, address, port);
+        remember(fd, asked.family, asked.ip, asked.port);
         return 0;
     }
-    if (near || port == 0)
+    if (asked.bytes == 4 && asked.port == proxy.sin_port &&
+        memcmp(asked.ip, &proxy.sin_addr, 4) == 0) {
+        remember(fd, 0, NULL, 0); /* it leads where it says, whatever it was before */
         return kernel_connect(fd, to, length);
-    int only_v6 = bytes == 16 && option(fd, IPPROTO_IPV6, IPV6_V6ONLY) == 1;
-    if (join(fd, &proxy, until) == 0) {
-        if (ask(fd, address, bytes, port, until) == 0) {
-            remember(fd, family, address, port);
-            return 0;
-        }
-        forget(fd);
     }
-    if (only_v6) { /* taken back to reach the gateway */
-        int kept = errno;
-        setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &only_v6, sizeof only_v6);
-        errno = kept;
-    }
-    return -1;
+    if (asked.near || asked.port == 0 || asked.port == htons(53))
+        return kernel_connect(fd, to, length);
+    return carry(fd, &proxy, &asked, until);
 }
 
 /* Where fd leads, as the program may see it, in `into`; its length, or 0 for a socket that leads to
