@@ -1,5 +1,5 @@
-//! Passive FTP: a client's second connection leads where its first one was asked to go (item of chapter
-//! B27), through the gateway, in every rung.
+//! Passive FTP (case B27): a client's second connection leads where its first one was asked to go, through
+//! the gateway, on every rung.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::process::{Child, Command, Stdio};
