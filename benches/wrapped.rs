@@ -33,7 +33,7 @@ fn main() {
         s.upstream(fake.address());
     });
     let (near, proxy) = (origin.address().port().to_string(), gateway.proxy().port().to_string());
-    let all: [Measure<'_>; 8] = [
+    let all: [Measure<'_>; 10] = [
         ("connect and a word, loopback", &["connections", "127.0.0.1", &near], false),
         ("the same, wrapped", &["connections", "127.0.0.1", &near], true),
         ("connect and a word, the program speaks SOCKS5", &["proxied", "127.0.0.1", &proxy], false),
@@ -42,6 +42,8 @@ fn main() {
         ("the same, wrapped", &["bytes", "x"], true),
         ("sendmsg, recvmsg", &["messages", "x"], false),
         ("the same, wrapped", &["messages", "x"], true),
+        ("getpeername of a pair", &["peers", "x"], false),
+        ("the same, wrapped", &["peers", "x"], true),
     ];
     let mut figures = vec![Vec::new(); all.len()];
     for _ in 0..ROUNDS {

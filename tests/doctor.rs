@@ -157,7 +157,7 @@ fn without_a_gateway_doctor_and_explain_end_69_and_say_what_to_do() {
     setup.write();
     let links = told(setup.dir(), &["doctor"], 69);
     let advice = &links[0]["advice"];
-    assert_eq!(advice["symptom"], "no autoheal-* node appears in the tailnet");
+    assert_eq!(advice["symptom"], "no gateway runs");
     assert!(advice["cause"].as_str().unwrap().contains("nothing was started"), "{advice}");
     assert!(advice["fix"].as_str().unwrap().contains("tailrace up"), "{advice}");
     let explain = command(setup.dir(), &["explain", "a.example"], 69);

@@ -5,6 +5,12 @@
 
 mod rig;
 
+#[path = "run/addresses.rs"]
+mod addresses;
+#[path = "run/ftp.rs"]
+mod ftp;
+#[path = "run/ftp_server.rs"]
+mod ftp_server;
 #[path = "run/nameserver.rs"]
 mod nameserver;
 #[path = "run/processes.rs"]
@@ -148,14 +154,6 @@ fn b27_every_family_of_socket_finds_the_gateway() {
     stage.probe(Program::Probe, &["bound", FAR_V6, "80"]);
     let hosts = stage.fake.hosts();
     assert_eq!(hosts, [FAR_V6, FAR_V6, FAR, FAR, FAR_V6, FAR_V6]);
-}
-
-#[test]
-fn b27_getpeername_shows_the_gateway() {
-    let mut stage = Stage::new();
-    if let Some(said) = stage.probe(Program::Probe, &["peer", FAR, "80"]) {
-        assert_eq!(said, format!("peer {}\nok\n", stage.gateway.proxy()));
-    }
 }
 
 #[test]

@@ -5,10 +5,14 @@
 
 mod rig;
 
-use std::net::SocketAddr;
+use std::io::Read as _;
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
 
-use rig::wait::{PATIENCE, eventually};
-use rig::{End, Gateway, HttpOrigin, Inbound, Origin, Setup, Tailscaled, Wire, fetch, netns};
+use rig::wait::{PATIENCE, eventually, pause};
+use rig::{
+    End, Gateway, HalfClose, HttpOrigin, Inbound, Origin, Setup, Tailscaled, Wire, fetch, netns,
+};
 
 const NET: &str = "203.0.113.0/24";
 const TARGET: &str = "203.0.113.9:8080";
@@ -106,6 +110,120 @@ fn b28_v6_redirect_to_a_gateway_on_ipv4_alone_is_refused() {
         assert_eq!(error.kind(), std::io::ErrorKind::ConnectionRefused);
         gateway.settle_with(&fake, 0, 0);
         assert_eq!(there.visits().len(), 0);
+    });
+}
+
+/// A connection from that very address and port, which others may have too.
+fn dial_from(from: SocketAddr, to: &str) -> Wire {
+    use rustix::net::{AddressFamily, SocketType, bind, connect, ipproto, socket, sockopt};
+    let to: SocketAddr = to.parse().unwrap();
+    let family = if to.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let client = socket(family, SocketType::STREAM, Some(ipproto::TCP)).unwrap();
+    sockopt::set_socket_reuseaddr(&client, true).unwrap();
+    bind(&client, &from).unwrap();
+    connect(&client, &to).unwrap();
+    let wire = Wire::new(TcpStream::from(client));
+    assert_eq!(wire.local(), from);
+    wire
+}
+
+/// Three hosts, and where clients of theirs dial from.
+const CLASHING: [(&str, [&str; 3], &str); 2] = [
+    (NET, ["203.0.113.9", "203.0.113.10", "203.0.113.11"], "10.99.0.1:40000"),
+    (NET6, ["2001:db8:9::9", "2001:db8:9::10", "2001:db8:9::11"], "[fd99::1]:40000"),
+];
+
+/// A gateway that holds a client's FIN back, as behind an old tailscaled.
+fn deferring(fake: &Tailscaled, net: &str) -> Gateway {
+    redirected(fake, net, |s| {
+        s.set("listen.proxy", vec!["127.0.0.1:1055", "[::1]:1055"]);
+        s.set("upstream.half_close", "defer");
+    })
+}
+
+/// The access lines of clients that came from another port than theirs.
+fn changed(gateway: &Gateway, from: SocketAddr) -> Vec<serde_json::Value> {
+    let mut lines = gateway.access_lines();
+    lines.retain(|line| line["client"] != from.to_string());
+    lines
+}
+
+/// Two connections from one address and port to two hosts come to the same port of the gateway, so that
+/// conntrack has to change the second one's.
+#[test]
+fn b28_a_client_whose_port_conntrack_changed_is_seen_to_leave() {
+    netns::inside(|| {
+        for (net, hosts, from) in CLASHING {
+            let from: SocketAddr = from.parse().unwrap();
+            let (near, far) = (Origin::echo(), Origin::echo());
+            let fake = Tailscaled::with(hosts[0], near.address());
+            fake.map(hosts[1], far.address());
+            let mut gateway = deferring(&fake, net);
+            let targets =
+                hosts.map(|host| SocketAddr::new(host.parse().unwrap(), 8080).to_string());
+            let mut first = dial_from(from, &targets[0]);
+            let mut second = dial_from(from, &targets[1]);
+            for wire in [&mut first, &mut second] {
+                wire.send("hello");
+                wire.expect("hello");
+            }
+            drop(second);
+            eventually("its FIN is passed on", PATIENCE, || {
+                far.visits().first().is_some_and(|visit| visit.end == Some(End::Fin))
+            });
+            first.send("still here");
+            first.expect("still here");
+            drop(first);
+            gateway.settle_with(&fake, 2, 2);
+            let changed = changed(&gateway, from);
+            assert_eq!(changed.len(), 1, "{changed:?}");
+            assert!(changed[0]["process"].is_null(), "nobody is guessed: {}", changed[0]);
+            let family = if from.is_ipv4() { "ip" } else { "ip6" };
+            netns::nft(&format!("delete table {family} tailrace_test"));
+        }
+    });
+}
+
+/// The same, and it has only said that it sends no more: others to the same host have left.
+#[test]
+fn b28_a_client_whose_port_conntrack_changed_may_wait_for_its_answer() {
+    netns::inside(|| {
+        let (net, hosts, from) = CLASHING[0];
+        let from: SocketAddr = from.parse().unwrap();
+        let answers = rig::Gate::new();
+        let (near, gate) = (Origin::echo(), answers.clone());
+        let far = Origin::start(move |guest| {
+            let mut word = [0; 4];
+            guest.stream.read_exact(&mut word).unwrap();
+            if word == *b"GET\n" {
+                gate.wait();
+                guest.send(b"the answer");
+                guest.fin();
+            }
+            guest.read_to_end();
+        });
+        let fake = Tailscaled::with(hosts[0], near.address());
+        fake.map(hosts[1], far.address());
+        fake.half_close(HalfClose::Kill);
+        let mut gateway = deferring(&fake, net);
+        let far_target = format!("{}:8080", hosts[1]);
+        let first = dial_from(from, &format!("{}:8080", hosts[0]));
+        let mut waiting = dial_from(from, &far_target);
+        waiting.send("GET\n");
+        waiting.fin();
+        let mut left = Wire::dial(far_target.parse().unwrap());
+        left.send("BYE\n");
+        drop(left);
+        eventually("the one that left is passed on", PATIENCE, || {
+            far.visits().iter().any(|visit| visit.end == Some(End::Fin))
+        });
+        // The gateway looks after a client whose FIN it holds every second.
+        pause(Duration::from_millis(2_500));
+        answers.open();
+        waiting.expect("the answer");
+        waiting.expect_end(End::Fin);
+        drop(first);
+        gateway.settle_with(&fake, 3, 3);
     });
 }
 

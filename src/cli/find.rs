@@ -12,7 +12,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::args::Settings;
-use super::exit;
+use super::{exit, tell};
 use crate::config::{self, Environment, Flag, Loaded, Problems, Whereabouts};
 use crate::lifecycle::run_dir::{self, Listening};
 
@@ -52,7 +52,7 @@ impl Given {
 
 /// Says everything that is wrong with the settings, and how a command ends then.
 pub(super) fn misconfigured(problems: &Problems) -> ExitCode {
-    eprintln!("{problems}");
+    tell::error(problems);
     ExitCode::from(exit::CONFIG)
 }
 
@@ -132,14 +132,14 @@ pub(super) fn object(found: &Found, path: &str) -> Result<Value, Unanswered> {
 pub(super) fn unanswered(found: &Found, why: &Unanswered) -> ExitCode {
     match why {
         Unanswered::Nobody(why) => {
-            eprintln!(
+            tell::error(format_args!(
                 "tailrace: no gateway answers at {}: {why}; start one with `tailrace up`, or name its settings with --config",
                 found.admin
-            );
+            ));
             ExitCode::from(exit::NO_GATEWAY)
         }
         Unanswered::Refused(message) => {
-            eprintln!("tailrace: {}", super::words::plain(message));
+            tell::error(format_args!("tailrace: {}", super::words::plain(message)));
             ExitCode::from(exit::USAGE)
         }
     }

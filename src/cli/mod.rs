@@ -20,6 +20,7 @@ mod policy;
 #[cfg(target_os = "linux")]
 mod run;
 mod status;
+mod tell;
 mod tunnel;
 mod up;
 mod wait;

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::args::Settings;
 use super::find::{self, Given};
-use super::{exit, words};
+use super::{exit, tell, words};
 use crate::lifecycle::command::CommandLine;
 use crate::wrap::{self, Gateway, Tell};
 
@@ -25,7 +25,7 @@ pub(super) fn run(settings: &Settings, explain: bool, command: Vec<OsString>) ->
         Ok(gateway) => gateway,
         Err(code) => return code,
     };
-    let say = |text: &str| eprintln!("tailrace run: {}", words::plain(text));
+    let say = |text: &str| tell::error(format_args!("tailrace run: {}", words::plain(text)));
     let explained = |text: &str| {
         if explain {
             say(text);
@@ -37,7 +37,7 @@ pub(super) fn run(settings: &Settings, explain: bool, command: Vec<OsString>) ->
     match wrap::run(&line, gateway, &folder, Tell { warn: &say, explain: &explained }) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
-            eprintln!("tailrace: {error}");
+            tell::error(format_args!("tailrace: {error}"));
             ExitCode::from(error.exit_code())
         }
     }

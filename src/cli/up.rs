@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use super::args::Settings;
 use super::find::{self, Given};
-use super::{exit, key};
+use super::{exit, key, tell};
 use crate::config::{self, Config, Loaded, LogTo, Origin};
 use crate::gateway::{self, Commanded, StartError};
 use crate::lifecycle::run_dir::RunDir;
@@ -19,7 +19,7 @@ pub(super) fn run(settings: &Settings, commanded: Option<&Commanded>) -> ExitCod
     let key = match key::take() {
         Ok(key) => key,
         Err(error) => {
-            eprintln!("{error}");
+            tell::error(error);
             return ExitCode::from(exit::CONFIG);
         }
     };
@@ -68,9 +68,9 @@ fn failed(written: &config::Written, error: &StartError) -> ExitCode {
         Some(key) => {
             let forward = error.address().and_then(|address| written.forward_at(address));
             let origin = forward.unwrap_or_else(|| written.origin(key));
-            eprintln!("config: {origin}: {error}");
+            tell::error(format_args!("config: {origin}: {error}"));
         }
-        None => eprintln!("tailrace: {error}"),
+        None => tell::error(format_args!("tailrace: {error}")),
     }
     ExitCode::from(error.exit_code())
 }

@@ -4,7 +4,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use super::{House, Refusal, watch};
+use super::{House, Refusal, fault_of_name, watch};
 use crate::lifecycle::drain::{Guard, Phase};
 use crate::names::Resolved;
 use crate::policy::{Address, Admitted};
@@ -218,7 +218,7 @@ async fn locate(
         Err(error) => {
             house.book.dns(error.route(), error.result(), asked.elapsed());
             record.resolved(error.route(), None);
-            return Err(error.into());
+            return Err(Refusal::from(&fault_of_name(&error, house.inside.is_some())));
         }
     };
     let addresses = match chosen {

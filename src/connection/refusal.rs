@@ -81,21 +81,23 @@ impl Refusal {
     }
 }
 
-impl From<NameError> for Refusal {
-    fn from(error: NameError) -> Self {
-        Self::from(&fault_of_name(&error))
-    }
-}
-
 impl From<&Fault> for Refusal {
     fn from(fault: &Fault) -> Self {
         Self::new(fault.outcome(), fault.sentence())
     }
 }
 
-/// A name without an address, in the words shared with doctor.
-pub(crate) fn fault_of_name(error: &NameError) -> Fault {
+/// A name without an address, in the words shared with doctor. `in_a_tailnet`: whether this gateway is in
+/// one, whose DNS routes and rules are then what to look at.
+pub(crate) fn fault_of_name(error: &NameError, in_a_tailnet: bool) -> Fault {
     match error {
+        NameError::NotFound { name, asked, .. } if !in_a_tailnet => {
+            Fault::NameUnknownHere { name: name.to_string(), asked: asked.clone() }
+        }
+        NameError::Timeout { name, asked, after, .. } if !in_a_tailnet => {
+            let (name, asked) = (name.to_string(), asked.clone());
+            Fault::ResolverSilent { name, asked, after: *after }
+        }
         NameError::NotFound { name, route: "magicdns" | "split", asked } => {
             Fault::NameUnknown { name: name.to_string(), asked: asked.clone() }
         }

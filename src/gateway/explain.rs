@@ -86,7 +86,7 @@ async fn locate(house: &House, admitted: &Admitted<Target>, told: &mut Value) {
     }
     match resolved {
         Ok(_) => judge_answers(house, admitted, &addresses, told),
-        Err(error) => told["fault"] = of_fault(&fault_of_name(&error)),
+        Err(error) => told["fault"] = of_fault(&fault_of_name(&error, house.inside.is_some())),
     }
 }
 

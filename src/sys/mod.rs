@@ -2,6 +2,8 @@
 //!
 //! It knows the kernel and nothing of protocols, policy or settings.
 
+#[cfg_attr(not(target_os = "linux"), path = "closing_sockets_unsupported.rs")]
+mod closing_sockets;
 mod command;
 mod dial;
 #[cfg_attr(not(target_os = "linux"), path = "exiting_unsupported.rs")]
@@ -36,6 +38,7 @@ mod unreadable;
 #[cfg(target_os = "linux")]
 pub mod wrapped;
 
+pub use closing_sockets::closing_sockets;
 pub use command::{Preparation, prepare};
 pub use dial::{dial, dial_unix, may_mark};
 pub use exiting::Exiting;

@@ -1,6 +1,9 @@
 //! Telling a client that has closed its socket from one that has only sent its FIN.
 
-use super::{Stream, original_dst, socket_owner};
+use std::io;
+use std::net::SocketAddr;
+
+use super::{Stream, closing_sockets, original_dst, socket_owner};
 
 /// Whether the peer of `stream` is a socket on this host that nobody holds any more: closed, or its
 /// process ended. A client elsewhere is never told so. Some system calls.
@@ -12,7 +15,25 @@ pub fn peer_left(stream: &Stream) -> bool {
     // Where a redirected client thinks it is connected to.
     let server = original_dst(stream, local).unwrap_or(local);
     let here = peer.ip() == local.ip() || peer.ip().is_loopback() || server != local;
-    here && socket_owner(peer, server).is_ok_and(|owner| owner.inode == 0)
+    match here.then(|| socket_owner(peer, server)) {
+        Some(Ok(owner)) => owner.inode == 0,
+        Some(Err(error)) if error.kind() == io::ErrorKind::NotFound => {
+            // By OUTPUT a connection is redirected to loopback (net/netfilter/nf_nat_redirect.c): its
+            // client is on this host, and has another port than the one it comes from.
+            server != local && local.ip().to_canonical().is_loopback() && all_left(server)
+        }
+        _ => false,
+    }
+}
+
+/// Whether of the sockets on this host that have sent their FIN to `server` nobody holds a single one.
+///
+/// Where conntrack changed a client's port, because another client had the same one towards another
+/// server, the client's own is not known here: only a process with `CAP_NET_ADMIN` may ask conntrack. But
+/// its socket leads to `server` and has sent a FIN, so it is one of these. While one is held, none counts.
+fn all_left(server: SocketAddr) -> bool {
+    closing_sockets(server)
+        .is_ok_and(|all| !all.is_empty() && all.iter().all(|owner| owner.inode == 0))
 }
 
 #[cfg(test)]

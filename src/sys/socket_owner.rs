@@ -9,11 +9,11 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netlink};
 
 /// Length of `struct nlmsghdr`.
-const HEADER: usize = 16;
+pub(super) const HEADER: usize = 16;
 /// `SOCK_DIAG_BY_FAMILY` (linux/sock_diag.h).
-const BY_FAMILY: u16 = 20;
+pub(super) const BY_FAMILY: u16 = 20;
 /// `NLM_F_REQUEST` (linux/netlink.h).
-const REQUEST: u16 = 1;
+pub(super) const REQUEST: u16 = 1;
 /// Length of a question: the header and `struct inet_diag_req_v2`.
 const QUESTION: usize = HEADER + 56;
 /// Where `struct nlmsghdr` has its sequence number.
@@ -23,7 +23,7 @@ const ANSWERED: usize = HEADER + 4;
 /// Questions in one datagram; as many answers fit the socket's receive buffer many times over.
 const AT_ONCE: usize = 32;
 /// Where `struct inet_diag_msg` has `idiag_uid`, behind the header; the inode follows.
-const UID: usize = HEADER + 64;
+pub(super) const UID: usize = HEADER + 64;
 
 /// The owner of a socket on this host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,7 +99,7 @@ impl SocketOwners {
     }
 }
 
-fn netlink_socket() -> io::Result<OwnedFd> {
+pub(super) fn netlink_socket() -> io::Result<OwnedFd> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let kind = (AddressFamily::NETLINK, SocketType::DGRAM, Some(netlink::SOCK_DIAG));
     Ok(rustix::net::socket_with(kind.0, kind.1, flags, kind.2)?)
@@ -109,19 +109,36 @@ fn netlink_socket() -> io::Result<OwnedFd> {
 fn ask(out: &mut Vec<u8>, sequence: u32, local: SocketAddr, remote: SocketAddr) {
     let (from, to) = (local.ip().to_canonical(), remote.ip().to_canonical());
     let family = if from.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
-    out.extend((QUESTION as u32).to_ne_bytes());
-    out.extend(BY_FAMILY.to_ne_bytes());
-    out.extend(REQUEST.to_ne_bytes());
-    out.extend(sequence.to_ne_bytes());
-    out.extend([0; 4]); // port id: the kernel knows who asks
-    out.extend([family.as_raw() as u8, 6, 0, 0]); // 6: IPPROTO_TCP
-    out.extend(u32::MAX.to_ne_bytes()); // any state
-    out.extend(local.port().to_be_bytes());
-    out.extend(remote.port().to_be_bytes());
-    out.extend(sixteen(from));
-    out.extend(sixteen(to));
-    out.extend(0u32.to_ne_bytes()); // any interface
-    out.extend(u64::MAX.to_ne_bytes()); // INET_DIAG_NOCOOKIE
+    let header = Header { flags: REQUEST, sequence, family, states: u32::MAX };
+    header.append(out, (from, local.port()), (to, remote.port()));
+}
+
+/// What a question says beside the two addresses.
+pub(super) struct Header {
+    pub(super) flags: u16,
+    pub(super) sequence: u32,
+    pub(super) family: AddressFamily,
+    /// A bit for each state of a socket that counts (tcp(7), `TCP_ESTABLISHED` is bit 1).
+    pub(super) states: u32,
+}
+
+impl Header {
+    /// Appends the whole question; ports are 0 for any.
+    pub(super) fn append(&self, out: &mut Vec<u8>, local: (IpAddr, u16), remote: (IpAddr, u16)) {
+        out.extend((QUESTION as u32).to_ne_bytes());
+        out.extend(BY_FAMILY.to_ne_bytes());
+        out.extend(self.flags.to_ne_bytes());
+        out.extend(self.sequence.to_ne_bytes());
+        out.extend([0; 4]); // port id: the kernel knows who asks
+        out.extend([self.family.as_raw() as u8, 6, 0, 0]); // 6: IPPROTO_TCP
+        out.extend(self.states.to_ne_bytes());
+        out.extend(local.1.to_be_bytes());
+        out.extend(remote.1.to_be_bytes());
+        out.extend(sixteen(local.0));
+        out.extend(sixteen(remote.0));
+        out.extend(0u32.to_ne_bytes()); // any interface
+        out.extend(u64::MAX.to_ne_bytes()); // INET_DIAG_NOCOOKIE
+    }
 }
 
 fn sixteen(ip: IpAddr) -> [u8; 16] {
@@ -135,7 +152,7 @@ fn sixteen(ip: IpAddr) -> [u8; 16] {
     }
 }
 
-fn number(answer: &[u8], at: usize) -> io::Result<u32> {
+pub(super) fn number(answer: &[u8], at: usize) -> io::Result<u32> {
     let bytes = answer.get(at..at + 4).and_then(|bytes| <[u8; 4]>::try_from(bytes).ok());
     bytes.map(u32::from_ne_bytes).ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
 }

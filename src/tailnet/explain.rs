@@ -13,9 +13,9 @@ use std::time::Duration;
 use super::state::Phase;
 use crate::outcome::{Outcome, Unreachable};
 
-pub(crate) use self::words::{HOST, KEY, NAME, NOT_STARTED};
+pub(crate) use self::words::{HOST, HOST_ALONE, KEY, NAME, NO_GATEWAY, NOT_STARTED, UPSTREAM};
 
-/// Something wrong between a client and its target inside the tailnet.
+/// Something wrong between a client and its target.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Fault {
     /// The binary is not there, or cannot be run.
@@ -166,6 +166,22 @@ pub enum Fault {
         /// How long was waited.
         after: Duration,
     },
+    /// Where there is no tailnet, this host's resolver does not know the name.
+    NameUnknownHere {
+        /// The name.
+        name: String,
+        /// Who says so.
+        asked: String,
+    },
+    /// Where there is no tailnet, this host's resolver does not answer.
+    ResolverSilent {
+        /// The name.
+        name: String,
+        /// Who was asked.
+        asked: String,
+        /// How long was waited.
+        after: Duration,
+    },
     /// No peer and no subnet route covers the address, and `outside_tailnet` is `refuse`.
     NoRoute {
         /// The address.
@@ -269,8 +285,9 @@ impl Fault {
             Self::NoDnsRoute { .. }
             | Self::NoNameserver { .. }
             | Self::NameUnknown { .. }
+            | Self::NameUnknownHere { .. }
             | Self::NameserverFailed { .. } => Outcome::DnsError,
-            Self::NameserverSilent { .. } => Outcome::DnsTimeout,
+            Self::NameserverSilent { .. } | Self::ResolverSilent { .. } => Outcome::DnsTimeout,
             Self::NoRoute { .. } | Self::NoWayOutside { .. } => {
                 Outcome::Unreachable(Unreachable::NoRoute)
             }

@@ -33,7 +33,7 @@ pub enum UpstreamError {
     /// No answer from the far side in time.
     #[error(
         "no answer within {after:?} (upstream.connect_timeout): see whether the host is up and its \
-         port open to this node"
+         port open from here"
     )]
     Timeout {
         /// `upstream.connect_timeout`.

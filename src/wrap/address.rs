@@ -9,12 +9,21 @@ pub(super) const LONGEST: usize = 128;
 /// An address a program gave.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Address {
-    /// IPv4 or IPv6; an IPv4-mapped one is IPv4.
-    Inet(SocketAddr),
+    /// IPv4 or IPv6.
+    Inet(InetAddress),
     /// A Unix socket's name as it lies there: a path, or an abstract name behind a zero byte.
     Unix(Vec<u8>),
     /// Anything else, or too short to be what it says: the kernel's affair.
     Other,
+}
+
+/// An IPv4 or IPv6 address as a program gave it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct InetAddress {
+    /// Where it leads: an IPv4-mapped one is IPv4 here.
+    pub(super) to: SocketAddr,
+    /// Whether it was given as `AF_INET6`, IPv4-mapped or not.
+    pub(super) v6: bool,
 }
 
 impl Address {
@@ -22,7 +31,7 @@ impl Address {
     pub(super) fn parse(bytes: &[u8]) -> Self {
         let Some((family, rest)) = bytes.split_first_chunk() else { return Self::Other };
         match i32::from(u16::from_ne_bytes(*family)) {
-            libc::AF_INET => inet(rest).map_or(Self::Other, Self::Inet),
+            libc::AF_INET => inet(bytes, rest).map_or(Self::Other, Self::Inet),
             libc::AF_INET6 => inet6(rest).map_or(Self::Other, Self::Inet),
             libc::AF_UNIX => Self::Unix(rest.to_vec()),
             _ => Self::Other,
@@ -30,23 +39,26 @@ impl Address {
     }
 }
 
-fn inet(rest: &[u8]) -> Option<SocketAddr> {
+fn inet(whole: &[u8], rest: &[u8]) -> Option<InetAddress> {
     let (port, rest) = rest.split_first_chunk()?;
     let ip = Ipv4Addr::from(*rest.first_chunk::<4>()?);
-    Some(SocketAddr::new(ip.into(), u16::from_be_bytes(*port)))
+    // One without its padding is `EINVAL` to the kernel (`tcp_v4_connect`, `udp_sendmsg`).
+    let to = SocketAddr::new(ip.into(), u16::from_be_bytes(*port));
+    (whole.len() >= size_of::<libc::sockaddr_in>()).then_some(InetAddress { to, v6: false })
 }
 
-fn inet6(rest: &[u8]) -> Option<SocketAddr> {
+fn inet6(rest: &[u8]) -> Option<InetAddress> {
     let (port, rest) = rest.split_first_chunk()?;
     let (flow, rest) = rest.split_first_chunk()?;
     let (ip, rest) = rest.split_first_chunk::<16>()?;
     // The kernel takes an address without its scope (`SIN6_LEN_RFC2133`).
     let scope = rest.first_chunk().map_or(0, |scope| u32::from_ne_bytes(*scope));
     let (ip, port) = (Ipv6Addr::from(*ip), u16::from_be_bytes(*port));
-    Some(match ip.to_ipv4_mapped() {
+    let to = match ip.to_ipv4_mapped() {
         Some(v4) => SocketAddr::new(v4.into(), port),
         None => SocketAddrV6::new(ip, port, u32::from_ne_bytes(*flow), scope).into(),
-    })
+    };
+    Some(InetAddress { to, v6: true })
 }
 
 /// `address` as a program finds it behind a received datagram; for an IPv6 socket (`v6`) an IPv4
@@ -83,7 +95,7 @@ mod tests {
 
     fn inet_of(bytes: &[u8]) -> String {
         match Address::parse(bytes) {
-            Address::Inet(address) => address.to_string(),
+            Address::Inet(address) => address.to.to_string(),
             other => format!("{other:?}"),
         }
     }
@@ -102,7 +114,11 @@ mod tests {
     #[test]
     fn what_is_too_short_or_strange_is_the_kernel_s() {
         let v4 = written("10.1.2.3:53".parse().unwrap(), false);
-        for bytes in [&v4[..0], &v4[..1], &v4[..7], &[99, 0, 1, 2], &[0, 0]] {
+        let v6 = written("[2001:db8::1]:80".parse().unwrap(), true);
+        for bytes in [&v4[..0], &v4[..1], &v4[..7], &v4[..8], &v4[..15], &v6[..16], &v6[..23]] {
+            assert_eq!(Address::parse(bytes), Address::Other, "{bytes:?}");
+        }
+        for bytes in [&[99, 0, 1, 2][..], &[0, 0]] {
             assert_eq!(Address::parse(bytes), Address::Other, "{bytes:?}");
         }
         let unix = [&[libc::AF_UNIX as u8, 0][..], b"/run/x\0"].concat();

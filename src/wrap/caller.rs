@@ -12,7 +12,7 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketType, ipproto, sockopt};
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 
-use super::address::{self, Address};
+use super::address::{self, Address, InetAddress};
 use crate::sys::memory;
 use crate::sys::seccomp::{Call, Calls};
 
@@ -126,6 +126,9 @@ impl<'a> Caller<'a> {
     }
 
     fn duplicate(&self, number: RawFd) -> Result<OwnedFd, Errno> {
+        if number < 0 {
+            return Err(Errno::BADF); // rustix takes -1 for a mistake of ours
+        }
         pidfd_getfd(self.process()?, number, PidfdGetfdFlags::empty())
     }
 
@@ -225,5 +228,21 @@ impl Socket {
     /// The duplicate, where there is one.
     pub(super) fn copy(&self) -> Option<BorrowedFd<'_>> {
         self.copy.as_ref().map(|copy| copy.as_fd())
+    }
+
+    /// Whether the kernel takes an address of this family on this socket. If not, it says so itself:
+    /// `EAFNOSUPPORT`, or `ENETUNREACH` for IPv4 on a socket that is for IPv6 alone (ipv6(7)).
+    pub(super) fn takes(&self, address: InetAddress) -> bool {
+        match (self.v6, address.v6) {
+            (false, given_as_v6) => !given_as_v6,
+            (true, true) => address.to.is_ipv6() || !self.is_only_v6(),
+            // UDP takes an IPv4 address on an IPv6 socket, TCP does not.
+            (true, false) => self.kind == Kind::Datagram && !self.is_only_v6(),
+        }
+    }
+
+    /// Without a duplicate its options are not to be had.
+    fn is_only_v6(&self) -> bool {
+        self.copy().is_some_and(|copy| sockopt::ipv6_v6only(copy) == Ok(true))
     }
 }

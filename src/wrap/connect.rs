@@ -9,10 +9,10 @@ use std::time::Instant;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, sockopt};
 
-use super::address::{Address, for_socket};
+use super::address::{Address, InetAddress, for_socket};
 use super::caller::{Caller, Closed, Kind, Socket};
 use super::dial::{self, Patience};
-use super::supervisor::{Asked, Supervisor};
+use super::supervisor::{Asked, Carried, Supervisor};
 use super::way::{Datagram, Local, Way};
 
 /// What a nested `run` is told by its outer one: an answer no Unix socket's `connect` gives.
@@ -21,7 +21,7 @@ pub(super) const NESTED: Errno = Errno::NOTUNIQ;
 /// Answers `connect(fd, address, length)`.
 pub(super) fn connect(supervisor: &Supervisor, caller: &Caller<'_>) -> Result<(), Closed> {
     match caller.address(caller.call.arguments[1], caller.number(2))? {
-        Address::Inet(to) => inet(supervisor, caller, to)?,
+        Address::Inet(address) => inet(supervisor, caller, address)?,
         Address::Unix(name) => match supervisor.gateway.local(&name) {
             Local::Untouched => caller.let_pass(),
             Local::Refused => _ = caller.answer(Err(Errno::NOENT)),
@@ -32,17 +32,23 @@ pub(super) fn connect(supervisor: &Supervisor, caller: &Caller<'_>) -> Result<()
     Ok(())
 }
 
-fn inet(supervisor: &Supervisor, caller: &Caller<'_>, to: SocketAddr) -> Result<(), Closed> {
+fn inet(supervisor: &Supervisor, caller: &Caller<'_>, address: InetAddress) -> Result<(), Closed> {
+    let to = address.to;
     let (stream, datagram) = (supervisor.gateway.stream(to), supervisor.gateway.datagram(to));
     if (stream, datagram) == (Way::Untouched, Datagram::Untouched) {
+        forget_if_ours(supervisor, caller, to);
         caller.let_pass();
         return Ok(());
     }
     let socket = caller.socket(caller.number(0))?;
+    if !socket.takes(address) {
+        caller.let_pass();
+        return Ok(());
+    }
     match (socket.kind, stream, datagram) {
         (Kind::Stream, Way::Proxy(target), _) => tcp(supervisor, caller, &socket, target),
         (Kind::Stream, Way::Dns(dns), _) => {
-            let connected = on_its_socket(supervisor, caller, &socket, &Errand::Dns(dns));
+            let connected = on_its_socket(supervisor, caller, &socket, &Errand::Dns(dns, to));
             caller.answer(connected.map(|()| 0));
         }
         (Kind::Datagram, _, Datagram::Dns(dns)) => {
@@ -58,12 +64,30 @@ fn inet(supervisor: &Supervisor, caller: &Caller<'_>, to: SocketAddr) -> Result<
     Ok(())
 }
 
+/// A program that dials the gateway itself is told just that, also on a socket that led elsewhere
+/// before it was disconnected.
+fn forget_if_ours(supervisor: &Supervisor, caller: &Caller<'_>, to: SocketAddr) {
+    if supervisor.gateway.leads_to_us(to)
+        && let Some(inode) = caller.inode(caller.number(0))
+    {
+        supervisor.carried.forget(inode);
+    }
+}
+
 /// What a TCP connection is for.
 enum Errand<'a> {
     /// A connection through the proxy to this target.
     Proxy(&'a [SocketAddr], SocketAddr),
-    /// Questions to the gateway's DNS port.
-    Dns(SocketAddr),
+    /// Questions to the gateway's DNS port, in the place of this nameserver.
+    Dns(SocketAddr, SocketAddr),
+}
+
+impl Errand<'_> {
+    /// Where the program asked to go.
+    fn target(&self) -> SocketAddr {
+        let (Self::Proxy(_, target) | Self::Dns(_, target)) = self;
+        *target
+    }
 }
 
 fn tcp(supervisor: &Supervisor, caller: &Caller<'_>, socket: &Socket, target: SocketAddr) {
@@ -99,18 +123,29 @@ fn on_its_socket(
     if let Some(copy) = socket.copy() {
         match run(copy, socket.v6, socket.blocking, errand, &patience) {
             Err(Errno::ADDRNOTAVAIL | Errno::INVAL) => {}
-            done => return done,
+            Ok(()) => {
+                supervisor.carried.put(socket.inode, Carried::to(errand.target()));
+                return Ok(());
+            }
+            Err(errno) => return Err(errno),
         }
-    } else if supervisor.placed.get(socket.inode).is_some() {
+    } else if supervisor.carried.get(socket.inode).is_some() {
         return Err(Errno::ISCONN);
     }
     let ours = own(socket, SocketType::STREAM)?;
     run(ours.as_fd(), socket.v6, true, errand, &patience)?;
+    let inode = rustix::fs::fstat(&ours)?.st_ino;
+    let carried = Carried { ends: ends(ours.as_fd()), ..Carried::to(errand.target()) };
     caller.replace(socket.number, ours.as_fd())?;
-    if let Ok(seen) = rustix::fs::fstat(&ours) {
-        supervisor.placed.put(seen.st_ino, ());
-    }
+    supervisor.carried.put(inode, carried);
     Ok(())
+}
+
+/// The two ends of a connection, this one first.
+fn ends(fd: BorrowedFd<'_>) -> Option<(SocketAddr, SocketAddr)> {
+    let local = rustix::net::getsockname(fd).ok()?.try_into().ok()?;
+    let remote = rustix::net::getpeername(fd).ok()??.try_into().ok()?;
+    Some((local, remote))
 }
 
 fn run(
@@ -120,13 +155,17 @@ fn run(
     errand: &Errand<'_>,
     patience: &Patience<'_>,
 ) -> Result<(), Errno> {
-    match errand {
-        Errand::Dns(dns) => to_one_of(fd, v6, blocking, &[*dns], patience),
-        Errand::Proxy(proxy, target) => {
-            to_one_of(fd, v6, blocking, proxy, patience)?;
-            dial::ask(fd, *target, patience).inspect_err(|_| dial::disconnect(fd))
-        }
+    let only_v6 = v6 && sockopt::ipv6_v6only(fd)?;
+    let done = match errand {
+        Errand::Dns(dns, _) => to_one_of(fd, v6, blocking, &[*dns], patience),
+        Errand::Proxy(proxy, target) => to_one_of(fd, v6, blocking, proxy, patience)
+            .and_then(|()| dial::ask(fd, *target, patience).inspect_err(|_| dial::disconnect(fd))),
+    };
+    if done.is_err() && only_v6 {
+        // It was taken back to reach the gateway; refused where the socket is still bound.
+        let _bound = sockopt::set_ipv6_v6only(fd, true);
     }
+    done
 }
 
 /// Connects to the first of the gateway's addresses that this socket can reach.
@@ -182,6 +221,8 @@ fn udp(
     let fd = datagram(supervisor, caller, socket, nameserver)?;
     let address = reachable(fd.as_fd(), dns, socket.v6)?;
     rustix::net::connect(&fd, &address)?;
+    let inode = rustix::fs::fstat(&fd)?.st_ino;
+    supervisor.carried.put(inode, Carried::to(nameserver));
     supervisor.counts.question();
     Ok(())
 }

@@ -26,6 +26,8 @@ const FASTOPEN: u32 = libc::MSG_FASTOPEN as u32;
 pub(super) fn filter(with_dns: bool) -> Option<Vec<Instruction>> {
     let mut all = vec![load(ARCHITECTURE), skip_if(ARCH?, 1, 0), allow(), load(NUMBER)];
     all.extend(of(libc::SYS_connect, vec![notify()]));
+    all.extend(of(libc::SYS_getpeername, vec![notify()]));
+    all.extend(of(libc::SYS_getsockopt, notify_peer_option()));
     // Programs that find no io_uring use the calls above.
     all.extend(of(libc::SYS_io_uring_setup, vec![refuse(libc::ENOSYS)]));
     let mut sendto = no_fast_open(3);
@@ -68,6 +70,14 @@ fn no_fast_open(flags: u32) -> Vec<Instruction> {
 fn notify_with_pointer(argument: u32) -> Vec<Instruction> {
     let (low, high) = (low(argument), low(argument) + 4);
     vec![load(low), skip_if(0, 0, 2), load(high), skip_if(0, 1, 0), notify(), allow()]
+}
+
+/// To the supervisor when the option asked for is the peer's address: `getsockopt(fd, level, name, …)`.
+fn notify_peer_option() -> Vec<Instruction> {
+    let (level, name) = (libc::SOL_SOCKET as u32, libc::SO_PEERNAME as u32);
+    let level = [load(low(1)), skip_if(level, 0, 3)];
+    let name = [load(low(2)), skip_if(name, 0, 1)];
+    [&level[..], &name, &[notify(), allow()]].concat()
 }
 
 /// The lower half of an argument, little endian.
@@ -166,6 +176,10 @@ mod tests {
             (libc::SYS_recvfrom, [0; 6], allow, allow),
             (libc::SYS_recvfrom, [0, 0, 0, 0, 1 << 32, 8], allow, notify),
             (libc::SYS_recvmsg, [0; 6], allow, notify),
+            (libc::SYS_getpeername, [0; 6], notify, notify),
+            (libc::SYS_getsockopt, [0, 1, 28, 0, 0, 0], notify, notify),
+            (libc::SYS_getsockopt, [0, 1, 4, 0, 0, 0], allow, allow),
+            (libc::SYS_getsockopt, [0, 6, 28, 0, 0, 0], allow, allow),
             (libc::SYS_read, [1; 6], allow, allow),
             (libc::SYS_write, [1; 6], allow, allow),
             (libc::SYS_accept4, [1; 6], allow, allow),

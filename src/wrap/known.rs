@@ -31,6 +31,14 @@ impl<V: Clone> Known<V> {
         lock(&self.entries).0.get(&inode).cloned()
     }
 
+    /// Forgets it.
+    pub(super) fn forget(&self, inode: u64) {
+        let (map, order) = &mut *lock(&self.entries);
+        if map.remove(&inode).is_some() {
+            order.retain(|known| *known != inode);
+        }
+    }
+
     /// Remembers it.
     pub(super) fn put(&self, inode: u64, value: V) {
         let (map, order) = &mut *lock(&self.entries);
@@ -127,6 +135,9 @@ mod tests {
             known.put(inode, inode * 10);
         }
         assert_eq!((known.get(1), known.get(2), known.get(3)), (None, Some(20), Some(30)));
+        known.forget(2);
+        [4, 5].into_iter().for_each(|inode| known.put(inode, 0));
+        assert_eq!((known.get(2), known.get(3), known.get(4)), (None, None, Some(0)));
     }
 
     #[test]

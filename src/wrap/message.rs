@@ -89,19 +89,21 @@ impl Header {
     }
 }
 
-/// Puts an address into `room` bytes at `name`, and its whole length at `length` (recvfrom(2)).
+/// Puts an address into `room` bytes at `name`, and its whole length at `length`, as the kernel does it
+/// (`move_addr_to_user`, net/socket.c): what does not fit is cut off, and the length says so.
 ///
 /// # Errors
-/// `EFAULT`.
+/// `EINVAL` for less than no room, `EFAULT`.
 pub(super) fn fill_name(
     caller: &Caller<'_>,
     name: u64,
     room: u32,
     length: u64,
-    source: &[u8],
+    address: &[u8],
 ) -> Result<(), Errno> {
-    caller.write(name, &source[..source.len().min(room as usize)])?;
-    caller.write(length, &(source.len() as u32).to_ne_bytes())
+    let room = usize::try_from(room.cast_signed()).map_err(|_| Errno::INVAL)?;
+    caller.write(name, &address[..address.len().min(room)])?;
+    caller.write(length, &(address.len() as u32).to_ne_bytes())
 }
 
 /// Eight bytes of a structure that was read whole.

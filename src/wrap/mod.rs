@@ -17,6 +17,7 @@ mod front;
 mod known;
 mod message;
 mod nested;
+mod peer;
 mod preload;
 mod program;
 mod receive;
@@ -38,7 +39,7 @@ use self::report::Ended;
 use self::rung::Rung;
 pub use self::way::Gateway;
 use crate::lifecycle::command::{CommandError, CommandLine};
-use crate::lifecycle::environment;
+use crate::lifecycle::environment::{self, Variable};
 use crate::sys::signals;
 
 /// What a person may want to read, as it comes.
@@ -72,7 +73,7 @@ pub fn run(
     let explain = |rung: Rung| (tell.explain)(&rung.to_string());
     if nested::inside() {
         explain(Rung::Nested);
-        return Err(become_it(command(line), line));
+        return Err(become_it(command(line, &gateway), line));
     }
     let why = match supervised(line, &gateway) {
         Ok(front) => {
@@ -87,14 +88,17 @@ pub fn run(
         Err(NotWrapped::NoFilter(errno)) => rung::no_filter(errno),
         Err(NotWrapped::NotBegun(what)) => format!("no supervisor could be started: {what}"),
     };
-    let mut command = command(line);
-    if let Some(proxy) = environment::preferred(&gateway.proxy) {
-        command.envs(environment::proxied(proxy));
-    }
-    explain(match preload::set(&mut command, &gateway, folder) {
-        Ok(()) => Rung::Preload { why },
+    let mut command = command(line, &gateway);
+    let mut proxied = proxied(&gateway);
+    let rung = match preload::set(&mut command, &gateway, folder) {
+        Ok(()) => {
+            proxied.retain(|(name, _)| !is_for_all_protocols(name));
+            Rung::Preload { why }
+        }
         Err(nor) => Rung::Environment { why, nor },
-    });
+    };
+    command.envs(proxied);
+    explain(rung);
     Err(become_it(command, line))
 }
 
@@ -103,18 +107,34 @@ fn supervised(line: &CommandLine, gateway: &Gateway) -> Result<Front, NotWrapped
         return Err(NotWrapped::NoFilter(Errno::NOSYS));
     }
     let filter = filter::filter(gateway.dns.is_some()).ok_or(NotWrapped::NoFilter(Errno::NOSYS))?;
-    Front::start(command(line), &filter, gateway.clone())
+    Front::start(command(line, gateway), &filter, gateway.clone())
 }
 
-/// The program with our environment, but for what is private and what leads psql elsewhere: the
-/// variables of a `[[forward]]` listener.
-fn command(line: &CommandLine) -> Command {
+/// What a program is told of the proxy by variables.
+fn proxied(gateway: &Gateway) -> Vec<Variable> {
+    environment::preferred(&gateway.proxy).map(environment::proxied).unwrap_or_default()
+}
+
+/// Whether a variable names the proxy of protocols that have none of their own. curl would ask an HTTP
+/// proxy there for `ftp://`, and the gateway is none for that, while its connections are carried anyhow.
+fn is_for_all_protocols(name: &str) -> bool {
+    name.eq_ignore_ascii_case("all_proxy")
+}
+
+/// The program with our environment, but for what is private, what leads psql elsewhere (the variables
+/// of a `[[forward]]` listener), and ourselves as the proxy of all protocols.
+fn command(line: &CommandLine, gateway: &Gateway) -> Command {
     let mut command = Command::new(&line.program);
     command.args(&line.arguments);
     for (name, _) in std::env::vars_os().filter(|(n, v)| environment::is_private(n, v)) {
         command.env_remove(name);
     }
     command.env_remove("PGHOSTADDR").env_remove("PGPORT");
+    for (name, ours) in proxied(gateway).iter().filter(|(name, _)| is_for_all_protocols(name)) {
+        if std::env::var_os(name).is_some_and(|value| value == ours.as_str()) {
+            command.env_remove(name);
+        }
+    }
     command
 }
 

@@ -94,8 +94,8 @@ fn redirected(
     caller: &Caller<'_>,
     to: &Address,
 ) -> Result<Option<Question>, Closed> {
-    let Address::Inet(to) = to else { return Ok(None) };
-    match supervisor.gateway.datagram(*to) {
+    let Address::Inet(address) = to else { return Ok(None) };
+    match supervisor.gateway.datagram(address.to) {
         Datagram::Untouched => Ok(None),
         Datagram::LeftAlone => {
             supervisor.counts.left_alone();
@@ -103,7 +103,8 @@ fn redirected(
         }
         Datagram::Dns(dns) => {
             let socket = caller.socket(caller.number(0))?;
-            Ok((socket.kind == Kind::Datagram).then_some((socket, *to, dns)))
+            let ours = socket.kind == Kind::Datagram && socket.takes(*address);
+            Ok(ours.then_some((socket, address.to, dns)))
         }
     }
 }

@@ -23,14 +23,15 @@ use super::counts::Counts;
 use super::known::{Attempts, Known};
 use super::report::{Ended, Report};
 use super::way::Gateway;
-use super::{connect, receive, send};
+use super::{connect, peer, receive, send};
 use crate::sys::seccomp::{Call, Calls, Instruction};
 use crate::sys::signals::Mask;
 use crate::sys::wrapped::{self, NotStarted};
 
-/// Sockets on which questions went out, and those we put in a program's place.
-const MOST_KNOWN: usize = 4096;
-/// The same where each of them costs us a descriptor.
+/// Sockets that lead to the gateway and whose programs may ask where to; about 100 bytes each. The
+/// oldest makes room.
+const MOST_CARRIED: usize = 65_536;
+/// Sockets on which questions went out: each may cost us a descriptor.
 const MOST_KEPT: usize = 256;
 /// Threads that wait for a call at once; more end when they have nothing to do.
 const MOST_IDLE: usize = 8;
@@ -49,8 +50,8 @@ pub(super) struct Supervisor {
     pub(super) counts: Counts,
     /// Datagram sockets with a question on them.
     pub(super) asked: Known<Asked>,
-    /// Connected sockets of ours in a program's place.
-    pub(super) placed: Known<()>,
+    /// Sockets that were connected to the gateway.
+    pub(super) carried: Known<Carried>,
     /// Connections being made.
     pub(super) attempts: Attempts,
 }
@@ -62,6 +63,23 @@ pub(super) struct Asked {
     pub(super) nameserver: SocketAddr,
     /// Our hold on it, where a program's sockets cannot be duplicated.
     pub(super) ours: Option<Arc<OwnedFd>>,
+}
+
+/// A socket that was connected to the gateway.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Carried {
+    /// Where its program asked to go.
+    pub(super) target: SocketAddr,
+    /// Its local and its remote address, where it is one of ours in the place of the program's: then
+    /// it cannot be duplicated, and the kernel is asked for it by these.
+    pub(super) ends: Option<(SocketAddr, SocketAddr)>,
+}
+
+impl Carried {
+    /// A program's own socket, to `target`; as the kernel shows a peer, without flow and scope.
+    pub(super) fn to(target: SocketAddr) -> Self {
+        Self { target: SocketAddr::new(target.ip(), target.port()), ends: None }
+    }
 }
 
 /// The life of the supervising process: starts the program, tells `front`, answers until the last
@@ -184,7 +202,7 @@ impl Supervisor {
             gateway,
             counts: Counts::default(),
             asked: Known::new(MOST_KEPT),
-            placed: Known::new(MOST_KNOWN),
+            carried: Known::new(MOST_CARRIED),
             attempts: Attempts::default(),
         }
     }
@@ -230,6 +248,8 @@ impl Supervisor {
             libc::SYS_sendmmsg => send::sendmmsg(self, &caller),
             libc::SYS_recvfrom => receive::recvfrom(self, &caller),
             libc::SYS_recvmsg => receive::recvmsg(self, &caller),
+            libc::SYS_getpeername => peer::getpeername(self, &caller),
+            libc::SYS_getsockopt => peer::peer_option(self, &caller),
             _ => {
                 caller.let_pass();
                 Ok(())

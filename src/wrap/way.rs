@@ -115,8 +115,23 @@ impl Gateway {
             || ip.is_multicast()
             || on_one_link
             || environment::is_direct(ip)
+            || is_broadcast(ip)
             || self.proxy.contains(&to)
             || self.admin == to
+    }
+
+    /// Whether a connection to `to` ends at one of the addresses that connections are carried to.
+    pub(super) fn leads_to_us(&self, to: SocketAddr) -> bool {
+        let to = SocketAddr::new(to.ip().to_canonical(), to.port());
+        self.proxy.contains(&to) || self.dns == Some(to)
+    }
+}
+
+/// The kernel says what becomes of it, which depends on an option (ip(7), `SO_BROADCAST`).
+fn is_broadcast(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(v4) => v4.is_broadcast(),
+        IpAddr::V6(_) => false,
     }
 }
 
@@ -147,6 +162,7 @@ mod tests {
             "169.254.169.254:80",
             "169.254.170.2:80",
             "[fe80::1]:22",
+            "255.255.255.255:80",
             "10.0.0.1:0",
             "10.0.0.53:53",
         ] {

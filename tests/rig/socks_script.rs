@@ -158,6 +158,10 @@ fn connect(
     shared: &Arc<Shared>,
 ) -> io::Result<()> {
     let mapped = shared.origins.lock().unwrap().get(&request.host).copied();
+    let mapped = mapped.map(|to| match to.port() {
+        0 => SocketAddr::new(to.ip(), request.port),
+        _ => to,
+    });
     let literal = request.host.parse::<IpAddr>().ok().map(|ip| SocketAddr::new(ip, request.port));
     let origin =
         mapped.or(literal).map(|to| TcpStream::connect_timeout(&to, Duration::from_secs(5)));

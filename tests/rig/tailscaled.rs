@@ -105,7 +105,8 @@ impl Tailscaled {
         self.server.address()
     }
 
-    /// `host` (a name, lower case, or an address) leads to `origin`, whatever the port asked for.
+    /// `host` (a name, lower case, or an address) leads to `origin`, whatever the port asked for; with
+    /// port 0 there, to the port asked for.
     pub fn map(&self, host: &str, origin: SocketAddr) {
         self.shared.origins.lock().unwrap().insert(host.into(), origin);
     }

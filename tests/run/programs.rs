@@ -10,6 +10,7 @@ use super::rig::skip;
 const PROBE: &str = include_str!("probe.c");
 const DENY: &str = include_str!("deny.c");
 const DIALER: &str = include_str!("dialer.go");
+const ADDRESSES: &str = include_str!("addresses.c");
 
 /// A program the tests need.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -22,13 +23,17 @@ pub(crate) enum Program {
     Deny,
     /// `dialer.go`, static.
     Go,
+    /// `addresses.c` with glibc, dynamic.
+    Addresses,
+    /// `addresses.c` with musl, static.
+    AddressesMusl,
 }
 
 impl Program {
     /// Its path; skips the test by name, and gives none, where its compiler is missing.
     #[track_caller]
     pub(crate) fn path(self) -> Option<&'static Path> {
-        static BUILT: [OnceLock<Result<PathBuf, String>>; 4] = [const { OnceLock::new() }; 4];
+        static BUILT: [OnceLock<Result<PathBuf, String>>; 6] = [const { OnceLock::new() }; 6];
         match BUILT[self as usize].get_or_init(|| self.build()) {
             Ok(path) => Some(path),
             Err(why) => {
@@ -43,6 +48,7 @@ impl Program {
             Self::Probe | Self::Musl => (PROBE, "c"),
             Self::Deny => (DENY, "c"),
             Self::Go => (DIALER, "go"),
+            Self::Addresses | Self::AddressesMusl => (ADDRESSES, "c"),
         };
         let mut hash = DefaultHasher::new();
         text.hash(&mut hash);
@@ -66,8 +72,8 @@ impl Program {
 
     fn compiler(self) -> Command {
         let (program, arguments): (&str, &[&str]) = match self {
-            Self::Probe => ("gcc", &["-O1", "-pthread"]),
-            Self::Musl => ("musl-gcc", &["-O1", "-pthread", "-static"]),
+            Self::Probe | Self::Addresses => ("gcc", &["-O1", "-pthread"]),
+            Self::Musl | Self::AddressesMusl => ("musl-gcc", &["-O1", "-pthread", "-static"]),
             Self::Deny => ("gcc", &["-O1"]),
             Self::Go => ("go", &["build"]),
         };

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use super::args::Settings;
 use super::find::{self, Unanswered};
-use super::{exit, tunnel, words};
+use super::{exit, tell, tunnel, words};
 use crate::lifecycle::environment;
 use crate::target::Target;
 
@@ -27,15 +27,15 @@ pub(super) fn run(settings: &Settings, target: &Target) -> ExitCode {
         },
         Ok(Err(refusal)) => failed(&format!("{} ({})", refusal.message, refusal.error)),
         Err(error) => {
-            eprintln!(
+            tell::error(format_args!(
                 "tailrace: no gateway answers at {proxy}: {error}; start one with `tailrace up`, or name its settings with --config"
-            );
+            ));
             ExitCode::from(exit::NO_GATEWAY)
         }
     }
 }
 
 fn failed(sentence: &str) -> ExitCode {
-    eprintln!("tailrace: {}", words::plain(sentence));
+    tell::error(format_args!("tailrace: {}", words::plain(sentence)));
     ExitCode::from(exit::FAILED)
 }

@@ -11,13 +11,13 @@ mod steps;
 mod table;
 mod world;
 
-use std::io::{IsTerminal as _, Write as _};
+use std::io::IsTerminal as _;
 use std::net::{Ipv6Addr, SocketAddr};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::exit;
+use super::{exit, tell};
 use crate::config::{Config, HalfClose, PolicyMode, UpstreamKind};
 use crate::gateway::{Gateway, Means};
 use crate::policy::Suffix;
@@ -42,7 +42,7 @@ pub(super) fn run(redirected: bool) -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(exit::FAILED),
         Err(error) => {
-            eprintln!("tailrace demo: {error}");
+            tell::error(format_args!("tailrace demo: {error}"));
             ExitCode::from(exit::FAILED)
         }
     }
@@ -73,9 +73,9 @@ async fn show() -> Result<bool, Failure> {
     let world = World::start().await.map_err(|error| format!("no loopback service: {error}"))?;
     let mut gateway = start(&world).await?;
     let proxy = *gateway.proxy().first().ok_or("the gateway has no proxy address")?;
-    println!(
+    tell::out(format_args!(
         "The gateway listens on {proxy}; its upstream, names and services are in this process.\n"
-    );
+    ));
     let before = client::metrics(gateway.admin()).await?;
     let rows = take_steps(steps::all(proxy, Arc::new(world)).await).await;
     let after = client::metrics(gateway.admin()).await?;
@@ -85,7 +85,7 @@ async fn show() -> Result<bool, Failure> {
     let held = rows.iter().all(Row::held);
     let verdict =
         if held { "All of it held." } else { "NOT all of it held: see the rows marked ✗." };
-    println!("\n{verdict}");
+    tell::out(format_args!("\n{verdict}"));
     Ok(held)
 }
 
@@ -94,15 +94,14 @@ async fn take_steps(steps: Vec<Step>) -> Vec<Row> {
     let terminal = std::io::stderr().is_terminal();
     for (index, step) in steps.into_iter().enumerate() {
         if terminal {
-            eprint!("\r\x1b[K[{}/{all}] {}: {}", index + 1, step.way, step.what);
-            let _unseen = std::io::stderr().flush();
+            tell::progress(format_args!("[{}/{all}] {}: {}", index + 1, step.way, step.what));
         }
         let begun = Instant::now();
         let ended = step.action.await;
         rows.push(Row::new(step.way, step.what, ended, begun.elapsed()));
     }
     if terminal {
-        eprint!("\r\x1b[K");
+        tell::progress("");
     }
     rows
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::Failure;
 use super::client::Moved;
+use crate::cli::tell;
 
 /// How a step ended, when it ended as it should.
 pub(super) enum Ended {
@@ -52,22 +53,25 @@ impl Row {
 }
 
 pub(super) fn print(rows: &[Row]) {
-    println!("  {:<14} {:<34} {:<44} {:>21} {:>9}", "way", "what", "result", "bytes", "ms");
+    let heads = ["way", "what", "result", "bytes", "ms"];
+    let [way, what, result, bytes, took] = heads;
+    tell::out(format_args!("  {way:<14} {what:<34} {result:<44} {bytes:>21} {took:>9}"));
     for row in rows {
         let (mark, result, bytes) = row.cells();
         let took = row.took.as_secs_f64() * 1000.0;
-        println!("{mark} {:<14} {:<34} {result:<44} {bytes:>21} {took:>9.1}", row.way, row.what);
+        let (way, what) = (row.way, row.what);
+        tell::out(format_args!("{mark} {way:<14} {what:<34} {result:<44} {bytes:>21} {took:>9.1}"));
     }
 }
 
 /// The counters that moved.
 pub(super) fn print_metrics(before: &BTreeMap<String, f64>, after: &BTreeMap<String, f64>) {
-    println!("\nmetrics that moved:");
+    tell::out("\nmetrics that moved:");
     for (name, value) in after {
         let moved = value - before.get(name).copied().unwrap_or(0.0);
         let telling = name.contains("_total") && !name.contains("process_");
         if telling && moved > 0.0 {
-            println!("  {name:<78} +{moved}");
+            tell::out(format_args!("  {name:<78} +{moved}"));
         }
     }
 }

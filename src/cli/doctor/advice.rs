@@ -5,7 +5,9 @@ use serde_json::Value;
 
 use crate::tailnet::explain;
 
-pub(super) use crate::tailnet::explain::{HOST, KEY, NAME, NOT_STARTED};
+pub(super) use crate::tailnet::explain::{
+    HOST, HOST_ALONE, KEY, NAME, NO_GATEWAY, NOT_STARTED, UPSTREAM,
+};
 
 /// What is wrong with a link, and what to do.
 #[derive(Debug, Clone, PartialEq, Eq)]

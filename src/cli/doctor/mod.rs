@@ -107,7 +107,7 @@ fn upstream(found: &Found, upstream: &Value) -> Link {
     let detail = format!("{} {}", words::of(&upstream["kind"]), words::of(&upstream["address"]));
     let state = match upstream["up"] == true {
         true => Ok(detail.replace(" -", "")),
-        false => Err(Advice::of_sentence(advice::HOST, &readiness(found))),
+        false => Err(Advice::of_sentence(advice::UPSTREAM, &readiness(found))),
     };
     Link { name: "upstream", state }
 }
@@ -123,11 +123,13 @@ fn readiness(found: &Found) -> String {
 fn without_gateway(found: &Found, given: &Given, why: String) -> Result<Vec<Link>, Problems> {
     let loaded = given.load()?;
     let fault = Fault::NoGateway { admin: found.admin, why };
-    let mut links = vec![Link { name: "gateway", state: Err(fault.advice().into()) }];
-    if let Some(binary) = binary::wanted(&loaded) {
-        links.push(Link { name: "binary", state: binary::check(&binary) });
-    }
-    Ok(links)
+    let mut advice: Advice = fault.advice().into();
+    let Some(binary) = binary::wanted(&loaded) else {
+        advice.symptom = advice::NO_GATEWAY.to_owned(); // nor will one join a tailnet
+        return Ok(vec![Link { name: "gateway", state: Err(advice) }]);
+    };
+    let gateway = Link { name: "gateway", state: Err(advice) };
+    Ok(vec![gateway, Link { name: "binary", state: binary::check(&binary) }])
 }
 
 fn print(links: &[Link], json: bool) {

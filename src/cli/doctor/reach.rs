@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::advice::{Advice, HOST, NAME};
+use super::advice::{Advice, HOST, HOST_ALONE, NAME};
 use super::find::{Found, Unanswered};
 use super::words::{self, of};
 use super::{Link, explain, tls, up_to};
@@ -118,12 +118,13 @@ fn in_the_tailnet(told: &Value) -> bool {
 /// Which link a refused connection shows to be broken. Silence inside the tailnet is an ACL's, most
 /// often: whoever may not come gets no answer.
 fn refused(told: &Value, refusal: &Refusal) -> (&'static str, Advice) {
+    let host = if told["tailnet"].is_object() { HOST } else { HOST_ALONE };
     let (link, symptom) = match refusal.error.as_str() {
         "dns_error" | "dns_timeout" => ("dns", NAME),
         "denied" | "loop" => ("policy", POLICY),
-        "unreachable" => ("route", HOST),
-        "connect_timeout" if in_the_tailnet(told) => ("acl", HOST),
-        _ => ("port", HOST),
+        "unreachable" => ("route", host),
+        "connect_timeout" if in_the_tailnet(told) => ("acl", host),
+        _ => ("port", host),
     };
     (link, Advice::of_sentence(symptom, &refusal.message))
 }

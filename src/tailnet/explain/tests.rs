@@ -38,6 +38,8 @@ fn every() -> Vec<Fault> {
         Fault::NoNameserver { name: name.clone(), domain: text(), skipped: text() },
         Fault::NameUnknown { name: name.clone(), asked: asked.clone() },
         Fault::NameserverFailed { name: name.clone(), asked: asked.clone(), why: text() },
+        Fault::NameUnknownHere { name: name.clone(), asked: asked.clone() },
+        Fault::ResolverSilent { name: name.clone(), asked: asked.clone(), after },
         Fault::NameserverSilent { name, asked, after },
         Fault::NoRoute { address: target.ip() },
         Fault::NoWayOutside { address: target.ip() },

@@ -13,6 +13,11 @@ const RATE: &str = "the control server limits the rate of logins";
 const LOST: &str = "the node has left the tailnet";
 pub(crate) const NAME: &str = "the internal name does not resolve";
 pub(crate) const HOST: &str = "joined, but the host is not reachable";
+/// The same where the upstream leads into no tailnet of ours (kinds `direct` and `socks5`): there no
+/// sentence speaks of one.
+pub(crate) const HOST_ALONE: &str = "the host is not reachable";
+pub(crate) const UPSTREAM: &str = "the upstream is not reachable";
+pub(crate) const NO_GATEWAY: &str = "no gateway runs";
 
 /// Symptom, cause, fix.
 type Words = (&'static str, String, &'static str);
@@ -186,6 +191,16 @@ impl Fault {
                 NAME,
                 format!("{asked} did not answer for {name} within {}", spoken(*after)),
                 "let this node's tag reach it on port 53 over TCP (ACL grant, subnet route), and see whether it runs",
+            ),
+            Self::NameUnknownHere { name, asked } => (
+                NAME,
+                format!("{name} has no address: {asked} knows none"),
+                "check the spelling, and that this host resolves its domain",
+            ),
+            Self::ResolverSilent { name, asked, after } => (
+                NAME,
+                format!("{asked} gave no answer for {name} within {}", spoken(*after)),
+                "see whether the nameservers of this host can be reached",
             ),
             Self::NoRoute { address } => (
                 HOST,
