@@ -123,6 +123,20 @@ impl Host {
         Name::parse(text).map(Self::Name)
     }
 
+    /// Reads a host as [`Host::parse`] does, and an IPv6 address in brackets: SOCKS clients that split a URL hand
+    /// its host on as it stands.
+    ///
+    /// # Errors
+    /// [`HostError`], naming the text in escaped form.
+    pub fn parse_bracketed(text: &[u8]) -> Result<Self, HostError> {
+        match text {
+            [b'[', inner @ .., b']'] => bracketed(inner)
+                .map(|address| Self::from(IpAddr::V6(address)))
+                .ok_or_else(|| HostError::Brackets { host: escaped(text) }),
+            _ => Self::parse(text),
+        }
+    }
+
     /// The address, when the host is one.
     pub fn address(&self) -> Option<IpAddr> {
         match self {
@@ -230,6 +244,22 @@ impl Target {
         };
         Ok(Self { host, port })
     }
+
+    /// Reads the target of a CONNECT: an authority with its port, also of an IPv6 address without brackets, as
+    /// `openssl s_client -proxy`, Python's http.client before 3.12 and PySocks write it. The last colon then
+    /// parts the port, which a CONNECT always has (RFC 9110 section 9.3.6): there is no other reading.
+    ///
+    /// # Errors
+    /// [`HostError`], as [`Target::parse_authority`].
+    pub fn parse_connect(text: &[u8]) -> Result<Self, HostError> {
+        let parts = memchr::memrchr(b':', text).map(|colon| (&text[..colon], &text[colon + 1..]));
+        match parts.and_then(|(host, port)| Some((bracketed(host)?, port))) {
+            Some((address, port)) => {
+                Ok(Self { host: IpAddr::V6(address).into(), port: parse_port(port)? })
+            }
+            None => Self::parse_authority(text, None),
+        }
+    }
 }
 
 impl Target {
@@ -276,12 +306,16 @@ pub fn embedded_v4(address: IpAddr) -> Option<Ipv4Addr> {
     }
 }
 
+/// The IPv6 address that stands in brackets, or should.
+fn bracketed(text: &[u8]) -> Option<Ipv6Addr> {
+    std::str::from_utf8(text).ok()?.parse().ok()
+}
+
 fn split_authority(text: &[u8]) -> Result<(Host, Option<&[u8]>), HostError> {
     let brackets = || HostError::Brackets { host: escaped(text) };
     if let Some(rest) = text.strip_prefix(b"[") {
         let end = rest.iter().position(|b| *b == b']').ok_or_else(brackets)?;
-        let inner = std::str::from_utf8(&rest[..end]).map_err(|_| brackets())?;
-        let address = Ipv6Addr::from_str(inner).map_err(|_| brackets())?;
+        let address = bracketed(&rest[..end]).ok_or_else(brackets)?;
         let port = match &rest[end + 1..] {
             [] => None,
             [b':', port @ ..] => Some(port),
@@ -426,9 +460,73 @@ mod tests {
         ];
         for text in bad {
             assert!(Target::parse_authority(text.as_bytes(), None).is_err(), "{text}");
+            if text != "::1:80" {
+                assert!(Target::parse_connect(text.as_bytes()).is_err(), "{text}");
+            }
         }
         let target = Target::parse_authority(b"[2001:db8::1]:443", None).unwrap();
         assert_eq!(target.to_string(), "[2001:db8::1]:443");
+    }
+
+    #[test]
+    fn p17_the_last_colon_parts_a_connects_port_from_an_address() {
+        for (text, target) in [
+            ("::1:443", "[::1]:443"),
+            (":::80", "[::]:80"),
+            ("2001:db8::7:65535", "[2001:db8::7]:65535"),
+            ("1:2:3:4:5:6:7:8:9", "[1:2:3:4:5:6:7:8]:9"),
+            ("::ffff:127.0.0.1:80", "127.0.0.1:80"),
+            ("[::1]:443", "[::1]:443"),
+            ("db:443", "db:443"),
+        ] {
+            assert_eq!(Target::parse_connect(text.as_bytes()).unwrap().to_string(), target);
+        }
+        let bad = [
+            "::1",
+            "::",
+            "::1:",
+            "::1:0",
+            "::1:080",
+            "::1:99999",
+            "::1:+1",
+            "1:2:3:4:5:6:7:8",
+            "db:80:80",
+            "fe80::1%1:80",
+            "[::1]:80:80",
+            "[::1:80",
+            "::1]:80",
+            "127.0.0.1:80:80",
+        ];
+        for text in bad {
+            assert!(Target::parse_connect(text.as_bytes()).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn p13_brackets_hold_an_ipv6_address() {
+        let host = |text: &[u8]| Host::parse_bracketed(text).map(|host| host.to_string());
+        for (text, canonical) in [
+            (&b"[::1]"[..], "::1"),
+            (b"::1", "::1"),
+            (b"[::ffff:127.0.0.1]", "127.0.0.1"),
+            (b"db.corp.example", "db.corp.example"),
+        ] {
+            assert_eq!(host(text).unwrap(), canonical);
+        }
+        for bad in [
+            &b"[db]"[..],
+            b"[127.0.0.1]",
+            b"[::1",
+            b"::1]",
+            b"[]",
+            b"[[::1]]",
+            b"[::1]:80",
+            b"[::1%1]",
+            b"[::1].corp.example",
+            b"[::1\0]",
+        ] {
+            assert!(host(bad).is_err(), "{}", bad.escape_ascii());
+        }
     }
 
     proptest! {

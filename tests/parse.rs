@@ -4,6 +4,8 @@
 
 mod rig;
 
+#[path = "parse/everyday.rs"]
+mod everyday;
 #[path = "parse/forward.rs"]
 mod forward;
 #[path = "parse/heads.rs"]
