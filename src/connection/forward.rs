@@ -136,7 +136,10 @@ impl Line<'_> {
             record.stage(Stage::Relay);
             let exchange = self.exchange(&record, session, &request, &connected).await;
             if !(exchange.stale && reused) {
-                return self.end(record, session, request.target, connected, exchange).await;
+                // A tunnel may follow, which need not keep the head.
+                let ForwardRequest { target, head, .. } = request;
+                drop(head);
+                return self.end(record, session, target, connected, exchange).await;
             }
             // The kept connection had been closed meanwhile and nothing was answered: once more.
             reused = false;

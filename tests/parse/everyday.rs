@@ -462,3 +462,41 @@ fn p24_the_longest_head_is_a_setting_that_a_reload_changes() {
     gateway.settle_and_check(10);
     assert_eq!(gateway.count("head_too_large"), 4);
 }
+
+#[test]
+fn p24_long_heads_leave_nothing_behind() {
+    const CLIENTS: usize = 40;
+    let long = filled("HTTP/1.1 101 UPGRADED\r\nUpgrade: tcp\r\n", 60 << 10);
+    let answer = filled("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n", 60 << 10);
+    let origin = HttpOrigin::start(move |request| match request.head.get("upgrade") {
+        Some(_) => HttpReply::Upgrade(long.clone().into()),
+        None => HttpReply::Keep(answer.clone().into()),
+    });
+    let echo = Origin::echo();
+    let fake = Tailscaled::with("h", origin.address());
+    fake.map("echo", echo.address());
+    let mut gateway = Gateway::chained(&fake);
+    let heads = [
+        ("at rest", "GET http://h/ HTTP/1.1\r\nHost: h\r\n".to_owned(), 200),
+        ("upgraded", attach(UPGRADES[0].0, "").replace("\r\n\r\n", "\r\n"), 101),
+        ("tunnels", "CONNECT echo:1 HTTP/1.1\r\n".to_owned(), 200),
+    ];
+    let mut asked = 0;
+    for (what, head, status) in heads {
+        let one = |gateway: &Gateway| {
+            let mut wire = gateway.dial();
+            wire.send(filled(&head, 60 << 10));
+            assert_eq!(wire.read_head().status(), status);
+            wire
+        };
+        let mut kept: Vec<_> = (0..10).map(|_| one(&gateway)).collect();
+        let before = gateway.rss();
+        kept.extend((0..CLIENTS).map(|_| one(&gateway)));
+        let each = gateway.rss().saturating_sub(before) / CLIENTS as u64;
+        println!("{what}: {each} bytes each");
+        assert!(each < 24 << 10, "{what}: {each} bytes each");
+        asked += kept.len();
+        drop(kept);
+    }
+    gateway.settle_with(&fake, asked as u64, asked);
+}
