@@ -10,6 +10,8 @@ mod everyday;
 mod forward;
 #[path = "parse/heads.rs"]
 mod heads;
+#[path = "parse/long_heads.rs"]
+mod long_heads;
 #[path = "parse/socks.rs"]
 mod socks;
 #[path = "parse/splits.rs"]

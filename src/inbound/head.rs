@@ -394,7 +394,7 @@ mod tests {
             assert_eq!((used, value.first()), (text.len(), &b"GET"[..]));
             for cut in 0..text.len() {
                 assert_eq!(request(&text[..cut]), Ok(Parsed::Incomplete), "{empty}, {cut}");
-                assert_eq!(begun(text[..cut].as_bytes()), cut > 2 * empty);
+                assert_eq!(begun(&text.as_bytes()[..cut]), cut > 2 * empty);
             }
         }
         for bad in ["\r\n".repeat(5), "\n".into(), "\r\r\n".into(), "\r\n\n".into(), "\rG".into()] {
