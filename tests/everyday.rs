@@ -34,6 +34,7 @@ impl Made {
     /// Of bytes that are no text each is a character.
     fn of(request: &HttpRequest) -> Made {
         let raw = &request.head.raw;
+        assert!(request.head.all("authorization").len() < 2, "{}", raw.escape_ascii());
         let end = raw.windows(2).position(|end| end == b"\r\n").unwrap();
         Made {
             line: raw[..end].iter().map(|byte| char::from(*byte)).collect(),

@@ -51,6 +51,11 @@ pub fn host_differs(head: &Head, target: &Target, of_connect: bool) -> Result<bo
     if hosts.next().is_some() {
         return Err(Bad::request("the request has two Host fields: send one"));
     }
+    // Python's urllib copies a URL's credentials into it.
+    let host = match memchr::memrchr(b'@', host) {
+        Some(at) if !of_connect => &host[at + 1..],
+        _ => host,
+    };
     let mut named = Target::parse_authority(host, Some(target.port));
     if of_connect {
         named = named.or_else(|_| Target::parse_connect(host));

@@ -52,7 +52,11 @@ impl Bench {
     #[track_caller]
     fn settle(mut self) {
         self.gateway.settle_and_check(self.asked as u64);
-        assert!(self.gateway.access_lines().iter().all(|line| line["outcome"] == "ok"));
+        let lines = self.gateway.access_lines();
+        assert!(
+            lines.iter().all(|line| line["outcome"] == "ok" && line["error"].is_null()),
+            "{lines:?}"
+        );
         assert_eq!(self.fake.hosts(), vec!["h"; self.fake.hosts().len()]);
     }
 }

@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use crate::rig::wait::{PATIENCE, eventually};
+use crate::rig::wait::{PATIENCE, eventually, holds_within};
 use crate::rig::{Gateway, HttpOrigin, HttpReply, Wire, accepts};
 use crate::{Made, there};
 
@@ -13,8 +13,11 @@ use crate::{Made, there};
 struct Witness {
     child: Child,
     address: SocketAddr,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
+
+/// Squid's shared memory is called by this, and outlives one that is killed.
+const SERVICE: &str = "tailracewitness";
 
 impl Witness {
     /// Starts it with a file of these settings, which name the port it shall have.
@@ -36,10 +39,12 @@ impl Witness {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        let mut witness = Witness { child, address, _folder: folder };
+        let mut witness = Witness { child, address, folder };
         eventually("the witness listens", 3 * PATIENCE, || {
             let over = witness.child.try_wait().unwrap();
-            assert!(over.is_none(), "{command:?} ended: {over:?}");
+            let log = witness.folder.path().join("cache.log");
+            let log = std::fs::read_to_string(log).unwrap_or_default();
+            assert!(over.is_none(), "{command:?} ended: {over:?}\n{log}");
             accepts(address)
         });
         witness
@@ -55,7 +60,8 @@ impl Witness {
                 folder.display()
             )
         };
-        Witness::start(settings, &["squid", "-N", "-f"])
+        let service = format!("{SERVICE}{}", std::process::id());
+        Witness::start(settings, &["squid", "-N", "-n", &service, "-f"])
     }
 
     fn tinyproxy() -> Witness {
@@ -73,7 +79,11 @@ impl Witness {
 
 impl Drop for Witness {
     fn drop(&mut self) {
-        let _ = self.child.kill();
+        let pid = rustix::process::Pid::from_child(&self.child);
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+        if !holds_within(PATIENCE, || !matches!(self.child.try_wait(), Ok(None))) {
+            let _ = self.child.kill();
+        }
         let _ = self.child.wait();
     }
 }

@@ -1,6 +1,7 @@
 //! P24: how long a head may be, both ways, and what is left of a long one.
 
 use crate::everyday::{UPGRADES, attach, get};
+use crate::rig::wait::{PATIENCE, eventually};
 use crate::rig::{Answer, End, Gateway, HttpOrigin, HttpReply, Origin, Tailscaled, assert_says};
 
 /// A head of exactly so many bytes, or with so many fields.
@@ -79,6 +80,10 @@ fn p24_the_longest_head_is_a_setting_that_a_reload_changes() {
     outcomes(&gateway, 2 << 10);
     gateway.setup().set("limits.max_head", "100KiB");
     gateway.reload();
+    eventually("the reload", PATIENCE, || {
+        let done = gateway.metrics().value("tailrace_config_reloads_total", &[("result", "ok")]);
+        done as u64 == 1
+    });
     outcomes(&gateway, 100 << 10);
     gateway.settle_and_check(10);
     assert_eq!(gateway.count("head_too_large"), 4);

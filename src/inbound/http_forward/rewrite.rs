@@ -298,6 +298,10 @@ mod tests {
         let plain = forward("GET http://H/p HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
         assert_eq!(&plain.head[..], b"GET /p HTTP/1.1\r\nHost: h\r\n\r\n");
         assert!(!plain.host_mismatch && plain.keep_alive);
+        for (host, mismatch) in [("u:p@h", false), ("h@evil", true), ("u:p@", true)] {
+            let text = format!("GET http://u:p@h/ HTTP/1.1\r\nHost: {host}\r\n\r\n");
+            assert_eq!(forward(&text).unwrap().host_mismatch, mismatch, "{host}");
+        }
     }
 
     #[test]
