@@ -5,7 +5,7 @@ use std::hint::black_box;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use tailrace::inbound::first_bytes;
-use tailrace::inbound::head::{self, Side};
+use tailrace::inbound::head::{self, DEFAULT_MAX_HEAD, Side};
 use tailrace::inbound::hello;
 use tailrace::inbound::{socks4, socks5};
 use tailrace::target::Host;
@@ -25,10 +25,10 @@ const SOCKS4A: &[u8] = b"\x04\x01\x01\xbb\x00\x00\x00\x01user\0db.corp.example.c
 
 fn parsers(c: &mut Criterion) {
     c.bench_function("head, curl's GET", |b| {
-        b.iter(|| head::parse(black_box(CURL), Side::Request).unwrap());
+        b.iter(|| head::parse(black_box(CURL), Side::Request, DEFAULT_MAX_HEAD).unwrap());
     });
     c.bench_function("head, CONNECT", |b| {
-        b.iter(|| head::parse(black_box(CONNECT), Side::Request).unwrap());
+        b.iter(|| head::parse(black_box(CONNECT), Side::Request, DEFAULT_MAX_HEAD).unwrap());
     });
     c.bench_function("SOCKS5 request", |b| {
         b.iter(|| socks5::parse_request(black_box(SOCKS5)).unwrap());

@@ -84,6 +84,8 @@ pub struct House {
 pub struct Limits {
     /// For one whole request head.
     pub head_timeout: Duration,
+    /// Most bytes of a request's or an answer's head.
+    pub max_head: usize,
     /// Between requests of an HTTP forward connection.
     pub keepalive_idle: Duration,
     /// Silence after which a redirected client is taken to wait for the server.

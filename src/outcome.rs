@@ -27,7 +27,7 @@ pub enum Outcome {
     ClientGone,
     /// Input that breaks its protocol, or a host no rule could judge safely.
     BadRequest,
-    /// A request head over 16 KiB or 100 fields.
+    /// A request head over `limits.max_head` or 256 fields.
     HeadTooLarge,
     /// No whole request head within `limits.head_timeout`.
     HeadTimeout,

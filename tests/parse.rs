@@ -4,10 +4,14 @@
 
 mod rig;
 
+#[path = "parse/everyday.rs"]
+mod everyday;
 #[path = "parse/forward.rs"]
 mod forward;
 #[path = "parse/heads.rs"]
 mod heads;
+#[path = "parse/long_heads.rs"]
+mod long_heads;
 #[path = "parse/socks.rs"]
 mod socks;
 #[path = "parse/splits.rs"]

@@ -13,6 +13,17 @@ fuzz_target!(|data: &[u8]| {
         let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-' | b':');
         assert!(text.bytes().all(plain), "{text}");
     }
+    if let (Ok(host), Ok(bare)) = (Host::parse_bracketed(data), Host::parse(data)) {
+        assert_eq!(host, bare);
+    }
+    if let Ok(target) = Target::parse_connect(data) {
+        let text = target.to_string();
+        assert_eq!(Target::parse_connect(text.as_bytes()), Ok(target.clone()));
+        assert_eq!(Target::parse_authority(text.as_bytes(), None), Ok(target));
+    }
+    if let Ok(target) = Target::parse_authority(data, None) {
+        assert_eq!(Target::parse_connect(data), Ok(target));
+    }
     if let Ok(target) = Target::parse_authority(data, NonZeroU16::new(80)) {
         let text = target.to_string();
         assert_eq!(Target::parse_authority(text.as_bytes(), None), Ok(target));

@@ -1,17 +1,27 @@
-//! Any first bytes: the protocol they begin, and what an unfinished head is told.
+//! Any first bytes: the protocol they begin, wherever they are split, and what an unfinished head is told.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use tailrace::inbound::{Failed, Kind};
+use tailrace::inbound::{Failed, Kind, Parsed};
 use tailrace::outcome::Outcome;
 
 fuzz_target!(|data: &[u8]| {
     let failed = Failed::unread(data, Outcome::HeadTimeout);
-    match data.first() {
-        Some(byte) => assert_eq!(Kind::of_first_byte(*byte).label(), failed.kind.label()),
-        None => assert_eq!(failed.kind, Kind::Unknown),
+    let told = Kind::of_first_bytes(data);
+    match told {
+        Parsed::Whole { value, .. } => assert_eq!(value, failed.kind),
+        Parsed::Incomplete => assert_eq!(failed.kind, Kind::Unknown),
     }
-    // P2: only a started HTTP head is answered with text.
+    for cut in 0..data.len().min(12) {
+        let before = Kind::of_first_bytes(&data[..cut]);
+        assert!(before == Parsed::Incomplete || before == told);
+    }
+    // P2: only a started HTTP head is answered with text; empty lines before it start none.
     let said = failed.words("1");
-    assert_eq!(said.starts_with(b"HTTP/1.1 408 "), matches!(data.first(), Some(b'A'..=b'Z')));
+    assert_eq!(said.starts_with(b"HTTP/1.1 408 "), failed.kind == Kind::Http);
+    match data.first() {
+        None => assert_eq!(told, Parsed::Incomplete),
+        Some(b'\r' | b'\n') => assert!(!matches!(failed.kind, Kind::Socks4 | Kind::Socks5)),
+        Some(first) => assert_eq!(failed.kind == Kind::Http, first.is_ascii_uppercase()),
+    }
 });

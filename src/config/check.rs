@@ -249,6 +249,7 @@ fn limits(w: &Written) -> Limits {
     Limits {
         max_connections: w.number("limits.max_connections"),
         per_client: w.number("limits.per_client"),
+        max_head: usize::try_from(w.size("limits.max_head")).unwrap_or(usize::MAX),
         head_timeout: w.duration("limits.head_timeout"),
         keepalive_idle: w.duration("limits.keepalive_idle"),
         idle_timeout: w.duration("limits.idle_timeout"),

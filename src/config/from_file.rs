@@ -10,7 +10,9 @@ use toml::de::{DeArray, DeTable, DeValue};
 
 use super::keys::{self, FORWARD, Key, Kind};
 use super::problem::{Origin, plain, quoted};
-use super::written::{Item, Raw, Written, WrittenForward, split, timed, unknown, within, word};
+use super::written::{
+    Item, Raw, Written, WrittenForward, sized, split, timed, unknown, within, word,
+};
 use crate::secret::find_key;
 
 /// The file's name and the byte each line starts at.
@@ -180,6 +182,7 @@ fn typed(
             }
         }
         (Kind::Duration | Kind::DurationOrZero, DeValue::String(text)) => timed(key.kind, text),
+        (Kind::Size(least, most), DeValue::String(text)) => sized(text, least, most),
         (Kind::Text | Kind::Word(_), _) => wrong("a string"),
         (Kind::List, _) => wrong("a list of strings"),
         (Kind::ListOrText, _) => wrong("a list of strings or one string with commas"),
@@ -187,6 +190,7 @@ fn typed(
         (Kind::SwitchOrAuto, _) => wrong("true, false or \"auto\""),
         (Kind::Number(..), _) => wrong("a whole number"),
         (Kind::Duration | Kind::DurationOrZero, _) => wrong("a duration such as \"7s\""),
+        (Kind::Size(..), _) => wrong("a size such as \"64KiB\""),
     }
 }
 

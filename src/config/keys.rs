@@ -22,6 +22,8 @@ pub(crate) enum Kind {
     Duration,
     /// A duration that may be zero.
     DurationOrZero,
+    /// A number of bytes within these bounds, both included.
+    Size(u64, u64),
     /// One of these words.
     Word(&'static [&'static str]),
 }
@@ -60,10 +62,15 @@ const fn key(path: &'static str, kind: Kind, default: &'static str) -> Key {
 /// Words of `upstream.kind`.
 const KINDS: &[&str] = &["auto", "tailscaled", "localapi", "socks5", "direct"];
 
-use Kind::{Duration, DurationOrZero, List, ListOrText, Number, Switch, SwitchOrAuto, Text, Word};
+use Kind::{
+    Duration, DurationOrZero, List, ListOrText, Number, Size, Switch, SwitchOrAuto, Text, Word,
+};
 
 /// The biggest number of connections anybody may ask for.
 const CONNECTIONS: i64 = 10_000_000;
+
+/// Smaller heads are no browser's; larger ones are no server's, and each is held whole while it is read.
+const HEAD: Kind = Size(1 << 10, 1 << 20);
 
 /// Every setting, in the order of `config.toml`.
 pub(crate) static KEYS: &[Key] = &[
@@ -114,6 +121,7 @@ pub(crate) static KEYS: &[Key] = &[
     key("policy.require_sni", Switch, "false"),
     key("limits.max_connections", Number(1, CONNECTIONS), "8192"),
     key("limits.per_client", Number(0, CONNECTIONS), "0"),
+    key("limits.max_head", HEAD, "64KiB"),
     key("limits.head_timeout", Duration, "10s"),
     key("limits.keepalive_idle", Duration, "60s"),
     key("limits.idle_timeout", Duration, "1h"),

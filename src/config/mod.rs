@@ -21,6 +21,7 @@ mod problem;
 mod reload;
 mod settings;
 mod show;
+mod size;
 #[cfg(test)]
 mod tests;
 mod written;

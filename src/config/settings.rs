@@ -225,6 +225,8 @@ pub struct Limits {
     pub max_connections: u32,
     /// Connections at once of one client; 0: no bound.
     pub per_client: u32,
+    /// Most bytes of a request's or an answer's head.
+    pub max_head: usize,
     /// One deadline for a whole request head.
     pub head_timeout: Duration,
     /// Between two requests of an HTTP forward connection.
@@ -387,6 +389,7 @@ impl Default for Limits {
         Self {
             max_connections: 8192,
             per_client: 0,
+            max_head: 64 << 10,
             head_timeout: Duration::from_secs(10),
             keepalive_idle: Duration::from_secs(60),
             idle_timeout: Duration::from_secs(3600),

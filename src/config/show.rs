@@ -3,6 +3,7 @@
 
 use super::problem::Origin;
 use super::settings::{Config, DnsMode, UpstreamKind};
+use super::size;
 use super::written::{Entry, Raw, Written};
 use crate::secret::redacted;
 use crate::target::Forward;
@@ -73,6 +74,7 @@ fn value(raw: &Raw) -> toml::Value {
         Raw::Switch(on) => (*on).into(),
         Raw::Number(number) => (*number).into(),
         Raw::Duration(duration) => spelled(*duration).into(),
+        Raw::Size(bytes) => size::spelled(*bytes).into(),
     }
 }
 

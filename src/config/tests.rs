@@ -66,6 +66,12 @@ fn f3_impossible_values() {
         "limits.head_timeout = \"0s\"",
         "limits.head_timeout = \"-1s\"",
         "limits.head_timeout = \"99999999999999h\"",
+        "limits.max_head = \"64\"",
+        "limits.max_head = \"64KB\"",
+        "limits.max_head = 65536",
+        "limits.max_head = \"1023B\"",
+        "limits.max_head = \"1025KiB\"",
+        "limits.max_head = \"-1KiB\"",
         "limits.max_connections = 0",
         "limits.max_connections = -1",
         "limits.max_connections = 99999999999999999999999",
@@ -81,6 +87,23 @@ fn f3_impossible_values() {
     ] {
         assert!(only(line).starts_with("config: f:3:"), "{}", only(line));
     }
+}
+
+#[test]
+fn p24_the_longest_head_is_a_size() {
+    for (text, bytes) in
+        [("", 65_536), ("max_head = \"1KiB\"", 1024), ("max_head = \"1MiB\"", 1 << 20)]
+    {
+        let config = read(&format!("{FINE}[limits]\n{text}\n"), &[], &[]).unwrap();
+        assert_eq!(config.limits.max_head, bytes, "{text}");
+    }
+    let env = [("TAILRACE_LIMITS_MAX_HEAD", "100KiB")];
+    assert_eq!(read(FINE, &env, &[]).unwrap().limits.max_head, 100 << 10);
+    let line = only("limits.max_head = \"2MiB\"");
+    assert!(
+        line.ends_with("limits.max_head wants a size from 1KiB to 1MiB, not \"2MiB\""),
+        "{line}"
+    );
 }
 
 #[test]

@@ -10,6 +10,7 @@ use super::environment::Environment;
 use super::from_words::Flag;
 use super::keys::{self, KEYS, Key, Kind};
 use super::problem::{Origin, Problem, quoted};
+use super::size;
 use super::{from_file, from_words};
 
 /// A value of the right type.
@@ -20,6 +21,8 @@ pub(super) enum Raw {
     Switch(bool),
     Number(i64),
     Duration(Duration),
+    /// In bytes.
+    Size(u64),
 }
 
 /// One item of a list, with its own place.
@@ -164,6 +167,14 @@ impl Written {
         }
     }
 
+    /// A number of bytes.
+    pub(super) fn size(&self, path: &str) -> u64 {
+        match self.entry(path).map(|entry| &entry.raw) {
+            Some(Raw::Size(bytes)) => *bytes,
+            _ => 0,
+        }
+    }
+
     pub(super) fn duration(&self, path: &str) -> Duration {
         match self.entry(path).map(|entry| &entry.raw) {
             Some(Raw::Duration(duration)) => *duration,
@@ -192,6 +203,20 @@ pub(super) fn typed(kind: Kind, text: &str, origin: &Origin) -> Result<Raw, Stri
             number.map_err(|_| wrong("a whole number")).and_then(|n| within(n, least, most))
         }
         Kind::Duration | Kind::DurationOrZero => timed(kind, text),
+        Kind::Size(least, most) => sized(text, least, most),
+    }
+}
+
+/// A number of bytes within bounds.
+pub(super) fn sized(text: &str, least: u64, most: u64) -> Result<Raw, String> {
+    match size::parse(text).map_err(|why| format!("{} {why}", quoted(text)))? {
+        bytes if (least..=most).contains(&bytes) => Ok(Raw::Size(bytes)),
+        _ => Err(format!(
+            "wants a size from {} to {}, not {}",
+            size::spelled(least),
+            size::spelled(most),
+            quoted(text)
+        )),
     }
 }
 

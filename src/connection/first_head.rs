@@ -23,7 +23,11 @@ pub(super) async fn read_head(
     drain: &Guard,
 ) -> Result<Read, Failed> {
     let late = if full { Outcome::Overloaded } else { Outcome::HeadTimeout };
-    let limit = if full { OVERFLOW_HEAD } else { house.limits.load().head_timeout };
+    let (head_timeout, max_head) = {
+        let limits = house.limits.load();
+        (limits.head_timeout, limits.max_head)
+    };
+    let limit = if full { OVERFLOW_HEAD } else { head_timeout };
     let mut buffer = BytesMut::new();
     let deadline = tokio::time::sleep(limit);
     tokio::pin!(deadline);
@@ -37,7 +41,7 @@ pub(super) async fn read_head(
         }
     }
     let over = {
-        let read = std::pin::pin!(inbound::read(stream, &mut buffer));
+        let read = std::pin::pin!(inbound::read(stream, &mut buffer, max_head));
         tokio::select! {
             biased;
             read = read => return read,

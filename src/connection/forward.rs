@@ -74,9 +74,9 @@ enum Next {
 
 /// The next request head: an idle connection ends with the drain, a started head is heard out.
 async fn next(house: &House, client: &Stream, session: &mut Session, drain: &Guard) -> Next {
-    let (idle, head) = {
+    let (idle, head, max_head) = {
         let limits = house.limits.load();
-        (limits.keepalive_idle, limits.head_timeout)
+        (limits.keepalive_idle, limits.head_timeout, limits.max_head)
     };
     if !session.started() {
         let begun = tokio::select! {
@@ -90,7 +90,7 @@ async fn next(house: &House, client: &Stream, session: &mut Session, drain: &Gua
     }
     tokio::select! {
         biased;
-        read = session.next(client, head) => match read {
+        read = session.next(client, head, max_head) => match read {
             Ok(request) => Next::Request(Box::new(request)),
             Err(failed) => Next::Bad(failed),
         },
@@ -136,7 +136,10 @@ impl Line<'_> {
             record.stage(Stage::Relay);
             let exchange = self.exchange(&record, session, &request, &connected).await;
             if !(exchange.stale && reused) {
-                return self.end(record, session, request.target, connected, exchange).await;
+                // A tunnel may follow, which need not keep the head.
+                let ForwardRequest { target, head, .. } = request;
+                drop(head);
+                return self.end(record, session, target, connected, exchange).await;
             }
             // The kept connection had been closed meanwhile and nothing was answered: once more.
             reused = false;
@@ -183,7 +186,13 @@ impl Line<'_> {
         let limits = self.house.limits.load_full();
         let (idle, process) = (limits.relay.idle, limits.relay.upstream_process.load_full());
         let upstream_process = process.as_deref();
-        let way = Way { client: self.client, upstream: &connected.stream, idle, upstream_process };
+        let way = Way {
+            client: self.client,
+            upstream: &connected.stream,
+            idle,
+            max_head: limits.max_head,
+            upstream_process,
+        };
         let early = connected.early.clone();
         let live = record.live();
         let counts = Metered(live.meter());

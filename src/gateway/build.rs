@@ -138,6 +138,7 @@ impl Live {
     pub(super) fn limits(&self, config: &Config) -> connection::Limits {
         connection::Limits {
             head_timeout: config.limits.head_timeout,
+            max_head: config.limits.max_head,
             keepalive_idle: config.limits.keepalive_idle,
             server_first: config.transparent.server_first,
             relay: relay::Settings {

@@ -1,10 +1,10 @@
 //! The chunked coding (RFC 9112 section 7.1), decoded strictly and written anew.
 //!
-//! Only what was understood is forwarded: sizes in plain hex, no extensions, trailers without
+//! Only what was understood is forwarded: sizes in plain hex, no extensions, no blanks, trailers without
 //! framing, routing and authentication fields. Memory and time are bounded whatever is sent.
 #![forbid(unsafe_code)]
 
-use super::head;
+use super::head::{self, Side};
 use super::http_forward::trailers;
 use super::parse::{Bad, Parsed};
 
@@ -29,6 +29,8 @@ pub enum Output {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     Size,
+    /// Blanks after a size: bad ones that RFC 9112 section 7.1.1 has every recipient read and nobody send.
+    Blanks,
     Extension,
     SizeLf,
     Data,
@@ -41,6 +43,8 @@ enum State {
 /// A body's decoder, fed in pieces of any size.
 #[derive(Debug, Clone)]
 pub struct Decoder {
+    /// Whose body it is: trailers are read as that side's fields are.
+    side: Side,
     output: Output,
     state: State,
     /// Bytes of the current chunk that are still to come.
@@ -53,9 +57,10 @@ pub struct Decoder {
 }
 
 impl Decoder {
-    /// A decoder at the beginning of a body.
-    pub fn new(output: Output) -> Self {
+    /// A decoder at the beginning of a body of this side's.
+    pub fn new(side: Side, output: Output) -> Self {
         Self {
+            side,
             output,
             state: State::Size,
             size: 0,
@@ -102,7 +107,7 @@ impl Decoder {
 
     fn byte(&mut self, byte: u8, out: &mut Vec<u8>) -> Result<(), Bad> {
         self.state = match (self.state, byte) {
-            (State::Size | State::Extension | State::SizeLf, _) => {
+            (State::Size | State::Blanks | State::Extension | State::SizeLf, _) => {
                 self.line += 1;
                 if self.line > MAX_LINE {
                     return Err(bad("a size line is longer than 256 bytes"));
@@ -133,11 +138,15 @@ impl Decoder {
                 self.size = (self.size << 4) | u64::from(nibble(byte));
             }
             (State::Size, b'\r') if self.digits > 0 => self.state = State::SizeLf,
-            (State::Size, b';') if self.digits > 0 => {
+            (State::Size | State::Blanks, b' ' | b'\t') if self.digits > 0 => {
+                self.state = State::Blanks;
+                self.extension()?;
+            }
+            (State::Size | State::Blanks, b';') if self.digits > 0 => {
                 self.state = State::Extension;
                 self.extension()?;
             }
-            (State::Extension, b'\r') => self.state = State::SizeLf,
+            (State::Blanks | State::Extension, b'\r') => self.state = State::SizeLf,
             (State::Extension, b'\t' | b' '..=b'~' | 0x80..) => self.extension()?,
             (State::SizeLf, b'\n') => self.chunk(out),
             _ => return Err(bad("a size line is not hex digits, an extension and CRLF")),
@@ -176,7 +185,7 @@ impl Decoder {
         if byte != b'\n' {
             return Ok(());
         }
-        if let Parsed::Whole { value, .. } = head::parse_trailers(&self.trailers)? {
+        if let Parsed::Whole { value, .. } = head::parse_trailers(&self.trailers, self.side)? {
             self.state = State::Done;
             self.trailers = Vec::new();
             if self.output == Output::Chunks {
@@ -207,7 +216,7 @@ mod tests {
 
     /// Output, bytes taken and whether it ended; or the error.
     fn decode(input: &[u8], output: Output) -> Result<(Vec<u8>, usize, bool), Bad> {
-        let (mut decoder, mut out) = (Decoder::new(output), Vec::new());
+        let (mut decoder, mut out) = (Decoder::new(Side::Request, output), Vec::new());
         let taken = decoder.decode(input, &mut out)?;
         Ok((out, taken, decoder.done()))
     }
@@ -219,6 +228,29 @@ mod tests {
         assert_eq!(out, b"5\r\nhello\r\na\r\n0123456789\r\n0\r\nX-T: 1\r\n\r\n");
         assert_eq!((&input[taken..], done), (&b"GET "[..], true));
         assert_eq!(decode(input, Output::Data).unwrap().0, b"hello0123456789");
+    }
+
+    #[test]
+    fn p23_blanks_after_a_size_are_read_and_not_written() {
+        let input = b"5 \r\nhello\r\n1\t \t;a=b ; c\r\n!\r\n0  \r\n\r\n";
+        let (out, taken, done) = decode(input, Output::Chunks).unwrap();
+        assert_eq!(
+            (&out[..], taken, done),
+            (&b"5\r\nhello\r\n1\r\n!\r\n0\r\n\r\n"[..], input.len(), true)
+        );
+        let blanks = format!("1{}\r\na\r\n", " ".repeat(200)).repeat(30);
+        for bad in ["1 1\r\n", " 1\r\n", "\t1\r\n", "1 \n", " ;a\r\n", "1\x0b\r\n", &blanks] {
+            assert!(decode(bad.as_bytes(), Output::Chunks).is_err(), "{bad:.40}");
+        }
+    }
+
+    #[test]
+    fn p21_only_an_answers_trailers_may_have_blanks_before_the_colon() {
+        let input = b"0\r\nX-Sum \t: 1\r\nTrailer : x\r\n\r\n";
+        assert!(decode(input, Output::Chunks).is_err());
+        let (mut decoder, mut out) = (Decoder::new(Side::Response, Output::Chunks), Vec::new());
+        assert_eq!(decoder.decode(input, &mut out), Ok(input.len()));
+        assert_eq!(out, b"0\r\nX-Sum: 1\r\n\r\n");
     }
 
     #[test]
@@ -235,7 +267,6 @@ mod tests {
             "\r\n",
             ";a\r\n",
             " 1\r\n",
-            "1 \r\n",
             "1\na\r\n",
             "1\r\nab\r\n",
             "1\r\na\n",
@@ -270,7 +301,7 @@ mod tests {
             }
             let whole = decode(&input, Output::Chunks);
             for split in 0..=input.len() {
-                let (mut decoder, mut out) = (Decoder::new(Output::Chunks), Vec::new());
+                let (mut decoder, mut out) = (Decoder::new(Side::Request, Output::Chunks), Vec::new());
                 let parts = decoder.decode(&input[..split], &mut out).and_then(|first| {
                     let second = decoder.decode(&input[first..], &mut out)?;
                     Ok((out.clone(), first + second, decoder.done()))
@@ -284,7 +315,7 @@ mod tests {
 
         #[test]
         fn what_is_written_reads_the_same_again(input in proptest::collection::vec(
-            prop_oneof![Just(b'1'), Just(b'\r'), Just(b'\n'), Just(b'0'), Just(b';'), any::<u8>()], 0..80)) {
+            prop_oneof![Just(b'1'), Just(b'\r'), Just(b'\n'), Just(b'0'), Just(b';'), Just(b' '), any::<u8>()], 0..80)) {
             if let Ok((out, _, true)) = decode(&input, Output::Chunks) {
                 let again = decode(&out, Output::Chunks);
                 prop_assert_eq!(again, Ok((out.clone(), out.len(), true)));

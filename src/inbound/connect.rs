@@ -4,6 +4,7 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
+use super::framing::{self, Body};
 use super::head::{Head, Version, version};
 use super::label::Label;
 use super::parse::Bad;
@@ -25,13 +26,11 @@ pub struct Connect {
 /// # Errors
 /// [`Bad`] for a target without port, a body (P19), two Host fields.
 pub fn read(head: &Head) -> Result<Connect, Bad> {
-    let target = Target::parse_authority(head.second(), None)?;
-    for framing in ["content-length", "transfer-encoding"] {
-        if head.values(framing).next().is_some() {
-            return Err(Bad::request(format!(
-                "CONNECT with {framing} would make tunnel bytes a body: leave it out"
-            )));
-        }
+    let target = Target::parse_connect(head.second())?;
+    // A length of 0 says that there is none, and is sent by clients that say so of every request.
+    if framing::of_request(head, version(head.third())?)? != Body::None {
+        let message = "CONNECT with a body would make tunnel bytes a part of it: leave it out";
+        return Err(Bad::request(message));
     }
     let host_mismatch = host_differs(head, &target, true)?;
     Ok(Connect { target, label: label(head), host_mismatch })
@@ -42,17 +41,26 @@ pub fn read(head: &Head) -> Result<Connect, Bad> {
 ///
 /// # Errors
 /// [`Bad`] for no Host or several.
-pub fn host_differs(head: &Head, target: &Target, optional: bool) -> Result<bool, Bad> {
+pub fn host_differs(head: &Head, target: &Target, of_connect: bool) -> Result<bool, Bad> {
     let mut hosts = head.values("host");
     let Some(host) = hosts.next() else {
-        let needed = !optional && version(head.third())? == Version::Http11;
+        let needed = !of_connect && version(head.third())? == Version::Http11;
         let missing = || Bad::request("the request has no Host field: send one");
         return if needed { Err(missing()) } else { Ok(false) };
     };
     if hosts.next().is_some() {
         return Err(Bad::request("the request has two Host fields: send one"));
     }
-    Ok(Target::parse_authority(host, Some(target.port)).ok().as_ref() != Some(target))
+    // Python's urllib copies a URL's credentials into it.
+    let host = match memchr::memrchr(b'@', host) {
+        Some(at) if !of_connect => &host[at + 1..],
+        _ => host,
+    };
+    let mut named = Target::parse_authority(host, Some(target.port));
+    if of_connect {
+        named = named.or_else(|_| Target::parse_connect(host));
+    }
+    Ok(named.ok().as_ref() != Some(target))
 }
 
 /// The user name of a Basic `Proxy-Authorization` (RFC 7617): a label, never an authentication.
@@ -68,12 +76,12 @@ pub fn label(head: &Head) -> Option<Label> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::head::{Side, parse};
+    use super::super::head::{DEFAULT_MAX_HEAD, Side, parse};
     use super::super::parse::Parsed;
     use super::*;
 
     fn connect(text: &str) -> Result<Connect, Bad> {
-        match parse(text.as_bytes(), Side::Request)? {
+        match parse(text.as_bytes(), Side::Request, DEFAULT_MAX_HEAD)? {
             Parsed::Whole { value, .. } => read(&value),
             Parsed::Incomplete => panic!("{text:?} is incomplete"),
         }
@@ -90,6 +98,15 @@ mod tests {
     }
 
     #[test]
+    fn p17_an_address_without_brackets_is_the_same_target() {
+        for host in ["", "Host: ::1:443\r\n", "Host: [::1]:443\r\n", "Host: [::1]\r\n"] {
+            let connect = connect(&format!("CONNECT ::1:443 HTTP/1.1\r\n{host}\r\n")).unwrap();
+            assert_eq!(connect.target.to_string(), "[::1]:443");
+            assert!(!connect.host_mismatch, "{host}");
+        }
+    }
+
+    #[test]
     fn b16_the_host_field_is_only_noted() {
         assert!(connect("CONNECT h:443 HTTP/1.1\r\nHost: evil\r\n\r\n").unwrap().host_mismatch);
         assert!(!connect("CONNECT h:443 HTTP/1.1\r\nHost: h:443\r\n\r\n").unwrap().host_mismatch);
@@ -97,9 +114,19 @@ mod tests {
 
     #[test]
     fn p19_a_body_is_refused() {
-        for field in ["Content-Length: 3", "Transfer-Encoding: chunked"] {
-            assert!(connect(&format!("CONNECT h:1 HTTP/1.1\r\n{field}\r\n\r\n")).is_err());
+        for field in [
+            "Content-Length: 3",
+            "Content-Length: 0\r\nContent-Length: 0",
+            "Content-Length: -0",
+            "Content-Length:",
+            "Content-Length: 0\r\nTransfer-Encoding: chunked",
+            "Transfer-Encoding: chunked",
+            "Transfer-Encoding: identity",
+        ] {
+            let text = format!("CONNECT h:1 HTTP/1.1\r\n{field}\r\n\r\n");
+            assert!(connect(&text).is_err(), "{field}");
         }
+        assert!(connect("CONNECT h:1 HTTP/1.1\r\nContent-Length: 0\r\n\r\n").is_ok());
         assert!(connect("CONNECT h:1 HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n").is_err());
     }
 }

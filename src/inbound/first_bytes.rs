@@ -9,8 +9,6 @@ use crate::target::{Host, Target};
 /// Most bytes looked at.
 pub const MOST: usize = hello::MAX_HELLO;
 
-const _: () = assert!(MOST == head::MAX_HEAD);
-
 /// The meaning of a client's first bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Said {
@@ -43,7 +41,7 @@ fn http(bytes: &[u8]) -> Said {
         Line::Target([b'/', ..] | b"*") => {}
         Line::Target(_) => return Said::ForProxy,
     }
-    match head::parse(bytes, Side::Request) {
+    match head::parse(bytes, Side::Request, MOST) {
         Ok(Parsed::Incomplete) => Said::Incomplete,
         Ok(Parsed::Whole { value, .. }) => Said::Http(host(&value)),
         // Another HTTP than 1, or one that can be read in two ways: it names nobody.

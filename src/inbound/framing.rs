@@ -37,7 +37,7 @@ pub fn of_request(head: &Head, version: Version) -> Result<Body, Bad> {
 /// # Errors
 /// [`Bad`] as for requests (P29).
 pub fn of_response(head: &Head, version: Version, status: u16, to_head: bool) -> Result<Body, Bad> {
-    let (chunked, length) = (transfer_encoding(head, version)?, content_length(head)?);
+    let (chunked, length) = (transfer_encoding(head, version)?, folded_length(head)?);
     if chunked && length.is_some() {
         return Err(both());
     }
@@ -68,15 +68,41 @@ fn transfer_encoding(head: &Head, version: Version) -> Result<bool, Bad> {
     Ok(true)
 }
 
+/// A request's `Content-Length`, which may be there once.
 fn content_length(head: &Head) -> Result<Option<u64>, Bad> {
     let mut lengths = head.values("content-length");
-    let Some(length) = lengths.next() else { return Ok(None) };
-    let bad = || Bad::request("Content-Length is not one plain decimal number: send that");
-    if lengths.next().is_some() || length.is_empty() || !length.iter().all(u8::is_ascii_digit) {
-        return Err(bad());
+    match (lengths.next(), lengths.next()) {
+        (None, _) => Ok(None),
+        (Some(length), None) => decimal(length).map(Some),
+        (Some(_), Some(_)) => Err(no_length()),
     }
-    let text = std::str::from_utf8(length).map_err(|_| bad())?;
-    text.parse().map(Some).map_err(|_| bad())
+}
+
+/// An answer's `Content-Length`: the same number may stand there several times, in several fields or in one (RFC
+/// 9112 section 6.3), for somebody on the way has sent it once more.
+fn folded_length(head: &Head) -> Result<Option<u64>, Bad> {
+    let mut lengths = head.values("content-length").flat_map(members);
+    let Some(first) = lengths.next() else { return Ok(None) };
+    match lengths.all(|length| length == first) {
+        true => decimal(first).map(Some),
+        false => Err(no_length()),
+    }
+}
+
+/// The members of a list, without the blanks around them (RFC 9110 section 5.6.1).
+pub(super) fn members(list: &[u8]) -> impl Iterator<Item = &[u8]> {
+    list.split(|b| *b == b',').map(<[u8]>::trim_ascii)
+}
+
+fn decimal(length: &[u8]) -> Result<u64, Bad> {
+    let digits =
+        Some(length).filter(|text| !text.is_empty() && text.iter().all(u8::is_ascii_digit));
+    let text = digits.and_then(|text| std::str::from_utf8(text).ok());
+    text.and_then(|text| text.parse().ok()).ok_or_else(no_length)
+}
+
+fn no_length() -> Bad {
+    Bad::request("Content-Length is not one plain decimal number: send that")
 }
 
 #[cfg(test)]
@@ -87,9 +113,38 @@ mod tests {
 
     fn request(fields: &str, version: &str) -> Result<Body, Bad> {
         let text = format!("POST http://h/ HTTP/{version}\r\n{fields}\r\n\r\n");
-        match head::parse(text.as_bytes(), Side::Request)? {
+        match head::parse(text.as_bytes(), Side::Request, head::DEFAULT_MAX_HEAD)? {
             Parsed::Whole { value, .. } => of_request(&value, head::version(value.third())?),
             Parsed::Incomplete => panic!("{text:?}"),
+        }
+    }
+
+    fn response(fields: &str) -> Result<Body, Bad> {
+        let text = format!("HTTP/1.1 200 OK\r\n{fields}\r\n\r\n");
+        match head::parse(text.as_bytes(), Side::Response, head::DEFAULT_MAX_HEAD)? {
+            Parsed::Whole { value, .. } => of_response(&value, Version::Http11, 200, false),
+            Parsed::Incomplete => panic!("{text:?}"),
+        }
+    }
+
+    #[test]
+    fn p22_an_answers_equal_lengths_are_one() {
+        for fields in
+            ["Content-Length: 5\r\nContent-Length: 5", "Content-Length: 5, 5", "Content-Length : 5"]
+        {
+            assert_eq!(response(fields).unwrap(), Body::Length(5), "{fields}");
+        }
+        for fields in [
+            "Content-Length: 5\r\nContent-Length: 6",
+            "Content-Length: 5\r\nContent-Length: 05",
+            "Content-Length: 5, 6",
+            "Content-Length: 5,",
+            "Content-Length: ,",
+            "Content-Length:",
+            "Content-Length: +5\r\nContent-Length: +5",
+            "Content-Length : 5\r\nTransfer-Encoding: chunked",
+        ] {
+            assert!(response(fields).is_err(), "{fields}");
         }
     }
 

@@ -62,14 +62,20 @@ impl Kind {
         }
     }
 
-    /// What the first byte tells, where it tells anything.
-    pub const fn of_first_byte(byte: u8) -> Self {
-        match byte {
-            socks4::VERSION => Self::Socks4,
-            socks5::VERSION => Self::Socks5,
-            b'A'..=b'Z' => Self::Http,
-            _ => Self::Unknown,
-        }
+    /// What the first bytes tell, as soon as they tell anything: the first one, or of an HTTP request the first
+    /// one behind empty lines. Nobody else sends those.
+    pub fn of_first_bytes(bytes: &[u8]) -> Parsed<Self> {
+        let value = match head::empty_lines(bytes) {
+            head::Before::Undecided => return Parsed::Incomplete,
+            head::Before::Malformed(_) => Self::Http,
+            head::Before::Begun(at) => match (bytes.get(at), at) {
+                (Some(&socks4::VERSION), 0) => Self::Socks4,
+                (Some(&socks5::VERSION), 0) => Self::Socks5,
+                (Some(b'A'..=b'Z'), _) => Self::Http,
+                _ => Self::Unknown,
+            },
+        };
+        Parsed::Whole { value, used: 0 }
     }
 }
 
@@ -133,7 +139,10 @@ pub enum Saying {
 impl Failed {
     /// A head that never became whole: what it was so far decides what is said.
     pub fn unread(so_far: &[u8], outcome: Outcome) -> Self {
-        let kind = so_far.first().map_or(Kind::Unknown, |byte| Kind::of_first_byte(*byte));
+        let kind = match Kind::of_first_bytes(so_far) {
+            Parsed::Whole { value, .. } => value,
+            Parsed::Incomplete => Kind::Unknown,
+        };
         let reply = match kind {
             Kind::Http => Saying::Words(Reply::Http),
             Kind::Socks4 => Saying::Words(Reply::Socks4),

@@ -30,31 +30,23 @@ pub enum Read {
     Forward(Box<Session>),
 }
 
-/// Reads a client's first request. The caller sets the deadline and keeps the buffer.
+/// Reads a client's first request, whose HTTP head has at most `max_head` bytes. The caller sets the deadline and
+/// keeps the buffer.
 ///
 /// # Errors
 /// [`Failed`] with what to say; a client that leaves is [`Outcome::ClientGone`].
-pub async fn read(stream: &Stream, buffer: &mut BytesMut) -> Result<Read, Failed> {
+pub async fn read(stream: &Stream, buffer: &mut BytesMut, max_head: usize) -> Result<Read, Failed> {
     buffer.reserve(DIALOGUE);
     let mut wire = Wire { stream, buffer, at: 0, kind: Kind::Unknown };
-    let first = wire.until(|bytes| Ok(first_byte(bytes))).await?;
-    wire.kind = Kind::of_first_byte(first);
+    wire.kind = wire.until(|bytes| Ok(Kind::of_first_bytes(bytes))).await?;
     match wire.kind {
         Kind::Socks5 => wire.socks5().await,
         Kind::Socks4 => wire.socks4().await,
-        Kind::Http => wire.http().await,
+        Kind::Http => wire.http(max_head).await,
         _ => {
             let message = "the first byte is neither SOCKS nor HTTP: send one of them; TLS goes inside CONNECT or SOCKS";
             Err(wire.failed(Outcome::BadRequest, message, Saying::Nothing))
         }
-    }
-}
-
-/// Looks at the first byte without taking it.
-fn first_byte(bytes: &[u8]) -> Parsed<u8> {
-    match bytes.first() {
-        Some(byte) => Parsed::Whole { value: *byte, used: 0 },
-        None => Parsed::Incomplete,
     }
 }
 
@@ -184,8 +176,8 @@ impl Wire<'_> {
         Ok(label)
     }
 
-    async fn http(mut self) -> Result<Read, Failed> {
-        let head: Head = self.until(|bytes| head::parse(bytes, Side::Request)).await?;
+    async fn http(mut self, max_head: usize) -> Result<Read, Failed> {
+        let head: Head = self.until(|bytes| head::parse(bytes, Side::Request, max_head)).await?;
         if head.first() == b"CONNECT" {
             self.kind = Kind::Connect;
             let asked = connect::read(&head).map_err(|bad| self.bad(bad))?;

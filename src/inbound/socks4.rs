@@ -52,7 +52,7 @@ pub fn parse(bytes: &[u8]) -> Result<Parsed<Request>, Bad> {
             return Ok(Parsed::Incomplete);
         };
         used += name.len() + 1;
-        Host::parse(name)?
+        Host::parse_bracketed(name)?
     } else {
         Host::from(IpAddr::V4(ip))
     };

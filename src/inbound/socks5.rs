@@ -131,7 +131,7 @@ pub fn parse_request(bytes: &[u8]) -> Result<Parsed<Target>, Bad> {
 
 fn host(address: &[u8], kind: u8) -> Result<Host, HostError> {
     if kind == 0x03 {
-        return Host::parse(address);
+        return Host::parse_bracketed(address);
     }
     let v4 = <[u8; 4]>::try_from(address).map(|octets| IpAddr::V4(Ipv4Addr::from(octets)));
     let v6 = <[u8; 16]>::try_from(address).map(|octets| IpAddr::V6(Ipv6Addr::from(octets)));

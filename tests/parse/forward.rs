@@ -295,7 +295,8 @@ fn p29_responses_that_are_none_become_502() {
         "200 OK\r\n\r\n",
         "HTTP/2 200\r\n\r\n",
         "HTTP/1.1 200 OK\nContent-Length: 1\n\nx",
-        "HTTP/1.1 200 OK\r\nX : y\r\n\r\n",
+        "HTTP/1.1 200 OK\r\n X: y\r\n\r\n",
+        "\r\nHTTP/1.1 200 OK\r\n\r\n",
         "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n",
     ];
     let origin = HttpOrigin::start(move |request| {

@@ -41,22 +41,23 @@ fn p1_first_byte_alone_then_one_byte_at_a_time() {
     let fake = Tailscaled::with("h", origin.address());
     let mut gateway = Gateway::chained(&fake);
     let rest = Duration::from_millis(50);
-    let dialogues: [(&str, Vec<u8>, &[u8]); 3] = [
-        ("socks4", socks4a_request(b"h", 80, b""), b"\x00\x5a\0\0\0\0\0\0"),
+    let dialogues: [(&str, Vec<u8>, &[u8], usize); 3] = [
+        ("socks4", socks4a_request(b"h", 80, b""), b"\x00\x5a\0\0\0\0\0\0", 8),
         (
             "connect",
             b"CONNECT h:80 HTTP/1.1\r\n\r\n".to_vec(),
             b"HTTP/1.1 200 Connection established\r\n\r\n",
+            39,
         ),
-        ("socks5", [&[5, 1, 0][..], &socks5_named(b"h", 80)].concat(), b"\x05\0\x05\0\0\x01"),
+        ("socks5", [&[5, 1, 0][..], &socks5_named(b"h", 80)].concat(), b"\x05\0\x05\0\0\x01", 12),
     ];
-    for (inbound, request, answer) in &dialogues {
+    for (inbound, request, answer, length) in &dialogues {
         let mut wire = gateway.dial();
         wire.send_slowly(request, 1, rest);
-        let (bytes, _) = {
-            wire.fin();
-            wire.rest()
-        };
+        // A client that ends before its target is there has gone.
+        let bytes = wire.read_n(length + "hello".len());
+        wire.fin();
+        wire.expect_end(End::Fin);
         assert!(bytes.starts_with(answer), "{inbound}: {}", escape(&bytes));
         assert!(bytes.ends_with(b"hello"), "{inbound}: {}", escape(&bytes));
     }

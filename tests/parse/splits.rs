@@ -82,7 +82,22 @@ fn r16_m10_connect_at_every_split() {
 }
 
 #[test]
+fn r16_m10_connect_behind_empty_lines_at_every_split() {
+    let head = b"\r\n\r\n\r\n\r\nCONNECT h:80 HTTP/1.1\r\nContent-Length: 0\r\n\r\n";
+    tunnel(head, b"HTTP/1.1 200 Connection established\r\n\r\n");
+}
+
+#[test]
 fn r16_m10_forward_at_every_split() {
+    forward_at_every_split("");
+}
+
+#[test]
+fn r16_m10_forward_with_empty_lines_between_at_every_split() {
+    forward_at_every_split("\r\n\r\n");
+}
+
+fn forward_at_every_split(between: &str) {
     let origin = HttpOrigin::start(|request| {
         HttpReply::ok(&format!("{} {}", request.head.start, escape(&request.body)))
     });
@@ -90,10 +105,10 @@ fn r16_m10_forward_at_every_split() {
     let mut gateway = Gateway::chained(&fake);
     let body = "x".repeat(400);
     let dialogue = format!(
-        "POST http://h/1 HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n\
+        "{between}POST http://h/1 HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n\
          5\r\nhello\r\n6;a=b\r\n world\r\n0\r\nX-T: 1\r\n\r\n\
-         POST http://h/2 HTTP/1.1\r\nHost: h\r\nContent-Length: 400\r\n\r\n{body}\
-         GET http://h/3 HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n",
+         {between}POST http://h/2 HTTP/1.1\r\nHost: h\r\nContent-Length: 400\r\n\r\n{body}\
+         {between}GET http://h/3 HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n",
     );
     let chunks = escape(b"5\r\nhello\r\n6\r\n world\r\n0\r\nX-T: 1\r\n\r\n");
     let answer = |text: String, close: &str| {

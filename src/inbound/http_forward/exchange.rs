@@ -29,7 +29,7 @@ pub struct Exchange {
     pub client_reusable: bool,
     /// The upstream may take another request.
     pub upstream_reusable: bool,
-    /// The client and the origin speak WebSocket now: bytes already read, up and down.
+    /// The client and the origin speak another protocol now: bytes already read, up and down.
     pub upgraded: Option<(Bytes, Bytes)>,
     /// The upstream had closed before this request: nothing was answered, nothing is lost.
     pub stale: bool,
@@ -62,6 +62,8 @@ pub struct Way<'a> {
     pub upstream: &'a Stream,
     /// Longest silence.
     pub idle: Duration,
+    /// Most bytes of an answer's head.
+    pub max_head: usize,
     /// The process behind the upstream, where it is ours.
     pub upstream_process: Option<&'a Exiting>,
 }
@@ -124,6 +126,7 @@ impl Session {
         let progress = Progress::default();
         let mut answered = BytesMut::from(&early[..]);
         let up = Pump {
+            side: Side::Request,
             source: way.client,
             buffer: &mut self.buffer,
             sink: way.upstream,
@@ -131,6 +134,7 @@ impl Session {
             moved: &progress.moved,
         };
         let down = Pump {
+            side: Side::Response,
             source: way.upstream,
             buffer: &mut answered,
             sink: way.client,
@@ -147,7 +151,7 @@ impl Session {
         let uploaded = progress.uploaded.load(Ordering::Relaxed);
         match ended {
             Ended::Answer(Ok(Answer::Upgraded)) => Exchange {
-                upgraded: Some((self.buffer.split().freeze(), answered.freeze())),
+                upgraded: Some((left(std::mem::take(&mut self.buffer)), left(answered))),
                 ..Exchange::ended(Outcome::FinFin)
             },
             Ended::Answer(Ok(Answer::Whole { persists, close })) => Exchange {
@@ -164,6 +168,11 @@ impl Session {
             Ended::Idle => Exchange::ended(Outcome::Idle),
         }
     }
+}
+
+/// What was read too early. Nothing of it keeps no memory for as long as the tunnel lives.
+fn left(buffer: BytesMut) -> Bytes {
+    if buffer.is_empty() { Bytes::new() } else { buffer.freeze() }
 }
 
 enum Ended {
@@ -249,17 +258,18 @@ async fn download<C: Fn(u64)>(
         let head: Head = pump
             .until(|bytes| {
                 progress.heard.fetch_or(!bytes.is_empty(), Ordering::Relaxed);
-                head::parse(bytes, Side::Response)
+                head::parse(bytes, Side::Response, way.max_head)
             })
             .await?;
         let status = status(&head)?;
         match status {
-            101 if request.upgrade => {
+            101 => {
+                let switched = request.upgrade.switched(&head)?;
+                let said = rewrite::response(&head, status, Onward::Upgraded(switched))?;
                 progress.said.store(true, Ordering::Relaxed);
-                pump.say(&rewrite::response(&head, status, Onward::Upgraded)?).await?;
+                pump.say(&said).await?;
                 return Ok(Answer::Upgraded);
             }
-            101 => return Err(Bad::request("the origin switched protocols unasked").into()),
             100..=199 => {
                 progress.continued.store(true, Ordering::Relaxed);
                 // HTTP/1.0 knows no interim answers.

@@ -40,12 +40,20 @@ async fn killed(watched: bool) -> Outcome {
     let (near, client, upstream) = (stream(near), stream(client), stream(ours));
 
     let head = b"GET http://db.corp.example/ HTTP/1.1\r\nHost: db.corp.example\r\n\r\n";
-    let Ok(Parsed::Whole { value, .. }) = head::parse(head, Side::Request) else { panic!() };
+    let Ok(Parsed::Whole { value, .. }) = head::parse(head, Side::Request, head::DEFAULT_MAX_HEAD)
+    else {
+        panic!()
+    };
     let mut session = Session::new(value, BytesMut::new());
     let limit = Duration::from_secs(20);
-    let request = session.next(&client, limit).await.unwrap();
-    let way =
-        Way { client: &client, upstream: &upstream, idle: limit, upstream_process: watch.as_ref() };
+    let request = session.next(&client, limit, head::DEFAULT_MAX_HEAD).await.unwrap();
+    let way = Way {
+        client: &client,
+        upstream: &upstream,
+        idle: limit,
+        max_head: head::DEFAULT_MAX_HEAD,
+        upstream_process: watch.as_ref(),
+    };
     let killer = async {
         let mut seen = BytesMut::new();
         while !seen.ends_with(b"half") {

@@ -3,12 +3,14 @@
 //! [`Session`] reads requests and carries exchanges; who may go where is not decided here.
 #![forbid(unsafe_code)]
 
+mod credentials;
 mod exchange;
 #[cfg(test)]
 #[cfg(target_os = "linux")]
 mod killed_tests;
 mod pump;
 mod rewrite;
+mod upgrade;
 
 use std::time::Duration;
 
@@ -23,8 +25,12 @@ use crate::sys::Stream;
 pub use self::exchange::{Exchange, Way};
 pub use self::pump::Counts;
 pub use self::rewrite::{ForwardRequest, read};
+pub use self::upgrade::Upgrade;
 
 pub(super) use self::rewrite::trailers;
+
+/// Bytes asked of the kernel at once while a request head is read.
+const ROOM: usize = 1024;
 
 /// One client connection that forwards.
 #[derive(Debug)]
@@ -41,22 +47,28 @@ impl Session {
         Self { first: Some(first), buffer }
     }
 
-    /// Whether bytes of the next request are here.
+    /// Whether bytes of the next request are here. Empty lines are none of it: a client that sends one behind a
+    /// body waits for no answer to it.
     pub fn started(&self) -> bool {
-        self.first.is_some() || !self.buffer.is_empty()
+        self.first.is_some() || head::begun(&self.buffer)
     }
 
     /// Waits up to `idle` for the next request's first byte; false when none comes.
     pub async fn begin(&mut self, client: &Stream, idle: Duration) -> bool {
-        if self.buffer.is_empty() {
-            // Nothing is held while a client rests.
-            self.buffer = BytesMut::new();
-        }
-        let more = client.read_more(&mut self.buffer, 1024);
-        matches!(tokio::time::timeout(idle, more).await, Ok(Ok(n)) if n > 0)
+        let begun = async {
+            while !self.started() {
+                // Nothing is held while a client rests but the few bytes of an empty line.
+                self.buffer = BytesMut::from(&self.buffer[..]);
+                if !matches!(client.read_more(&mut self.buffer, ROOM).await, Ok(n) if n > 0) {
+                    return false;
+                }
+            }
+            true
+        };
+        tokio::time::timeout(idle, begun).await.unwrap_or(false)
     }
 
-    /// Reads the next request, whole within `limit`.
+    /// Reads the next request, whole within `limit` and with a head of at most `max_head` bytes.
     ///
     /// # Errors
     /// [`Failed`] with the HTTP response to give.
@@ -64,10 +76,11 @@ impl Session {
         &mut self,
         client: &Stream,
         limit: Duration,
+        max_head: usize,
     ) -> Result<ForwardRequest, Failed> {
         let head = match self.first.take() {
             Some(head) => head,
-            None => match tokio::time::timeout(limit, self.head(client)).await {
+            None => match tokio::time::timeout(limit, self.head(client, max_head)).await {
                 Ok(head) => head?,
                 Err(_) => return Err(Failed::unread(&self.buffer, Outcome::HeadTimeout)),
             },
@@ -75,16 +88,17 @@ impl Session {
         read(&head).map_err(bad)
     }
 
-    async fn head(&mut self, client: &Stream) -> Result<Head, Failed> {
+    async fn head(&mut self, client: &Stream, max_head: usize) -> Result<Head, Failed> {
         loop {
-            match head::parse(&self.buffer, Side::Request).map_err(bad)? {
+            match head::parse(&self.buffer, Side::Request, max_head).map_err(bad)? {
                 Parsed::Whole { value, used } => {
                     self.buffer.advance(used);
+                    pump::release(&mut self.buffer);
                     return Ok(value);
                 }
                 Parsed::Incomplete => {}
             }
-            if !matches!(client.read_more(&mut self.buffer, 1024).await, Ok(n) if n > 0) {
+            if !matches!(client.read_more(&mut self.buffer, ROOM).await, Ok(n) if n > 0) {
                 return Err(gone());
             }
         }

@@ -8,6 +8,7 @@ use bytes::{Buf, BytesMut};
 
 use super::super::chunked::{Decoder, Output};
 use super::super::framing::Body;
+use super::super::head::Side;
 use super::super::parse::{Bad, Parsed};
 use crate::sys::Stream;
 
@@ -41,8 +42,17 @@ pub(super) enum Broken {
     Bad(#[from] Bad),
 }
 
+/// Gives a buffer's memory back once nothing is in it: a long head needs it, a long body does not.
+pub(super) fn release(buffer: &mut BytesMut) {
+    if buffer.is_empty() {
+        *buffer = BytesMut::new();
+    }
+}
+
 /// One direction: from a buffered socket to another one.
 pub(super) struct Pump<'a, C> {
+    /// Whose messages come from the source.
+    pub(super) side: Side,
     pub(super) source: &'a Stream,
     pub(super) buffer: &'a mut BytesMut,
     pub(super) sink: &'a Stream,
@@ -98,8 +108,9 @@ impl<C: Fn(u64)> Pump<'_, C> {
 
     async fn exactly(&mut self, mut left: u64) -> Result<(), Broken> {
         let here = self.buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
-        let piece = self.buffer.split_to(here);
-        self.say(&piece).await?;
+        self.say(&self.buffer[..here]).await?;
+        self.buffer.advance(here);
+        release(self.buffer);
         left -= here as u64;
         let mut scratch = Vec::new();
         while left > 0 {
@@ -122,7 +133,7 @@ impl<C: Fn(u64)> Pump<'_, C> {
 
     /// Chunks are written anew: what the next hop parses is what was judged here.
     async fn chunks(&mut self, output: Output) -> Result<(), Broken> {
-        let (mut decoder, mut out) = (Decoder::new(output), Vec::new());
+        let (mut decoder, mut out) = (Decoder::new(self.side, output), Vec::new());
         loop {
             let taken = decoder.decode(self.buffer, &mut out)?;
             self.buffer.advance(taken);
@@ -136,8 +147,8 @@ impl<C: Fn(u64)> Pump<'_, C> {
     }
 
     async fn until_close(&mut self) -> Result<(), Broken> {
-        let piece = self.buffer.split();
-        self.say(&piece).await?;
+        self.say(self.buffer).await?;
+        *self.buffer = BytesMut::new();
         let mut scratch = Vec::new();
         while self.piece(&mut scratch, u64::MAX).await? > 0 {}
         Ok(())

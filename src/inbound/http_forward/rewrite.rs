@@ -9,10 +9,12 @@ use std::num::NonZeroU16;
 use bytes::Bytes;
 
 use super::super::connect::{host_differs, label};
-use super::super::framing::{self, Body};
-use super::super::head::{Head, Version, version};
+use super::super::framing::{self, Body, members};
+use super::super::head::{Head, Version, shown, version};
 use super::super::label::Label;
 use super::super::parse::Bad;
+use super::credentials::Credentials;
+use super::upgrade::Upgrade;
 use crate::target::Target;
 
 /// The port of `http` (RFC 9110 section 4.2.1).
@@ -52,8 +54,8 @@ pub struct ForwardRequest {
     pub head: Bytes,
     /// How the body ends.
     pub body: Body,
-    /// The client wants to speak WebSocket.
-    pub upgrade: bool,
+    /// The protocols the client would rather speak, once the origin has switched to one of them.
+    pub upgrade: Upgrade,
     /// The client may send another request afterwards.
     pub keep_alive: bool,
     /// A HEAD request: its answer has no body.
@@ -67,25 +69,24 @@ pub struct ForwardRequest {
 /// Reads a request head in absolute form.
 ///
 /// # Errors
-/// [`Bad`] for any other form, userinfo, fragments, ambiguous framing or a field `Connection` must
-/// not name.
+/// [`Bad`] for any other form, ambiguous framing or a field `Connection` must not name.
 pub fn read(head: &Head) -> Result<ForwardRequest, Bad> {
     let version = version(head.third())?;
-    let (target, path) = absolute(head.second())?;
+    let Absolute { target, credentials, path } = absolute(head.second())?;
     let host_mismatch = host_differs(head, &target, false)?;
     let body = framing::of_request(head, version)?;
     let named = connection_tokens(head)?;
-    let upgrade = version == Version::Http11
+    let asked = version == Version::Http11
         && body == Body::None
-        && head.first() == b"GET"
-        && named.iter().any(|name| name == "upgrade")
-        && head.values("upgrade").any(|value| value.eq_ignore_ascii_case(b"websocket"));
+        && named.iter().any(|name| name == "upgrade");
+    let upgrade = if asked { Upgrade::asked(head) } else { Upgrade::default() };
     let keep_alive = version == Version::Http11 && !named.iter().any(|name| name == "close");
     let first = Start { method: head.first(), path, version: head.third() };
+    let own = Own { target: &target, credentials, upgrade: &upgrade };
     Ok(ForwardRequest {
         label: label(head),
         host_mismatch,
-        head: origin_form(head, &first, &target, &named, upgrade),
+        head: origin_form(head, &first, &own, &named),
         body,
         upgrade,
         keep_alive,
@@ -96,34 +97,47 @@ pub fn read(head: &Head) -> Result<ForwardRequest, Bad> {
     })
 }
 
-/// Splits `http://host[:port][/path][?query]`.
-fn absolute(text: &[u8]) -> Result<(Target, &[u8]), Bad> {
-    let shown = || text[..text.len().min(80)].escape_ascii().to_string();
+/// A request target in absolute form (RFC 9112 section 3.2.2), taken apart.
+struct Absolute<'a> {
+    target: Target,
+    /// Those before the host, if any.
+    credentials: Option<Credentials<'a>>,
+    /// Path and query as they stand, each perhaps empty.
+    path: &'a [u8],
+}
+
+/// Splits `http://[userinfo@]host[:port][/path][?query][#fragment]` as RFC 3986 does: the authority ends with
+/// the first `/`, `?` or `#`, and its host begins behind the last `@`. What others take for an end of the
+/// authority (a backslash) or would write in another way (bytes beyond ASCII) is none of an authority's.
+fn absolute(text: &[u8]) -> Result<Absolute<'_>, Bad> {
     let rest = match text.split_at_checked(7) {
         Some((scheme, rest)) if scheme.eq_ignore_ascii_case(b"http://") => rest,
         _ if text.get(..8).is_some_and(|t| t.eq_ignore_ascii_case(b"https://")) => {
             return Err(Bad::request("https goes through CONNECT: set HTTPS_PROXY, not a forward"));
         }
         _ => {
-            let text = shown();
+            let text = shown(text);
             return Err(Bad::request(format!(
                 "{text} is not http://host/…: this is a proxy, give the whole address"
             )));
         }
     };
-    if rest.iter().any(|b| matches!(b, b'\\' | b'#')) {
+    let end = rest.iter().position(|b| matches!(b, b'/' | b'?' | b'#')).unwrap_or(rest.len());
+    let (authority, path) = rest.split_at(end);
+    if authority.iter().any(|b| *b == b'\\' || !b.is_ascii()) {
+        let text = shown(text);
         return Err(Bad::request(format!(
-            "{} holds a backslash or a fragment: leave it out",
-            shown()
+            "{text} has a backslash or a byte beyond ASCII before its path: write it as %5C, as xn--"
         )));
     }
-    let end = rest.iter().position(|b| matches!(b, b'/' | b'?')).unwrap_or(rest.len());
-    let (authority, path) = rest.split_at(end);
-    if authority.contains(&b'@') {
-        return Err(Bad::request("the address holds a user name: send it in Authorization"));
-    }
-    let target = Target::parse_authority(authority, Some(HTTP))?;
-    Ok((target, path))
+    let (credentials, host) = match memchr::memrchr(b'@', authority) {
+        Some(at) => (Credentials::new(&authority[..at]), &authority[at + 1..]),
+        None => (None, authority),
+    };
+    let target = Target::parse_authority(host, Some(HTTP))?;
+    // A fragment is the client's own (RFC 9110 section 7.1).
+    let path = &path[..memchr::memchr(b'#', path).unwrap_or(path.len())];
+    Ok(Absolute { target, credentials, path })
 }
 
 /// The field names `Connection` lists, in lower case.
@@ -146,14 +160,15 @@ struct Start<'a> {
     version: &'a [u8],
 }
 
-fn origin_form(
-    head: &Head,
-    start: &Start<'_>,
-    target: &Target,
-    named: &[String],
-    upgrade: bool,
-) -> Bytes {
-    let host = target.to_string();
+/// What of the fields is written by us.
+struct Own<'a> {
+    target: &'a Target,
+    credentials: Option<Credentials<'a>>,
+    upgrade: &'a Upgrade,
+}
+
+fn origin_form(head: &Head, start: &Start<'_>, own: &Own<'_>, named: &[String]) -> Bytes {
+    let host = own.target.to_string();
     let host = host.strip_suffix(":80").unwrap_or(&host);
     let mut out = Vec::with_capacity(512);
     let lead: &[u8] = match start.path.first() {
@@ -166,15 +181,18 @@ fn origin_form(
     }
     out.extend_from_slice(host.as_bytes());
     out.extend_from_slice(b"\r\n");
+    if let Some(credentials) = &own.credentials
+        && head.values("authorization").next().is_none()
+    {
+        put(&mut out, b"Authorization", credentials.basic().as_bytes());
+    }
     for (name, value) in head.fields() {
         let lower = String::from_utf8_lossy(name).to_ascii_lowercase();
         if lower != "host" && !stays_here(&lower, named) {
             put(&mut out, name, value);
         }
     }
-    if upgrade {
-        out.extend_from_slice(b"Connection: Upgrade\r\nUpgrade: websocket\r\n");
-    }
+    own.upgrade.write(&mut out);
     out.extend_from_slice(b"\r\n");
     out.into()
 }
@@ -190,12 +208,12 @@ fn put(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
 }
 
 /// What a response is to its client.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Onward {
     /// 1xx.
     Interim,
-    /// 101: bytes from here on.
-    Upgraded,
+    /// 101: from here on bytes of what was switched to.
+    Upgraded(Upgrade),
     /// The answer. `close`: the connection ends with it; `plain`: chunks are taken off.
     Final { close: bool, plain: bool },
 }
@@ -214,18 +232,22 @@ pub(super) fn response(head: &Head, status: u16, onward: Onward) -> Result<Bytes
     // Such an answer has no length to tell (RFC 9110 section 8.6).
     let bodiless = matches!(status, 100..=199 | 204);
     let plain = matches!(onward, Onward::Final { plain: true, .. });
+    let mut measured = bodiless;
     for (name, value) in head.fields() {
         let lower = String::from_utf8_lossy(name).to_ascii_lowercase();
-        let framing = (bodiless && lower == "content-length")
-            || ((bodiless || plain) && lower == "transfer-encoding");
-        if !framing && !stays_here(&lower, &named) {
+        if lower == "content-length" {
+            // Equal ones, in one field or several, are one (RFC 9112 section 6.3).
+            if !std::mem::replace(&mut measured, true) {
+                put(&mut out, name, members(value).next().unwrap_or_default());
+            }
+        } else if !((bodiless || plain) && lower == "transfer-encoding")
+            && !stays_here(&lower, &named)
+        {
             put(&mut out, name, value);
         }
     }
     match onward {
-        Onward::Upgraded => {
-            out.extend_from_slice(b"Connection: Upgrade\r\nUpgrade: websocket\r\n");
-        }
+        Onward::Upgraded(protocol) => protocol.write(&mut out),
         Onward::Final { close: true, .. } => out.extend_from_slice(b"Connection: close\r\n"),
         _ => {}
     }
@@ -256,12 +278,12 @@ pub(super) fn persists(head: &Head) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::head::{Side, parse};
+    use super::super::super::head::{DEFAULT_MAX_HEAD, Side, parse};
     use super::super::super::parse::Parsed;
     use super::*;
 
     fn forward(text: &str) -> Result<ForwardRequest, Bad> {
-        match parse(text.as_bytes(), Side::Request)? {
+        match parse(text.as_bytes(), Side::Request, DEFAULT_MAX_HEAD)? {
             Parsed::Whole { value, .. } => read(&value),
             Parsed::Incomplete => panic!("{text:?} is incomplete"),
         }
@@ -276,6 +298,10 @@ mod tests {
         let plain = forward("GET http://H/p HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
         assert_eq!(&plain.head[..], b"GET /p HTTP/1.1\r\nHost: h\r\n\r\n");
         assert!(!plain.host_mismatch && plain.keep_alive);
+        for (host, mismatch) in [("u:p@h", false), ("h@evil", true), ("u:p@", true)] {
+            let text = format!("GET http://u:p@h/ HTTP/1.1\r\nHost: {host}\r\n\r\n");
+            assert_eq!(forward(&text).unwrap().host_mismatch, mismatch, "{host}");
+        }
     }
 
     #[test]
@@ -285,7 +311,7 @@ mod tests {
                     Proxy-Connection: keep-alive\r\nX-B: 2\r\n\r\n";
         let request = forward(text).unwrap();
         assert_eq!(&request.head[..], b"GET / HTTP/1.1\r\nHost: h\r\nX-B: 2\r\n\r\n");
-        assert!(!request.keep_alive && !request.upgrade);
+        assert!(!request.keep_alive && request.upgrade.is_empty());
         for name in ["host", "content-length"] {
             let text = format!("GET http://h/ HTTP/1.1\r\nHost: h\r\nConnection: {name}\r\n\r\n");
             assert!(forward(&text).is_err(), "{name}");
@@ -295,11 +321,18 @@ mod tests {
     #[test]
     fn b6_b20_only_plain_absolute_form() {
         let bad = [
-            "http://corp.example@evil.com/",
-            "http://evil.com#@corp.example/",
-            "/",
+            "http://corp.example\\@evil.com/",
             "http://evil.com\\@corp.example/",
+            "http://evil.com\\/",
+            "http://corp.\u{e9}xample/",
+            "http://\u{e9}@corp.example/",
             "http:///corp.example",
+            "http://@/",
+            "http://#corp.example/",
+            "http://u@",
+            "http://u:p@:80/",
+            "http://h:80@/",
+            "/",
             "https://h/",
             "*",
             "h:80",
@@ -310,6 +343,84 @@ mod tests {
             let text = format!("GET {target} HTTP/1.1\r\nHost: h\r\n\r\n");
             assert!(forward(&text).is_err(), "{target}");
         }
+    }
+
+    #[test]
+    fn b6_the_host_stands_behind_the_last_at_and_before_the_path() {
+        let cases = [
+            ("http://corp.example@evil.com/", "evil.com:80", "/"),
+            ("http://corp.example:80@evil.com:81/", "evil.com:81", "/"),
+            ("http://a@b@evil.com/x@corp.example", "evil.com:80", "/x@corp.example"),
+            ("http://evil.com#@corp.example/", "evil.com:80", "/"),
+            ("http://evil.com?@corp.example/", "evil.com:80", "/?@corp.example/"),
+            ("http://evil.com/\\@corp.example", "evil.com:80", "/\\@corp.example"),
+            ("http://evil.com/a#b#c?d", "evil.com:80", "/a"),
+            ("http://evil.com?a\\b=\u{e9}#x", "evil.com:80", "/?a\\b=\u{e9}"),
+            ("http://[::1]@[2001:db8::7]:81/", "[2001:db8::7]:81", "/"),
+        ];
+        for (url, target, path) in cases {
+            let request = forward(&format!("GET {url} HTTP/1.1\r\nHost: h\r\n\r\n")).unwrap();
+            assert_eq!(request.target.to_string(), target, "{url}");
+            let line = format!("GET {path} HTTP/1.1\r\n");
+            assert!(request.head.starts_with(line.as_bytes()), "{url}: {request:?}");
+        }
+    }
+
+    #[test]
+    fn b6_userinfo_becomes_the_field_that_says_the_same() {
+        let request = |url: &str, fields: &str| {
+            let text = format!("GET {url} HTTP/1.1\r\nHost: h\r\n{fields}\r\n");
+            String::from_utf8(forward(&text).unwrap().head.to_vec()).unwrap()
+        };
+        let bare = "GET / HTTP/1.1\r\nHost: h\r\n";
+        for (userinfo, field) in [
+            ("u:p@", "Authorization: Basic dTpw\r\n"),
+            ("u@", "Authorization: Basic dTo=\r\n"),
+            (":t@", "Authorization: Basic OnQ=\r\n"),
+            ("%75:%0d%0aX%3a%20y@", "Authorization: Basic dToNClg6IHk=\r\n"),
+            ("@", ""),
+            ("", ""),
+        ] {
+            let got = request(&format!("http://{userinfo}h/"), "");
+            assert_eq!(got, format!("{bare}{field}\r\n"), "{userinfo}");
+        }
+        // What the client says itself counts, an empty field too.
+        for own in ["Authorization: Bearer x\r\n", "AUTHORIZATION: \r\n"] {
+            assert_eq!(request("http://u:p@h/", own), format!("{bare}{own}\r\n"));
+        }
+    }
+
+    #[test]
+    fn p27_an_upgrade_is_asked_for_without_a_body_only() {
+        let request = |fields: &str| {
+            let text = format!("POST http://h/ HTTP/1.1\r\nHost: h\r\n{fields}\r\n");
+            forward(&text).unwrap()
+        };
+        let tcp = "Connection: Upgrade\r\nUpgrade: tcp\r\n";
+        let head = request(&format!("Content-Length: 0\r\n{tcp}")).head;
+        assert!(head.ends_with(format!("Content-Length: 0\r\n{tcp}\r\n").as_bytes()));
+        for fields in [
+            format!("Content-Length: 1\r\n{tcp}"),
+            format!("Transfer-Encoding: chunked\r\n{tcp}"),
+            "Upgrade: tcp\r\n".to_owned(),
+            "Connection: Upgrade\r\nUpgrade: h2c\r\n".to_owned(),
+            "Connection: Upgrade\r\n".to_owned(),
+        ] {
+            let request = request(&fields);
+            let head = String::from_utf8(request.head.to_vec()).unwrap();
+            assert!(request.upgrade.is_empty() && !head.contains("pgrade"), "{head}");
+        }
+    }
+
+    #[test]
+    fn p22_an_answers_equal_lengths_are_written_once() {
+        let text =
+            b"HTTP/1.1 200 OK\r\nA : b\r\nContent-Length: 5, 5\r\nContent-Length\t: 5\r\n\r\n";
+        let Ok(Parsed::Whole { value, .. }) = parse(text, Side::Response, DEFAULT_MAX_HEAD) else {
+            panic!()
+        };
+        let said = response(&value, 200, Onward::Final { close: false, plain: false }).unwrap();
+        assert_eq!(&said[..], b"HTTP/1.1 200 OK\r\nA: b\r\nContent-Length: 5\r\n\r\n");
     }
 
     #[test]
@@ -324,7 +435,7 @@ mod tests {
         let text = "GET http://h/ HTTP/1.1\r\nHost: h\r\nConnection: keep-alive, Upgrade\r\n\
                     Upgrade: WebSocket\r\nSec-WebSocket-Key: k\r\n\r\n";
         let request = forward(text).unwrap();
-        assert!(request.upgrade);
+        assert!(!request.upgrade.is_empty());
         let head = String::from_utf8(request.head.to_vec()).unwrap();
         assert!(head.ends_with(
             "Sec-WebSocket-Key: k\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
