@@ -259,7 +259,9 @@ fn v2_without_any_bus_a_login_ends_as_it_does_with_one() {
             tailnet.new_key();
             gateway.signal(Signal::HUP);
         }
-        eventually(&format!("ready after {login:?}"), 3 * PATIENCE, || gateway.not_ready().is_none());
+        eventually(&format!("ready after {login:?}"), 3 * PATIENCE, || {
+            gateway.not_ready().is_none()
+        });
     }
 }
 
@@ -351,6 +353,25 @@ fn v4_a_watcher_that_lagged_goes_on_as_if_it_had_not() {
             assert!(!said.contains("fell behind"), "{}: that is no news: {said}", case.name);
         });
     }
+}
+
+/// What 1.102 says before it closes on a watcher that lags is no refusal of the key.
+#[test]
+fn v4_a_watcher_that_lagged_during_a_login_logs_in_all_the_same() {
+    let tailnet = Managed::with(|s| (s.version, s.login) = (NEW.to_owned(), Login::Never));
+    let gateway = Gateway::start(|s| {
+        s.managed(&tailnet);
+    });
+    eventually("the login is under way", PATIENCE, || !tailnet.logins().is_empty());
+    let watched = || tailnet.calls().iter().filter(|call| call.name.starts_with(WATCH)).count();
+    let before = watched();
+    tailnet.order(Order::Error("IPN bus consumer fell behind; closing watch".to_owned()));
+    tailnet.order(Order::EndBus);
+    eventually("it is opened again", PATIENCE, || watched() > before);
+    assert_eq!(gateway.not_ready().as_deref(), Some("starting"));
+    tailnet.login(Login::Runs(Duration::ZERO));
+    eventually("ready", PATIENCE, || gateway.not_ready().is_none());
+    assert!(!tailnet.writes().contains(&"disconnect-control".to_owned()), "{:?}", tailnet.writes());
 }
 
 /// Where the managed one listens, as its command line says.
