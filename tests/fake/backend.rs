@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 use crate::bus::{self, Bus, Watcher};
 use crate::control::Control;
 use crate::describe;
-use crate::dialect::{Dialect, PEER_CHANGES, PEER_PATCHES};
+use crate::dialect::Dialect;
 use crate::node::{Identity, Nodes, Store};
 use crate::peers;
 use crate::route::{Router, Way};
@@ -43,7 +43,7 @@ pub struct Inner {
     key: Option<String>,
     /// A login under way belongs to the control client it was begun with.
     client: u64,
-    watchers: Vec<(u64, Watcher)>,
+    pub watchers: Vec<(u64, Watcher)>,
     /// Watchers so far.
     watched: u64,
 }
@@ -409,63 +409,6 @@ impl Inner {
     pub fn addresses(&self) -> Vec<IpAddr> {
         let first = &self.script.node.addresses;
         self.node.as_ref().map_or_else(|| first.clone(), |node| node.addresses(first))
-    }
-
-    /// Sends every watcher these fields; the others are null or left out.
-    pub fn notify(&mut self, fields: &[(&'static str, Value)]) {
-        self.notify_each(|_| fields.to_vec());
-    }
-
-    /// Sends every watcher what `fields` has for its mask.
-    fn notify_each(&mut self, fields: impl Fn(u64) -> Vec<(&'static str, Value)>) {
-        if self.script.mute_bus {
-            return;
-        }
-        let script = &self.script;
-        let lagging = json!("IPN bus consumer fell behind; closing watch");
-        let last = describe::notify(script, &[("ErrMessage", lagging)]);
-        let last = self.dialect().has_deltas().then_some(last);
-        self.watchers.retain(|(_, watcher)| {
-            watcher.tell(describe::notify(script, &fields(watcher.mask)), last.clone())
-        });
-    }
-
-    /// A whole netmap from the control server.
-    fn tell_netmap(&mut self) {
-        let node = describe::self_node(self);
-        if !self.dialect().has_deltas() {
-            let map = describe::netmap(self);
-            return self.notify(&[("NetMap", map), ("SelfChange", node)]);
-        }
-        let peer = |peer| describe::peer_node(&self.script, peer);
-        let all: Vec<Value> = self.script.peers.iter().map(peer).collect();
-        self.notify_each(|mask| {
-            let mut fields = vec![("SelfChange", node.clone())];
-            if mask & (PEER_CHANGES | PEER_PATCHES) != 0 {
-                fields.push(("PeersChanged", json!(all)));
-            }
-            fields
-        });
-    }
-
-    /// What is new of the peers.
-    fn tell_peers(&mut self, change: &peers::Change) {
-        let patches = change.only_patches();
-        if self.dialect().has_deltas() && (patches.is_some() || !self.script.whole_netmaps) {
-            let fields = change.deltas(&self.script);
-            return self.notify_each(|mask| fields.seen_with(mask));
-        }
-        let Some(patches) = patches else { return self.tell_netmap() };
-        let map = describe::netmap(self);
-        self.notify_each(|mask| match mask & PEER_CHANGES {
-            0 => vec![("NetMap", map.clone())],
-            _ => vec![("PeerChanges", patches.clone())],
-        });
-    }
-
-    fn tell_health(&mut self) {
-        let health = describe::health(&self.health);
-        self.notify(&[("Health", health)]);
     }
 
     fn become_state(&mut self, state: State) {

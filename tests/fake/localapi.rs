@@ -176,8 +176,14 @@ fn watch(query: &str, backend: &Arc<Backend>) -> Reply {
         let inner = backend.look();
         (inner.script.bus.clone(), inner.dialect())
     };
-    if let Fate::Refused(status, words) = fate {
-        return text(StatusCode::from_u16(status).unwrap(), &words);
+    match fate {
+        Fate::Refused(status, words) => {
+            return text(StatusCode::from_u16(status).unwrap(), &words);
+        }
+        Fate::Takes(bits) if mask & !bits != 0 => {
+            return text(StatusCode::BAD_REQUEST, "unsupported IPN bus subscription bits");
+        }
+        Fate::Takes(_) | Fate::Normal | Fate::Closes(_) => {}
     }
     if let Some(words) = dialect.refuses(mask) {
         return text(StatusCode::BAD_REQUEST, &words);

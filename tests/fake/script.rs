@@ -66,6 +66,8 @@ pub struct Script {
 pub enum Bus {
     /// What its version makes of it.
     Normal,
+    /// Masks with other bits than these are refused.
+    Takes(u64),
     /// Every mask is answered with this status and these words.
     Refused(u16, String),
     /// Each stream closes by itself so long after it was opened.

@@ -19,6 +19,7 @@ mod describe;
 mod dialect;
 mod localapi;
 mod node;
+mod notify;
 mod peers;
 mod relay;
 mod route;

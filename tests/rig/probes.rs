@@ -221,11 +221,11 @@ impl Probe {
                 Err((status, said)) => json!(format!("{status} {said}")),
                 Ok(mut bus) => {
                     let lines = self.until_nudged(&mut bus);
-                    let told = lines[..lines.len() - 1].iter().map(fields);
+                    let mut told = lines[..lines.len() - 1].iter().map(fields);
                     // What it says by itself meanwhile.
                     let by_itself =
                         [&["Version"][..], &["Health", "Version"], &["Engine", "Version"]];
-                    let first = told.filter(|told| !by_itself.contains(&&strs(told)[..])).next();
+                    let first = told.find(|told| !by_itself.contains(&&strs(told)[..]));
                     json!({"first": first.unwrap_or_default()})
                 }
             };
@@ -366,8 +366,8 @@ const OF_MAP: [&str; 4] = ["SelfNode", "Name", "Peers", "DNS"];
 /// The fields that were told, each with the kinds of what it holds.
 fn shapes(lines: &[Value], told: &BTreeSet<&str>) -> Value {
     let shape = |name: &&str| {
-        let values = lines.iter().map(|line| &line[*name]).filter(|value| !value.is_null());
-        let first = values.filter(|it| it.as_array().is_none_or(|list| !list.is_empty())).next();
+        let mut values = lines.iter().map(|line| &line[*name]).filter(|value| !value.is_null());
+        let first = values.find(|it| it.as_array().is_none_or(|list| !list.is_empty()));
         let shape = match first {
             Some(Value::Array(list)) if list[0].is_object() => json!([kinds(&list[0], &OF_NODE)]),
             Some(Value::Array(list)) => json!([kind(&list[0])]),

@@ -168,7 +168,7 @@ fn paused(tailnet: &Tailnet, kind: Kind) {
     for process in all {
         kill_process(process, Signal::STOP).expect("a signal");
     }
-    std::thread::sleep(PAUSE);
+    crate::wait::pause(PAUSE);
     for process in all {
         kill_process(process, Signal::CONT).expect("a signal");
     }
