@@ -398,7 +398,7 @@ fn a_server_that_speaks_first_waits_for_server_first_and_no_longer() {
 }
 
 #[test]
-fn b18_v6() {
+fn b18_ipv6() {
     netns::inside(|| {
         netns::own_etc();
         netns::replace_in_etc("hosts", "127.0.0.1 localhost\n2001:db8:1::7 db.corp.example\n");

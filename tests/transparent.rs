@@ -41,7 +41,7 @@ fn echoes(mut wire: Wire) {
 }
 
 #[test]
-fn b28_v4_redirect_leads_to_the_original_destination() {
+fn b28_ipv4_redirect_leads_to_the_original_destination() {
     netns::inside(|| {
         let origin = Origin::echo();
         let fake = Tailscaled::with("203.0.113.9", origin.address());
@@ -63,7 +63,7 @@ fn b28_v4_redirect_leads_to_the_original_destination() {
 }
 
 #[test]
-fn b28_v4_redirect_to_a_dual_stack_socket() {
+fn b28_ipv4_redirect_to_a_dual_stack_socket() {
     netns::inside(|| {
         let origin = Origin::echo();
         let fake = Tailscaled::with("203.0.113.9", origin.address());
@@ -77,7 +77,7 @@ fn b28_v4_redirect_to_a_dual_stack_socket() {
 }
 
 #[test]
-fn b28_v6_redirect_leads_to_the_original_destination() {
+fn b28_ipv6_redirect_leads_to_the_original_destination() {
     netns::inside(|| {
         let origin = Origin::echo();
         let fake = Tailscaled::with("2001:db8:9::9", origin.address());
@@ -97,7 +97,7 @@ fn b28_v6_redirect_leads_to_the_original_destination() {
 }
 
 #[test]
-fn b28_v6_redirect_to_a_gateway_on_ipv4_alone_is_refused() {
+fn b28_ipv6_redirect_to_a_gateway_on_ipv4_alone_is_refused() {
     netns::inside(|| {
         // Somebody is there: a connection that passed by would be answered.
         netns::add_address("2001:db8:9::9/128");

@@ -184,7 +184,7 @@ fn b8_numbers_are_a_strict_dotted_quad_or_nothing() {
 }
 
 #[test]
-fn b9_v4_inside_v6_is_judged_as_v4() {
+fn b9_ipv4_inside_ipv6_is_judged_as_ipv4() {
     let fake = Tailscaled::start();
     let mut gateway = in_mode(&fake, "enforce", |s| {
         s.set("policy.allowed_nets", vec!["0.0.0.0/0", "::/0"]);

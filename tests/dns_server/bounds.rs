@@ -38,7 +38,7 @@ fn beyond_loopback_only_private_networks_are_answered_and_only_where_that_is_ask
 }
 
 #[test]
-fn r5_one_client_s_connections_are_bounded_and_leave_room() {
+fn r6_one_client_s_connections_are_bounded_and_leave_room() {
     let nameserver = Nameserver::start(&["10.50.0.7"]);
     let tailnet = fixture::tailnet(&nameserver);
     let mut gateway = tailnet.gateway(|_| {});
