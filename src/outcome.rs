@@ -1,6 +1,6 @@
 //! How a connection can end, and the one table of what each end looks like on every wire.
 //!
-//! The closed list of reliability.md 2.0. Nothing else in the crate chooses a reply byte, an HTTP
+//! The closed list of docs/requirements.md, Outcomes. Nothing else in the crate chooses a reply byte, an HTTP
 //! status, a `Proxy-Status` token or a log level.
 #![forbid(unsafe_code)]
 
@@ -139,7 +139,7 @@ impl Outcome {
         Outcome::Draining,
     ];
 
-    /// This outcome's row of reliability.md 2.0.
+    /// This outcome's row of the table in docs/requirements.md.
     #[rustfmt::skip]
     pub const fn row(self) -> Row {
         use Level::{Error, Info, Warn};

@@ -1,6 +1,6 @@
 //! Chapter A: abuse of the admin listener and of the metrics.
 //!
-//! A10 is about tailscaled's state, which this gateway does not follow yet.
+//! A10 needs a tailscaled and is in `tailnet_rules.rs`.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail loudly")]
 
 mod rig;

@@ -1,4 +1,4 @@
-//! Chapter 2.9 (F): settings that must not start a gateway, and what it says about them.
+//! Chapter F: settings that must not start a gateway, and what it says about them.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail loudly")]
 
 mod rig;

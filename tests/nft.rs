@@ -1,5 +1,5 @@
-//! `tailrace nft`: the ruleset it prints, as nft takes it and as connections find it (reliability.md,
-//! B28), and what `tailrace doctor` says of one that is not whole.
+//! `tailrace nft`: the ruleset it prints, as nft takes it and as connections find it
+//! (docs/requirements.md, B28), and what `tailrace doctor` says of one that is not whole.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail loudly")]
 
 mod rig;

@@ -1,6 +1,6 @@
 //! How a command finds the running gateway, and asks its admin listener.
 //!
-//! `run_dir/gateway.json` first, then the settings' own addresses (contract.md).
+//! `run_dir/gateway.json` first, then the settings' own addresses.
 #![forbid(unsafe_code)]
 
 use std::io::{self, Read as _, Write as _};

@@ -1,7 +1,7 @@
 //! The key of `TS_AUTHKEY`, out of the environment at once.
 //!
 //! Unsetting a variable does not take it out of `/proc/<pid>/environ`: `up` executes itself once more
-//! without it, with the key in an inherited pipe (reliability.md K2, K8).
+//! without it, with the key in an inherited pipe (docs/requirements.md, K2, K8).
 #![forbid(unsafe_code)]
 
 use std::io::{self, Write as _};

@@ -40,7 +40,7 @@ use crate::target::Target;
 
 use self::args::{Command, ConfigCommand, PolicyCommand, Program};
 
-/// Exit codes of contract.md, as `sysexits.h` numbers them.
+/// Exit codes (`docs/requirements.md`, Exit codes), as `sysexits.h` numbers them.
 mod exit {
     /// A check failed.
     pub(super) const FAILED: u8 = 1;

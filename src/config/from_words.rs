@@ -6,7 +6,7 @@ use super::keys::{self, KEYS, Key};
 use super::problem::{Origin, quoted};
 use super::written::{Written, typed, unknown};
 
-/// Names the descriptor over which `up` hands itself the key of `TS_AUTHKEY` (reliability.md K8).
+/// Names the descriptor over which `up` hands itself the key of `TS_AUTHKEY` (docs/requirements.md, K8).
 pub const KEY_FD: &str = "TAILRACE_KEY_FD";
 
 /// Variables of ours that are no settings.

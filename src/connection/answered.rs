@@ -3,7 +3,7 @@
 //!
 //! An answer names the connections of whoever got it, of nobody else. The name is only a way to read the
 //! request: it is judged as any name is, and what is dialled is what it resolves to now, never an address
-//! on the strength of a remembered name (reliability.md B18).
+//! on the strength of a remembered name (docs/requirements.md, B18).
 #![forbid(unsafe_code)]
 
 use std::net::IpAddr;

@@ -2,7 +2,7 @@
 //!
 //! Policy knows names, so one is looked for: first among our own DNS answers, else in what the client says.
 //! A name is a claim. It is judged, resolved and what it resolves to is dialled, never the address on the
-//! strength of the name (reliability.md B18).
+//! strength of the name (docs/requirements.md, B18).
 #![forbid(unsafe_code)]
 
 use std::net::SocketAddr;

@@ -1,5 +1,5 @@
-//! What is looked for in a tunnel's first bytes: TLS for a server that policy does not allow (reliability.md
-//! B17), and on a redirected connection requests that only a proxy should get (B19).
+//! What is looked for in a tunnel's first bytes: TLS for a server that policy does not allow
+//! (docs/requirements.md, B17), and on a redirected connection requests that only a proxy should get (B19).
 //!
 //! The target stays what it is; here the tunnel goes on or ends.
 #![forbid(unsafe_code)]

@@ -89,7 +89,7 @@ impl Desk {
         Ok(self.heard(client, &admitted, whole, records))
     }
 
-    /// While the tailnet is down nobody is asked (reliability.md D9).
+    /// While the tailnet is down nobody is asked (docs/requirements.md, D9).
     fn down(&self) -> Result<(), Reply> {
         let state = self.house.inside.as_ref().map(|inside| inside.now());
         match state.filter(|state| !state.is_running()) {
@@ -182,7 +182,7 @@ impl Desk {
 
     /// What the client hears of it. An address that no mode would dial is left out: the client could dial
     /// it itself, past this gateway, and a name of somebody else's would lead it to its own loopback
-    /// (reliability.md B13, B22).
+    /// (docs/requirements.md, B13, B22).
     fn heard(
         &self,
         client: IpAddr,

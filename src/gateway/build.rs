@@ -101,7 +101,7 @@ pub(super) fn place(kind: UpstreamKind) -> Option<upstream::Place> {
 }
 
 /// `auto` asks tailscaled's version behind its SOCKS5 port, and defers where nobody knows which
-/// tailscaled that is, and with LocalAPI, which keeps no half-close (reliability.md C6).
+/// tailscaled that is, and with LocalAPI, which keeps no half-close (docs/requirements.md, C6).
 pub(super) fn half_close(settings: &config::Upstream) -> Shield {
     use config::HalfClose::{Auto, Defer, Propagate};
     match (settings.half_close, settings.kind) {

@@ -143,7 +143,8 @@ impl StartError {
         }
     }
 
-    /// The exit code of contract.md: 75 try again, 78 bad configuration, 126 and 127 as a shell's.
+    /// The exit code: 75 try again, 78 bad configuration, 126 and 127 as a shell's
+    /// (docs/requirements.md, Exit codes).
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::InUse { .. }

@@ -32,7 +32,7 @@ impl Gateway {
         Ok(())
     }
 
-    /// What was allowed yesterday is asked again today (reliability.md B24).
+    /// What was allowed yesterday is asked again today (docs/requirements.md, B24).
     fn judge_again(&self) {
         let (policy, own) = (self.house.policy.load(), self.house.own.load());
         self.house.book.live().each(|entry| {

@@ -26,10 +26,11 @@ use crate::tailnet::{self, Acquaintances, Hooks, Keys, Nameserver, State, Tailne
 use crate::target::Name;
 use crate::upstream::{Destination, Place};
 
-/// Descriptors of tailscaled's that its own work needs (reliability.md, fact 2).
+/// Descriptors of tailscaled's that its own work needs. It ends when its SOCKS5 listener has none left: `Serve`
+/// of tailscale's net/socks5/socks5.go returns, and cmd/tailscaled/proxy.go calls `log.Fatalf`.
 const OF_ITS_OWN: u64 = 256;
 
-/// Said whenever that port is another one (reliability.md B25).
+/// Said whenever that port is another one (docs/requirements.md, B25).
 const EXPOSED: &str = "who finds tailscaled's own SOCKS5 port passes the policy by; \
                        upstream.kind = \"localapi\" opens none";
 
@@ -216,7 +217,7 @@ impl Follower {
     }
 
     /// Nowhere unless tailscaled is up: what is dialled before that is dialled from this host's own
-    /// network (tailscale.md 5.1, fail-open).
+    /// network (tailscale, net/tsdial/tsdial.go, `UserDial`).
     fn place(&self, now: &State) -> Option<Place> {
         let _it_answers = now.version.as_ref()?;
         match self.settings.kind {

@@ -19,7 +19,7 @@ pub enum Said {
     /// A whole HTTP/1 request head, and the one host it names.
     Http(Option<Host>),
     /// An HTTP request as only a proxy is sent them, `GET http://…` or `CONNECT host:port`: whoever takes
-    /// it where it goes would be led on to a target that nobody judged (reliability.md B19).
+    /// it where it goes would be led on to a target that nobody judged (docs/requirements.md, B19).
     ForProxy,
     /// Nothing that names a host.
     Opaque,

@@ -11,7 +11,7 @@ use crate::outcome::Outcome;
 use crate::sys::Stream;
 
 /// What a client still sends after a refusal is read away up to this, so that it can read the
-/// refusal: unread bytes would turn our close into a reset (reliability.md C17).
+/// refusal: unread bytes would turn our close into a reset (docs/requirements.md, C17).
 const DRAIN_BYTES: usize = 64 * 1024;
 /// And for this long.
 const DRAIN_TIME: Duration = Duration::from_secs(1);
@@ -75,7 +75,7 @@ fn socks5(code: u8, bound: Option<SocketAddr>) -> Bytes {
     reply.into()
 }
 
-/// An HTTP refusal: status, `Proxy-Status` and a JSON body (contract.md).
+/// An HTTP refusal: status, `Proxy-Status` and a JSON body (docs/requirements.md, Outcomes).
 fn http(outcome: Outcome, message: &str, id: &str) -> Bytes {
     let row = outcome.row();
     let (Some(status), Some(token)) = (row.http, row.token) else { return Bytes::new() };

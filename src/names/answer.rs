@@ -1,6 +1,6 @@
 //! What one DNS message says about a question: addresses, another name, nothing, or nonsense.
 //!
-//! Whole messages in, no socket touched; hostile ones cost a bounded walk (reliability.md D4).
+//! Whole messages in, no socket touched; hostile ones cost a bounded walk (docs/requirements.md, D4).
 #![forbid(unsafe_code)]
 
 use std::net::IpAddr;

@@ -12,7 +12,7 @@ use moka::policy::EvictionPolicy;
 use super::NameError;
 use crate::target::Name;
 
-/// Bounds of an answer's life (reliability.md D7), in seconds.
+/// Bounds of an answer's life (docs/requirements.md, D7), in seconds.
 const SHORTEST: u32 = 1;
 const LONGEST: u32 = 300;
 /// The most for "no such name", and for an answer of which a part is missing.

@@ -15,7 +15,7 @@ use super::server::{Outside, Server, label};
 use super::{Nameserver, Zone};
 use crate::target::Name;
 
-/// Names asked for at once (reliability.md D10); the rest wait. Each domain counts its own, so that
+/// Names asked for at once (docs/requirements.md, D10); the rest wait. Each domain counts its own, so that
 /// a dead nameserver holds up nobody else's names.
 const IN_FLIGHT: usize = 64;
 /// A server silent for so long is not left, but the next one is asked too.
@@ -81,7 +81,7 @@ impl Domain {
         &self.skipped
     }
 
-    /// Asks one server after the other, each once, until one knows (reliability.md D2).
+    /// Asks one server after the other, each once, until one knows (docs/requirements.md, D2).
     pub(super) async fn ask(&self, query: &Query) -> Result<Told, AllFailed> {
         let mut left = self.servers.iter().map(|server| async move {
             server.ask(query).await.map_err(|trouble| (server.label(), trouble))

@@ -1,7 +1,7 @@
 //! This host's resolver: the hosts file, then `getaddrinfo(3)`, on tokio's blocking threads,
 //! bounded and coalesced.
 //!
-//! An /etc/resolv.conf that is replaced counts from the next question on (reliability.md D11):
+//! An /etc/resolv.conf that is replaced counts from the next question on (docs/requirements.md, D11):
 //! glibc looks at the file's inode and times for each (since 2.26), musl reads it for each. What it
 //! answers carries no time to live and is not remembered.
 #![forbid(unsafe_code)]
@@ -18,7 +18,7 @@ use super::questions::Questions;
 use super::{NameError, hosts};
 use crate::target::Name;
 
-/// Questions under way at once (reliability.md D10); the rest wait.
+/// Questions under way at once (docs/requirements.md, D10); the rest wait.
 const IN_FLIGHT: usize = 64;
 /// The metric's `route`, and who was asked.
 const ROUTE: &str = "system";

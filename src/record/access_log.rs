@@ -23,7 +23,7 @@ use crate::target::{Host, Target};
 /// Most bytes of one field, escaped (A6).
 pub(super) const FIELD: usize = 1024;
 
-/// What one access line says. contract.md, `Access log`, has the meanings.
+/// What one access line says (docs/requirements.md, The access line).
 pub(super) struct Line<'a> {
     pub(super) id: &'a str,
     pub(super) inbound: &'static str,

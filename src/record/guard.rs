@@ -154,7 +154,7 @@ impl Record {
         self.facts.host_from = "client";
     }
 
-    /// The work's label, already judged by contract.md's rule.
+    /// The work's label, already judged (`inbound/label.rs`).
     pub fn label(&mut self, label: &str) {
         self.facts.label = Some(label.into());
     }

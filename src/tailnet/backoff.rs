@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-/// The first pause, and the longest (reliability.md T1).
+/// The first pause, and the longest (docs/requirements.md, T1).
 const PAUSE: [Duration; 2] = [Duration::from_millis(250), Duration::from_secs(10)];
 /// A life shorter than this is none.
 const SHORT: Duration = Duration::from_secs(1);

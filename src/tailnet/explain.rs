@@ -240,8 +240,9 @@ pub struct Advice {
 }
 
 impl Refusal {
-    /// Reads a control server's words; they are unversioned, so only parts of them count
-    /// (tailscale.md 2.1).
+    /// Reads a control server's words, which reach us as they came: tailscale, control/controlclient/direct.go,
+    /// takes `Error` of the answer to a registration, ipn/ipnlocal/local.go puts it into `ErrMessage`. They are
+    /// unversioned, and headscale has others (juanfont/headscale#3371), so only parts of them count.
     pub fn of(said: &str) -> Self {
         let said = said.to_ascii_lowercase();
         let has = |words: &str| said.contains(words);

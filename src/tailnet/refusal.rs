@@ -1,4 +1,5 @@
-//! What a login that does not succeed says, read for what it means (tailscale.md 2.1).
+//! What a login that does not succeed says, read for what it means: `ErrMessage` where the control server
+//! refused, `Health` where it was not reached (tailscale, control/controlclient/direct.go and health/warnings.go).
 #![forbid(unsafe_code)]
 
 use super::explain::{Fault, Refusal};

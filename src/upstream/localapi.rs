@@ -1,5 +1,5 @@
 //! What is said to tailscaled's LocalAPI to have it dial, and reading what it says
-//! (tailscale.md 1.1 and 1.6; ipn/localapi/localapi.go, `serveDial`).
+//! (tailscale, ipn/localapi/localapi.go, `serveDial`, and `validHost` for the Host it takes).
 //!
 //! Pure: bytes in, values out.
 #![forbid(unsafe_code)]

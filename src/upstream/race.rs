@@ -17,7 +17,7 @@ type Attempt<'a, T> = Pin<Box<dyn Future<Output = Result<T, UpstreamError>> + Se
 
 /// Attempts the addresses one after the other, each 250 ms after the one before or at once when
 /// that one failed; the first success drops the others. The last of many begins no later than after
-/// three quarters of `limit` (reliability.md D6).
+/// three quarters of `limit` (docs/requirements.md, D6).
 ///
 /// # Errors
 /// The most telling failure of all; [`UpstreamError::NoAddress`] when there is nothing to attempt.

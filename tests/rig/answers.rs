@@ -1,4 +1,5 @@
-//! The exact refusal of every inbound for every outcome: reliability.md 2.0, written a second time.
+//! The exact refusal of every inbound for every outcome: the table of docs/requirements.md, written a second
+//! time.
 
 use std::net::SocketAddr;
 
@@ -29,7 +30,7 @@ fn row(outcome: &str) -> (u8, u16, &'static str) {
     }
 }
 
-/// Asks for `target` and asserts the exact refusal of `outcome`, then FIN and not a byte more.
+/// Asks for `target` and asserts the exact refusal of `outcome`, then FIN and not a byte more (I7).
 #[track_caller]
 pub fn assert_refused(proxy: SocketAddr, inbound: Inbound, target: &str, outcome: &str) {
     assert_raw_refused(proxy, inbound, &client::request(inbound, target), outcome);

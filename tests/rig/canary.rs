@@ -1,4 +1,4 @@
-//! Looking for a key where no key may be (chapter 2.11).
+//! Looking for a key where no key may be (docs/requirements.md, chapter K).
 
 use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom};

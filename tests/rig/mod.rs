@@ -7,7 +7,7 @@
 //! use rig::*;
 //!
 //! #[test]
-//! fn u0_echo_over_every_tunnel() {
+//! fn it_echoes_over_every_tunnel() {
 //!     let origin = Origin::echo();
 //!     let fake = Tailscaled::with("db.corp.example", origin.address());
 //!     let mut gateway = Gateway::start(|s| { s.upstream(fake.address()).enforce(&["corp.example"]); });

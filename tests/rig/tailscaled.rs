@@ -1,4 +1,5 @@
-//! A fake tailscaled SOCKS5 port that can misbehave in every way reliability.md names.
+//! A fake tailscaled SOCKS5 port that can misbehave in every way that chapter U of docs/requirements.md
+//! names.
 //!
 //! It answers each request as scripted (by target, by turn, or by default) and writes down what it
 //! saw. By default it dials the origin the target's name is mapped to, and relays.

@@ -99,7 +99,7 @@ impl Gateway {
         self.metrics().value("tailrace_tasks", &[]) as u64
     }
 
-    /// The invariants I1 to I4 and I6 of reliability.md 2.0 after `targets` targets (and
+    /// The invariants I1 to I4 and I6 of docs/requirements.md after `targets` targets (and
     /// connections that asked for none).
     #[track_caller]
     pub fn settle_and_check(&mut self, targets: u64) {

@@ -1,4 +1,4 @@
-//! Nameservers that mean harm (reliability.md D4): ignored, or an error, and cheap.
+//! Nameservers that mean harm (docs/requirements.md, D4): ignored, or an error, and cheap.
 #![forbid(unsafe_code)]
 
 use std::time::Duration;

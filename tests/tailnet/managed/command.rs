@@ -11,7 +11,7 @@ use crate::keys::Key;
 use crate::managed::{Kind, bare, node};
 use crate::tailnet::Tailnet;
 
-/// By then the key is out of the environment the program was started with (reliability.md K2).
+/// By then the key is out of the environment the program was started with (docs/requirements.md, K2).
 const HIDDEN_AFTER: Duration = Duration::from_secs(1);
 
 /// Fresh nodes of each kind.

@@ -141,7 +141,7 @@ fn tailscaled(gateway: &Gateway) -> Pid {
     found[0].0
 }
 
-/// A refusal on the wire: HTTP status, and SOCKS5 reply code (reliability.md 2.0).
+/// A refusal on the wire: HTTP status, and SOCKS5 reply code (docs/requirements.md, Outcomes).
 fn refused_with(inbound: Inbound, answer: &Answer, (status, reply): (u16, u8)) {
     refused(inbound, answer, status);
     if inbound == Inbound::Socks5Name {
