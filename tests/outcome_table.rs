@@ -1,4 +1,5 @@
-//! Every outcome on every wire, against the table people and scripts rely on, written out.
+//! Every outcome on every wire, against the table people and scripts rely on, written out; and that of
+//! docs/requirements.md.
 
 use std::collections::BTreeSet;
 
@@ -58,6 +59,25 @@ fn every_outcome_is_its_row() {
         assert_eq!(ours, expected);
     }
     assert_eq!(ours.len(), TABLE.len());
+}
+
+/// A row as docs/requirements.md writes it.
+fn written((label, socks5, socks4, http, token, level, _): &Expected) -> String {
+    let or_none = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
+    let byte = |byte: &Option<u8>| or_none(byte.map(|byte| format!("{byte:02X}")));
+    let (http, token) = (http.map(|status| status.to_string()), token.map(|t| format!("`{t}`")));
+    let level = format!("{level:?}").to_lowercase();
+    let (http, token) = (or_none(http), or_none(token));
+    format!("| `{label}` | {} | {} | {http} | {token} | {level} |", byte(socks5), byte(socks4))
+}
+
+#[test]
+fn the_page_has_the_same_rows() {
+    let page = include_str!("../docs/requirements.md");
+    let outcomes = page.split("\n| outcome |").nth(1).unwrap_or_default();
+    let outcomes = outcomes.split("\n\n").next().unwrap_or_default();
+    let rows: Vec<&str> = outcomes.lines().skip(2).collect();
+    assert_eq!(rows, TABLE.iter().map(written).collect::<Vec<_>>());
 }
 
 #[test]

@@ -1,7 +1,9 @@
-//! The house keeps its walls: rooms import only what the map in `docs/architecture.md` names.
+//! The house keeps its walls: rooms import only what the map in `docs/architecture.md` names. And the tests keep
+//! to `docs/requirements.md`.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail loudly")]
 
 mod imports;
+mod requirements;
 mod source;
 
 use std::collections::BTreeSet;

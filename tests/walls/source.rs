@@ -21,16 +21,31 @@ impl File {
 
 /// Every `src/**/*.rs`.
 pub(crate) fn files() -> Vec<File> {
+    let found = below("src", &["rs"]);
+    assert!(found.len() > 20, "the sources are where the crate was built");
+    found
+}
+
+/// Where the sources are.
+pub(crate) fn root() -> PathBuf {
     // At run time: the suite is also run from a copy of the sources.
-    let root = std::env::var_os("CARGO_MANIFEST_DIR").map_or_else(|| ".".into(), PathBuf::from);
+    std::env::var_os("CARGO_MANIFEST_DIR").map_or_else(|| ".".into(), PathBuf::from)
+}
+
+/// The files below a folder of the crate whose names end so, in order; not those that are built or hidden.
+pub(crate) fn below(folder: &str, extensions: &[&str]) -> Vec<File> {
+    let root = root();
     let mut found = Vec::new();
-    let mut folders = vec![root.join("src")];
+    let mut folders = vec![root.join(folder)];
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(&folder).unwrap() {
             let path = entry.unwrap().path();
+            let name = path.file_name().unwrap().to_str().unwrap();
             if path.is_dir() {
-                folders.push(path);
-            } else if path.extension().is_some_and(|e| e == "rs") {
+                if name != "target" && !name.starts_with('.') {
+                    folders.push(path);
+                }
+            } else if path.extension().is_some_and(|e| extensions.iter().any(|end| e == *end)) {
                 let text = fs::read_to_string(&path).unwrap();
                 let path = path.strip_prefix(&root).unwrap().to_str().unwrap().to_owned();
                 found.push(File { path, text });
@@ -38,7 +53,6 @@ pub(crate) fn files() -> Vec<File> {
         }
     }
     found.sort_by(|a, b| a.path.cmp(&b.path));
-    assert!(found.len() > 20, "the sources are where the crate was built");
     found
 }
 
