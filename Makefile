@@ -23,7 +23,7 @@ lint: ## formatting, clippy and documentation, warnings are errors
 	$(CARGO) clippy --all-targets --locked -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --no-deps --locked
 
-tailnet: ## builds tailscaled and headscale into ~/.cache/tailrace, then runs only the real-tailnet proof
+tailnet: ## builds headscale and every pinned tailscaled into ~/.cache/tailrace, then runs only the real-tailnet proof, on each
 	tests/tailnet/install
 	$(CARGO) test --locked --test tailnet
 

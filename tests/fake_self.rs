@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use rig::bus::Bus;
 use rig::localapi::{Unmanaged, localapi, localapi_raw};
-use rig::managed::script::{Answer, Login, Order, Peer, Start, State};
+use rig::managed::script::{Answer, Bus as Fate, Login, Order, Peer, Start, State};
 use rig::probes::{self, Daemon};
 use rig::wait::{PATIENCE, assert_within, eventually, eventually_some, timed};
 use rig::{End, Inbound, Managed, Origin, Wire, client};
@@ -515,4 +515,56 @@ fn it_answers_as_the_real_one_of_its_version_does() {
         let report = probes::ask(&mut Probed { tailnet: &tailnet, running: None });
         probes::compare(version, "fake", &report);
     }
+}
+
+/// As the control server does it: who lingers keeps name and address.
+#[test]
+fn a_node_that_comes_without_its_identity_is_another_one() {
+    let tailnet = Managed::new();
+    let me = |fake: &Unmanaged| {
+        eventually("Running", PATIENCE, || status(&fake.socket)["BackendState"] == "Running");
+        let now = status(&fake.socket);
+        (now["Self"]["DNSName"].clone(), now["TailscaleIPs"][0].clone())
+    };
+    let first = tailnet.run();
+    assert_eq!(me(&first), (json!("host.lab.ts.net."), json!("100.64.0.9")));
+    drop(first);
+    let second = tailnet.run();
+    assert_eq!(me(&second), (json!("host-1.lab.ts.net."), json!("100.64.0.73")));
+    assert_eq!(localapi(&second.socket, "POST", "logout", "").0, 204);
+    drop(second);
+    let third = tailnet.run();
+    assert_eq!(
+        me(&third),
+        (json!("host-1.lab.ts.net."), json!("100.64.0.73")),
+        "it was free again"
+    );
+}
+
+#[test]
+fn the_bus_can_be_refused_narrowed_closed_and_be_missing() {
+    let tailnet = Managed::new();
+    let fake = up(&tailnet);
+    let ask = |mask: &str| Bus::ask(&fake.socket, mask, PATIENCE).map(drop);
+    let fate = |fate: Fate| tailnet.change(|s| s.bus = fate);
+    fate(Fate::Refused(404, "gone".to_owned()));
+    assert_eq!(ask("2"), Err((404, "gone".to_owned())));
+    fate(Fate::Takes(2 | 128));
+    assert!(ask("130").is_ok() && ask("2").is_ok() && ask("4096").is_err_and(|e| e.0 == 400));
+    fate(Fate::Closes(Duration::from_millis(20)));
+    let mut bus = Stream::open(&fake.socket, 2);
+    bus.next();
+    assert_eq!(bus.0.next(), None, "it closes by itself");
+    fate(Fate::Normal);
+    tailnet.change(|s| s.version = "1.150.0-t1".to_owned());
+    for (mask, taken) in [("256", false), ("8", false), ("2", true), ("36994", true)] {
+        assert_eq!(ask(mask).is_ok(), taken, "{mask}");
+    }
+    tailnet.change(|s| s.lacks = vec!["dns-config".to_owned(), "watch-ipn-bus".to_owned()]);
+    assert_eq!(localapi(&fake.socket, "GET", "dns-config", "").0, 404);
+    assert!(ask("2").is_err_and(|e| e.0 == 404));
+    tailnet.change(|s| (s.lacks, s.strange) = (Vec::new(), true));
+    let strange = status(&fake.socket);
+    assert!(strange["Unheard"].is_object() && strange["Peer"].as_object().unwrap().len() == 1);
+    assert!(strange.get("HaveNodeKey").is_none() && strange["BackendState"] == "Running");
 }

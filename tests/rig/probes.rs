@@ -217,21 +217,31 @@ impl Probe {
         let masks = bits.chain(with_limit).chain(others).map(|mask| mask.to_string());
         let texts = ["", "x", "-1", "0x2", "18446744073709551616"].map(str::to_owned);
         let answer = |mask: String| {
-            let said = match Bus::ask(&self.socket, &mask, PATIENCE) {
-                Err((status, said)) => json!(format!("{status} {said}")),
-                Ok(mut bus) => {
-                    let lines = self.until_nudged(&mut bus);
-                    let mut told = lines[..lines.len() - 1].iter().map(fields);
-                    // What it says by itself meanwhile.
-                    let by_itself =
-                        [&["Version"][..], &["Health", "Version"], &["Engine", "Version"]];
-                    let first = told.find(|told| !by_itself.contains(&&strs(told)[..]));
-                    json!({"first": first.unwrap_or_default()})
+            // News that came by chance does not come twice.
+            let mut answers = Vec::new();
+            let said = loop {
+                let said = self.mask(&mask);
+                if answers.contains(&said) {
+                    break said;
                 }
+                answers.push(said);
+                assert!(answers.len() < 10, "mask {mask}: never the same: {answers:?}");
             };
             (mask, said)
         };
         masks.chain(texts).map(answer).collect::<Map<_, _>>().into()
+    }
+
+    fn mask(&self, mask: &str) -> Value {
+        let mut bus = match Bus::ask(&self.socket, mask, PATIENCE) {
+            Err((status, said)) => return json!(format!("{status} {said}")),
+            Ok(bus) => bus,
+        };
+        let lines = self.until_nudged(&mut bus);
+        let mut told = lines[..lines.len() - 1].iter().map(fields);
+        let by_itself = [&["Version"][..], &["Health", "Version"], &["Engine", "Version"]];
+        let first = told.find(|told| !by_itself.contains(&&strs(told)[..]));
+        json!({"first": first.unwrap_or_default()})
     }
 
     /// The names in `status`: of peers only those of the first.
