@@ -4,9 +4,9 @@
 use std::hint::black_box;
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use tailrace::inbound::first_bytes;
+use tailrace::inbound::client_hello;
 use tailrace::inbound::head::{self, DEFAULT_MAX_HEAD, Side};
-use tailrace::inbound::hello;
+use tailrace::inbound::sniff;
 use tailrace::inbound::{socks4, socks5};
 use tailrace::target::Host;
 
@@ -34,18 +34,20 @@ fn parsers(c: &mut Criterion) {
         b.iter(|| socks5::parse_request(black_box(SOCKS5)).unwrap());
     });
     c.bench_function("SOCKS4a request", |b| b.iter(|| socks4::parse(black_box(SOCKS4A)).unwrap()));
-    c.bench_function("ClientHello, curl's", |b| b.iter(|| hello::read(black_box(HELLO_OF_CURL))));
-    c.bench_function("ClientHello, Chrome's", |b| b.iter(|| hello::read(black_box(CHROME))));
+    c.bench_function("ClientHello, curl's", |b| {
+        b.iter(|| client_hello::read(black_box(HELLO_OF_CURL)))
+    });
+    c.bench_function("ClientHello, Chrome's", |b| b.iter(|| client_hello::read(black_box(CHROME))));
     c.bench_function("ClientHello, Chrome's over 19 records", |b| {
         let record = |part: &[u8]| [&[22, 3, 1, 0, part.len() as u8], part].concat();
         let records: Vec<u8> = CHROME[5..].chunks(100).flat_map(record).collect();
-        b.iter(|| hello::read(black_box(&records)));
+        b.iter(|| client_hello::read(black_box(&records)));
     });
-    c.bench_function("no ClientHello", |b| b.iter(|| hello::read(black_box(SSH))));
+    c.bench_function("no ClientHello", |b| b.iter(|| client_hello::read(black_box(SSH))));
     c.bench_function("first bytes, HTTP Host", |b| {
-        b.iter(|| first_bytes::read(black_box(REDIRECTED)));
+        b.iter(|| sniff::read(black_box(REDIRECTED)));
     });
-    c.bench_function("first bytes, ssh", |b| b.iter(|| first_bytes::read(black_box(SSH))));
+    c.bench_function("first bytes, ssh", |b| b.iter(|| sniff::read(black_box(SSH))));
     c.bench_function("host, a name", |b| {
         b.iter(|| Host::parse(black_box(b"db.corp.example.com")).unwrap());
     });

@@ -4,7 +4,7 @@
 use std::hint::black_box;
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use tailrace::policy::{Mode, Own, Policy, Rules, Suffix};
+use tailrace::policy::{LocalAddresses, Mode, Policy, Rules, Suffix};
 use tailrace::target::Target;
 
 fn policy_of(suffixes: usize) -> Policy {
@@ -21,7 +21,7 @@ fn policy_of(suffixes: usize) -> Policy {
 }
 
 fn verdicts(c: &mut Criterion) {
-    let own = Own::default();
+    let own = LocalAddresses::default();
     for n in [10, 10_000] {
         let policy = policy_of(n);
         for (what, host) in [

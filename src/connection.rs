@@ -1,22 +1,22 @@
-//! The story of one connection, top to bottom: read this file first.
+//! What happens to one connection, top to bottom: read this file first.
 //!
 //! [`serve`] walks a client from accept to its last line in the log; `carry.rs` takes one target
 //! from policy to an open way out. Rooms do the work, this file carries values between them and
-//! decides nothing a room could decide.
+//! decides nothing that a module could decide.
 #![forbid(unsafe_code)]
 
-mod answered;
-mod by_address;
-mod carry;
+mod dns_answer_map;
+mod dns_responder;
 mod first_head;
 mod forward;
-mod inside;
-mod lent;
-mod lookout;
-mod question;
+mod open_upstream;
 mod refusal;
+mod sni_inspector;
+mod synthetic_addresses;
+mod tailnet_gate;
+mod transparent;
 mod tunnel;
-mod watch;
+mod watch_client;
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -25,38 +25,38 @@ use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 
-use self::by_address::transparent;
-use self::carry::permit;
 use self::first_head::{read_head, turn_away};
-use self::lookout::AtGate;
+use self::open_upstream::permit;
+use self::sni_inspector::RelayInspector;
+use self::transparent::transparent;
 use self::tunnel::{Caller, Early, Tunnel};
+use crate::dns::Names;
 use crate::inbound::{self, Kind, Read, Reply, Request};
 use crate::lifecycle::drain::Guard;
 use crate::listener::{Accepted, Permit};
-use crate::names::Names;
 use crate::outcome::Outcome;
-use crate::policy::{Own, Policy};
-use crate::record::{Book, Connection, Record, Stage};
+use crate::policy::{LocalAddresses, Policy};
+use crate::record::{Connection, Record, Stage, Telemetry};
 use crate::relay::{self, Ended, HalfClose, PipePool};
 use crate::sys::Stream;
 use crate::target::{Host, Target};
 use crate::upstream::Upstream;
 
-pub use self::answered::Answered;
-pub use self::inside::{Inside, Shield};
-pub use self::lent::Lent;
-pub use self::question::Desk;
+pub use self::dns_answer_map::DnsAnswerMap;
+pub use self::dns_responder::DnsResponder;
 pub use self::refusal::Refusal;
 pub(crate) use self::refusal::fault_of_name;
+pub use self::synthetic_addresses::SyntheticAddresses;
+pub use self::tailnet_gate::{HalfClosePolicy, TailnetGate};
 
 /// What every connection shares. Parts that a reload changes are swapped whole.
-pub struct House {
+pub struct GatewayState {
     /// Log, metrics, live table.
-    pub book: Arc<Book>,
+    pub telemetry: Arc<Telemetry>,
     /// The rules.
     pub policy: ArcSwap<Policy>,
     /// What belongs to this host; refreshed while the gateway runs.
-    pub own: ArcSwap<Own>,
+    pub own: ArcSwap<LocalAddresses>,
     /// The resolver.
     pub names: ArcSwap<Names>,
     /// The way out.
@@ -66,13 +66,13 @@ pub struct House {
     /// The `route` of the log where it is always the same: `direct`, or none with `socks5`.
     pub route: Option<&'static str>,
     /// Addresses our DNS server gave lately.
-    pub answered: Answered,
+    pub dns_answers: DnsAnswerMap,
     /// Addresses it lends to names, where that is set.
-    pub lent: ArcSwapOption<Lent>,
+    pub synthetic: ArcSwapOption<SyntheticAddresses>,
     /// What is known of the tailnet, with the kinds that lead into one.
-    pub inside: Option<Inside>,
+    pub tailnet_gate: Option<TailnetGate>,
     /// What a client's FIN does.
-    pub half_close: Shield,
+    pub half_close: HalfClosePolicy,
     /// Pipes for splicing.
     pub pipes: Arc<PipePool>,
     /// Deadlines.
@@ -94,17 +94,19 @@ pub struct Limits {
     pub relay: relay::Settings,
 }
 
-impl House {
+impl GatewayState {
     /// What a client's FIN does now: a tailscaled that is new enough keeps half-closed connections.
     fn half_close(&self) -> HalfClose {
-        let state = self.inside.as_ref().map(Inside::now);
+        let state = self.tailnet_gate.as_ref().map(TailnetGate::now);
         self.half_close.with(state.as_ref().and_then(|state| state.version.as_ref()))
     }
 
     /// The `route` of the log.
     fn route_to(&self, address: Option<SocketAddr>) -> Option<&'static str> {
-        let inside = self.inside.as_ref().zip(address);
-        self.route.or_else(|| inside.map(|(inside, address)| inside.route(address.ip())))
+        let tailnet_gate = self.tailnet_gate.as_ref().zip(address);
+        self.route.or_else(|| {
+            tailnet_gate.map(|(tailnet_gate, address)| tailnet_gate.route(address.ip()))
+        })
     }
 
     /// The target as it is judged and written down: a bare name that the tailnet has is made whole
@@ -120,21 +122,23 @@ impl House {
 
 /// Serves one client from accept to end.
 pub fn serve(
-    house: Arc<House>,
+    gateway_state: Arc<GatewayState>,
     accepted: Accepted,
     drain: Guard,
 ) -> impl Future<Output = ()> + Send {
     // Taken apart before the future is made: that would keep the whole of it beside its parts.
     let Accepted { stream, peer, local, original_dst, leads_to, permit } = accepted;
-    let mut connection = house.book.connection(peer, original_dst.unwrap_or(local));
-    let led = Led::by(leads_to, original_dst).map(Box::new);
+    let mut connection = gateway_state.telemetry.connection(peer, original_dst.unwrap_or(local));
+    let implicit = ImplicitTarget::by(leads_to, original_dst).map(Box::new);
     async move {
         if permit.may_answer() {
-            let full = matches!(permit, Permit::Overflow(_));
+            let full = matches!(permit, Permit::Reject(_));
             // Boxed, as all that is over when bytes flow: an idle connection keeps what it needs then.
-            let way = Box::pin(way(&house, &stream, &mut connection, led, full, &drain)).await;
+            let way =
+                Box::pin(way(&gateway_state, &stream, &mut connection, implicit, full, &drain))
+                    .await;
             if let Some(tunnel) = way {
-                Box::pin(splice(&house, &stream, tunnel)).await;
+                Box::pin(splice(&gateway_state, &stream, tunnel)).await;
             }
         } else {
             connection.record().finish(Outcome::Overloaded);
@@ -144,14 +148,14 @@ pub fn serve(
 }
 
 /// What stands for the target of a client that need not say it.
-enum Led {
+enum ImplicitTarget {
     /// The listener: a static forward.
     Listener(Arc<Target>),
     /// netfilter: where it was going.
     Redirected(SocketAddr),
 }
 
-impl Led {
+impl ImplicitTarget {
     fn by(listener: Option<Arc<Target>>, original_dst: Option<SocketAddr>) -> Option<Self> {
         listener.map(Self::Listener).or(original_dst.map(Self::Redirected))
     }
@@ -159,38 +163,41 @@ impl Led {
 
 /// Steps 1 to 5: from what the client wants to an open tunnel, if it wants one and gets it.
 async fn way(
-    house: &House,
+    gateway_state: &GatewayState,
     stream: &Stream,
     connection: &mut Connection,
-    led: Option<Box<Led>>,
+    implicit: Option<Box<ImplicitTarget>>,
     full: bool,
     drain: &Guard,
 ) -> Option<Box<Tunnel>> {
-    match led.map(|led| *led) {
-        Some(Led::Listener(target)) => {
+    match implicit.map(|implicit| *implicit) {
+        Some(ImplicitTarget::Listener(target)) => {
             let request = Request::unspoken(Target::clone(&target));
-            tunnel(house, stream, connection, request, full, drain).await
+            tunnel(gateway_state, stream, connection, request, full, drain).await
         }
-        Some(Led::Redirected(to)) => transparent(house, stream, connection, to, full, drain).await,
-        None => asked(house, stream, connection, full, drain).await,
+        Some(ImplicitTarget::Redirected(to)) => {
+            transparent(gateway_state, stream, connection, to, full, drain).await
+        }
+        None => asked(gateway_state, stream, connection, full, drain).await,
     }
 }
 
 /// A client that says what it wants: SOCKS and CONNECT want a tunnel, forward requests are served here.
 async fn asked(
-    house: &House,
+    gateway_state: &GatewayState,
     stream: &Stream,
     connection: &mut Connection,
     full: bool,
     drain: &Guard,
 ) -> Option<Box<Tunnel>> {
-    match read_head(house, stream, full, drain).await {
+    match read_head(gateway_state, stream, full, drain).await {
         Ok(Read::Tunnel(request)) => {
-            return tunnel(house, stream, connection, *request, full, drain).await;
+            return tunnel(gateway_state, stream, connection, *request, full, drain).await;
         }
         Ok(Read::Forward(session)) => {
             connection.kind(Kind::Http.label());
-            Box::pin(forward::serve(house, stream, connection, *session, full, drain)).await;
+            Box::pin(forward::serve(gateway_state, stream, connection, *session, full, drain))
+                .await;
         }
         Err(failed) => Box::pin(turn_away(stream, connection, failed)).await,
     }
@@ -199,7 +206,7 @@ async fn asked(
 
 /// SOCKS, CONNECT and static forwards: one target.
 async fn tunnel(
-    house: &House,
+    gateway_state: &GatewayState,
     stream: &Stream,
     connection: &mut Connection,
     request: Request,
@@ -210,8 +217,8 @@ async fn tunnel(
     let mut record = connection.record();
     describe(&mut record, &request);
     let Request { kind, target, early, reply, .. } = request;
-    let caller = Caller { house, stream, kind, reply, early, heard: false, full, drain };
-    let permitted = permit(house, stream, &mut record, caller.ask(&target)).await;
+    let caller = Caller { gateway_state, stream, kind, reply, early, heard: false, full, drain };
+    let permitted = permit(gateway_state, stream, &mut record, caller.ask(&target)).await;
     caller.lead(record, permitted).await
 }
 
@@ -239,22 +246,23 @@ async fn refuse(stream: &Stream, mut record: Record, reply: Reply, refusal: Refu
     }
 }
 
-/// Steps 6 and 7: bytes both ways until one end of the story, then the last line.
-async fn splice(house: &House, client: &Stream, tunnel: Box<Tunnel>) {
-    let (mut record, upstream, slot, Early { up, down }, lookout) = tunnel.parts();
+/// Steps 6 and 7: bytes both ways until either side ends it, then the access line.
+async fn splice(gateway_state: &GatewayState, client: &Stream, tunnel: Box<Tunnel>) {
+    let (mut record, upstream, slot, Early { up, down }, inspector) = tunnel.parts();
     record.stage(Stage::Relay);
-    let limits = house.limits.load_full();
+    let limits = gateway_state.limits.load_full();
     let live = record.live();
-    let mut gate = lookout.map(|lookout| AtGate::new(lookout, house, &mut record));
+    let mut gate =
+        inspector.map(|inspector| RelayInspector::new(inspector, gateway_state, &mut record));
     let relayed = relay::run(
         client,
         &upstream,
         up,
         down,
-        gate.as_mut().map(|gate| gate as &mut dyn relay::Gate),
-        house.half_close(),
+        gate.as_mut().map(|gate| gate as &mut dyn relay::Inspector),
+        gateway_state.half_close(),
         &limits.relay,
-        &house.pipes,
+        &gateway_state.pipes,
         live.meter(),
         live.cut(),
     )

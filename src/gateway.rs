@@ -1,16 +1,16 @@
-//! Assembles the rooms, and ends them: binds, spawns, owns readiness, reload and drain.
+//! Assembles the modules, and ends them: binds, spawns, owns readiness, reload and drain.
 //!
-//! The only place, next to `connection.rs`, that knows every room.
+//! The only place, next to `connection.rs`, that knows every module.
 #![forbid(unsafe_code)]
 
 mod bind;
 mod build;
-mod commanded;
+mod child_command;
 mod dns;
 mod error;
 mod explain;
 mod judge;
-mod own;
+mod local_addresses;
 mod readiness;
 mod reload;
 mod run;
@@ -26,20 +26,20 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::watch;
 
 use crate::config::Config;
-use crate::connection::{self, Answered, House, Inside};
+use crate::connection::{self, DnsAnswerMap, GatewayState, TailnetGate};
 use crate::lifecycle::children::Children;
 use crate::lifecycle::cut::CutReason;
 use crate::lifecycle::drain::{Drain, Phase};
 use crate::lifecycle::pause::watch_for_pauses;
 use crate::lifecycle::run_dir::Listening;
 use crate::listener::{self, Bound};
-use crate::record::Book;
+use crate::record::Telemetry;
 use crate::relay::PipePool;
 use crate::secret::Secret;
 use crate::sys::limits::Descriptors;
 use crate::upstream::Upstream;
 
-pub use self::commanded::Commanded;
+pub use self::child_command::ChildCommand;
 pub use self::error::StartError;
 pub use self::judge::Judge;
 pub use self::run::{Again, run};
@@ -51,14 +51,14 @@ pub(crate) const LAST_LINES: Duration = Duration::from_millis(150);
 
 /// A running gateway. Dropping it stops nothing in good order: call [`Gateway::stop`].
 pub struct Gateway {
-    house: Arc<House>,
+    gateway_state: Arc<GatewayState>,
     config: Config,
     drain: Arc<Drain>,
     limits: Arc<listener::Limits>,
     live: build::Live,
     /// The limit on open files as we were started, and as it was raised.
     descriptors: Descriptors,
-    naming: build::Naming,
+    naming: build::ResolverFactory,
     membership: Option<tailnet::Membership>,
     stop_accepting: watch::Sender<bool>,
     bound: Listening,
@@ -66,7 +66,7 @@ pub struct Gateway {
 
 /// What only the program can give its gateway.
 #[derive(Debug, Default)]
-pub struct Means {
+pub struct StartupResources {
     /// The key of `TS_AUTHKEY`.
     pub key: Option<Secret>,
     /// Who waits for child processes; made when it is needed and not given.
@@ -78,18 +78,22 @@ impl Gateway {
     ///
     /// # Errors
     /// [`StartError`], naming the setting and what to do.
-    pub async fn start(config: Config, book: Arc<Book>, means: Means) -> Result<Self, StartError> {
+    pub async fn start(
+        config: Config,
+        telemetry: Arc<Telemetry>,
+        means: StartupResources,
+    ) -> Result<Self, StartError> {
         let descriptors = crate::sys::limits::raise_descriptors();
         build::may_mark(config.upstream.mark)?;
         let listeners = bind::all(&config.listen, &config.forwards)?;
         let bound = listeners.listening.clone();
         let live = build::Live::new(&config);
         let states = tailnet::States::of(&config);
-        let naming = build::Naming::new(states.as_ref(), config.upstream.mark);
-        let house = assemble(&config, book, &bound, &live, &naming, states.as_ref())?;
-        naming.through(&house);
+        let naming = build::ResolverFactory::new(states.as_ref(), config.upstream.mark);
+        let gateway_state = assemble(&config, telemetry, &bound, &live, &naming, states.as_ref())?;
+        naming.through(&gateway_state);
         if config.record.process
-            && let Err(error) = house.book.name_callers()
+            && let Err(error) = gateway_state.telemetry.name_callers()
         {
             tracing::warn!(%error, "record.process: clients' programs are not named here");
         }
@@ -106,7 +110,7 @@ impl Gateway {
             limits: listener::Limits::new(most, config.limits.per_client),
             drain: Drain::new(),
             stop_accepting: watch::Sender::new(false),
-            house,
+            gateway_state,
             config,
             live,
             descriptors,
@@ -138,7 +142,7 @@ impl Gateway {
 
     /// Whether a connection would be carried now.
     pub fn readiness(&self) -> crate::admin::Readiness {
-        readiness::look(&self.house, &self.drain)
+        readiness::look(&self.gateway_state, &self.drain)
     }
 
     /// Why waiting will not make it ready, if so: the key was refused, or tailscaled cannot be run.
@@ -155,26 +159,32 @@ impl Gateway {
             self.accept(bound);
         }
         dns::serve(self, listeners.dns);
-        tokio::spawn(Arc::clone(&self.house.upstream).keep_pool());
-        tokio::spawn(refresh_own(Arc::clone(&self.house), self.bound.clone()));
-        let (house, pauses) =
-            (Arc::clone(&self.house), self.membership.as_ref().map(|m| m.pauses()));
-        tokio::spawn(watch_for_pauses(move |lost| after_pause(&house, pauses.as_ref(), lost)));
+        tokio::spawn(Arc::clone(&self.gateway_state.upstream).keep_pool());
+        tokio::spawn(refresh_own(Arc::clone(&self.gateway_state), self.bound.clone()));
+        let (gateway_state, pauses) =
+            (Arc::clone(&self.gateway_state), self.membership.as_ref().map(|m| m.pauses()));
+        tokio::spawn(watch_for_pauses(move |lost| {
+            after_pause(&gateway_state, pauses.as_ref(), lost)
+        }));
         view::serve(listeners.admin, self)
             .map_err(|source| StartError::System { what: "the admin thread", source })
     }
 
     fn accept(&self, bound: Bound) {
-        let (house, drain) = (Arc::clone(&self.house), Arc::clone(&self.drain));
-        let book = Arc::clone(&self.house.book);
+        let (gateway_state, drain) = (Arc::clone(&self.gateway_state), Arc::clone(&self.drain));
+        let telemetry = Arc::clone(&self.gateway_state.telemetry);
         tokio::spawn(listener::accept_loop(
             bound,
             Arc::clone(&self.limits),
             self.bound.all(),
-            move |errno| book.accept_error(errno),
+            move |errno| telemetry.accept_error(errno),
             move |accepted| {
                 // A panic ends this task only: the record's guard writes its line on the way out.
-                drop(tokio::spawn(connection::serve(Arc::clone(&house), accepted, drain.guard())));
+                drop(tokio::spawn(connection::serve(
+                    Arc::clone(&gateway_state),
+                    accepted,
+                    drain.guard(),
+                )));
             },
             self.stopped(),
         ));
@@ -212,24 +222,24 @@ impl Gateway {
 
     async fn cut_all(&self) {
         self.drain.advance(Phase::Forced);
-        self.house.book.live().each(|entry| entry.cut().cut(CutReason::Drained));
+        self.gateway_state.telemetry.live().each(|entry| entry.cut().cut(CutReason::Drained));
         drop(tokio::time::timeout(LAST_LINES, self.drain.finished()).await);
     }
 }
 
 fn assemble(
     config: &Config,
-    book: Arc<Book>,
+    telemetry: Arc<Telemetry>,
     bound: &Listening,
     live: &build::Live,
-    naming: &build::Naming,
+    naming: &build::ResolverFactory,
     states: Option<&tailnet::States>,
-) -> Result<Arc<House>, StartError> {
+) -> Result<Arc<GatewayState>, StartError> {
     let upstream = Upstream::new(build::upstream(&config.upstream));
     upstream.point(build::place(config.upstream.kind));
-    Ok(Arc::new(House {
+    Ok(Arc::new(GatewayState {
         policy: ArcSwap::from_pointee(build::policy(&config.policy)?),
-        own: ArcSwap::from_pointee(own::look(
+        own: ArcSwap::from_pointee(local_addresses::look(
             bound.all(),
             bind::internal(&config.upstream),
             states.map(tailnet::States::now).as_deref(),
@@ -237,39 +247,43 @@ fn assemble(
         names: ArcSwap::from_pointee(naming.names(&config.dns)),
         upstream_kind: upstream.kind().label(),
         route: build::route(config.upstream.kind),
-        answered: Answered::default(),
-        lent: ArcSwapOption::new(build::lent(&config.dns, None)),
-        inside: states.map(|states| states.inside(config)),
+        dns_answers: DnsAnswerMap::default(),
+        synthetic: ArcSwapOption::new(build::synthetic(&config.dns, None)),
+        tailnet_gate: states.map(|states| states.tailnet_gate(config)),
         upstream,
         half_close: build::half_close(&config.upstream),
         pipes: PipePool::for_this_process(),
         limits: ArcSwap::from_pointee(live.limits(config)),
-        book,
+        telemetry,
     }))
 }
 
 /// Nothing that was known or held open before a pause is used after it.
-fn after_pause(house: &House, pauses: Option<&watch::Sender<u64>>, lost: Duration) {
+fn after_pause(gateway_state: &GatewayState, pauses: Option<&watch::Sender<u64>>, lost: Duration) {
     tracing::warn!(
         seconds = lost.as_secs(),
         "this process or machine was paused: names are resolved anew, and what was held open upstream is closed"
     );
-    house.upstream.close_pooled();
-    house.names.load().forget();
-    house.answered.forget();
+    gateway_state.upstream.close_pooled();
+    gateway_state.names.load().forget();
+    gateway_state.dns_answers.forget();
     if let Some(pauses) = pauses {
         pauses.send_modify(|pauses| *pauses += 1);
     }
 }
 
 /// Keeps this host's addresses fresh: an address that appears later is ours too.
-async fn refresh_own(house: Arc<House>, bound: Listening) {
+async fn refresh_own(gateway_state: Arc<GatewayState>, bound: Listening) {
     let mut tick = tokio::time::interval(OWN_REFRESH);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
     loop {
         tick.tick().await;
-        let internal = house.own.load().internal.clone();
-        let node = house.inside.as_ref().map(Inside::now);
-        house.own.store(Arc::new(own::look(bound.all(), internal, node.as_deref())));
+        let internal = gateway_state.own.load().internal.clone();
+        let node = gateway_state.tailnet_gate.as_ref().map(TailnetGate::now);
+        gateway_state.own.store(Arc::new(local_addresses::look(
+            bound.all(),
+            internal,
+            node.as_deref(),
+        )));
     }
 }

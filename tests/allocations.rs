@@ -9,8 +9,8 @@ use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 
 use tailrace::config::{Config, HalfClose, LogFormat, LogTo, UpstreamKind};
-use tailrace::gateway::{Gateway, Means};
-use tailrace::record::{Book, log};
+use tailrace::gateway::{Gateway, StartupResources};
+use tailrace::record::{Telemetry, log};
 
 /// Connections counted; what happens once in a while shares out among them.
 const COUNTED: usize = 400;
@@ -94,7 +94,7 @@ fn per_connection(client: fn(SocketAddr), naming: bool) -> (f64, f64) {
     let config = settings(folder.path(), naming);
     let (lines, writer) = log::open(&config.log).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let start = Gateway::start(config, Book::new(lines), Means::default());
+    let start = Gateway::start(config, Telemetry::new(lines), StartupResources::default());
     let mut gateway = runtime.block_on(start).unwrap();
     let proxy = gateway.proxy()[0];
     let carry = |count: usize| {

@@ -7,8 +7,8 @@ mod hellos;
 use hellos::captured;
 use proptest::prelude::*;
 use rustls::server::Acceptor;
-use tailrace::inbound::first_bytes::{self, Said};
-use tailrace::inbound::hello::{self, Hello, MAX_HELLO, ServerName};
+use tailrace::inbound::client_hello::{self, Hello, MAX_HELLO, ServerName};
+use tailrace::inbound::sniff::{self, Said};
 use tailrace::target::Host;
 
 const NAME: &str = "db.corp.example";
@@ -50,7 +50,7 @@ fn rustls_reads(bytes: &[u8]) -> Result<Option<String>, String> {
 /// Whatever rustls accepts, we read alike, or say that we cannot.
 fn agree(bytes: &[u8]) -> Result<(), TestCaseError> {
     let Ok(theirs) = rustls_reads(bytes) else { return Ok(()) };
-    let ours = match hello::read(bytes) {
+    let ours = match client_hello::read(bytes) {
         Hello::Tls(ServerName::Host(Host::Name(name))) => Some(name.to_string()),
         // rustls takes an address for no name.
         Hello::Tls(ServerName::Absent | ServerName::Host(Host::Address(_))) => None,
@@ -69,10 +69,10 @@ fn every_program_is_read_whole_and_waits_for_more_until_then() {
     for (program, hello) in hellos {
         let end = 5 + usize::from(u16::from_be_bytes([hello[3], hello[4]]));
         for cut in 0..end {
-            assert_eq!(hello::read(&hello[..cut]), Hello::Incomplete, "{program} at {cut}");
-            assert_eq!(first_bytes::read(&hello[..cut]), Said::Incomplete, "{program} at {cut}");
+            assert_eq!(client_hello::read(&hello[..cut]), Hello::Incomplete, "{program} at {cut}");
+            assert_eq!(sniff::read(&hello[..cut]), Said::Incomplete, "{program} at {cut}");
         }
-        assert_eq!(hello::read(&hello), wanted(&program), "{program}");
+        assert_eq!(client_hello::read(&hello), wanted(&program), "{program}");
         let named = (!program.ends_with("-no-name")).then(|| NAME.to_owned());
         assert_eq!(rustls_reads(&hello[..end]), Ok(named), "{program}");
     }
@@ -83,7 +83,7 @@ fn every_program_is_read_over_two_records_cut_anywhere() {
     for (program, hello) in captured() {
         for cut in 1..hello.len() - 5 {
             assert_eq!(
-                hello::read(&in_records(&hello, &[cut])),
+                client_hello::read(&in_records(&hello, &[cut])),
                 wanted(&program),
                 "{program} {cut}"
             );
@@ -103,7 +103,7 @@ proptest! {
         sizes in proptest::collection::vec(1_usize..600, 0..40),
     ) {
         let records = in_records(&hello, &sizes);
-        prop_assert_eq!(hello::read(&records), wanted(&program));
+        prop_assert_eq!(client_hello::read(&records), wanted(&program));
         agree(&records)?;
     }
 
@@ -125,13 +125,13 @@ proptest! {
         start in proptest::sample::select(vec![&b""[..], &[0x16, 3, 1], &[0x16, 3, 3, 0, 60, 1, 0, 0], &[0x80]]),
     ) {
         let bytes = [start, &bytes].concat();
-        let said = first_bytes::read(&bytes);
+        let said = sniff::read(&bytes);
         if said != Said::Incomplete {
             // What was said stays said, whatever follows.
             let more = [&bytes[..], b"more"].concat();
-            prop_assert_eq!(&first_bytes::read(&more), &said);
+            prop_assert_eq!(&sniff::read(&more), &said);
         }
         let long = [&bytes[..], &vec![b'a'; MAX_HELLO]].concat();
-        prop_assert_ne!(first_bytes::read(&long), Said::Incomplete);
+        prop_assert_ne!(sniff::read(&long), Said::Incomplete);
     }
 }

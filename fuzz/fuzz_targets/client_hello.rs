@@ -3,7 +3,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use rustls::server::Acceptor;
-use tailrace::inbound::hello::{self, Hello, MAX_HELLO, ServerName};
+use tailrace::inbound::client_hello::{self, Hello, MAX_HELLO, ServerName};
 use tailrace::target::Host;
 
 /// The name rustls reads; `None`: it accepts no ClientHello here.
@@ -16,10 +16,10 @@ fn rustls_reads(data: &[u8]) -> Option<Option<String>> {
 }
 
 fuzz_target!(|data: &[u8]| {
-    let read = hello::read(data);
+    let read = client_hello::read(data);
     match &read {
         Hello::Incomplete => assert!(data.len() < MAX_HELLO),
-        said => assert_eq!(hello::read(&[data, b"more"].concat()), *said),
+        said => assert_eq!(client_hello::read(&[data, b"more"].concat()), *said),
     }
     let Some(theirs) = rustls_reads(data) else { return };
     match read {

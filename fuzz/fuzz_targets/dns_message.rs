@@ -8,7 +8,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use libfuzzer_sys::fuzz_target;
-use tailrace::names::serve::{Answers, Code, Handler, Over, Question, Reply, Why};
+use tailrace::dns::serve::{Answers, Code, Handler, Over, Question, Reply, Why};
 
 struct Any;
 

@@ -3,14 +3,14 @@
 
 use libfuzzer_sys::fuzz_target;
 use tailrace::inbound::Parsed;
-use tailrace::inbound::first_bytes::{self, MOST, Said};
+use tailrace::inbound::sniff::{self, MOST, Said};
 use tailrace::inbound::head::{self, Side};
 
 fuzz_target!(|data: &[u8]| {
-    let said = first_bytes::read(data);
+    let said = sniff::read(data);
     match &said {
         Said::Incomplete => assert!(data.len() < MOST),
-        said => assert_eq!(first_bytes::read(&[data, b"more"].concat()), *said),
+        said => assert_eq!(sniff::read(&[data, b"more"].concat()), *said),
     }
     // B19: a head that a strict server would take is for a proxy, or names its host.
     let Ok(Parsed::Whole { value, .. }) = head::parse(data, Side::Request, MOST) else { return };

@@ -33,7 +33,7 @@ use std::time::Duration;
 use clap::Parser as _;
 use clap::error::ErrorKind;
 
-use crate::gateway::Commanded;
+use crate::gateway::ChildCommand;
 use crate::lifecycle::command::CommandLine;
 use crate::lifecycle::environment::Ours;
 use crate::target::Target;
@@ -107,10 +107,10 @@ fn only_tells(command: &Command) -> bool {
     }
 }
 
-fn commanded(words: Vec<OsString>, ready_timeout: Duration, ours: Ours) -> Option<Commanded> {
+fn commanded(words: Vec<OsString>, ready_timeout: Duration, ours: Ours) -> Option<ChildCommand> {
     let mut words = words.into_iter();
     let line = CommandLine { program: words.next()?, arguments: words.collect() };
-    Some(Commanded { line, ready_timeout, ours })
+    Some(ChildCommand { line, ready_timeout, ours })
 }
 
 /// Help and version are answers; everything else is a usage error, which clap would end with 2.

@@ -7,15 +7,15 @@ use super::args::Settings;
 use super::find::{self, Given};
 use super::{exit, key, tell};
 use crate::config::{self, Config, Loaded, LogTo, Origin};
-use crate::gateway::{self, Commanded, StartError};
+use crate::gateway::{self, ChildCommand, StartError};
 use crate::lifecycle::run_dir::RunDir;
 use crate::record::log::{AccessLog, AccessWriter};
-use crate::record::{Book, log};
+use crate::record::{Telemetry, log};
 
 /// The gateway's log while a program runs on the same terminal.
 const LOG_FILE: &str = "tailrace.log";
 
-pub(super) fn run(settings: &Settings, commanded: Option<&Commanded>) -> ExitCode {
+pub(super) fn run(settings: &Settings, commanded: Option<&ChildCommand>) -> ExitCode {
     let key = match key::take() {
         Ok(key) => key,
         Err(error) => {
@@ -41,16 +41,16 @@ pub(super) fn run(settings: &Settings, commanded: Option<&Commanded>) -> ExitCod
     for notice in &loaded.checked.notices {
         tracing::warn!("{notice}");
     }
-    let book = Book::new(access);
+    let telemetry = Telemetry::new(access);
     let again = |running: &Config| again(&given, commanded.is_some(), running);
-    let shared = std::sync::Arc::clone(&book);
+    let shared = std::sync::Arc::clone(&telemetry);
     let ended = gateway::run(loaded.checked.config, shared, key, &again, commanded);
     let code = match ended {
         Ok(code) => code,
         Err(error) => failed(&loaded.written, &error),
     };
-    book.settle();
-    writer.close(&book.totals(), gateway::LAST_LINES);
+    telemetry.settle();
+    writer.close(&telemetry.totals(), gateway::LAST_LINES);
     code
 }
 
@@ -63,7 +63,7 @@ fn open_log(config: &Config) -> Result<(AccessLog, AccessWriter), StartError> {
 }
 
 /// Says why the gateway did not start, or its program did not.
-fn failed(written: &config::Written, error: &StartError) -> ExitCode {
+fn failed(written: &config::RawConfig, error: &StartError) -> ExitCode {
     match error.key() {
         Some(key) => {
             let forward = error.address().and_then(|address| written.forward_at(address));

@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 
 use super::environment::Environment;
 use super::problem::{Origin, Problem, Problems, quoted};
+use super::raw_config::RawConfig;
 use super::settings::{
     Config, DnsMode, HalfClose, Limits, Listen, Log, LogFormat, LogTo, Record, Relay, Transparent,
     Upstream, UpstreamKind,
 };
-use super::written::Written;
 use super::{check_policy, check_tailnet};
 use crate::target::Forward;
 
@@ -40,7 +40,7 @@ pub struct Whereabouts {
 
 /// The work in hand: what is written, and what was found wrong with it so far.
 pub(super) struct Check<'a> {
-    pub(super) written: &'a Written,
+    pub(super) written: &'a RawConfig,
     pub(super) problems: Vec<Problem>,
 }
 
@@ -48,7 +48,7 @@ pub(super) struct Check<'a> {
 ///
 /// # Errors
 /// Everything that is wrong with them, those of stage one included.
-pub fn check(written: &Written, env: &Environment) -> Result<Checked, Problems> {
+pub fn check(written: &RawConfig, env: &Environment) -> Result<Checked, Problems> {
     let mut check = Check { written, problems: written.problems.clone() };
     let run_dir = check.run_dir(env);
     let listen = check.listen();
@@ -98,7 +98,7 @@ pub fn check(written: &Written, env: &Environment) -> Result<Checked, Problems> 
 ///
 /// # Errors
 /// What is wrong with the writing, or with this part.
-pub fn whereabouts(written: &Written, env: &Environment) -> Result<Whereabouts, Problems> {
+pub fn whereabouts(written: &RawConfig, env: &Environment) -> Result<Whereabouts, Problems> {
     let mut check = Check { written, problems: written.problems.clone() };
     let run_dir = check.run_dir(env);
     let listen = check.listen();
@@ -245,7 +245,7 @@ fn default_run_dir(xdg_runtime_dir: Option<&str>) -> PathBuf {
     format!("/tmp/tailrace-{}", rustix::process::geteuid().as_raw()).into()
 }
 
-fn limits(w: &Written) -> Limits {
+fn limits(w: &RawConfig) -> Limits {
     Limits {
         max_connections: w.number("limits.max_connections"),
         per_client: w.number("limits.per_client"),

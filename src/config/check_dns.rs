@@ -1,4 +1,4 @@
-//! Names: who resolves them, and which addresses are lent to them.
+//! Names: who resolves them, and which synthetic addresses stand for them.
 #![forbid(unsafe_code)]
 
 use std::net::IpAddr;
@@ -75,7 +75,7 @@ impl Check<'_> {
         Some(net)
     }
 
-    /// What is lent must mean nothing else.
+    /// A synthetic address must mean nothing else.
     pub(super) fn lending(&mut self, dns: &Dns, policy: &Policy, listeners: &[Listener]) {
         let Some(net) = dns.synthetic else { return };
         let overlaps = |other: &IpNet| match other {

@@ -6,8 +6,8 @@ use std::net::{IpAddr, SocketAddr};
 use super::check::Check;
 use super::check_policy;
 use super::problem::{Origin, quoted};
+use super::raw_config::RawForward;
 use super::settings::{Listen, UpstreamKind};
-use super::written::WrittenForward;
 use crate::target::{Forward, Host, Target};
 
 /// A listener as set, and where that was written.
@@ -87,7 +87,7 @@ impl Check<'_> {
         written.forwards.iter().filter_map(|forward| self.forward(forward)).collect()
     }
 
-    fn forward(&mut self, written: &WrittenForward) -> Option<(Forward, Origin)> {
+    fn forward(&mut self, written: &RawForward) -> Option<(Forward, Origin)> {
         for (name, item) in [("listen", &written.listen), ("target", &written.target)] {
             if item.is_none() && !written.broken {
                 self.fail(written.origin.clone(), format!("[[forward]] has no {name}: give one"));

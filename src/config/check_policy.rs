@@ -8,8 +8,8 @@ use ipnet::IpNet;
 
 use super::check::Check;
 use super::problem::quoted;
+use super::raw_config::Item;
 use super::settings::{Policy, PolicyMode};
-use super::written::Item;
 use crate::policy::suffix::{Suffix, SuffixError};
 use crate::target::HostError;
 

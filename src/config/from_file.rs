@@ -10,8 +10,8 @@ use toml::de::{DeArray, DeTable, DeValue};
 
 use super::keys::{self, FORWARD, Key, Kind};
 use super::problem::{Origin, plain, quoted};
-use super::written::{
-    Item, Raw, Written, WrittenForward, sized, split, timed, unknown, within, word,
+use super::raw_config::{
+    Item, RawConfig, RawForward, RawValue, sized, split, timed, unknown, within, word,
 };
 use crate::secret::find_key;
 
@@ -44,7 +44,7 @@ impl<'a> Places<'a> {
 }
 
 /// Reads a whole file into what is written.
-pub(super) fn read(path: &Path, text: &str, written: &mut Written) {
+pub(super) fn read(path: &Path, text: &str, written: &mut RawConfig) {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let places = Places::new(path, text);
     if let Some((at, _)) = find_key(text) {
@@ -69,7 +69,7 @@ pub(super) fn read(path: &Path, text: &str, written: &mut Written) {
     }
 }
 
-fn top(table: &DeTable<'_>, places: &Places<'_>, written: &mut Written) {
+fn top(table: &DeTable<'_>, places: &Places<'_>, written: &mut RawConfig) {
     for (name, value) in table {
         let path: &str = name.get_ref();
         match value.get_ref() {
@@ -89,7 +89,7 @@ fn top(table: &DeTable<'_>, places: &Places<'_>, written: &mut Written) {
     }
 }
 
-fn section(name: &str, table: &DeTable<'_>, places: &Places<'_>, written: &mut Written) {
+fn section(name: &str, table: &DeTable<'_>, places: &Places<'_>, written: &mut RawConfig) {
     for (key, value) in table {
         setting(&format!("{name}.{}", key.get_ref()), key, value, places, written);
     }
@@ -100,7 +100,7 @@ fn setting<S>(
     name: &Spanned<S>,
     value: &Spanned<DeValue<'_>>,
     places: &Places<'_>,
-    written: &mut Written,
+    written: &mut RawConfig,
 ) {
     let Some(key) = keys::find(path) else {
         return written.fail(places.of(&name.span()), unknown(path));
@@ -109,7 +109,7 @@ fn setting<S>(
     written.put(key, read, places.of(&value.span()));
 }
 
-fn forwards(items: &DeArray<'_>, places: &Places<'_>, written: &mut Written) {
+fn forwards(items: &DeArray<'_>, places: &Places<'_>, written: &mut RawConfig) {
     for item in items.iter() {
         let DeValue::Table(table) = item.get_ref() else {
             written.fail(places.of(&item.span()), "write each as [[forward]]");
@@ -124,9 +124,9 @@ fn forward(
     table: &DeTable<'_>,
     origin: Origin,
     places: &Places<'_>,
-    written: &mut Written,
-) -> WrittenForward {
-    let mut forward = WrittenForward { origin, listen: None, target: None, broken: false };
+    written: &mut RawConfig,
+) -> RawForward {
+    let mut forward = RawForward { origin, listen: None, target: None, broken: false };
     for (name, value) in table {
         let key: &str = name.get_ref();
         let text = match value.get_ref() {
@@ -163,16 +163,18 @@ fn typed(
     value: &DeValue<'_>,
     span: &Range<usize>,
     places: &Places<'_>,
-) -> Result<Raw, String> {
+) -> Result<RawValue, String> {
     let wrong = |wants: &str| Err(format!("wants {wants}, not {}", name_of(value)));
     match (key.kind, value) {
-        (Kind::Text, DeValue::String(text)) => Ok(Raw::Text(text.trim().to_owned())),
+        (Kind::Text, DeValue::String(text)) => Ok(RawValue::Text(text.trim().to_owned())),
         (Kind::List | Kind::ListOrText, DeValue::Array(array)) => {
-            items(array, places).map(Raw::List)
+            items(array, places).map(RawValue::List)
         }
-        (Kind::ListOrText, DeValue::String(text)) => Ok(Raw::List(split(text, &places.of(span)))),
-        (Kind::Switch, DeValue::Boolean(on)) => Ok(Raw::Switch(*on)),
-        (Kind::SwitchOrAuto, DeValue::Boolean(on)) => Ok(Raw::Text(on.to_string())),
+        (Kind::ListOrText, DeValue::String(text)) => {
+            Ok(RawValue::List(split(text, &places.of(span))))
+        }
+        (Kind::Switch, DeValue::Boolean(on)) => Ok(RawValue::Switch(*on)),
+        (Kind::SwitchOrAuto, DeValue::Boolean(on)) => Ok(RawValue::Text(on.to_string())),
         (Kind::SwitchOrAuto, DeValue::String(text)) => word(&["auto", "true", "false"], text),
         (Kind::Word(words), DeValue::String(text)) => word(words, text),
         (Kind::Number(least, most), DeValue::Integer(number)) => {

@@ -4,7 +4,7 @@
 use super::environment::Environment;
 use super::keys::{self, KEYS, Key};
 use super::problem::{Origin, quoted};
-use super::written::{Written, typed, unknown};
+use super::raw_config::{RawConfig, typed, unknown};
 
 /// Names the descriptor over which `up` hands itself the key of `TS_AUTHKEY` (docs/requirements.md, K8).
 pub const KEY_FD: &str = "TAILRACE_KEY_FD";
@@ -52,7 +52,7 @@ impl Flag {
 }
 
 /// Lays the environment over what is written.
-pub(super) fn environment(env: &Environment, written: &mut Written) {
+pub(super) fn environment(env: &Environment, written: &mut RawConfig) {
     for (name, value) in env.iter().filter(|(name, _)| name.starts_with("TAILRACE_")) {
         let origin = Origin::Environment(name.to_owned());
         let key = KEYS.iter().find(|key| key.variable() == name);
@@ -75,7 +75,7 @@ fn is_service_link(name: &str) -> bool {
 }
 
 /// Lays the flags over what is written.
-pub(super) fn flags(flags: &[Flag], written: &mut Written) {
+pub(super) fn flags(flags: &[Flag], written: &mut RawConfig) {
     for flag in flags {
         let origin = Origin::Flag(flag.shown.clone());
         if flag.shown.starts_with("--set ") && !flag.shown.contains('=') {
@@ -89,7 +89,7 @@ pub(super) fn flags(flags: &[Flag], written: &mut Written) {
     }
 }
 
-fn put(key: &'static Key, value: &str, origin: Origin, written: &mut Written) {
+fn put(key: &'static Key, value: &str, origin: Origin, written: &mut RawConfig) {
     if crate::secret::find_key(value).is_some() {
         let what = format!("{} holds a literal key: put it in a file of its own", quoted(key.path));
         return written.fail(origin, what);

@@ -11,7 +11,7 @@ use super::check::{Checked, check};
 use super::environment::Environment;
 use super::from_words::Flag;
 use super::problem::{Origin, Problems};
-use super::written::{Written, parse};
+use super::raw_config::{RawConfig, parse};
 
 /// The file read when none is named; it need not exist.
 pub const SYSTEM_FILE: &str = "/etc/tailrace/config.toml";
@@ -23,7 +23,7 @@ const MOST: u64 = 1 << 20;
 #[derive(Debug, Clone)]
 pub struct Loaded {
     /// As written, for `config show`.
-    pub written: Written,
+    pub written: RawConfig,
     /// What it means.
     pub checked: Checked,
     /// The file that was read.
@@ -41,7 +41,11 @@ pub fn load(named: Option<&Path>, env: &Environment, flags: &[Flag]) -> Result<L
 }
 
 /// Stage one alone, from the file `named`, else `$TAILRACE_CONFIG`, else [`SYSTEM_FILE`].
-pub fn read(named: Option<&Path>, env: &Environment, flags: &[Flag]) -> (Written, Option<PathBuf>) {
+pub fn read(
+    named: Option<&Path>,
+    env: &Environment,
+    flags: &[Flag],
+) -> (RawConfig, Option<PathBuf>) {
     let asked = named.map(Path::to_owned).or_else(|| env.get("TAILRACE_CONFIG").map(Into::into));
     let path = asked.clone().unwrap_or_else(|| SYSTEM_FILE.into());
     match slurp(&path) {

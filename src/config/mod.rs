@@ -18,13 +18,13 @@ mod from_words;
 mod keys;
 mod load;
 mod problem;
+mod raw_config;
 mod reload;
 mod settings;
 mod show;
 mod size;
 #[cfg(test)]
 mod tests;
-mod written;
 
 pub(crate) use duration::parse as parse_duration;
 
@@ -33,10 +33,10 @@ pub use environment::Environment;
 pub use from_words::{Flag, KEY_FD};
 pub use load::{Loaded, SYSTEM_FILE, load, read};
 pub use problem::{Origin, Problem, Problems};
+pub use raw_config::{RawConfig, parse};
 pub use reload::{Reloaded, reloaded};
 pub use settings::{
     Config, Dns, DnsMode, HalfClose, KeySource, Limits, Listen, Log, LogFormat, LogTo, NodeState,
     Policy, PolicyMode, Record, Relay, Tailnet, Transparent, Upstream, UpstreamKind,
 };
 pub use show::{Shown, shown, shown_forwards};
-pub use written::{Written, parse};

@@ -2,9 +2,9 @@
 #![forbid(unsafe_code)]
 
 use super::problem::Origin;
+use super::raw_config::{Entry, RawConfig, RawValue};
 use super::settings::{Config, DnsMode, UpstreamKind};
 use super::size;
-use super::written::{Entry, Raw, Written};
 use crate::secret::redacted;
 use crate::target::Forward;
 
@@ -20,7 +20,7 @@ pub struct Shown {
 }
 
 /// Every setting, in the order of `config.toml`, with what its default came to.
-pub fn shown(written: &Written, config: &Config) -> Vec<Shown> {
+pub fn shown(written: &RawConfig, config: &Config) -> Vec<Shown> {
     let one = |entry: &Entry| Shown {
         path: entry.key.path,
         value: effective(entry.key.path, config).unwrap_or_else(|| value(&entry.raw)),
@@ -31,7 +31,7 @@ pub fn shown(written: &Written, config: &Config) -> Vec<Shown> {
 
 /// Every `[[forward]]`, and where it was written.
 pub fn shown_forwards<'a>(
-    written: &'a Written,
+    written: &'a RawConfig,
     config: &'a Config,
 ) -> impl Iterator<Item = (&'a Forward, &'a Origin)> {
     // All that is written is sound once there is a `Config`.
@@ -65,16 +65,16 @@ fn effective(path: &str, config: &Config) -> Option<toml::Value> {
     Some(word.into())
 }
 
-fn value(raw: &Raw) -> toml::Value {
+fn value(raw: &RawValue) -> toml::Value {
     match raw {
-        Raw::Text(text) => secretless(text).into(),
-        Raw::List(items) => {
+        RawValue::Text(text) => secretless(text).into(),
+        RawValue::List(items) => {
             items.iter().map(|item| secretless(&item.text)).collect::<Vec<_>>().into()
         }
-        Raw::Switch(on) => (*on).into(),
-        Raw::Number(number) => (*number).into(),
-        Raw::Duration(duration) => spelled(*duration).into(),
-        Raw::Size(bytes) => size::spelled(*bytes).into(),
+        RawValue::Switch(on) => (*on).into(),
+        RawValue::Number(number) => (*number).into(),
+        RawValue::Duration(duration) => spelled(*duration).into(),
+        RawValue::Size(bytes) => size::spelled(*bytes).into(),
     }
 }
 

@@ -373,7 +373,7 @@ fn the_sample_file_has_every_key_with_its_default() {
         let path = entry.key.path;
         if path != "dns.mode" {
             assert_ne!(entry.origin, Origin::Default, "{path} is missing");
-            assert_eq!(entry.raw, written::default_of(entry.key), "{path}");
+            assert_eq!(entry.raw, raw_config::default_of(entry.key), "{path}");
         }
     }
 }

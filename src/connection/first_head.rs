@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 
-use super::House;
+use super::GatewayState;
 use crate::inbound::{self, Failed, Read};
 use crate::lifecycle::drain::{Guard, Phase};
 use crate::outcome::Outcome;
@@ -17,14 +17,14 @@ const OVERFLOW_HEAD: Duration = Duration::from_secs(1);
 
 /// Reads the first request head under one deadline; nothing read is ever lost.
 pub(super) async fn read_head(
-    house: &House,
+    gateway_state: &GatewayState,
     stream: &Stream,
     full: bool,
     drain: &Guard,
 ) -> Result<Read, Failed> {
     let late = if full { Outcome::Overloaded } else { Outcome::HeadTimeout };
     let (head_timeout, max_head) = {
-        let limits = house.limits.load();
+        let limits = gateway_state.limits.load();
         (limits.head_timeout, limits.max_head)
     };
     let limit = if full { OVERFLOW_HEAD } else { head_timeout };
@@ -61,7 +61,7 @@ pub(super) async fn turn_away(stream: &Stream, connection: &mut Connection, fail
     }
     let reply = failed.words(record.id());
     record.stage(Stage::Reply);
-    // The story is over before the last words: a client that lingers must not hold up its line.
+    // The record ends before the last words: a client that lingers must not hold up its line.
     record.finish(failed.outcome);
     Box::pin(inbound::reply::say_and_close(stream, &reply)).await;
 }

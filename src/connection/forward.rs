@@ -4,9 +4,9 @@
 //! for each (P26).
 #![forbid(unsafe_code)]
 
-use super::carry::{Ask, admit, carry, settled};
+use super::open_upstream::{Ask, admit, effective_target, open_upstream};
 use super::tunnel::Tunnel;
-use super::{House, Refusal};
+use super::{GatewayState, Refusal};
 use crate::inbound::http_forward::{Counts, Exchange, ForwardRequest, Session, Way};
 use crate::inbound::{self, Failed, Reply};
 use crate::lifecycle::drain::{Guard, Phase};
@@ -41,7 +41,7 @@ enum After {
 
 /// Serves request after request until one side has had enough.
 pub(super) async fn serve(
-    house: &House,
+    gateway_state: &GatewayState,
     client: &Stream,
     connection: &mut Connection,
     mut session: Session,
@@ -50,12 +50,12 @@ pub(super) async fn serve(
 ) {
     let mut kept = None;
     loop {
-        let request = match next(house, client, &mut session, drain).await {
+        let request = match next(gateway_state, client, &mut session, drain).await {
             Next::Request(request) => *request,
             Next::Closed => return,
             Next::Bad(failed) => return super::turn_away(client, connection, failed).await,
         };
-        let line = Line { house, client, full, drain };
+        let line = Line { gateway_state, client, full, drain };
         match line.request(connection.record(), &mut session, request, kept.take()).await {
             After::Next(idle) => kept = idle,
             After::End => return,
@@ -73,9 +73,14 @@ enum Next {
 }
 
 /// The next request head: an idle connection ends with the drain, a started head is heard out.
-async fn next(house: &House, client: &Stream, session: &mut Session, drain: &Guard) -> Next {
+async fn next(
+    gateway_state: &GatewayState,
+    client: &Stream,
+    session: &mut Session,
+    drain: &Guard,
+) -> Next {
     let (idle, head, max_head) = {
-        let limits = house.limits.load();
+        let limits = gateway_state.limits.load();
         (limits.keepalive_idle, limits.head_timeout, limits.max_head)
     };
     if !session.started() {
@@ -113,7 +118,7 @@ impl Counts for Metered<'_> {
 
 /// What every request of one client connection shares.
 struct Line<'a> {
-    house: &'a House,
+    gateway_state: &'a GatewayState,
     client: &'a Stream,
     full: bool,
     drain: &'a Guard,
@@ -159,10 +164,10 @@ impl Line<'_> {
     ) -> Result<(Connected, bool), Refusal> {
         match kept {
             Some(kept) if kept.target == *target && !self.full && kept.rests() => {
-                let target = settled(self.house, record, target);
-                admit(self.house, record, &target)?;
-                record.upstream(self.house.upstream_kind);
-                record.route(self.house.route_to(kept.connected.address));
+                let target = effective_target(self.gateway_state, record, target);
+                admit(self.gateway_state, record, &target)?;
+                record.upstream(self.gateway_state.upstream_kind);
+                record.route(self.gateway_state.route_to(kept.connected.address));
                 record.connected();
                 Ok((kept.connected, true))
             }
@@ -173,7 +178,7 @@ impl Line<'_> {
     async fn fresh(&self, record: &mut Record, target: &Target) -> Result<Connected, Refusal> {
         // A request's body may follow at once: its client's FIN is no good-bye.
         let ask = Ask { target, early: true, full: self.full, drain: self.drain };
-        carry(self.house, self.client, record, ask).await
+        open_upstream(self.gateway_state, self.client, record, ask).await
     }
 
     async fn exchange(
@@ -183,7 +188,7 @@ impl Line<'_> {
         request: &ForwardRequest,
         connected: &Connected,
     ) -> Exchange {
-        let limits = self.house.limits.load_full();
+        let limits = self.gateway_state.limits.load_full();
         let (idle, process) = (limits.relay.idle, limits.relay.upstream_process.load_full());
         let upstream_process = process.as_deref();
         let way = Way {
@@ -219,7 +224,7 @@ impl Line<'_> {
         if let Some((early_up, early_down)) = exchange.upgraded {
             connected.early = early_down;
             let tunnel = Tunnel::new(record, connected, early_up, None);
-            Box::pin(super::splice(self.house, self.client, tunnel)).await;
+            Box::pin(super::splice(self.gateway_state, self.client, tunnel)).await;
             return After::End;
         }
         match &exchange.message {

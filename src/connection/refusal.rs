@@ -1,8 +1,8 @@
-//! Why a target was not carried: causes of every room become an outcome here, once, by `match`.
+//! Why a target was not carried: causes of every module become an outcome here, once, by `match`.
 #![forbid(unsafe_code)]
 
+use crate::dns::NameError;
 use crate::lifecycle::cut::CutReason;
-use crate::names::NameError;
 use crate::outcome::Outcome;
 use crate::policy::Refused;
 use crate::tailnet::Fault;
@@ -12,7 +12,7 @@ use crate::upstream::UpstreamError;
 /// An outcome and the one sentence a person can act on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
-    /// How the target's story ends.
+    /// How the target ends.
     pub outcome: Outcome,
     /// What the client is told, where its protocol has room for it.
     pub message: String,

@@ -3,9 +3,9 @@
 
 use bytes::Bytes;
 
-use super::carry::{Ask, Permitted, dial};
-use super::lookout::{Lookout, Sight};
-use super::{House, Refusal, refuse};
+use super::open_upstream::{Ask, Permitted, dial};
+use super::sni_inspector::{SniInspector, SniVerdict};
+use super::{GatewayState, Refusal, refuse};
 use crate::inbound::{Kind, Reply};
 use crate::lifecycle::drain::Guard;
 use crate::outcome::Outcome;
@@ -16,7 +16,7 @@ use crate::upstream::{Connected, UpstreamSlot};
 
 /// A client that wants one tunnel.
 pub(super) struct Caller<'a> {
-    pub(super) house: &'a House,
+    pub(super) gateway_state: &'a GatewayState,
     pub(super) stream: &'a Stream,
     pub(super) kind: Kind,
     /// How to answer.
@@ -53,8 +53,8 @@ impl Caller<'_> {
         record: &mut Record,
         permitted: Permitted,
     ) -> Result<Opened, Refusal> {
-        let lookout = self.look(record, permitted.admitted.get())?;
-        Ok(Opened { lookout, ..self.open(record, permitted).await? })
+        let inspector = self.look(record, permitted.admitted.get())?;
+        Ok(Opened { inspector, ..self.open(record, permitted).await? })
     }
 
     /// The way out, with nobody to look at what the client says next.
@@ -65,22 +65,24 @@ impl Caller<'_> {
     ) -> Result<Opened, Refusal> {
         let target = permitted.admitted.get().clone();
         let ask = self.ask(&target);
-        let connected = Box::pin(dial(self.house, self.stream, record, permitted, ask)).await?;
-        Ok(Opened { connected, lookout: None })
+        let connected =
+            Box::pin(dial(self.gateway_state, self.stream, record, permitted, ask)).await?;
+        Ok(Opened { connected, inspector: None })
     }
 
     /// Looks at what has come already: what may not pass is not even dialled for.
-    fn look(&self, record: &mut Record, target: &Target) -> Result<Option<Lookout>, Refusal> {
-        let Some(lookout) = Lookout::for_tunnel(self.house, self.kind, target) else {
+    fn look(&self, record: &mut Record, target: &Target) -> Result<Option<SniInspector>, Refusal> {
+        let Some(inspector) = SniInspector::for_tunnel(self.gateway_state, self.kind, target)
+        else {
             return Ok(None);
         };
         if self.early.is_empty() {
-            return Ok(Some(lookout));
+            return Ok(Some(inspector));
         }
-        match lookout.judge(self.house, record, &self.early, self.heard) {
-            Sight::More => Ok(Some(lookout)),
-            Sight::Clear => Ok(None),
-            Sight::Refused(refusal) => Err(refusal),
+        match inspector.judge(self.gateway_state, record, &self.early, self.heard) {
+            SniVerdict::More => Ok(Some(inspector)),
+            SniVerdict::Clear => Ok(None),
+            SniVerdict::Refused(refusal) => Err(refusal),
         }
     }
 
@@ -90,7 +92,7 @@ impl Caller<'_> {
         mut record: Record,
         opened: Result<Opened, Refusal>,
     ) -> Option<Box<Tunnel>> {
-        let Opened { connected, lookout } = match opened {
+        let Opened { connected, inspector } = match opened {
             Ok(opened) => opened,
             Err(refusal) => {
                 refuse(self.stream, record, self.reply, refusal).await;
@@ -103,14 +105,14 @@ impl Caller<'_> {
             record.finish(Outcome::ClientGone);
             return None;
         }
-        Some(Tunnel::new(record, connected, self.early, lookout))
+        Some(Tunnel::new(record, connected, self.early, inspector))
     }
 }
 
 /// A way out that is open.
 pub(super) struct Opened {
     connected: Connected,
-    lookout: Option<Lookout>,
+    inspector: Option<SniInspector>,
 }
 
 /// A tunnel whose client knows that it is open.
@@ -120,7 +122,7 @@ pub(super) struct Tunnel {
     pub(super) slot: UpstreamSlot,
     /// What either side has said already.
     pub(super) early: Early,
-    pub(super) lookout: Option<Lookout>,
+    pub(super) inspector: Option<SniInspector>,
 }
 
 /// Bytes read before the relay began.
@@ -134,16 +136,18 @@ impl Tunnel {
         record: Record,
         connected: Connected,
         early_up: Bytes,
-        lookout: Option<Lookout>,
+        inspector: Option<SniInspector>,
     ) -> Box<Self> {
         let Connected { stream: upstream, early: down, slot, .. } = connected;
-        Box::new(Self { record, upstream, slot, early: Early { up: early_up, down }, lookout })
+        Box::new(Self { record, upstream, slot, early: Early { up: early_up, down }, inspector })
     }
 
     /// Its parts, the box gone: what is moved out of one in place keeps it to the end of the scope.
     #[expect(clippy::boxed_local, reason = "the box ends here, not where its parts live on")]
-    pub(super) fn parts(self: Box<Self>) -> (Record, Stream, UpstreamSlot, Early, Option<Lookout>) {
-        let Self { record, upstream, slot, early, lookout } = *self;
-        (record, upstream, slot, early, lookout)
+    pub(super) fn parts(
+        self: Box<Self>,
+    ) -> (Record, Stream, UpstreamSlot, Early, Option<SniInspector>) {
+        let Self { record, upstream, slot, early, inspector } = *self;
+        (record, upstream, slot, early, inspector)
     }
 }

@@ -1,4 +1,4 @@
-//! Settings become rooms: what `config` says, in the types each room takes.
+//! Settings become modules: what `config` says, in the types each of them takes.
 #![forbid(unsafe_code)]
 
 use std::sync::Arc;
@@ -9,8 +9,8 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use super::StartError;
 use super::tailnet::{States, ThroughUpstream};
 use crate::config::{self, Config, DnsMode, PolicyMode, UpstreamKind};
-use crate::connection::{self, House, Lent, Shield};
-use crate::names::{self, Names, Zone};
+use crate::connection::{self, GatewayState, HalfClosePolicy, SyntheticAddresses};
+use crate::dns::{self as dns_resolver, Names, Zone};
 use crate::policy::{self, Policy, PolicyError, Rules};
 use crate::relay::{self, HalfClose};
 use crate::sys::Exiting;
@@ -32,41 +32,46 @@ pub(super) fn policy(settings: &config::Policy) -> Result<Policy, PolicyError> {
 }
 
 /// What a resolver is made of beside its settings, so that a reload can make another one.
-pub(super) struct Naming {
+pub(super) struct ResolverFactory {
     pub(super) zone: Arc<ArcSwap<Zone>>,
     way: Option<Arc<ThroughUpstream>>,
     mark: Option<u32>,
 }
 
-impl Naming {
+impl ResolverFactory {
     pub(super) fn new(states: Option<&States>, mark: Option<u32>) -> Self {
         Self { zone: Arc::default(), way: states.map(ThroughUpstream::new), mark }
     }
 
-    /// Nameservers inside the tailnet are reached as targets are, through this house.
-    pub(super) fn through(&self, house: &Arc<House>) {
+    /// Nameservers inside the tailnet are reached as targets are, through this gateway state.
+    pub(super) fn through(&self, gateway_state: &Arc<GatewayState>) {
         if let Some(way) = &self.way {
-            way.lead_through(house);
+            way.lead_through(gateway_state);
         }
     }
 
     pub(super) fn names(&self, settings: &config::Dns) -> Names {
         let mode = match settings.mode {
-            DnsMode::Tailnet => names::Mode::Tailnet,
-            DnsMode::Upstream => names::Mode::Upstream,
-            DnsMode::System => names::Mode::System,
+            DnsMode::Tailnet => dns_resolver::Mode::Tailnet,
+            DnsMode::Upstream => dns_resolver::Mode::Upstream,
+            DnsMode::System => dns_resolver::Mode::System,
         };
         let config::Dns { timeout, cache_entries, .. } = *settings;
-        let way = self.way.clone().map(|way| way as Arc<dyn names::Way>);
-        let settings = names::Settings { mode, timeout, cache_entries, mark: self.mark };
+        let way = self.way.clone().map(|way| way as Arc<dyn dns_resolver::Way>);
+        let settings = dns_resolver::Settings { mode, timeout, cache_entries, mark: self.mark };
         Names::new(settings, Arc::clone(&self.zone), way)
     }
 }
 
 /// Addresses for names. The same range stays as it is: programs hold addresses of it.
-pub(super) fn lent(settings: &config::Dns, before: Option<Arc<Lent>>) -> Option<Arc<Lent>> {
+pub(super) fn synthetic(
+    settings: &config::Dns,
+    before: Option<Arc<SyntheticAddresses>>,
+) -> Option<Arc<SyntheticAddresses>> {
     let net = settings.synthetic?;
-    before.filter(|lent| lent.net() == net).or_else(|| Some(Arc::new(Lent::new(net))))
+    before
+        .filter(|synthetic| synthetic.net() == net)
+        .or_else(|| Some(Arc::new(SyntheticAddresses::new(net))))
 }
 
 pub(super) fn upstream(settings: &config::Upstream) -> upstream::Settings {
@@ -93,22 +98,24 @@ pub(super) fn may_mark(mark: Option<u32>) -> Result<(), StartError> {
 }
 
 /// Where the upstream is, where that is a setting; tailscaled's place is told by the tailnet.
-pub(super) fn place(kind: UpstreamKind) -> Option<upstream::Place> {
+pub(super) fn place(kind: UpstreamKind) -> Option<upstream::Endpoint> {
     match kind {
-        UpstreamKind::Socks5(address) => Some(upstream::Place::Port(address)),
+        UpstreamKind::Socks5(address) => Some(upstream::Endpoint::Port(address)),
         UpstreamKind::Direct | UpstreamKind::Tailscaled(_) | UpstreamKind::LocalApi => None,
     }
 }
 
 /// `auto` asks tailscaled's version behind its SOCKS5 port, and defers where nobody knows which
 /// tailscaled that is, and with LocalAPI, which keeps no half-close (docs/requirements.md, C6).
-pub(super) fn half_close(settings: &config::Upstream) -> Shield {
+pub(super) fn half_close(settings: &config::Upstream) -> HalfClosePolicy {
     use config::HalfClose::{Auto, Defer, Propagate};
     match (settings.half_close, settings.kind) {
-        (Propagate, _) | (Auto, UpstreamKind::Direct) => Shield::Always(HalfClose::Propagate),
-        (Auto, UpstreamKind::Tailscaled(_)) => Shield::ByVersion,
+        (Propagate, _) | (Auto, UpstreamKind::Direct) => {
+            HalfClosePolicy::Always(HalfClose::Propagate)
+        }
+        (Auto, UpstreamKind::Tailscaled(_)) => HalfClosePolicy::ByVersion,
         (Defer, _) | (Auto, UpstreamKind::Socks5(_) | UpstreamKind::LocalApi) => {
-            Shield::Always(HalfClose::Defer)
+            HalfClosePolicy::Always(HalfClose::Defer)
         }
     }
 }

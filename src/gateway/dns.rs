@@ -6,9 +6,9 @@ use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 
 use super::Gateway;
-use crate::connection::Desk;
+use crate::connection::DnsResponder;
+use crate::dns::serve::{self, Handler};
 use crate::listener::{self, Accepted, Bound, Permit};
-use crate::names::serve::{self, Handler};
 
 /// Clients connected at once; they are many with one question each, so the rest waits its turn.
 const CLIENTS: u32 = 256;
@@ -54,7 +54,7 @@ fn pair(address: SocketAddr) -> io::Result<Sockets> {
 
 /// Answers on all of them until the gateway stops accepting.
 pub(super) fn serve(gateway: &Gateway, sockets: Vec<Sockets>) {
-    let handler = Handler::new(Arc::new(Desk::new(Arc::clone(&gateway.house))));
+    let handler = Handler::new(Arc::new(DnsResponder::new(Arc::clone(&gateway.gateway_state))));
     let limits = listener::Limits::new(CLIENTS, OF_ONE);
     for Sockets { tcp, udp } in sockets {
         let (address, datagrams) =
@@ -64,15 +64,15 @@ pub(super) fn serve(gateway: &Gateway, sockets: Vec<Sockets>) {
                 tracing::error!(%address, %error, "no DNS datagram is answered there any more");
             }
         });
-        let (handler, book) = (handler.clone(), Arc::clone(&gateway.house.book));
+        let (handler, telemetry) = (handler.clone(), Arc::clone(&gateway.gateway_state.telemetry));
         tokio::spawn(listener::accept_loop(
             tcp,
             Arc::clone(&limits),
             gateway.bound.all(),
-            move |errno| book.accept_error(errno),
+            move |errno| telemetry.accept_error(errno),
             move |Accepted { stream, peer, permit, .. }| {
                 let handler = handler.clone();
-                if matches!(permit, Permit::Full(_)) {
+                if matches!(permit, Permit::Serve(_)) {
                     drop(tokio::spawn(async move {
                         serve::tcp(stream, peer, handler).await;
                         drop(permit);

@@ -8,8 +8,8 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 
-use crate::connection::{House, fault_of_name};
-use crate::names::Resolved;
+use crate::connection::{GatewayState, fault_of_name};
+use crate::dns::Resolved;
 use crate::policy::{Admitted, Decision};
 use crate::record::Process;
 use crate::tailnet::Fault;
@@ -27,10 +27,11 @@ pub(super) fn target(text: &str) -> Result<Target, String> {
 }
 
 /// The object of `/api/v1/explain`.
-pub(super) async fn explain(house: &House, asked: &str, target: Target) -> Value {
-    let target = house.meant(target);
-    let (decision, judged) = house.policy.load().judge_host(&house.own.load(), &target);
-    let state = house.inside.as_ref().map(|inside| inside.now());
+pub(super) async fn explain(gateway_state: &GatewayState, asked: &str, target: Target) -> Value {
+    let target = gateway_state.effective_target(target);
+    let (decision, judged) =
+        gateway_state.policy.load().judge_host(&gateway_state.own.load(), &target);
+    let state = gateway_state.tailnet_gate.as_ref().map(|tailnet_gate| tailnet_gate.now());
     let fault = state.as_ref().filter(|state| !state.is_running()).map(|state| state.why());
     let mut told = json!({
         "target": target.to_string(),
@@ -41,11 +42,11 @@ pub(super) async fn explain(house: &House, asked: &str, target: Target) -> Value
         "addresses": [],
         "tailnet": state.map(|state| json!({"state": state.phase.label()})),
         "fault": fault.as_ref().map(of_fault),
-        "clients": house.book.clients_of(&target).iter().map(of_client).collect::<Vec<_>>(),
+        "clients": gateway_state.telemetry.clients_of(&target).iter().map(of_client).collect::<Vec<_>>(),
     });
     // As with a connection: nobody is asked for what is refused, or while the tailnet is down.
     if let (Ok(admitted), None) = (judged, fault) {
-        locate(house, &admitted, &mut told).await;
+        resolve_and_check(gateway_state, &admitted, &mut told).await;
     }
     told
 }
@@ -60,8 +61,12 @@ fn of_policy(decision: &Decision) -> Value {
 }
 
 /// Step 4, told: by which way the host is found, and what policy says of each address.
-async fn locate(house: &House, admitted: &Admitted<Target>, told: &mut Value) {
-    let names = house.names.load_full();
+async fn resolve_and_check(
+    gateway_state: &GatewayState,
+    admitted: &Admitted<Target>,
+    told: &mut Value,
+) {
+    let names = gateway_state.names.load_full();
     let plan = match &admitted.get().host {
         Host::Name(name) => Some(names.plan(name)),
         Host::Address(_) => None,
@@ -85,19 +90,21 @@ async fn locate(house: &House, admitted: &Admitted<Target>, told: &mut Value) {
         });
     }
     match resolved {
-        Ok(_) => judge_answers(house, admitted, &addresses, told),
-        Err(error) => told["fault"] = of_fault(&fault_of_name(&error, house.inside.is_some())),
+        Ok(_) => judge_answers(gateway_state, admitted, &addresses, told),
+        Err(error) => {
+            told["fault"] = of_fault(&fault_of_name(&error, gateway_state.tailnet_gate.is_some()))
+        }
     }
 }
 
 fn judge_answers(
-    house: &House,
+    gateway_state: &GatewayState,
     admitted: &Admitted<Target>,
     addresses: &[IpAddr],
     told: &mut Value,
 ) {
-    let (policy, own) = (house.policy.load(), house.own.load());
-    let state = house.inside.as_ref().map(|inside| inside.now());
+    let (policy, own) = (gateway_state.policy.load(), gateway_state.own.load());
+    let state = gateway_state.tailnet_gate.as_ref().map(|tailnet_gate| tailnet_gate.now());
     let mut refused = !addresses.is_empty();
     let mut rows = Vec::with_capacity(addresses.len());
     for ip in addresses {
@@ -109,21 +116,28 @@ fn judge_answers(
             "address": ip,
             "verdict": decision.verdict.label(),
             "rule": decision.rule,
-            "route": cover.map(|_| "tailnet").or(outside).or(house.route),
+            "route": cover.map(|_| "tailnet").or(outside).or(gateway_state.route),
             "peer": cover.map(|cover| &cover.peer.host),
             "net": cover.map(|cover| cover.net),
             "online": cover.map(|cover| cover.peer.online),
         }));
     }
-    told["fault"] = fault_of_all(house, &rows, addresses).as_ref().map(of_fault).into();
+    told["fault"] = fault_of_all(gateway_state, &rows, addresses).as_ref().map(of_fault).into();
     told["addresses"] = rows.into();
     told["refused"] = refused.into();
 }
 
 /// What is known to be wrong with every address before one is dialled.
-fn fault_of_all(house: &House, rows: &[Value], addresses: &[IpAddr]) -> Option<Fault> {
+fn fault_of_all(
+    gateway_state: &GatewayState,
+    rows: &[Value],
+    addresses: &[IpAddr],
+) -> Option<Fault> {
     let first = addresses.first()?;
-    let refuses_outside = house.inside.as_ref().is_some_and(|inside| !inside.goes_outside());
+    let refuses_outside = gateway_state
+        .tailnet_gate
+        .as_ref()
+        .is_some_and(|tailnet_gate| !tailnet_gate.goes_outside());
     if refuses_outside && rows.iter().all(|row| row["route"] == "outside") {
         return Some(Fault::NoRoute { address: *first });
     }

@@ -1,17 +1,17 @@
 //! The policy of some settings, to be asked without a running gateway.
 #![forbid(unsafe_code)]
 
-use super::{StartError, bind, build, own};
+use super::{StartError, bind, build, local_addresses};
 use crate::config::Config;
 use crate::lifecycle::run_dir::Listening;
-use crate::policy::{Decision, Own, Policy};
+use crate::policy::{Decision, LocalAddresses, Policy};
 use crate::target::Target;
 
 /// Settings' policy and this host as it is now.
 #[derive(Debug)]
 pub struct Judge {
     policy: Policy,
-    own: Own,
+    own: LocalAddresses,
 }
 
 impl Judge {
@@ -30,7 +30,7 @@ impl Judge {
         };
         let internal = bind::internal(&config.upstream);
         let behind = config.tailnet.as_ref().map(|_| crate::tailnet::State::starting());
-        let own = own::look(listening.all(), internal, behind.as_ref());
+        let own = local_addresses::look(listening.all(), internal, behind.as_ref());
         Ok(Self { policy: build::policy(&config.policy)?, own })
     }
 

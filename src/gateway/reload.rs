@@ -16,14 +16,16 @@ impl Gateway {
     /// [`StartError::Policy`]; then everything stays as it was.
     pub fn reload(&mut self, config: Config) -> Result<(), StartError> {
         let policy = build::policy(&config.policy)?;
-        self.house.policy.store(Arc::new(policy));
-        self.house.names.store(Arc::new(self.naming.names(&config.dns)));
-        self.house.lent.store(build::lent(&config.dns, self.house.lent.load_full()));
+        self.gateway_state.policy.store(Arc::new(policy));
+        self.gateway_state.names.store(Arc::new(self.naming.names(&config.dns)));
+        self.gateway_state
+            .synthetic
+            .store(build::synthetic(&config.dns, self.gateway_state.synthetic.load_full()));
         self.live.splice.store(config.relay.splice, Ordering::Relaxed);
-        self.house.limits.store(Arc::new(self.live.limits(&config)));
+        self.gateway_state.limits.store(Arc::new(self.live.limits(&config)));
         let most = build::fitting(config.limits.max_connections, self.descriptors.after);
         self.limits.set(most, config.limits.per_client);
-        self.house.book.log().reload(&config.log)?;
+        self.gateway_state.telemetry.log().reload(&config.log)?;
         self.config = config;
         self.judge_again();
         if let Some(membership) = &self.membership {
@@ -34,11 +36,11 @@ impl Gateway {
 
     /// What was allowed yesterday is asked again today (docs/requirements.md, B24).
     fn judge_again(&self) {
-        let (policy, own) = (self.house.policy.load(), self.house.own.load());
-        self.house.book.live().each(|entry| {
+        let (policy, own) = (self.gateway_state.policy.load(), self.gateway_state.own.load());
+        self.gateway_state.telemetry.live().each(|entry| {
             let Some(target) = entry.target() else { return };
             // It may be caught before it was settled what it means.
-            let target = self.house.meant(target);
+            let target = self.gateway_state.effective_target(target);
             let (mut decision, judged) = policy.judge_host(&own, &target);
             let mut refused = judged.is_err();
             if let (Ok(admitted), Some(address)) = (judged, entry.address()) {

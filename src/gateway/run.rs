@@ -6,13 +6,13 @@ use std::sync::Arc;
 
 use rustix::process::Signal;
 
-use super::commanded::{Commanded, Stage};
-use super::{Gateway, Means, StartError};
+use super::child_command::{ChildCommand, Stage};
+use super::{Gateway, StartError, StartupResources};
 use crate::config::Config;
 use crate::lifecycle::children::Children;
 use crate::lifecycle::run_dir::{Listening, RunDir};
 use crate::lifecycle::signals::{Asked, Signals};
-use crate::record::Book;
+use crate::record::Telemetry;
 use crate::secret::Secret;
 use crate::target::Forward;
 
@@ -25,10 +25,10 @@ pub type Again<'a> = &'a dyn Fn(&Config) -> Result<Config, Vec<String>>;
 /// [`StartError`] when it could not start, or its program could not; nothing is left bound then.
 pub fn run(
     config: Config,
-    book: Arc<Book>,
+    telemetry: Arc<Telemetry>,
     key: Option<Secret>,
     again: Again<'_>,
-    commanded: Option<&Commanded>,
+    commanded: Option<&ChildCommand>,
 ) -> Result<ExitCode, StartError> {
     // One thread carries everything: with more, each event wakes a second one that finds nothing to do, and
     // connections wander between them (docs/performance.md). It outruns any tailscaled many times over.
@@ -36,27 +36,27 @@ pub fn run(
         .enable_all()
         .build()
         .map_err(|source| StartError::System { what: "the runtime", source })?;
-    let code = runtime.block_on(live(config, book, key, again, commanded));
+    let code = runtime.block_on(live(config, telemetry, key, again, commanded));
     runtime.shutdown_background();
     code
 }
 
 async fn live(
     config: Config,
-    book: Arc<Book>,
+    telemetry: Arc<Telemetry>,
     key: Option<Secret>,
     again: Again<'_>,
-    commanded: Option<&Commanded>,
+    commanded: Option<&ChildCommand>,
 ) -> Result<ExitCode, StartError> {
     let failed = |source| StartError::System { what: "signal handlers", source };
     let mut signals = Signals::take_over().map_err(failed)?;
     let children = Children::start().map_err(failed)?;
     let run_dir = RunDir::open(&config.run_dir)?;
-    let means = Means { key, children: Some(Arc::clone(&children)) };
-    let mut gateway = Gateway::start(config, Arc::clone(&book), means).await?;
+    let means = StartupResources { key, children: Some(Arc::clone(&children)) };
+    let mut gateway = Gateway::start(config, Arc::clone(&telemetry), means).await?;
     let published = run_dir.publish(gateway.listening().clone())?;
     announce(&gateway);
-    let mut reload = |gateway: &mut Gateway| take_over(gateway, &book, again);
+    let mut reload = |gateway: &mut Gateway| take_over(gateway, &telemetry, again);
     let ended = match commanded {
         None => {
             until_stopped(&mut gateway, &mut signals, &mut reload).await;
@@ -108,16 +108,16 @@ fn announce(gateway: &Gateway) {
 }
 
 /// A bad file keeps the old settings; every error is a line of its own.
-fn take_over(gateway: &mut Gateway, book: &Book, again: Again<'_>) {
+fn take_over(gateway: &mut Gateway, telemetry: &Telemetry, again: Again<'_>) {
     let taken = again(&gateway.config)
         .and_then(|config| gateway.reload(config).map_err(|error| vec![error.to_string()]));
     match taken {
         Ok(()) => {
-            book.reload("ok");
+            telemetry.reload("ok");
             tracing::info!("settings read again");
         }
         Err(errors) => {
-            book.reload("error");
+            telemetry.reload("error");
             for error in errors {
                 tracing::error!("{error}; the old settings stay");
             }

@@ -1,4 +1,4 @@
-//! What the tailnet says, taken over by the rooms: where the upstream is, which names there are, what
+//! What the tailnet says, taken over by the modules: where the upstream is, which names there are, what
 //! is our own.
 #![forbid(unsafe_code)]
 
@@ -14,17 +14,17 @@ use std::time::Duration;
 use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::watch;
 
-use super::{Gateway, Means, StartError, own};
+use super::{Gateway, StartError, StartupResources, local_addresses};
 use crate::config::{self, Config, UpstreamKind};
-use crate::connection::{House, Inside};
+use crate::connection::{GatewayState, TailnetGate};
+use crate::dns::{self as dns_resolver, Dialling, Way, Zone};
 use crate::lifecycle::children::Children;
 use crate::lifecycle::run_dir::Listening;
-use crate::names::{self, Dialling, Way, Zone};
 use crate::policy::Address;
 use crate::sys::Exiting;
-use crate::tailnet::{self, Acquaintances, Hooks, Keys, Nameserver, State, Tailnet, Unmanageable};
+use crate::tailnet::{self, Hooks, Keys, Nameserver, PeerWarmup, State, Tailnet, Unmanageable};
 use crate::target::Name;
-use crate::upstream::{Destination, Place};
+use crate::upstream::{Destination, Endpoint};
 
 /// Descriptors of tailscaled's that its own work needs. It ends when its SOCKS5 listener has none left: `Serve`
 /// of tailscale's net/socks5/socks5.go returns, and cmd/tailscaled/proxy.go calls `log.Fatalf`.
@@ -34,7 +34,7 @@ const OF_ITS_OWN: u64 = 256;
 const EXPOSED: &str = "who finds tailscaled's own SOCKS5 port passes the policy by; \
                        upstream.kind = \"localapi\" opens none";
 
-/// The states as connections see them: after every room has taken them over.
+/// The states as connections see them: after every module has taken them over.
 pub(super) struct States(watch::Sender<Arc<State>>);
 
 impl States {
@@ -49,13 +49,14 @@ impl States {
     }
 
     /// What connections get of it.
-    pub(super) fn inside(&self, config: &Config) -> Inside {
+    pub(super) fn tailnet_gate(&self, config: &Config) -> TailnetGate {
         let ready_wait =
             config.tailnet.as_ref().map_or(Duration::ZERO, |tailnet| tailnet.ready_wait);
-        let inside = Inside::new(self.0.subscribe(), ready_wait, config.upstream.outside_tailnet);
+        let tailnet_gate =
+            TailnetGate::new(self.0.subscribe(), ready_wait, config.upstream.outside_tailnet);
         match &config.tailnet {
-            Some(tailnet) if tailnet.manage => inside.with(Acquaintances::new(&tailnet.socket)),
-            _ => inside,
+            Some(tailnet) if tailnet.manage => tailnet_gate.with(PeerWarmup::new(&tailnet.socket)),
+            _ => tailnet_gate,
         }
     }
 }
@@ -67,18 +68,18 @@ pub(super) struct Membership {
 }
 
 impl Membership {
-    /// Starts tailscaled, or turns to the one that is there; states are carried into the rooms from
+    /// Starts tailscaled, or turns to the one that is there; states are carried into the modules from
     /// then on.
     pub(super) fn begin(
         gateway: &Gateway,
         states: States,
-        means: Means,
+        means: StartupResources,
     ) -> Result<Option<Self>, StartError> {
         let config = &gateway.config;
         let Some(settings) = &config.tailnet else { return Ok(None) };
         let failed = |source| StartError::System { what: "the supervisor of tailscaled", source };
         let restarts = Arc::new(AtomicU64::new(0));
-        let room = tailnet::Settings::new(
+        let startup = tailnet::Settings::new(
             settings,
             config.upstream.kind,
             config.run_dir.clone(),
@@ -90,17 +91,17 @@ impl Membership {
                 None => Children::start().map_err(failed)?,
             };
             let keys = Keys::new(settings.key.clone(), means.key);
-            let hooks = hooks(&gateway.house, &restarts);
-            Tailnet::manage(room, keys, children, hooks).map_err(|error| match error {
+            let hooks = hooks(&gateway.gateway_state, &restarts);
+            Tailnet::manage(startup, keys, children, hooks).map_err(|error| match error {
                 Unmanageable::Binary(fault) => StartError::Tailscaled(fault),
                 Unmanageable::State(error) => StartError::NodeState(error),
                 Unmanageable::System(source) => failed(source),
             })?
         } else {
-            Tailnet::join(room)
+            Tailnet::join(startup)
         };
         let follower = Follower {
-            house: Arc::clone(&gateway.house),
+            gateway_state: Arc::clone(&gateway.gateway_state),
             zone: Arc::clone(&gateway.naming.zone),
             settings: config.upstream.clone(),
             socket: settings.socket.clone(),
@@ -137,7 +138,7 @@ impl Membership {
         self.tailnet.key_changed();
     }
 
-    /// What is known, as the tailnet room itself knows it.
+    /// What is known, as the tailnet module itself knows it.
     pub(super) fn state(&self) -> watch::Receiver<State> {
         self.tailnet.state()
     }
@@ -148,26 +149,27 @@ impl Membership {
     }
 }
 
-fn hooks(house: &Arc<House>, restarts: &Arc<AtomicU64>) -> Hooks {
-    let (upstream, book) = (Arc::clone(&house.upstream), Arc::clone(&house.book));
+fn hooks(gateway_state: &Arc<GatewayState>, restarts: &Arc<AtomicU64>) -> Hooks {
+    let (upstream, telemetry) =
+        (Arc::clone(&gateway_state.upstream), Arc::clone(&gateway_state.telemetry));
     let restarts = Arc::clone(restarts);
     Hooks {
         probe: Box::new(move || {
             let upstream = Arc::clone(&upstream);
             // Where there is nothing to ask yet, nothing hangs.
-            Box::pin(async move { upstream.place().is_none() || upstream.probe().await.is_ok() })
+            Box::pin(async move { upstream.endpoint().is_none() || upstream.probe().await.is_ok() })
         }),
         restarted: Box::new(move |cause| {
             restarts.fetch_add(1, Ordering::Relaxed);
-            book.restarted(cause);
+            telemetry.restarted(cause);
         }),
-        dropped_lines: house.book.child_lines(),
+        dropped_lines: gateway_state.telemetry.child_lines(),
     }
 }
 
-/// Carries each state from the tailnet room into the others; connections see it last.
+/// Carries each state from the tailnet module into the others; connections see it last.
 struct Follower {
-    house: Arc<House>,
+    gateway_state: Arc<GatewayState>,
     zone: Arc<ArcSwap<Zone>>,
     settings: config::Upstream,
     socket: PathBuf,
@@ -177,7 +179,7 @@ struct Follower {
 }
 
 impl Follower {
-    /// Ends with the tailnet room.
+    /// Ends with the tailnet module.
     async fn follow(self, mut state: watch::Receiver<State>) {
         loop {
             let now = Arc::new(state.borrow_and_update().clone());
@@ -201,28 +203,28 @@ impl Follower {
         if !Arc::ptr_eq(&before.netmap, &now.netmap) || before.node != now.node {
             self.zone.store(Arc::new(zone(now)));
         }
-        self.house.upstream.bound(most(self.settings.max_connections, now.open_files));
-        self.house.upstream.point(self.place(now));
+        self.gateway_state.upstream.bound(most(self.settings.max_connections, now.open_files));
+        self.gateway_state.upstream.point(self.place(now));
         self.look(now);
-        self.house.book.tailnet_state(now.phase.label());
+        self.gateway_state.telemetry.tailnet_state(now.phase.label());
     }
 
     /// This host and its node, as they are now.
     fn look(&self, now: &State) {
         let internal = now.port.or(fixed_port(&self.settings)).into_iter().collect();
-        let own = own::look(self.bound.all(), internal, Some(now));
-        if **self.house.own.load() != own {
-            self.house.own.store(Arc::new(own));
+        let own = local_addresses::look(self.bound.all(), internal, Some(now));
+        if **self.gateway_state.own.load() != own {
+            self.gateway_state.own.store(Arc::new(own));
         }
     }
 
     /// Nowhere unless tailscaled is up: what is dialled before that is dialled from this host's own
     /// network (tailscale, net/tsdial/tsdial.go, `UserDial`).
-    fn place(&self, now: &State) -> Option<Place> {
+    fn place(&self, now: &State) -> Option<Endpoint> {
         let _it_answers = now.version.as_ref()?;
         match self.settings.kind {
-            UpstreamKind::LocalApi => Some(Place::Socket(self.socket.clone())),
-            _ => now.port.map(Place::Port),
+            UpstreamKind::LocalApi => Some(Endpoint::Socket(self.socket.clone())),
+            _ => now.port.map(Endpoint::Port),
         }
     }
 }
@@ -242,7 +244,7 @@ fn most(set: Option<u32>, open_files: Option<u64>) -> Option<u32> {
     set.or_else(|| open_files.map(|files| u32::try_from(room(files)).unwrap_or(u32::MAX)))
 }
 
-/// The netmap's names, in the words of the names room.
+/// The netmap's names, in the types of the dns module.
 fn zone(state: &State) -> Zone {
     let netmap = &state.netmap;
     let mut hosts: HashMap<Name, Vec<IpAddr>> = HashMap::new();
@@ -274,28 +276,28 @@ fn zone(state: &State) -> Zone {
     }
 }
 
-fn nameserver(server: &Nameserver) -> names::Nameserver {
+fn nameserver(server: &Nameserver) -> dns_resolver::Nameserver {
     match server.clone() {
-        Nameserver::Address(address) => names::Nameserver::Address(address),
-        Nameserver::Https { url, bootstrap } => names::Nameserver::Https { url, bootstrap },
-        Nameserver::Other(text) => names::Nameserver::Other(text),
+        Nameserver::Address(address) => dns_resolver::Nameserver::Address(address),
+        Nameserver::Https { url, bootstrap } => dns_resolver::Nameserver::Https { url, bootstrap },
+        Nameserver::Other(text) => dns_resolver::Nameserver::Other(text),
     }
 }
 
 /// The way to nameservers inside: judged as any dial is, then through the upstream.
 pub(super) struct ThroughUpstream {
     state: watch::Receiver<Arc<State>>,
-    house: OnceLock<Weak<House>>,
+    gateway_state: OnceLock<Weak<GatewayState>>,
 }
 
 impl ThroughUpstream {
     pub(super) fn new(states: &States) -> Arc<Self> {
-        Arc::new(Self { state: states.0.subscribe(), house: OnceLock::new() })
+        Arc::new(Self { state: states.0.subscribe(), gateway_state: OnceLock::new() })
     }
 
-    /// The house whose upstream is used. It owns the resolver that holds this.
-    pub(super) fn lead_through(&self, house: &Arc<House>) {
-        let _first_stays = self.house.set(Arc::downgrade(house));
+    /// The gateway state whose upstream is used. It owns the resolver that holds this.
+    pub(super) fn lead_through(&self, gateway_state: &Arc<GatewayState>) {
+        let _first_stays = self.gateway_state.set(Arc::downgrade(gateway_state));
     }
 }
 
@@ -306,21 +308,22 @@ impl Way for ThroughUpstream {
     }
 
     fn dial(&self, to: std::net::SocketAddr) -> Dialling {
-        let house = self.house.get().and_then(Weak::upgrade);
+        let gateway_state = self.gateway_state.get().and_then(Weak::upgrade);
         Box::pin(async move {
             let gone = || std::io::Error::from(std::io::ErrorKind::NotConnected);
-            let house = house.ok_or_else(gone)?;
+            let gateway_state = gateway_state.ok_or_else(gone)?;
             let port = NonZeroU16::new(to.port()).ok_or_else(gone)?;
             let judged = {
-                let (policy, own) = (house.policy.load(), house.own.load());
+                let (policy, own) = (gateway_state.policy.load(), gateway_state.own.load());
                 policy.judge_nameserver(&own, Address { ip: to.ip(), port })
             };
             let refused = |_| std::io::Error::other("policy refuses that nameserver");
             let address = judged.1.map_err(refused)?;
-            if let Some(inside) = &house.inside {
-                inside.meet(to.ip()).await;
+            if let Some(tailnet_gate) = &gateway_state.tailnet_gate {
+                tailnet_gate.warm_up(to.ip()).await;
             }
-            let connected = house.upstream.connect(Destination::Addresses(vec![address])).await;
+            let connected =
+                gateway_state.upstream.connect(Destination::Addresses(vec![address])).await;
             connected.map(|connected| connected.stream).map_err(std::io::Error::other)
         })
     }

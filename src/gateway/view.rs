@@ -11,16 +11,16 @@ use serde_json::{Value, json};
 
 use super::{Gateway, explain, readiness};
 use crate::admin::{self, Explaining, Readiness};
-use crate::connection::House;
+use crate::connection::GatewayState;
 use crate::lifecycle::drain::Drain;
 use crate::lifecycle::run_dir::Listening;
-use crate::record::{self, Book};
+use crate::record::{self, Telemetry};
 use crate::relay::Fallback;
 use crate::tailnet::{Peer, StatusFeed};
 use crate::upstream::Kind;
 
 struct Snapshots {
-    house: Arc<House>,
+    gateway_state: Arc<GatewayState>,
     drain: Arc<Drain>,
     runtime: tokio::runtime::Handle,
     bound: Listening,
@@ -37,18 +37,18 @@ struct Management {
     restarts: Arc<AtomicU64>,
 }
 
-/// Starts the admin listener on its own thread, with the metrics that live outside the book.
+/// Starts the admin listener on its own thread, with the metrics that are kept elsewhere.
 pub(super) fn serve(listener: TcpListener, gateway: &Gateway) -> io::Result<()> {
-    let house = Arc::clone(&gateway.house);
+    let gateway_state = Arc::clone(&gateway.gateway_state);
     let runtime = tokio::runtime::Handle::current();
-    let (sampled, counted) = (Arc::downgrade(&house), runtime.clone());
-    house.book.before_scrape(Box::new(move |book| {
-        if let Some(house) = sampled.upgrade() {
-            sample(book, &house, &counted);
+    let (sampled, counted) = (Arc::downgrade(&gateway_state), runtime.clone());
+    gateway_state.telemetry.before_scrape(Box::new(move |telemetry| {
+        if let Some(gateway_state) = sampled.upgrade() {
+            sample(telemetry, &gateway_state, &counted);
         }
     }));
     let view = Snapshots {
-        house,
+        gateway_state,
         drain: Arc::clone(&gateway.drain),
         runtime,
         bound: gateway.bound.clone(),
@@ -62,24 +62,26 @@ pub(super) fn serve(listener: TcpListener, gateway: &Gateway) -> io::Result<()> 
     admin::serve(listener, gateway.config.listen.admin_hosts.clone(), Arc::new(view))
 }
 
-fn sample(book: &Book, house: &House, runtime: &tokio::runtime::Handle) {
-    book.upstream_up(house.upstream.is_up());
-    let (idle, filling) = house.upstream.pool_counts();
-    book.pool(idle, filling);
-    book.pipes(house.pipes.in_use());
-    book.tasks(runtime.metrics().num_alive_tasks());
+fn sample(telemetry: &Telemetry, gateway_state: &GatewayState, runtime: &tokio::runtime::Handle) {
+    telemetry.upstream_up(gateway_state.upstream.is_up());
+    let (idle, filling) = gateway_state.upstream.pool_counts();
+    telemetry.pool(idle, filling);
+    telemetry.pipes(gateway_state.pipes.in_use());
+    telemetry.tasks(runtime.metrics().num_alive_tasks());
     for cause in Fallback::ALL {
-        book.splice_fallback(cause.label(), house.pipes.fallbacks(cause));
+        telemetry.splice_fallback(cause.label(), gateway_state.pipes.fallbacks(cause));
     }
 }
 
 impl Snapshots {
     /// What is known of the tailnet, with the kinds that lead into one.
     fn tailnet(&self, peers: bool) -> Value {
-        let (Some(inside), Some(management)) = (&self.house.inside, &self.membership) else {
+        let (Some(tailnet_gate), Some(management)) =
+            (&self.gateway_state.tailnet_gate, &self.membership)
+        else {
             return Value::Null;
         };
-        let state = inside.now();
+        let state = tailnet_gate.now();
         let node = state.node.as_ref();
         let mut told = json!({
             "managed": management.managed,
@@ -90,7 +92,7 @@ impl Snapshots {
             "tags": node.map_or(&[][..], |node| &node.tags),
             "key_expiry": node.and_then(|node| node.key_expiry.as_ref()),
             "version": state.version.as_ref().map(ToString::to_string),
-            "half_close": self.house.half_close.with(state.version.as_ref()).label(),
+            "half_close": self.gateway_state.half_close.with(state.version.as_ref()).label(),
             "news": news(&state.feed),
             "process": state.process,
             "health": state.health,
@@ -125,17 +127,17 @@ fn peer(peer: &Peer) -> Value {
 
 impl admin::View for Snapshots {
     fn metrics(&self) -> String {
-        self.house.book.metrics_text()
+        self.gateway_state.telemetry.metrics_text()
     }
 
     fn readiness(&self) -> Readiness {
-        readiness::look(&self.house, &self.drain)
+        readiness::look(&self.gateway_state, &self.drain)
     }
 
     fn status(&self, peers: bool) -> Value {
         let (version, commit, target) = record::build();
         let pending = self.readiness().pending;
-        let (idle, filling) = self.house.upstream.pool_counts();
+        let (idle, filling) = self.gateway_state.upstream.pool_counts();
         json!({
             "version": version,
             "commit": commit,
@@ -146,21 +148,21 @@ impl admin::View for Snapshots {
             "pending": pending,
             "listeners": self.bound,
             "upstream": {
-                "kind": self.house.upstream_kind,
-                "address": self.house.upstream.place().map(|place| place.to_string()),
-                "up": self.house.upstream.is_up(),
+                "kind": self.gateway_state.upstream_kind,
+                "address": self.gateway_state.upstream.endpoint().map(|endpoint| endpoint.to_string()),
+                "up": self.gateway_state.upstream.is_up(),
                 "pool": {"idle": idle, "filling": filling},
                 // Whoever finds tailscaled's SOCKS5 port passes the policy by.
-                "internal_port_exposed": self.house.upstream.kind() == Kind::Tailscaled,
+                "internal_port_exposed": self.gateway_state.upstream.kind() == Kind::Tailscaled,
             },
             "tailnet": self.tailnet(peers),
-            "policy": {"mode": self.house.policy.load().mode().label()},
-            "counters": self.house.book.totals(),
+            "policy": {"mode": self.gateway_state.policy.load().mode().label()},
+            "counters": self.gateway_state.telemetry.totals(),
         })
     }
 
     fn connections(&self) -> Value {
-        json!(self.house.book.connections())
+        json!(self.gateway_state.telemetry.connections())
     }
 
     fn explain(&self, target: &str) -> Explaining {
@@ -169,14 +171,15 @@ impl admin::View for Snapshots {
             Ok(target) => target,
             Err(why) => return Box::pin(std::future::ready(Err(why))),
         };
-        let house = Arc::clone(&self.house);
+        let gateway_state = Arc::clone(&self.gateway_state);
         // Where connections ask too: the admin thread's own runtime carries nothing.
-        let task =
-            self.runtime.spawn(async move { explain::explain(&house, &asked, target).await });
+        let task = self
+            .runtime
+            .spawn(async move { explain::explain(&gateway_state, &asked, target).await });
         Box::pin(async move { task.await.map_err(|error| error.to_string()) })
     }
 
     fn tick(&self) {
-        self.house.book.tidy();
+        self.gateway_state.telemetry.tidy();
     }
 }

@@ -1,19 +1,19 @@
 //! Who speaks what: the first bytes of a client become a request.
 //!
 //! One port takes SOCKS4, SOCKS5, HTTP CONNECT and HTTP forward. Parsers touch no socket; `read`
-//! feeds them. This room knows neither policy nor upstream.
+//! feeds them. This module knows neither policy nor upstream.
 #![forbid(unsafe_code)]
 
 pub mod chunked;
+pub mod client_hello;
 pub mod connect;
-pub mod first_bytes;
 pub mod framing;
 pub mod head;
-pub mod hello;
 pub mod http_forward;
 pub mod label;
 pub mod parse;
 pub mod reply;
+pub mod sniff;
 pub mod socks4;
 pub mod socks5;
 

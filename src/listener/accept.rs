@@ -29,12 +29,12 @@ pub fn accept_loop(
     mut handle: impl FnMut(Accepted),
     stop: impl Future,
 ) -> impl Future<Output = ()> {
-    let door = Door::new(bound, limits, own);
+    let acceptor = Acceptor::new(bound, limits, own);
     async move {
-        let Some(mut door) = door else { return };
+        let Some(mut acceptor) = acceptor else { return };
         let run = async {
             loop {
-                door.turn(&on_error, &mut handle).await;
+                acceptor.turn(&on_error, &mut handle).await;
                 tokio::task::yield_now().await;
             }
         };
@@ -46,7 +46,7 @@ pub fn accept_loop(
     }
 }
 
-struct Door {
+struct Acceptor {
     listener: Listener,
     limits: Arc<Limits>,
     own: Vec<SocketAddr>,
@@ -59,7 +59,7 @@ struct Door {
     spare: Option<OwnedFd>,
 }
 
-impl Door {
+impl Acceptor {
     fn new(bound: Bound, limits: Arc<Limits>, own: Vec<SocketAddr>) -> Option<Self> {
         let Bound { socket, address, leads_to, transparent, .. } = bound;
         let listener = Listener::new(socket)
@@ -129,7 +129,7 @@ impl Door {
     }
 }
 
-impl Door {
+impl Acceptor {
     /// TPROXY leaves the destination in place, REDIRECT is asked for it.
     fn original_dst(&self, stream: &Stream, local: SocketAddr) -> Option<SocketAddr> {
         let intercepted = self.transparent.then(|| sys::intercepted(local, &self.own)).flatten();
@@ -191,7 +191,7 @@ mod tests {
         assert_eq!(accepted.peer, client.local_addr().unwrap());
         assert_eq!(accepted.local, running.address);
         assert_eq!(accepted.original_dst, None);
-        assert!(matches!(accepted.permit, Permit::Full(_)));
+        assert!(matches!(accepted.permit, Permit::Serve(_)));
     }
 
     #[tokio::test]
@@ -210,12 +210,12 @@ mod tests {
             (0..3).map(|_| TcpStream::connect(running.address).unwrap()).collect();
         let first = running.client().await;
         let second = running.client().await;
-        assert!(matches!(first.permit, Permit::Full(_)));
-        assert!(matches!(second.permit, Permit::Overflow(_)));
-        assert!(matches!(running.client().await.permit, Permit::Overflow(_)));
+        assert!(matches!(first.permit, Permit::Serve(_)));
+        assert!(matches!(second.permit, Permit::Reject(_)));
+        assert!(matches!(running.client().await.permit, Permit::Reject(_)));
         drop(first);
         let _fourth = TcpStream::connect(running.address).unwrap();
-        assert!(matches!(running.client().await.permit, Permit::Full(_)));
+        assert!(matches!(running.client().await.permit, Permit::Serve(_)));
     }
 
     #[tokio::test]
@@ -224,8 +224,8 @@ mod tests {
         let _clients: Vec<_> =
             (0..2).map(|_| TcpStream::connect(running.address).unwrap()).collect();
         let first = running.client().await;
-        assert!(matches!(first.permit, Permit::Full(_)));
-        assert!(matches!(running.client().await.permit, Permit::Overflow(_)));
+        assert!(matches!(first.permit, Permit::Serve(_)));
+        assert!(matches!(running.client().await.permit, Permit::Reject(_)));
     }
 
     #[tokio::test]
@@ -239,7 +239,7 @@ mod tests {
         for _ in 0..200 {
             held.push(running.client().await);
         }
-        assert!(held.iter().all(|accepted| matches!(accepted.permit, Permit::Full(_))));
+        assert!(held.iter().all(|accepted| matches!(accepted.permit, Permit::Serve(_))));
         assert_eq!(connecting.await.unwrap().len(), 200);
     }
 }

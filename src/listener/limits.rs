@@ -41,14 +41,14 @@ pub(super) enum Client {
 #[derive(Debug)]
 pub enum Permit {
     /// To be served.
-    Full(Place),
+    Serve(PermitSlot),
     /// Over a bound: to be answered `overloaded` and closed.
-    Overflow(Place),
+    Reject(PermitSlot),
 }
 
 /// What a permit holds.
 #[derive(Debug)]
-pub struct Place {
+pub struct PermitSlot {
     limits: Arc<Limits>,
     kind: Kind,
     client: Option<Client>,
@@ -56,8 +56,8 @@ pub struct Place {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
-    Full,
-    Overflow,
+    Serve,
+    Reject,
     /// Beyond even those: nothing is held.
     Beyond,
 }
@@ -95,13 +95,13 @@ impl Limits {
         let mut live = self.live();
         if live.full < self.most.load(Relaxed) {
             live.full += 1;
-            return Some(Permit::Full(self.place(Kind::Full)));
+            return Some(Permit::Serve(self.place(Kind::Serve)));
         }
-        live.try_overflow().then(|| Permit::Overflow(self.place(Kind::Overflow)))
+        live.try_overflow().then(|| Permit::Reject(self.place(Kind::Reject)))
     }
 
-    fn place(self: &Arc<Self>, kind: Kind) -> Place {
-        Place { limits: Arc::clone(self), kind, client: None }
+    fn place(self: &Arc<Self>, kind: Kind) -> PermitSlot {
+        PermitSlot { limits: Arc::clone(self), kind, client: None }
     }
 
     fn live(&self) -> MutexGuard<'_, Live> {
@@ -138,45 +138,45 @@ impl Permit {
     /// Whether there is room to wait for the client's request and answer it. If not, it is over
     /// `per_client` together with 64 others: close it at once.
     pub fn may_answer(&self) -> bool {
-        let (Self::Full(place) | Self::Overflow(place)) = self;
+        let (Self::Serve(place) | Self::Reject(place)) = self;
         place.kind != Kind::Beyond
     }
 
     /// Counts the permit for its client; over `per_client` it is one to say "no" from.
     pub(super) fn of_client(self, peer: SocketAddr, server: SocketAddr) -> Self {
         match self {
-            Self::Full(mut place) => {
+            Self::Serve(mut place) => {
                 let most = place.limits.per_client.load(Relaxed);
                 if most == 0 {
-                    return Self::Full(place);
+                    return Self::Serve(place);
                 }
                 let client = Client::of(peer, server);
                 if place.limits.live().try_count(client, most) {
                     place.client = Some(client);
-                    return Self::Full(place);
+                    return Self::Serve(place);
                 }
-                Self::Full(place).without_room()
+                Self::Serve(place).without_room()
             }
-            overflow @ Self::Overflow(_) => overflow,
+            overflow @ Self::Reject(_) => overflow,
         }
     }
 
     /// The same client, to be told "no".
     pub(super) fn without_room(self) -> Self {
-        let (Self::Full(place) | Self::Overflow(place)) = self;
+        let (Self::Serve(place) | Self::Reject(place)) = self;
         let limits = Arc::clone(&place.limits);
         drop(place);
         let told = limits.live().try_overflow();
-        Self::Overflow(limits.place(if told { Kind::Overflow } else { Kind::Beyond }))
+        Self::Reject(limits.place(if told { Kind::Reject } else { Kind::Beyond }))
     }
 }
 
-impl Drop for Place {
+impl Drop for PermitSlot {
     fn drop(&mut self) {
         let mut live = self.limits.live();
         match self.kind {
-            Kind::Full => live.full -= 1,
-            Kind::Overflow => live.overflow -= 1,
+            Kind::Serve => live.full -= 1,
+            Kind::Reject => live.overflow -= 1,
             Kind::Beyond => {}
         }
         if let Some(client) = self.client {
@@ -205,7 +205,7 @@ mod tests {
     const OTHER: &str = "192.0.2.2:5000";
 
     fn full(permit: &Permit) -> bool {
-        matches!(permit, Permit::Full(_))
+        matches!(permit, Permit::Serve(_))
     }
 
     fn of(permit: Permit, peer: &str) -> Permit {

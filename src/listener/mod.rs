@@ -12,7 +12,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 pub use self::accept::accept_loop;
-pub use self::limits::{Limits, Permit, Place};
+pub use self::limits::{Limits, Permit, PermitSlot};
 use crate::sys::{self, Stream};
 use crate::target::Target;
 

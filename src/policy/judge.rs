@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::lists::{Globs, PolicyError, Suffixes, holding, holding_any_form};
-use super::own::Own;
+use super::local_addresses::LocalAddresses;
 use super::suffix::Suffix;
 use super::verdict::{Address, Admitted, Decision, Mode, Refused, Verdict};
 use crate::target::{Host, Name, Target};
@@ -74,7 +74,7 @@ impl Policy {
     }
 
     /// Judges a target as the client gave it, before any question about it leaves this host.
-    pub fn judge_host(&self, own: &Own, target: &Target) -> Judged<Target> {
+    pub fn judge_host(&self, own: &LocalAddresses, target: &Target) -> Judged<Target> {
         if let Some(rule) = own.rule(target) {
             return self.refuse(Refused::Loop, rule.to_owned());
         }
@@ -85,14 +85,19 @@ impl Policy {
     }
 
     /// Judges one address of an admitted host: only loops, own addresses and `deny_nets` can refuse it.
-    pub fn judge_address(&self, own: &Own, host: &Admitted<Target>, ip: IpAddr) -> Judged<Address> {
+    pub fn judge_address(
+        &self,
+        own: &LocalAddresses,
+        host: &Admitted<Target>,
+        ip: IpAddr,
+    ) -> Judged<Address> {
         let port = host.get().port;
         let ip = ip.to_canonical();
         self.judge_dial(own, Address { ip, port })
     }
 
     /// Judges a name that a DNS client asks for: as a target's, but that no port of ours is meant.
-    pub fn judge_name(&self, own: &Own, name: &Name) -> Judged<Name> {
+    pub fn judge_name(&self, own: &LocalAddresses, name: &Name) -> Judged<Name> {
         let host = Host::Name(name.clone());
         match self.forbidding(own, &host) {
             Some(rule) => self.refuse(Refused::Denied, rule),
@@ -137,7 +142,12 @@ impl Policy {
     }
 
     /// Judges the reverse name of `address` (PTR): as that address, or by the lists of names.
-    pub fn judge_reverse(&self, own: &Own, reverse: &Name, address: IpAddr) -> Judged<Name> {
+    pub fn judge_reverse(
+        &self,
+        own: &LocalAddresses,
+        reverse: &Name,
+        address: IpAddr,
+    ) -> Judged<Name> {
         let host = Host::Address(address.to_canonical());
         if let Some(rule) = self.forbidding(own, &host) {
             return self.refuse(Refused::Denied, rule);
@@ -149,16 +159,16 @@ impl Policy {
     }
 
     /// Whether a DNS client may hear of an address: not of one that no mode would dial.
-    pub fn may_hear_of(&self, own: &Own, ip: IpAddr) -> bool {
+    pub fn may_hear_of(&self, own: &LocalAddresses, ip: IpAddr) -> bool {
         self.forbidding(own, &Host::Address(ip.to_canonical())).is_none()
     }
 
     /// Judges a nameserver of the tailnet, whose address no client asked for: the same rules.
-    pub fn judge_nameserver(&self, own: &Own, server: Address) -> Judged<Address> {
+    pub fn judge_nameserver(&self, own: &LocalAddresses, server: Address) -> Judged<Address> {
         self.judge_dial(own, server)
     }
 
-    fn judge_dial(&self, own: &Own, Address { ip, port }: Address) -> Judged<Address> {
+    fn judge_dial(&self, own: &LocalAddresses, Address { ip, port }: Address) -> Judged<Address> {
         let host = Host::Address(ip);
         if let Some(rule) = own.rule(&Target { host: host.clone(), port }) {
             return self.refuse(Refused::Loop, rule.to_owned());
@@ -173,7 +183,7 @@ impl Policy {
     }
 
     /// What no mode allows.
-    fn forbidding(&self, own: &Own, host: &Host) -> Option<String> {
+    fn forbidding(&self, own: &LocalAddresses, host: &Host) -> Option<String> {
         let net = host.address().and_then(|ip| holding_any_form(&self.deny_nets, ip));
         let net = net.map(|net| format!("deny_net {net}"));
         net.or_else(|| own.is_loopback_behind(host).map(str::to_owned))

@@ -19,8 +19,8 @@ fn policy(mode: Mode, suffixes: &str, nets: &[&str]) -> Policy {
     .unwrap()
 }
 
-fn own() -> Own {
-    Own {
+fn own() -> LocalAddresses {
+    LocalAddresses {
         listeners: vec!["127.0.0.1:1055".parse().unwrap()],
         internal: vec!["127.0.0.1:1080".parse().unwrap()],
         addresses: vec!["127.0.0.1".parse().unwrap(), "192.0.2.7".parse().unwrap()],
@@ -234,7 +234,7 @@ fn policy_off() -> Policy {
 fn b13_own_addresses_and_names_are_refused_in_every_mode_where_they_lead_to_loopback() {
     for mode in [Mode::Off, Mode::Log, Mode::Enforce] {
         let policy = policy(mode, "sandbox", &["192.0.2.0/24"]);
-        let behind = Own { reach_loopback: true, ..own() };
+        let behind = LocalAddresses { reach_loopback: true, ..own() };
         for ours in ["192.0.2.7:5432", "[::ffff:192.0.2.7]:1", "[64:ff9b::c000:207]:1", "sandbox:1"]
         {
             let target = Target::parse_authority(ours.as_bytes(), None).unwrap();

@@ -13,10 +13,10 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::callers::Process;
 use super::escape;
 use super::json::Object;
 use super::labels::outcome_index;
+use super::process_lookup::Process;
 use crate::outcome::{Level, Outcome};
 use crate::target::{Host, Target};
 

@@ -10,26 +10,31 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::access_log::Line;
-use super::book::Book;
 use super::id::Id;
 use super::labels::{INBOUND, index};
 use super::live::{Entry, Judged, Live, Shown};
 use super::stage::Stage;
+use super::telemetry::Telemetry;
 use crate::outcome::Outcome;
 use crate::target::Target;
 
 /// A client connection. Dropping it takes it off the gauge and the live table.
 pub struct Connection {
-    book: Arc<Book>,
+    telemetry: Arc<Telemetry>,
     entry: Arc<Entry>,
 }
 
 impl Connection {
-    pub(super) fn open(book: Arc<Book>, key: u64, client: SocketAddr, server: SocketAddr) -> Self {
-        let entry = book.table.enter(key, client);
-        book.seek_caller(&entry, server);
-        book.metrics.opened(entry.inbound());
-        Self { book, entry }
+    pub(super) fn open(
+        telemetry: Arc<Telemetry>,
+        key: u64,
+        client: SocketAddr,
+        server: SocketAddr,
+    ) -> Self {
+        let entry = telemetry.table.enter(key, client);
+        telemetry.seek_caller(&entry, server);
+        telemetry.metrics.opened(entry.inbound());
+        Self { telemetry, entry }
     }
 
     #[cfg(test)]
@@ -42,13 +47,13 @@ impl Connection {
     pub fn kind(&mut self, label: &'static str) {
         let inbound = index(&INBOUND, label) as u8;
         let before = self.entry.set_inbound(inbound);
-        self.book.metrics.closed(before);
-        self.book.metrics.opened(inbound);
+        self.telemetry.metrics.closed(before);
+        self.telemetry.metrics.opened(inbound);
     }
 
     /// Opens the record of a target. The first one's clock runs since accept.
     pub fn record(&mut self) -> Record {
-        Record::open(Arc::clone(&self.book), Arc::clone(&self.entry))
+        Record::open(Arc::clone(&self.telemetry), Arc::clone(&self.entry))
     }
 
     /// Ends a connection. It gets a line of its own only if it asked for no target.
@@ -66,14 +71,14 @@ impl Connection {
 impl Drop for Connection {
     fn drop(&mut self) {
         self.end(Outcome::Internal);
-        self.book.metrics.closed(self.entry.inbound());
-        self.book.table.leave(&self.entry);
+        self.telemetry.metrics.closed(self.entry.inbound());
+        self.telemetry.table.leave(&self.entry);
     }
 }
 
 /// One target asked for. Exactly one access line and one count come of it.
 pub struct Record {
-    book: Arc<Book>,
+    telemetry: Arc<Telemetry>,
     entry: Arc<Entry>,
     facts: Box<Facts>,
 }
@@ -95,11 +100,11 @@ struct Facts {
 }
 
 impl Record {
-    fn open(book: Arc<Book>, entry: Arc<Entry>) -> Self {
+    fn open(telemetry: Arc<Telemetry>, entry: Arc<Entry>) -> Self {
         let first = entry.lines.fetch_add(1, Ordering::Relaxed) == 0;
         let (id, started) = {
             let mut shown = entry.shown();
-            let id = if first { shown.id } else { Id::new(book.number()) };
+            let id = if first { shown.id } else { Id::new(telemetry.number()) };
             *shown = Shown { id, ..Shown::default() };
             (id, if first { entry.accepted } else { Instant::now() })
         };
@@ -118,7 +123,7 @@ impl Record {
             route: None,
             connected: None,
         };
-        Self { book, entry, facts: Box::new(facts) }
+        Self { telemetry, entry, facts: Box::new(facts) }
     }
 
     /// The id of its access line.
@@ -131,7 +136,7 @@ impl Record {
         self.entry.client
     }
 
-    /// Where in its story it is.
+    /// How far it has come.
     pub fn stage(&mut self, stage: Stage) {
         self.entry.set_stage(stage);
     }
@@ -166,7 +171,7 @@ impl Record {
 
     /// What policy said. Counted each time; the line carries the last.
     pub fn verdict(&mut self, mode: &'static str, verdict: &'static str, rule: Option<String>) {
-        self.book.metrics.decision(mode, verdict);
+        self.telemetry.metrics.decision(mode, verdict);
         let rule = rule.map(String::into_boxed_str);
         self.entry.shown().judged = Some(Judged { mode, verdict, rule });
     }
@@ -196,13 +201,13 @@ impl Record {
     pub fn connected(&mut self) {
         let took = self.facts.started.elapsed();
         self.facts.connected = Some(took);
-        self.book.metrics.connected(self.entry.inbound(), took);
+        self.telemetry.metrics.connected(self.entry.inbound(), took);
     }
 
     /// Bytes read from one side that the other never took.
     pub fn lost(&mut self, bytes: u64) {
-        self.book.metrics.lost(bytes);
-        self.book.totals.lost(bytes);
+        self.telemetry.metrics.lost(bytes);
+        self.telemetry.totals.lost(bytes);
     }
 
     /// The connection as others see it: what ends it, and where its bytes are counted.
@@ -221,10 +226,10 @@ impl Record {
         }
         let lasted = self.facts.started.elapsed();
         let bytes = self.bytes();
-        self.entry.count_bytes(&self.book.metrics);
-        self.book.metrics.ended(self.entry.inbound(), outcome, lasted);
-        self.book.totals.ended(outcome, bytes);
-        if self.book.access.wants(outcome.row().level) {
+        self.entry.count_bytes(&self.telemetry.metrics);
+        self.telemetry.metrics.ended(self.entry.inbound(), outcome, lasted);
+        self.telemetry.totals.ended(outcome, bytes);
+        if self.telemetry.access.wants(outcome.row().level) {
             self.write(outcome, lasted, bytes);
         }
     }
@@ -263,7 +268,7 @@ impl Record {
             stage: self.entry.stage(),
             label: facts.label.as_deref(),
         };
-        self.entry.caller.write(line, &self.book.access);
+        self.entry.caller.write(line, &self.telemetry.access);
     }
 }
 

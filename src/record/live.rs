@@ -11,10 +11,10 @@ use std::time::Instant;
 
 use serde::Serialize;
 
-use super::callers::{Process, Slot};
 use super::id::Id;
 use super::labels::{INBOUND, UNKNOWN};
 use super::metrics::Metrics;
+use super::process_lookup::{Process, Slot};
 use super::stage::{self, Stage};
 use crate::lifecycle::cut::Cut;
 use crate::relay::Meter;
@@ -83,7 +83,7 @@ pub struct Snapshot {
     pub bytes_down: u64,
     /// Milliseconds since accept.
     pub age_ms: u64,
-    /// Where in its story it is.
+    /// How far it has come.
     pub stage: &'static str,
 }
 

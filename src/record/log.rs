@@ -21,9 +21,9 @@ use tracing::{Event, Metadata, Subscriber};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 
 use super::access_log::{Line, TotalsNow, process_json, process_text};
-use super::callers::Process;
 use super::escape;
 use super::json::Object;
+use super::process_lookup::Process;
 use super::sink::Sink;
 use crate::config::{self, LogFormat, LogTo};
 use crate::outcome;

@@ -5,8 +5,6 @@
 #![forbid(unsafe_code)]
 
 mod access_log;
-mod book;
-mod callers;
 mod escape;
 mod guard;
 mod id;
@@ -16,18 +14,20 @@ mod live;
 pub mod log;
 mod metrics;
 mod own_process;
+mod process_lookup;
 mod sink;
 mod stage;
+mod telemetry;
 #[cfg(test)]
 mod tests;
 
 pub use access_log::TotalsNow;
-pub use book::{Book, Sampler};
-pub use callers::Process;
 pub use guard::{Connection, Record};
 pub use live::{Live, Lives, Snapshot};
 pub use log::{AccessLog, AccessWriter};
+pub use process_lookup::Process;
 pub use stage::Stage;
+pub use telemetry::{Sampler, Telemetry};
 
 /// Version, commit and target of this binary.
 pub fn build() -> (&'static str, &'static str, &'static str) {

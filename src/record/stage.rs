@@ -1,7 +1,7 @@
 //! How far a target has come.
 #![forbid(unsafe_code)]
 
-/// Where in its story a target is, or was when it ended.
+/// How far a target has come, or had when it ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Stage {

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{AccessLog, Book, Stage};
+use super::{AccessLog, Stage, Telemetry};
 use crate::config::{Log, LogFormat, LogTo};
 use crate::outcome::Outcome;
 use crate::target::{Host, Target};
@@ -13,18 +13,18 @@ use crate::target::{Host, Target};
 const CLIENT: ([u8; 4], u16) = ([127, 0, 0, 1], 4000);
 const SERVER: ([u8; 4], u16) = ([127, 0, 0, 1], 1055);
 
-fn book() -> Arc<Book> {
-    Book::new(AccessLog::none())
+fn telemetry() -> Arc<Telemetry> {
+    Telemetry::new(AccessLog::none())
 }
 
-fn value(book: &Book, series: &str) -> f64 {
-    let text = book.metrics_text();
+fn value(telemetry: &Telemetry, series: &str) -> f64 {
+    let text = telemetry.metrics_text();
     let line = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
     line.unwrap_or_else(|| panic!("no series {series} in\n{text}")).parse().unwrap()
 }
 
-fn series(book: &Book) -> BTreeSet<String> {
-    let text = book.metrics_text();
+fn series(telemetry: &Telemetry) -> BTreeSet<String> {
+    let text = telemetry.metrics_text();
     let name = |line: &str| line.rsplit_once(' ').unwrap().0.to_owned();
     text.lines().filter(|l| !l.is_empty() && !l.starts_with('#')).map(name).collect()
 }
@@ -35,78 +35,79 @@ fn target() -> Target {
 
 #[test]
 fn a_forgotten_record_and_a_forgotten_connection_count_as_internal() {
-    let book = book();
-    let mut forgetful = book.connection(CLIENT.into(), SERVER.into());
+    let telemetry = telemetry();
+    let mut forgetful = telemetry.connection(CLIENT.into(), SERVER.into());
     forgetful.kind("socks5");
     drop(forgetful.record());
     drop(forgetful);
-    drop(book.connection(CLIENT.into(), SERVER.into()));
+    drop(telemetry.connection(CLIENT.into(), SERVER.into()));
     let of = |inbound| {
         value(
-            &book,
+            &telemetry,
             &format!("tailrace_connections_total{{inbound=\"{inbound}\",outcome=\"internal\"}}"),
         )
     };
     assert_eq!((of("socks5"), of("unknown")), (1.0, 1.0));
-    assert_eq!(book.totals().targets, 2);
+    assert_eq!(telemetry.totals().targets, 2);
 }
 
 #[test]
 fn a_connection_has_a_line_of_its_own_only_without_targets() {
-    let book = book();
-    let mut busy = book.connection(CLIENT.into(), SERVER.into());
+    let telemetry = telemetry();
+    let mut busy = telemetry.connection(CLIENT.into(), SERVER.into());
     busy.record().finish(Outcome::Ok);
     busy.record().finish(Outcome::Denied);
     busy.finish(Outcome::ClientGone);
-    book.connection(CLIENT.into(), SERVER.into()).finish(Outcome::HeadTimeout);
-    let outcomes: Vec<_> = book.totals().outcomes.into_iter().collect();
+    telemetry.connection(CLIENT.into(), SERVER.into()).finish(Outcome::HeadTimeout);
+    let outcomes: Vec<_> = telemetry.totals().outcomes.into_iter().collect();
     assert_eq!(outcomes, [("denied", 1), ("head_timeout", 1), ("ok", 1)]);
 }
 
 #[test]
 fn the_gauge_follows_the_kind_and_returns_to_0() {
-    let book = book();
-    let active =
-        |inbound| value(&book, &format!("tailrace_connections_active{{inbound=\"{inbound}\"}}"));
-    let mut connection = book.connection(CLIENT.into(), SERVER.into());
+    let telemetry = telemetry();
+    let active = |inbound| {
+        value(&telemetry, &format!("tailrace_connections_active{{inbound=\"{inbound}\"}}"))
+    };
+    let mut connection = telemetry.connection(CLIENT.into(), SERVER.into());
     assert_eq!((active("unknown"), active("connect")), (1.0, 0.0));
     connection.kind("connect");
-    assert_eq!((active("unknown"), active("connect"), book.active()), (0.0, 1.0, 1));
+    assert_eq!((active("unknown"), active("connect"), telemetry.active()), (0.0, 1.0, 1));
     connection.finish(Outcome::ClientGone);
-    assert_eq!((active("unknown"), active("connect"), book.active()), (0.0, 0.0, 0));
+    assert_eq!((active("unknown"), active("connect"), telemetry.active()), (0.0, 0.0, 0));
 }
 
 #[test]
 fn a4_no_value_makes_a_series() {
-    let book = book();
-    let before = series(&book);
+    let telemetry = telemetry();
+    let before = series(&telemetry);
     for n in 0..100 {
-        let mut connection = book.connection(CLIENT.into(), SERVER.into());
+        let mut connection = telemetry.connection(CLIENT.into(), SERVER.into());
         connection.kind("a\"} 1\nfake_metric 1");
         let mut record = connection.record();
         record.asked(&format!("a\"}} 1\nfake_metric {n}"));
         record.verdict("enforce", "deny", Some("x".repeat(n)));
         record.connected();
         record.finish(Outcome::Denied);
-        book.dns("odd", "strange", Duration::from_millis(1));
-        book.accept_error("EODD");
+        telemetry.dns("odd", "strange", Duration::from_millis(1));
+        telemetry.accept_error("EODD");
     }
-    assert_eq!(series(&book), before);
+    assert_eq!(series(&telemetry), before);
     assert!(before.len() > 300, "every series is there from the start: {}", before.len());
 }
 
 #[test]
 fn the_live_table_shows_what_is_known() {
-    let book = book();
-    let mut connection = book.connection(CLIENT.into(), SERVER.into());
+    let telemetry = telemetry();
+    let mut connection = telemetry.connection(CLIENT.into(), SERVER.into());
     connection.kind("socks5");
     let mut record = connection.record();
-    book.live().each(|live| assert_eq!((live.target(), live.verdict()), (None, None)));
+    telemetry.live().each(|live| assert_eq!((live.target(), live.verdict()), (None, None)));
     record.target(&target(), "client");
     record.verdict("log", "would_deny", None);
     record.resolved("system", Some(([10, 0, 0, 1], 5432).into()));
     record.stage(Stage::Dial);
-    let rows = book.connections();
+    let rows = telemetry.connections();
     let row = serde_json::to_value(&rows[0]).unwrap();
     assert_eq!(row["id"], record.id());
     assert_eq!(
@@ -115,7 +116,7 @@ fn the_live_table_shows_what_is_known() {
     );
     assert_eq!((&row["address"], &row["verdict"]), (&"10.0.0.1".into(), &"would_deny".into()));
     let mut seen = 0;
-    book.live().each(|live| {
+    telemetry.live().each(|live| {
         seen += 1;
         assert_eq!((live.target(), live.verdict()), (Some(target()), Some("would_deny")));
         assert!(std::ptr::eq(live.cut(), record.live().cut()));
@@ -129,8 +130,8 @@ fn the_line_has_the_keys_of_the_contract_in_order() {
     let path = folder.path().join("log");
     let settings = Log { to: LogTo::File(path.clone()), format: LogFormat::Json, ..Log::default() };
     let (log, writer) = super::log::open(&settings).unwrap();
-    let book = Book::new(log);
-    let mut connection = book.connection(CLIENT.into(), SERVER.into());
+    let telemetry = Telemetry::new(log);
+    let mut connection = telemetry.connection(CLIENT.into(), SERVER.into());
     connection.kind("connect");
     let mut record = connection.record();
     let id = record.id().to_owned();
@@ -140,7 +141,7 @@ fn the_line_has_the_keys_of_the_contract_in_order() {
     let mut second = connection.record();
     second.asked("evil\0.corp.example\x1b[2J");
     second.finish(Outcome::BadRequest);
-    assert!(writer.close(&book.totals(), Duration::from_secs(10)));
+    assert!(writer.close(&telemetry.totals(), Duration::from_secs(10)));
     let text = std::fs::read_to_string(path).unwrap();
     let mut lines = text.lines();
     let first = lines.next().unwrap();
@@ -174,12 +175,12 @@ fn text_lines_are_safe_for_a_terminal() {
     let path = folder.path().join("log");
     let settings = Log { to: LogTo::File(path.clone()), format: LogFormat::Text, ..Log::default() };
     let (log, writer) = super::log::open(&settings).unwrap();
-    let book = Book::new(log);
-    let mut connection = book.connection(CLIENT.into(), SERVER.into());
+    let telemetry = Telemetry::new(log);
+    let mut connection = telemetry.connection(CLIENT.into(), SERVER.into());
     let mut record = connection.record();
     record.asked("x\n\u{1b}[2J\u{202e}");
     record.finish(Outcome::BadRequest);
-    assert!(writer.close(&book.totals(), Duration::from_secs(10)));
+    assert!(writer.close(&telemetry.totals(), Duration::from_secs(10)));
     let text = std::fs::read(path).unwrap();
     assert!(text.iter().all(|b| (b' '..=b'~').contains(b) || *b == b'\n'));
     assert_eq!(text.iter().filter(|b| **b == b'\n').count(), 2);
@@ -192,20 +193,20 @@ fn access_lines_obey_level_and_switch() {
     let to = LogTo::File(path.clone());
     let quiet = Log { to: to.clone(), level: tracing::Level::WARN, ..Log::default() };
     let (log, writer) = super::log::open(&quiet).unwrap();
-    let book = Book::new(log.clone());
-    book.connection(CLIENT.into(), SERVER.into()).finish(Outcome::HeadTimeout);
-    book.connection(CLIENT.into(), SERVER.into()).finish(Outcome::Overloaded);
+    let telemetry = Telemetry::new(log.clone());
+    telemetry.connection(CLIENT.into(), SERVER.into()).finish(Outcome::HeadTimeout);
+    telemetry.connection(CLIENT.into(), SERVER.into()).finish(Outcome::Overloaded);
     log.reload(&Log { to, access: false, ..Log::default() }).unwrap();
-    book.connection(CLIENT.into(), SERVER.into()).finish(Outcome::Overloaded);
-    assert!(writer.close(&book.totals(), Duration::from_secs(10)));
+    telemetry.connection(CLIENT.into(), SERVER.into()).finish(Outcome::Overloaded);
+    assert!(writer.close(&telemetry.totals(), Duration::from_secs(10)));
     let text = std::fs::read_to_string(path).unwrap();
     assert_eq!(text.matches("\"outcome\"").count(), 1, "{text}");
 }
 
 #[tokio::test]
 async fn r17_a_panic_ends_its_own_connection_as_internal() {
-    let book = book();
-    let (unlucky, lucky) = (Arc::clone(&book), Arc::clone(&book));
+    let telemetry = telemetry();
+    let (unlucky, lucky) = (Arc::clone(&telemetry), Arc::clone(&telemetry));
     let unlucky = tokio::spawn(async move {
         let mut connection = unlucky.connection(CLIENT.into(), SERVER.into());
         let _record = connection.record();
@@ -217,6 +218,6 @@ async fn r17_a_panic_ends_its_own_connection_as_internal() {
             async move { lucky.connection(CLIENT.into(), SERVER.into()).finish(Outcome::Ok) },
         );
     lucky.await.unwrap();
-    let outcomes: Vec<_> = book.totals().outcomes.into_iter().collect();
-    assert_eq!((outcomes, book.active()), (vec![("internal", 1), ("ok", 1)], 0));
+    let outcomes: Vec<_> = telemetry.totals().outcomes.into_iter().collect();
+    assert_eq!((outcomes, telemetry.active()), (vec![("internal", 1), ("ok", 1)], 0));
 }

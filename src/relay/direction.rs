@@ -5,7 +5,7 @@
 //! decides nothing about the connection's end: it says what it met.
 #![forbid(unsafe_code)]
 
-mod gate;
+mod inspection;
 
 use std::cell::RefCell;
 use std::io;
@@ -19,7 +19,7 @@ use rustix::io::Errno;
 use super::pipes::{Fallback, Lease, PipePool};
 use crate::sys::{Ready, Stream};
 
-pub(super) use self::gate::Passage;
+pub(super) use self::inspection::InspectionEnd;
 
 /// Bytes without a pause after which a direction counts as bulky.
 const BULKY: u32 = 64 << 10;
@@ -47,7 +47,7 @@ thread_local! {
 }
 
 /// The sockets and shared things a direction works with.
-pub(super) struct Lane<'a> {
+pub(super) struct DirectionIo<'a> {
     pub(super) from: &'a Stream,
     pub(super) to: &'a Stream,
     pub(super) pipes: &'a Arc<PipePool>,
@@ -61,7 +61,7 @@ pub(super) struct Lane<'a> {
 
 /// Why a direction stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Turn {
+pub(super) enum DirectionPause {
     /// The source has nothing; its read readiness wakes us.
     Dry,
     /// The sink takes nothing; its write readiness wakes us.
@@ -78,7 +78,7 @@ pub(super) enum Turn {
 
 enum Step {
     On,
-    Stop(Turn),
+    Stop(DirectionPause),
 }
 
 /// What one direction remembers.
@@ -138,31 +138,31 @@ impl Direction {
     }
 
     /// Moves what can be moved now, within its share.
-    pub(super) fn pump(&mut self, cx: &mut Context<'_>, lane: &Lane<'_>) -> Turn {
+    pub(super) fn pump(&mut self, cx: &mut Context<'_>, io: &DirectionIo<'_>) -> DirectionPause {
         let share = self.moved + TURN_BYTES;
         for _ in 0..TURN_STEPS {
-            match self.step(cx, lane) {
+            match self.step(cx, io) {
                 Step::Stop(turn) => return turn,
-                Step::On if self.moved >= share => return Turn::Spent,
+                Step::On if self.moved >= share => return DirectionPause::Spent,
                 Step::On => {}
             }
         }
-        Turn::Spent
+        DirectionPause::Spent
     }
 
-    fn step(&mut self, cx: &mut Context<'_>, lane: &Lane<'_>) -> Step {
+    fn step(&mut self, cx: &mut Context<'_>, io: &DirectionIo<'_>) -> Step {
         if self.backlog() > 0 {
-            return self.send_backlog(cx, lane);
+            return self.send_backlog(cx, io);
         }
         if self.eof {
-            return Step::Stop(Turn::Done);
+            return Step::Stop(DirectionPause::Done);
         }
-        match lane.from.readiness().poll_read_ready(cx) {
+        match io.from.readiness().poll_read_ready(cx) {
             Poll::Pending => self.pause(),
-            Poll::Ready(Err(_)) => Step::Stop(Turn::SourceBroken),
-            Poll::Ready(Ok(mut guard)) => match self.wants_pipe(lane) {
-                true => self.splice_in(&mut guard, lane),
-                false => self.copy(&mut guard, lane),
+            Poll::Ready(Err(_)) => Step::Stop(DirectionPause::SourceBroken),
+            Poll::Ready(Ok(mut guard)) => match self.wants_pipe(io) {
+                true => self.splice_in(&mut guard, io),
+                false => self.copy(&mut guard, io),
             },
         }
     }
@@ -172,7 +172,7 @@ impl Direction {
             self.streak = 0;
         }
         self.burst = 0;
-        Step::Stop(Turn::Dry)
+        Step::Stop(DirectionPause::Dry)
     }
 
     fn took_in(&mut self, n: usize) {
@@ -181,104 +181,104 @@ impl Direction {
         self.burst = self.burst.saturating_add(n);
     }
 
-    fn gave_out(&mut self, n: usize, lane: &Lane<'_>) {
+    fn gave_out(&mut self, n: usize, io: &DirectionIo<'_>) {
         self.moved += n as u64;
-        lane.counter.fetch_add(n as u64, Ordering::Relaxed);
+        io.counter.fetch_add(n as u64, Ordering::Relaxed);
     }
 
-    fn complain(&mut self, lane: &Lane<'_>, cause: Fallback) {
+    fn complain(&mut self, io: &DirectionIo<'_>, cause: Fallback) {
         if !std::mem::replace(&mut self.complained, true) {
-            lane.pipes.count(cause);
+            io.pipes.count(cause);
         }
     }
 
     /// Whether to splice now; takes a pipe if there is none yet.
-    fn wants_pipe(&mut self, lane: &Lane<'_>) -> bool {
+    fn wants_pipe(&mut self, io: &DirectionIo<'_>) -> bool {
         if self.streak < BULKY || self.refused {
             return false;
         }
-        if !lane.splice {
+        if !io.splice {
             self.pipe = None; // empty here: the backlog is sent before more is read
-            self.complain(lane, Fallback::Off);
+            self.complain(io, Fallback::Off);
             return false;
         }
         if self.pipe.is_none() {
-            self.pipe = lane.pipes.take();
+            self.pipe = io.pipes.take();
         }
         if self.pipe.is_none() {
             self.streak = 0; // ask again after the next 64 KiB
-            self.complain(lane, Fallback::Pipe);
+            self.complain(io, Fallback::Pipe);
             return false;
         }
         self.complained = false;
         true
     }
 
-    fn splice_in(&mut self, guard: &mut Ready<'_>, lane: &Lane<'_>) -> Step {
-        let Some(pipe) = &mut self.pipe else { return self.copy(guard, lane) };
-        match pipe.fill(lane.from) {
-            Ok(0) => self.copy(guard, lane), // FIN, most likely: recv is sure
+    fn splice_in(&mut self, guard: &mut Ready<'_>, io: &DirectionIo<'_>) -> Step {
+        let Some(pipe) = &mut self.pipe else { return self.copy(guard, io) };
+        match pipe.fill(io.from) {
+            Ok(0) => self.copy(guard, io), // FIN, most likely: recv is sure
             Ok(n) => {
                 self.took_in(n);
                 Step::On
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.nothing(guard, lane),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.nothing(guard, io),
             Err(error) if refuses_splice(&error) => {
                 self.refused = true;
-                self.complain(lane, Fallback::Error);
-                self.copy(guard, lane)
+                self.complain(io, Fallback::Error);
+                self.copy(guard, io)
             }
-            Err(_) => Step::Stop(Turn::SourceBroken),
+            Err(_) => Step::Stop(DirectionPause::SourceBroken),
         }
     }
 
     /// splice found nothing though the pipe is empty: nothing is there, or an urgent byte lies in the way,
     /// which only `recv` steps over.
-    fn nothing(&mut self, guard: &mut Ready<'_>, lane: &Lane<'_>) -> Step {
-        if !lane.from.urgent_ahead() {
+    fn nothing(&mut self, guard: &mut Ready<'_>, io: &DirectionIo<'_>) -> Step {
+        if !io.from.urgent_ahead() {
             guard.clear_ready();
             return Step::On;
         }
-        lane.pipes.count(Fallback::Urgent);
+        io.pipes.count(Fallback::Urgent);
         self.streak = 0;
-        self.copy(guard, lane)
+        self.copy(guard, io)
     }
 
-    fn copy(&mut self, guard: &mut Ready<'_>, lane: &Lane<'_>) -> Step {
+    fn copy(&mut self, guard: &mut Ready<'_>, io: &DirectionIo<'_>) -> Step {
         let room = if self.streak < BULKY { FIRST } else { SCRATCH };
-        BUFFER.with_borrow_mut(|buffer| match lane.from.receive(guard, &mut buffer[..room]) {
+        BUFFER.with_borrow_mut(|buffer| match io.from.receive(guard, &mut buffer[..room]) {
             Ok(0) => {
                 self.eof = true;
                 Step::On
             }
             Ok(n) => {
                 self.took_in(n);
-                let step = self.send_now(&buffer[..n], lane);
-                self.acknowledge(lane);
+                let step = self.send_now(&buffer[..n], io);
+                self.acknowledge(io);
                 step
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Step::On,
-            Err(_) => Step::Stop(Turn::SourceBroken),
+            Err(_) => Step::Stop(DirectionPause::SourceBroken),
         })
     }
 
     /// Acknowledges one of the first reads, after what was read has gone on.
-    fn acknowledge(&mut self, lane: &Lane<'_>) {
-        if !lane.prompt || self.copies >= PROMPT.end {
+    fn acknowledge(&mut self, io: &DirectionIo<'_>) {
+        if !io.prompt || self.copies >= PROMPT.end {
             return;
         }
         if PROMPT.contains(&self.copies) {
-            lane.from.acknowledge();
+            io.from.acknowledge();
         }
         self.copies += 1;
     }
 
     /// Sends from the scratch buffer; what the sink does not take is kept.
-    fn send_now(&mut self, mut bytes: &[u8], lane: &Lane<'_>) -> Step {
+    fn send_now(&mut self, mut bytes: &[u8], io: &DirectionIo<'_>) -> Step {
         while !bytes.is_empty() {
-            match lane.to.try_send(bytes) {
+            match io.to.try_send(bytes) {
                 Ok(n) => {
-                    self.gave_out(n, lane);
+                    self.gave_out(n, io);
                     bytes = &bytes[n..];
                 }
                 Err(error) => {
@@ -286,7 +286,7 @@ impl Direction {
                     self.blocked = true;
                     return match error.kind() {
                         io::ErrorKind::WouldBlock => Step::On,
-                        _ => Step::Stop(Turn::SinkBroken),
+                        _ => Step::Stop(DirectionPause::SinkBroken),
                     };
                 }
             }
@@ -294,30 +294,30 @@ impl Direction {
         Step::On
     }
 
-    fn send_backlog(&mut self, cx: &mut Context<'_>, lane: &Lane<'_>) -> Step {
-        match self.poll_send(cx, lane) {
-            Poll::Pending => Step::Stop(Turn::Blocked),
+    fn send_backlog(&mut self, cx: &mut Context<'_>, io: &DirectionIo<'_>) -> Step {
+        match self.poll_send(cx, io) {
+            Poll::Pending => Step::Stop(DirectionPause::Blocked),
             Poll::Ready(Ok(n)) => {
-                self.gave_out(n, lane);
+                self.gave_out(n, io);
                 Step::On
             }
-            Poll::Ready(Err(error)) if refuses_splice(&error) => self.recover(lane),
-            Poll::Ready(Err(_)) => Step::Stop(Turn::SinkBroken),
+            Poll::Ready(Err(error)) if refuses_splice(&error) => self.recover(io),
+            Poll::Ready(Err(_)) => Step::Stop(DirectionPause::SinkBroken),
         }
     }
 
     /// Tries first unless the sink is known to be full: the readiness flag may have been cleared
     /// by who watches this socket for a reset.
-    fn poll_send(&mut self, cx: &mut Context<'_>, lane: &Lane<'_>) -> Poll<io::Result<usize>> {
+    fn poll_send(&mut self, cx: &mut Context<'_>, io: &DirectionIo<'_>) -> Poll<io::Result<usize>> {
         if !self.blocked {
-            match self.send_some(lane) {
+            match self.send_some(io) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.blocked = true,
                 result => return Poll::Ready(result),
             }
         }
         loop {
-            let mut guard = ready!(lane.to.readiness().poll_write_ready(cx))?;
-            match self.send_some(lane) {
+            let mut guard = ready!(io.to.readiness().poll_write_ready(cx))?;
+            match self.send_some(io) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     if guard.ready().is_write_closed() {
                         return Poll::Ready(Err(Errno::PIPE.into()));
@@ -332,10 +332,10 @@ impl Direction {
         }
     }
 
-    fn send_some(&mut self, lane: &Lane<'_>) -> io::Result<usize> {
+    fn send_some(&mut self, io: &DirectionIo<'_>) -> io::Result<usize> {
         let n = match &mut self.pipe {
-            Some(pipe) if self.held.is_empty() => pipe.drain(lane.to)?,
-            _ => lane.to.try_send(&self.held).inspect(|n| self.held.advance(*n))?,
+            Some(pipe) if self.held.is_empty() => pipe.drain(io.to)?,
+            _ => io.to.try_send(&self.held).inspect(|n| self.held.advance(*n))?,
         };
         match n {
             0 => Err(Errno::PIPE.into()), // never seen; better a broken relay than a loop
@@ -344,17 +344,17 @@ impl Direction {
     }
 
     /// The sink refuses splice: its bytes come back from the pipe, and this direction copies.
-    fn recover(&mut self, lane: &Lane<'_>) -> Step {
+    fn recover(&mut self, io: &DirectionIo<'_>) -> Step {
         if std::mem::replace(&mut self.refused, true) {
-            return Step::Stop(Turn::SinkBroken);
+            return Step::Stop(DirectionPause::SinkBroken);
         }
-        self.complain(lane, Fallback::Error);
+        self.complain(io, Fallback::Error);
         match self.pipe.take().map(|mut pipe| pipe.recover()) {
             Some(Ok(bytes)) => {
                 self.held = bytes.into();
                 Step::On
             }
-            _ => Step::Stop(Turn::SinkBroken),
+            _ => Step::Stop(DirectionPause::SinkBroken),
         }
     }
 }

@@ -1,10 +1,10 @@
-//! The relay room: bytes both ways between two sockets, exact, until the connection ends.
+//! The relay: bytes both ways between two sockets, exact, until the connection ends.
 //!
 //! It knows sockets, pipes and time; no names, no protocols, no policy.
 #![forbid(unsafe_code)]
 
-mod carry;
 mod direction;
+mod driver;
 mod pipes;
 #[cfg(test)]
 mod tests;
@@ -94,14 +94,14 @@ impl HalfClose {
 }
 
 /// Looks at a client's first bytes before any of them goes on.
-pub trait Gate: Send {
+pub trait Inspector: Send {
     /// Judges all that has come so far. `over`: nothing more comes, or not in time.
-    fn look(&mut self, bytes: &[u8], over: bool) -> Look;
+    fn look(&mut self, bytes: &[u8], over: bool) -> Inspection;
 }
 
 /// What a gate says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Look {
+pub enum Inspection {
     /// Not enough to judge by. When it is over this opens the gate.
     More,
     /// Let them go on, and all that follows.
@@ -155,7 +155,7 @@ pub fn run<'a>(
     upstream: &'a Stream,
     early_up: Bytes,
     early_down: Bytes,
-    gate: Option<&'a mut dyn Gate>,
+    gate: Option<&'a mut dyn Inspector>,
     half_close: HalfClose,
     settings: &'a Settings,
     pipes: &'a Arc<PipePool>,
@@ -163,8 +163,9 @@ pub fn run<'a>(
     cut: &'a Cut,
 ) -> impl Future<Output = Relayed> + Send + 'a {
     let process = settings.upstream_process.load_full();
-    let sides = carry::Sides { client, upstream, half_close, settings, process, pipes, meter };
+    let context =
+        driver::RelayContext { client, upstream, half_close, settings, process, pipes, meter };
     // Made before the future is: that would keep the arguments too, for as long as the relay lives.
-    let mut relay = carry::Relay::new(sides, early_up, early_down, gate);
+    let mut relay = driver::Relay::new(context, early_up, early_down, gate);
     async move { relay.run(cut).await }
 }

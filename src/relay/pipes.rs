@@ -62,7 +62,7 @@ impl Fallback {
 pub struct PipePool {
     most: usize,
     most_large: usize,
-    shelf: Mutex<Shelf>,
+    shelf: Mutex<IdlePipes>,
     in_use: AtomicUsize,
     sweeping: AtomicBool,
     fallbacks: [AtomicU64; 4],
@@ -70,7 +70,7 @@ pub struct PipePool {
 }
 
 #[derive(Debug, Default)]
-struct Shelf {
+struct IdlePipes {
     idle: Vec<(Pipe, Instant)>,
     open: usize,
     large: usize,
@@ -138,7 +138,7 @@ impl PipePool {
         Some(Lease { pool: Arc::clone(self), pipe: Some(pipe), len: 0 })
     }
 
-    fn shelf(&self) -> MutexGuard<'_, Shelf> {
+    fn shelf(&self) -> MutexGuard<'_, IdlePipes> {
         self.shelf.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -173,7 +173,7 @@ async fn sweep(pool: Weak<PipePool>) {
     }
 }
 
-impl Shelf {
+impl IdlePipes {
     fn take(&mut self, most: usize, most_large: usize) -> Option<Pipe> {
         if let Some((pipe, _)) = self.idle.pop() {
             return Some(pipe);

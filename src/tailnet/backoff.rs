@@ -28,7 +28,7 @@ impl Backoff {
 
     /// How long to wait after a life of `lived`; `chance` spreads it by up to a fifth, so that many
     /// gateways do not start theirs together.
-    pub(super) fn after(&mut self, lived: Duration, chance: u64) -> Duration {
+    pub(super) fn after(&mut self, lived: Duration, random: u64) -> Duration {
         self.short_lives = if lived < SHORT { self.short_lives + 1 } else { 0 };
         if lived >= GOOD {
             self.pause = PAUSE[0];
@@ -38,7 +38,7 @@ impl Backoff {
         }
         let pause = self.pause;
         self.pause = (self.pause * 2).min(PAUSE[1]);
-        pause + pause * u32::try_from(chance % 200).unwrap_or(0) / 1000
+        pause + pause * u32::try_from(random % 200).unwrap_or(0) / 1000
     }
 
     /// Whether it ends as soon as it starts.

@@ -8,12 +8,12 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 
-use super::board::Board;
 use super::explain::Fault;
 use super::key::{Keys, Unavailable};
 use super::localapi::{LocalApi, LocalApiError};
 use super::state::Phase;
-use super::{Settings, chance, wire};
+use super::state_store::StateStore;
+use super::{Settings, random, wire};
 
 /// A node that fell out, or a key that could not be had for a passing reason, is tried again then.
 const RETRY: Duration = Duration::from_secs(30);
@@ -55,10 +55,10 @@ impl Login {
     pub(super) async fn first(
         &mut self,
         api: &LocalApi,
-        board: &Board,
+        store: &StateStore,
     ) -> Result<(), LocalApiError> {
         sleep(std::mem::take(&mut self.jitter)).await;
-        self.again(api, board).await
+        self.again(api, store).await
     }
 
     /// A node that kept its identity: the settings may have changed since it logged in.
@@ -71,34 +71,34 @@ impl Login {
     pub(super) async fn again(
         &mut self,
         api: &LocalApi,
-        board: &Board,
+        store: &StateStore,
     ) -> Result<(), LocalApiError> {
         self.retry_at = None;
-        let done = self.attempt(api, board).await;
+        let done = self.attempt(api, store).await;
         if let Err(error) = &done {
             self.retry_at = Some(Instant::now() + RETRY_CALL);
             if !error.is_forbidden() {
                 let (socket, why) = (self.settings.socket.clone(), error.to_string());
-                board.set(Phase::Unreachable, Fault::LocalApi { socket, why });
+                store.set(Phase::Unreachable, Fault::LocalApi { socket, why });
             }
         }
         done
     }
 
-    async fn attempt(&mut self, api: &LocalApi, board: &Board) -> Result<(), LocalApiError> {
-        board.set(Phase::Starting, None);
+    async fn attempt(&mut self, api: &LocalApi, store: &StateStore) -> Result<(), LocalApiError> {
+        store.set(Phase::Starting, None);
         let proxy = self.settings.environment.iter().find(|(name, _)| *name == "HTTPS_PROXY");
         let proxy = proxy.map(|(_, url)| url.as_str());
         let key = match self.keys.for_login(&self.settings.tags, proxy).await {
             Ok(key) => key,
             Err(unavailable) => {
-                self.no_key(board, unavailable);
+                self.no_key(store, unavailable);
                 return Ok(());
             }
         };
         let prefs = self.prefs();
-        if let Some(why) = forbidden(api.check_prefs(&prefs).await, board, &self.settings)? {
-            board.settle(Phase::AuthFailed, Fault::Preferences { why });
+        if let Some(why) = forbidden(api.check_prefs(&prefs).await, store, &self.settings)? {
+            store.settle(Phase::AuthFailed, Fault::Preferences { why });
             return Ok(());
         }
         api.start(&key, &prefs).await?;
@@ -106,18 +106,18 @@ impl Login {
         api.login_interactive().await
     }
 
-    fn no_key(&mut self, board: &Board, Unavailable { fault, passing }: Unavailable) {
+    fn no_key(&mut self, store: &StateStore, Unavailable { fault, passing }: Unavailable) {
         if passing {
             self.retry_at = Some(Instant::now() + RETRY);
-            board.set(Phase::Unreachable, fault);
+            store.set(Phase::Unreachable, fault);
         } else {
-            board.settle(Phase::AuthFailed, fault);
+            store.settle(Phase::AuthFailed, fault);
         }
     }
 
     /// A node that fell out of the tailnet comes back by its key, if that can be used again.
-    pub(super) fn consider(&mut self, board: &Board) {
-        if board.phase() == Phase::NeedsLogin && self.retry_at.is_none() {
+    pub(super) fn consider(&mut self, store: &StateStore) {
+        if store.phase() == Phase::NeedsLogin && self.retry_at.is_none() {
             self.retry_at = Some(Instant::now() + RETRY);
         }
     }
@@ -142,18 +142,18 @@ impl Login {
 /// A socket that lets us read and not write is a fault of its own.
 fn forbidden(
     checked: Result<Option<String>, LocalApiError>,
-    board: &Board,
+    store: &StateStore,
     settings: &Settings,
 ) -> Result<Option<String>, LocalApiError> {
     if checked.as_ref().is_err_and(LocalApiError::is_forbidden) {
         let socket = settings.socket.clone();
-        board.settle(Phase::Unreachable, Fault::NotPermitted { socket });
+        store.settle(Phase::Unreachable, Fault::NotPermitted { socket });
     }
     checked
 }
 
 /// A delay drawn between nothing and `longest`.
 pub(super) fn jitter(longest: Duration) -> Duration {
-    let share = u32::try_from(chance::draw() % 1000).unwrap_or(0);
+    let share = u32::try_from(random::draw() % 1000).unwrap_or(0);
     longest * share / 1000
 }

@@ -1,16 +1,13 @@
 //! The tailnet: a tailscaled started, watched and ended by us, or one that is there; and what is
 //! known of it.
 //!
-//! Everybody else reads one `watch` of [`State`]; only supervisor and session write it. This room
+//! Everybody else reads one `watch` of [`State`]; only supervisor and session write it. This module
 //! knows LocalAPI and processes, and nothing of clients, targets or policy.
 #![forbid(unsafe_code)]
 
-mod acquaint;
 mod backend_state;
 mod backoff;
-mod board;
 mod bus_watcher;
-mod chance;
 mod child_log;
 pub mod explain;
 mod key;
@@ -21,12 +18,15 @@ mod netmap;
 mod node_state;
 pub mod oauth;
 mod oom;
+mod peer_warmup;
 mod process;
 mod progress;
+mod random;
 mod read;
 mod refusal;
 mod session;
 mod state;
+mod state_store;
 mod supervisor;
 mod version;
 mod wire;
@@ -43,23 +43,23 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
-pub use self::acquaint::Acquaintances;
-use self::board::Board;
 pub use self::explain::{Advice, Fault};
 pub use self::key::Keys;
 use self::localapi::LocalApi;
 use self::login::Login;
 pub use self::netmap::{Cover, Dns, Nameserver, Netmap, Peer};
+use self::node_state::IdentityStore;
 pub use self::node_state::StateFolderError;
-use self::node_state::StateStore;
+pub use self::peer_warmup::PeerWarmup;
 use self::session::Session;
 pub use self::state::{Node, Phase, State, StatusFeed};
+use self::state_store::StateStore;
 use self::supervisor::{Running, Supervisor};
 pub use self::version::Version;
 use crate::config;
 use crate::lifecycle::children::Children;
 
-/// What the room is told at the start.
+/// What this module is told at the start.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// The binary.
@@ -95,7 +95,7 @@ pub struct Settings {
 /// Whether tailscaled answers, asked the way connections go.
 pub type Probe = Box<dyn Fn() -> Pin<Box<dyn Future<Output = bool> + Send>> + Send + Sync>;
 
-/// What the room needs of others, and tells them.
+/// What this module needs of others, and tells them.
 pub struct Hooks {
     /// Asked every few seconds.
     pub probe: Probe,
@@ -130,7 +130,7 @@ enum Stop {
 
 /// Our part of the tailnet, from start to end.
 pub struct Tailnet {
-    board: Board,
+    store: StateStore,
     bell: Arc<Notify>,
     stop: watch::Sender<Stop>,
     task: JoinHandle<()>,
@@ -147,7 +147,7 @@ impl Settings {
         run_dir: PathBuf,
         open_files: u64,
     ) -> Self {
-        let id = settings.id.clone().unwrap_or_else(chance::id);
+        let id = settings.id.clone().unwrap_or_else(random::id);
         let socks = match kind {
             config::UpstreamKind::Tailscaled(port) => Some(port.unwrap_or(process::any_port())),
             _ => None,
@@ -174,19 +174,19 @@ impl Settings {
 impl Tailnet {
     /// Uses the tailscaled that is there, or will be, at `settings.socket`.
     pub fn join(settings: Settings) -> Self {
-        let (board, pauses) = (Board::new(), watch::Sender::new(0));
+        let (store, pauses) = (StateStore::new(), watch::Sender::new(0));
         let port = settings.socks.filter(|port| port.port() != 0);
-        board.update(|state| state.port = port);
+        store.update(|state| state.port = port);
         let session = Session {
             api: LocalApi::new(&settings.socket),
-            board: board.clone(),
+            store: store.clone(),
             settings: Arc::new(settings),
             login: None,
             pauses: pauses.subscribe(),
         };
         let task = tokio::spawn(session.run());
         let (bell, stop) = (Arc::default(), watch::Sender::new(Stop::No));
-        Self { board, bell, stop, task, pauses, identity: None }
+        Self { store, bell, stop, task, pauses, identity: None }
     }
 
     /// Starts a tailscaled of our own. A binary that cannot be run is a fault of the state, unless one is
@@ -200,19 +200,19 @@ impl Tailnet {
         children: Arc<Children>,
         hooks: Hooks,
     ) -> Result<Self, Unmanageable> {
-        let (board, bell) = (Board::new(), Arc::new(Notify::new()));
+        let (store, bell) = (StateStore::new(), Arc::new(Notify::new()));
         let (settings, keys) = (Arc::new(settings), Arc::new(keys));
         let login = {
             let (settings, bell) = (Arc::clone(&settings), Arc::clone(&bell));
             move || Login::new(Arc::clone(&settings), Arc::clone(&keys), Arc::clone(&bell))
         };
         let memory = || memory_folder::make(&children);
-        let state = StateStore::open(&settings.state, settings.id.as_deref(), memory)?;
+        let state = IdentityStore::open(&settings.state, settings.id.as_deref(), memory)?;
         let (identity, pauses) = (state.label(), watch::Sender::new(0));
         let supervisor = Supervisor {
             launcher: process::Launcher::new(Arc::clone(&settings), children, state)?,
             pauses: pauses.subscribe(),
-            board: board.clone(),
+            store: store.clone(),
             hooks: Arc::new(hooks),
             login: Box::new(login),
             jitter: login::jitter(settings.start_jitter),
@@ -224,12 +224,12 @@ impl Tailnet {
             return Err(Unmanageable::Binary(fault.clone()));
         }
         let task = tokio::spawn(supervisor.run(first, stop.subscribe()));
-        Ok(Self { board, bell, stop, task, pauses, identity: Some(identity) })
+        Ok(Self { store, bell, stop, task, pauses, identity: Some(identity) })
     }
 
     /// What is known, and every change of it.
     pub fn state(&self) -> watch::Receiver<State> {
-        self.board.subscribe()
+        self.store.subscribe()
     }
 
     /// Whether tailscaled is ours.

@@ -45,7 +45,7 @@ pub(super) struct MachineIdentity {
 
 /// The place of one gateway's node identity.
 #[derive(Debug)]
-pub(super) enum StateStore {
+pub(super) enum IdentityStore {
     /// In tailscaled's own memory: each one is a new node, and logs out at its end by itself.
     Ephemeral,
     /// In a folder that only this descriptor leads to.
@@ -92,7 +92,7 @@ pub enum StateFolderError {
     },
 }
 
-impl StateStore {
+impl IdentityStore {
     /// Opens the place that the settings name. Where memory without a path cannot be had, each
     /// tailscaled is a new node, and the log says so.
     ///
@@ -271,7 +271,7 @@ mod tests {
 
     /// Opens the folder, looks whether a state is there, leaves one, and lets go.
     fn finds_state(folder: &Path, machine: &MachineIdentity) -> bool {
-        let store = StateStore::folder(folder, machine).unwrap();
+        let store = IdentityStore::folder(folder, machine).unwrap();
         let state = PathBuf::from(store.argument());
         let found = state.exists();
         fs::write(&state, "{}").unwrap();
@@ -298,11 +298,11 @@ mod tests {
     fn v10_one_folder_serves_one_gateway() {
         let folder = tempfile::tempdir().unwrap();
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o700)).unwrap();
-        let first = StateStore::folder(folder.path(), &machine("a", None)).unwrap();
-        let second = StateStore::folder(folder.path(), &machine("a", None));
+        let first = IdentityStore::folder(folder.path(), &machine("a", None)).unwrap();
+        let second = IdentityStore::folder(folder.path(), &machine("a", None));
         assert!(matches!(second, Err(StateFolderError::InUse { .. })), "{second:?}");
         drop(first);
-        StateStore::folder(folder.path(), &machine("a", None)).unwrap();
+        IdentityStore::folder(folder.path(), &machine("a", None)).unwrap();
     }
 
     #[test]
@@ -310,19 +310,19 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         for mode in [0o750, 0o701, 0o722] {
             fs::set_permissions(folder.path(), fs::Permissions::from_mode(mode)).unwrap();
-            let error = StateStore::folder(folder.path(), &machine("a", None)).unwrap_err();
+            let error = IdentityStore::folder(folder.path(), &machine("a", None)).unwrap_err();
             assert!(error.to_string().contains(&format!("mode 0{mode:o}")), "{error}");
         }
         let link = folder.path().join("link");
         std::os::unix::fs::symlink(folder.path(), &link).unwrap();
-        let error = StateStore::folder(&link, &machine("a", None)).unwrap_err();
+        let error = IdentityStore::folder(&link, &machine("a", None)).unwrap_err();
         assert!(error.to_string().contains("no folder"), "{error}");
     }
 
     #[test]
     fn without_memory_each_tailscaled_is_a_new_node() {
         let refused = || Err(io::ErrorKind::PermissionDenied.into());
-        let store = StateStore::open(&NodeState::Memory, None, refused).unwrap();
+        let store = IdentityStore::open(&NodeState::Memory, None, refused).unwrap();
         assert_eq!((store.argument(), store.label()), ("mem:".into(), "ephemeral"));
         assert!(!store.wants_logout());
     }

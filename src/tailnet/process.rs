@@ -16,7 +16,7 @@ use std::time::Duration;
 use super::Settings;
 use super::child_log::ChildLog;
 use super::explain::Fault;
-use super::node_state::StateStore;
+use super::node_state::IdentityStore;
 use crate::lifecycle::children::{Child, Children};
 use crate::lifecycle::program;
 use crate::sys;
@@ -29,7 +29,7 @@ pub(super) struct Launcher {
     settings: Arc<Settings>,
     children: Arc<Children>,
     /// Where its node's identity is kept.
-    state: StateStore,
+    state: IdentityStore,
     /// Its UDP port, the same for every one of them that is the same node: for some seconds peers go on
     /// sending to the address they know (`trustUDPAddrDuration`, wgengine/magicsock), the answers to the
     /// new one's first handshakes among them.
@@ -53,7 +53,7 @@ impl Launcher {
     pub(super) fn new(
         settings: Arc<Settings>,
         children: Arc<Children>,
-        state: StateStore,
+        state: IdentityStore,
     ) -> io::Result<Self> {
         let udp_port = if state.is_kept() { free_udp_port() } else { None };
         let (executable, parent) = (Mutex::default(), io::pipe()?);
@@ -61,7 +61,7 @@ impl Launcher {
     }
 
     /// Where the node's identity is kept.
-    pub(super) fn state(&self) -> &StateStore {
+    pub(super) fn state(&self) -> &IdentityStore {
         &self.state
     }
 
@@ -108,15 +108,15 @@ impl Launcher {
 
     /// A folder that only a descriptor leads to is no secret while that descriptor is open in a process
     /// that its user may look into: then every tailscaled is a new node.
-    fn state_for(&self, executable: &Executable) -> &StateStore {
+    fn state_for(&self, executable: &Executable) -> &IdentityStore {
         let looked_into = executable.unreadable.is_none() && !rustix::process::geteuid().is_root();
-        if looked_into && matches!(self.state, StateStore::Memory(_)) {
+        if looked_into && matches!(self.state, IdentityStore::Memory(_)) {
             tracing::info!(
                 binary = %executable.path.display(),
                 "programs of this user can look into this tailscaled (a script, or no copy could be \
                  made): its node's identity is not kept, each tailscaled is a new node"
             );
-            return &StateStore::Ephemeral;
+            return &IdentityStore::Ephemeral;
         }
         &self.state
     }
@@ -171,7 +171,7 @@ impl Executable {
     }
 }
 
-fn arguments(settings: &Settings, state: &StateStore, udp_port: Option<u16>) -> Vec<OsString> {
+fn arguments(settings: &Settings, state: &IdentityStore, udp_port: Option<u16>) -> Vec<OsString> {
     let mut kept = OsString::from("--state=");
     kept.push(state.argument());
     let mut arguments: Vec<OsString> =

@@ -60,7 +60,7 @@ fn peer(peer: &wire::Peer) -> Peer {
 }
 
 /// Split DNS routes, resolvers and extra records.
-pub(super) fn dns(config: &wire::DnsConfig) -> Dns {
+pub(super) fn dns_settings(config: &wire::DnsConfig) -> Dns {
     let servers = |list: &Option<Vec<wire::Resolver>>| -> Vec<Nameserver> {
         list.iter().flatten().map(nameserver).collect()
     };
@@ -134,7 +134,7 @@ mod tests {
         let node = node(&status).unwrap();
         assert_eq!((node.name.as_str(), node.key_expiry), ("autoheal-42.lab.ts.net", None));
         assert!(node.addresses[0].is_ipv4());
-        let netmap = netmap(&status, super::dns(&dns), true);
+        let netmap = netmap(&status, dns_settings(&dns), true);
         assert_eq!(netmap.suffix.as_ref().unwrap().as_str(), "lab.ts.net");
         assert_eq!(netmap.peers[0].routes, ["10.50.0.0/24".parse().unwrap()]);
         let routes: Vec<_> = netmap.dns.routes.iter().map(|(n, s)| (n.as_str(), s.len())).collect();

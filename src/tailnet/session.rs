@@ -13,13 +13,13 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::backend_state::{self, BackendState};
-use super::board::Board;
 use super::bus_watcher::{BusEvent, BusWatcher};
 use super::explain::Fault;
 use super::localapi::{LocalApi, LocalApiError};
 use super::login::Login;
 use super::progress::{BusCoverage, Progress};
 use super::state::{Phase, StatusFeed};
+use super::state_store::StateStore;
 use super::version::Version;
 use super::{Settings, netmap, read, refusal, wire};
 
@@ -47,7 +47,7 @@ const LAGGED: &str = "IPN bus consumer fell behind";
 /// What a session needs.
 pub(super) struct Session {
     pub(super) api: LocalApi,
-    pub(super) board: Board,
+    pub(super) store: StateStore,
     pub(super) settings: Arc<Settings>,
     /// How to log in; none: somebody else does.
     pub(super) login: Option<Login>,
@@ -62,11 +62,11 @@ impl Session {
             self.reach().await;
             let error = self.follow().await;
             if !matches!(
-                self.board.get(|state| state.fault.clone()),
+                self.store.get(|state| state.fault.clone()),
                 Some(Fault::NotPermitted { .. })
             ) {
                 let (socket, why) = (self.socket(), error.to_string());
-                self.board.set(Phase::Unreachable, Fault::LocalApi { socket, why });
+                self.store.set(Phase::Unreachable, Fault::LocalApi { socket, why });
             }
             sleep(CONNECT_RETRY[1]).await;
         }
@@ -79,7 +79,7 @@ impl Session {
             // A process of ours is given its time; of somebody else's we know only the silence.
             if self.login.is_none() {
                 let (socket, why) = (self.socket(), error.to_string());
-                self.board.set(Phase::Unreachable, Fault::LocalApi { socket, why });
+                self.store.set(Phase::Unreachable, Fault::LocalApi { socket, why });
             }
             sleep(pause).await;
             pause = (pause * 2).min(CONNECT_RETRY[1]);
@@ -125,7 +125,7 @@ impl Session {
         match event {
             BusEvent::Opened { peers } => {
                 progress.bus = Some(BusCoverage { peers });
-                self.board.update(|state| state.feed = StatusFeed::Bus);
+                self.store.update(|state| state.feed = StatusFeed::Bus);
             }
             BusEvent::Notified(notify) => {
                 progress.answered = Instant::now();
@@ -149,13 +149,13 @@ impl Session {
     /// Said once for each answer: everything works without a bus, some of it a second later.
     fn without_bus(&self, why: String) {
         let feed = StatusFeed::Polling { why };
-        if self.board.get(|state| state.feed == feed) {
+        if self.store.get(|state| state.feed == feed) {
             return;
         }
         if let StatusFeed::Polling { why } = &feed {
             tracing::info!(why, "tailscaled offers no IPN bus: its status is read every second");
         }
-        self.board.update(|state| state.feed = feed);
+        self.store.update(|state| state.feed = feed);
     }
 
     /// The floor: everything that must be known is in `status`.
@@ -176,12 +176,12 @@ impl Session {
         if let Some(backend) = backend_state::of_name(&status.backend_state) {
             self.came_to(progress, backend).await?;
         }
-        self.board.update(|state| state.node = read::node(&status));
+        self.store.update(|state| state.node = read::node(&status));
         if progress.logging_in.is_some_and(|since| since.elapsed() > LOGIN_PATIENCE) {
             self.explain_silence(progress, &status);
         }
         if let Some(login) = &mut self.login {
-            login.consider(&self.board);
+            login.consider(&self.store);
         }
         Ok(())
     }
@@ -189,11 +189,11 @@ impl Session {
     /// Version and process. Somebody else's tailscaled may be another one than before.
     async fn take_process(&self, status: &wire::Status) {
         let process = match self.login {
-            Some(_) => self.board.get(|state| state.process),
+            Some(_) => self.store.get(|state| state.process),
             None => self.api.process().await,
         };
         let open_files = process.and_then(crate::sys::limits::open_files_of);
-        self.board.update(|state| {
+        self.store.update(|state| {
             if state.version.as_ref().is_none_or(|version| !version.says(&status.version)) {
                 state.version = Some(Version::parse(&status.version));
             }
@@ -203,7 +203,7 @@ impl Session {
     }
 
     fn answers_again(&self) {
-        self.board.update(|state| {
+        self.store.update(|state| {
             if state.phase == Phase::Unreachable {
                 (state.phase, state.fault) = (Phase::Starting, None);
             }
@@ -223,17 +223,17 @@ impl Session {
             tracing::info!("tailscaled has its node's identity: no login is needed");
             return login.resume(&self.api).await;
         }
-        login.first(&self.api, &self.board).await
+        login.first(&self.api, &self.store).await
     }
 
     async fn log_in(&mut self, progress: &mut Progress) -> Result<(), LocalApiError> {
         let Some(login) = &mut self.login else { return Ok(()) };
         // A reload reads the key again; a node that is in the tailnet needs none.
-        if self.board.phase() == Phase::Running {
+        if self.store.phase() == Phase::Running {
             return Ok(());
         }
         (progress.logging_in, progress.resumed) = (Some(Instant::now()), false);
-        login.again(&self.api, &self.board).await
+        login.again(&self.api, &self.store).await
     }
 
     async fn take_notification(
@@ -268,7 +268,7 @@ impl Session {
     /// What the bus says may be older than what `status` said: a step back is no news until `status`
     /// says so too.
     async fn confirmed(&self, heard: BackendState) -> Result<BackendState, LocalApiError> {
-        if heard == BackendState::Running || self.board.phase() != Phase::Running {
+        if heard == BackendState::Running || self.store.phase() != Phase::Running {
             return Ok(heard);
         }
         let status = self.api.status(false).await?;
@@ -292,7 +292,7 @@ impl Session {
     ) {
         progress.login_warning = login;
         others.sort();
-        self.board.update(|state| state.health = others);
+        self.store.update(|state| state.health = others);
         let said = progress.login_warning.as_deref();
         if let Some(fault) = said.and_then(|text| refusal::of_warning(text, &self.server())) {
             self.refused(fault).await;
@@ -311,21 +311,21 @@ impl Session {
     /// A login that will not succeed by itself. In the tailnet it is no news.
     async fn refused(&self, (phase, fault): (Phase, Fault)) {
         let known =
-            self.board.get(|state| state.is_running() || state.fault.as_ref() == Some(&fault));
-        let refused_before = self.board.phase() == Phase::AuthFailed;
+            self.store.get(|state| state.is_running() || state.fault.as_ref() == Some(&fault));
+        let refused_before = self.store.phase() == Phase::AuthFailed;
         if known || (refused_before && phase == Phase::Unreachable) {
             return;
         }
         match phase {
             Phase::AuthFailed | Phase::Stopped => {
-                self.board.settle(phase, fault);
+                self.store.settle(phase, fault);
                 if self.login.is_some()
                     && let Err(error) = self.api.disconnect_control().await
                 {
                     tracing::debug!(%error, "tailscaled goes on asking the control server");
                 }
             }
-            phase => self.board.set(phase, fault),
+            phase => self.store.set(phase, fault),
         }
     }
 
@@ -335,24 +335,24 @@ impl Session {
         progress: &mut Progress,
         backend: BackendState,
     ) -> Result<(), LocalApiError> {
-        let now = self.board.phase();
+        let now = self.store.phase();
         match backend {
             BackendState::Running => {
                 progress.logging_in = None;
                 if now != Phase::Running {
                     self.read_peers(progress).await?;
-                    self.board.settle(Phase::Running, None);
+                    self.store.settle(Phase::Running, None);
                 }
             }
             BackendState::NeedsApproval => {
                 progress.logging_in = None;
-                self.board.settle(Phase::NeedsApproval, Fault::NeedsApproval);
+                self.store.settle(Phase::NeedsApproval, Fault::NeedsApproval);
             }
-            BackendState::Stopped => self.board.settle(Phase::Stopped, Fault::Stopped),
+            BackendState::Stopped => self.store.settle(Phase::Stopped, Fault::Stopped),
             BackendState::NeedsLogin if was_in(now) || self.login.is_none() => {
                 let expired = self.api.status(false).await?.this.is_some_and(|this| this.expired);
                 let fault = if expired { Fault::NodeExpired } else { Fault::LoggedOut };
-                self.board.settle(Phase::NeedsLogin, fault);
+                self.store.settle(Phase::NeedsLogin, fault);
             }
             // The control server no longer knows the node: it joins by the key, as a new one.
             BackendState::NeedsLogin if progress.resumed => {
@@ -360,7 +360,7 @@ impl Session {
                 return self.log_in(progress).await;
             }
             BackendState::Starting | BackendState::Nothing if was_in(now) => {
-                self.board.set(Phase::Starting, None);
+                self.store.set(Phase::Starting, None);
             }
             // A login under way; what is wrong with it comes in words.
             BackendState::NeedsLogin | BackendState::Starting | BackendState::Nothing => {}
@@ -370,11 +370,11 @@ impl Session {
 
     /// No refusal and no success: the control server, or the way to the relays.
     fn explain_silence(&self, progress: &Progress, status: &wire::Status) {
-        if self.board.phase() != Phase::Starting {
+        if self.store.phase() != Phase::Starting {
             return;
         }
         let fault = match status.have_node_key {
-            true => Fault::NoRelay { why: self.board.get(|state| state.health.first().cloned()) },
+            true => Fault::NoRelay { why: self.store.get(|state| state.health.first().cloned()) },
             false => Fault::Control {
                 server: self.server(),
                 why: progress
@@ -383,7 +383,7 @@ impl Session {
                     .unwrap_or_else(|| "it does not answer".to_owned()),
             },
         };
-        self.board.set(Phase::Unreachable, fault);
+        self.store.set(Phase::Unreachable, fault);
     }
 
     /// Everybody else, and the names.
@@ -405,7 +405,7 @@ impl Session {
             None => self.api.prefs().await.is_ok_and(|prefs| prefs.route_all),
         };
         let found: netmap::Netmap = read::netmap(&status, dns, accepts_routes);
-        self.board.update(|state| {
+        self.store.update(|state| {
             state.node = read::node(&status);
             if *state.netmap != found {
                 state.netmap = Arc::new(found);
@@ -418,7 +418,7 @@ impl Session {
     /// without it names of peers are all there is, and that is said.
     async fn dns(&self, progress: &mut Progress) -> Result<netmap::Dns, LocalApiError> {
         match self.api.dns_config().await {
-            Ok(config) => Ok(config.as_ref().map(read::dns).unwrap_or_default()),
+            Ok(config) => Ok(config.as_ref().map(read::dns_settings).unwrap_or_default()),
             Err(error) if error.is_declined() => {
                 if !std::mem::replace(&mut progress.without_dns_config, true) {
                     tracing::warn!(
@@ -427,7 +427,7 @@ impl Session {
                          not resolved"
                     );
                 }
-                Ok(self.board.get(|state| state.netmap.dns.clone()))
+                Ok(self.store.get(|state| state.netmap.dns.clone()))
             }
             Err(error) => Err(error),
         }

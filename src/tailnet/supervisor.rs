@@ -10,7 +10,6 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::backoff::Backoff;
-use super::board::Board;
 use super::child_log::ChildLog;
 use super::explain::Fault;
 use super::localapi::LocalApi;
@@ -19,7 +18,8 @@ use super::oom::OomKills;
 use super::process::Launcher;
 use super::session::Session;
 use super::state::{Phase, StatusFeed};
-use super::{Hooks, Settings, Stop, chance};
+use super::state_store::StateStore;
+use super::{Hooks, Settings, Stop, random};
 use crate::lifecycle::children::{Child, Ended};
 use crate::lifecycle::port_owner;
 
@@ -35,7 +35,7 @@ const KILLED: Duration = Duration::from_secs(2);
 /// Everything the life of a managed tailscaled needs.
 pub(super) struct Supervisor {
     pub(super) settings: Arc<Settings>,
-    pub(super) board: Board,
+    pub(super) store: StateStore,
     pub(super) hooks: Arc<Hooks>,
     pub(super) launcher: Launcher,
     pub(super) login: Box<dyn Fn() -> Login + Send + Sync>,
@@ -80,9 +80,9 @@ impl Supervisor {
                         }
                     }
                 }
-                Err(fault) => self.board.settle(Phase::Unreachable, fault),
+                Err(fault) => self.store.settle(Phase::Unreachable, fault),
             }
-            let pause = backoff.after(begun.elapsed(), chance::draw());
+            let pause = backoff.after(begun.elapsed(), random::draw());
             if backoff.is_loop() {
                 self.call_it_a_loop();
             }
@@ -98,7 +98,7 @@ impl Supervisor {
         let log = ChildLog::new(Arc::clone(&self.hooks.dropped_lines));
         let child = self.launcher.start(&log)?;
         let process = Some(child.id());
-        self.board.update(|state| {
+        self.store.update(|state| {
             state.process = process;
             (state.phase, state.fault) = (Phase::Starting, None);
         });
@@ -112,7 +112,7 @@ impl Supervisor {
         login.jitter = std::mem::take(&mut self.jitter);
         let session = Session {
             api: LocalApi::new(&self.settings.socket),
-            board: self.board.clone(),
+            store: self.store.clone(),
             settings: Arc::clone(&self.settings),
             login: Some(login),
             pauses: self.pauses.clone(),
@@ -139,7 +139,7 @@ impl Supervisor {
         let mut misses = 0;
         loop {
             sleep(PROBE).await;
-            if !self.board.get(|state| state.version.is_some()) {
+            if !self.store.get(|state| state.version.is_some()) {
                 continue;
             }
             misses = if (self.hooks.probe)().await { 0 } else { misses + 1 };
@@ -158,10 +158,10 @@ impl Supervisor {
             _ => self.taken(asked).await,
         };
         match stranger(port, process) {
-            None => self.board.update(|state| state.port = Some(port)),
+            None => self.store.update(|state| state.port = Some(port)),
             Some(owner) => {
                 let fault = Fault::PortStolen { port, owner: Some(owner) };
-                self.board.update(|state| state.barred = Some(fault));
+                self.store.update(|state| state.barred = Some(fault));
             }
         }
         std::future::pending().await
@@ -215,7 +215,7 @@ impl Supervisor {
     /// What it leaves behind: nothing of it is true any more.
     fn restarting(&self, cause: &'static str) {
         (self.hooks.restarted)(cause);
-        self.board.update(|state| {
+        self.store.update(|state| {
             state.phase = Phase::Unreachable;
             (state.fault, state.barred) = (None, None);
             (state.process, state.port, state.node, state.version) = (None, None, None, None);
@@ -233,15 +233,15 @@ impl Supervisor {
             }
             (None, _) => Fault::Ended { how, last },
         };
-        self.board.set(Phase::Unreachable, fault);
+        self.store.set(Phase::Unreachable, fault);
     }
 
     fn call_it_a_loop(&self) {
-        let fault = match self.board.get(|state| state.fault.clone()) {
+        let fault = match self.store.get(|state| state.fault.clone()) {
             Some(Fault::Ended { how, last }) => Some(Fault::CrashLoop { how, last }),
             other => other,
         };
-        self.board.settle(Phase::CrashLoop, fault);
+        self.store.settle(Phase::CrashLoop, fault);
     }
 }
 

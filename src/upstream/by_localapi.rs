@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 
 use bytes::Bytes;
 
-use super::exchange::{Broken, Dialled, Talk};
-use super::place::Point;
+use super::endpoint::EndpointState;
+use super::exchange::{Broken, Dialled, Handshake};
 use super::slots::UpstreamSlot;
 use super::{Connected, Upstream, UpstreamError};
 
@@ -15,13 +15,13 @@ impl Upstream {
     /// once when we hang up.
     pub(super) async fn by_localapi(
         &self,
-        point: &Point,
+        point: &EndpointState,
         address: Option<SocketAddr>,
         request: &[u8],
     ) -> Result<Connected, UpstreamError> {
         let slot = self.slots.take()?;
         let stream = self.dial_upstream(point).await?;
-        let mut talk = Talk::new(&stream, &point.place);
+        let mut talk = Handshake::new(&stream, &point.endpoint);
         talk.send(request).await.map_err(Broken::into_error)?;
         let dialled = talk.dialled(address).await;
         let dialled = dialled.map_err(Broken::into_error)?;

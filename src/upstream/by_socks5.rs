@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 
 use tokio::time::Instant;
 
-use super::exchange::{Answer, Broken, Talk};
-use super::place::Point;
+use super::endpoint::EndpointState;
+use super::exchange::{Answer, Broken, Handshake};
 use super::pool::Greeted;
 use super::slots::UpstreamSlot;
 use super::{Connected, Upstream, UpstreamError};
@@ -16,7 +16,7 @@ impl Upstream {
     /// Asks over a pooled connection, and over a fresh one if there is none or it turns out dead.
     pub(super) async fn by_socks5(
         &self,
-        point: &Point,
+        point: &EndpointState,
         address: Option<SocketAddr>,
         request: &[u8],
     ) -> Result<Connected, UpstreamError> {
@@ -37,7 +37,7 @@ impl Upstream {
         Ok(connected(stream, answer, address, slot))
     }
 
-    fn pooled(&self, point: &Point) -> Option<Greeted> {
+    fn pooled(&self, point: &EndpointState) -> Option<Greeted> {
         if self.pool_size() == 0 {
             return None;
         }
@@ -47,12 +47,12 @@ impl Upstream {
 
 async fn ask(
     stream: &Stream,
-    point: &Point,
+    point: &EndpointState,
     answered: bool,
     address: Option<SocketAddr>,
     request: &[u8],
 ) -> Result<Answer, Broken> {
-    let mut talk = Talk::new(stream, &point.place);
+    let mut talk = Handshake::new(stream, &point.endpoint);
     talk.send(request).await?;
     if !answered {
         talk.method().await?;
@@ -62,11 +62,11 @@ async fn ask(
 
 async fn greet_and_ask(
     stream: &Stream,
-    point: &Point,
+    point: &EndpointState,
     address: Option<SocketAddr>,
     request: &[u8],
 ) -> Result<Answer, Broken> {
-    let mut talk = Talk::new(stream, &point.place);
+    let mut talk = Handshake::new(stream, &point.endpoint);
     talk.greet(request).await?;
     talk.method().await?;
     point.health.alive();

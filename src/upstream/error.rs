@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
-use super::Place;
+use super::Endpoint;
 use super::localapi::Failure;
 use crate::outcome::{Outcome, Unreachable};
 
@@ -15,18 +15,18 @@ use crate::outcome::{Outcome, Unreachable};
 #[derive(Debug, thiserror::Error)]
 pub enum UpstreamError {
     /// The upstream itself does not take connections, or there is none at the moment.
-    #[error("{}", down(place.as_ref(), source))]
+    #[error("{}", down(endpoint.as_ref(), source))]
     Down {
         /// The upstream; `None` when nothing is known of where it is.
-        place: Option<Place>,
+        endpoint: Option<Endpoint>,
         /// What `connect(2)` said.
         source: io::Error,
     },
     /// The upstream did not take the connection, or did not say a word, in time.
-    #[error("upstream {place} did not answer within {after:?}: see whether it hangs")]
+    #[error("upstream {endpoint} did not answer within {after:?}: see whether it hangs")]
     LocalTimeout {
         /// The upstream.
-        place: Place,
+        endpoint: Endpoint,
         /// `upstream.local_timeout`.
         after: Duration,
     },
@@ -87,10 +87,10 @@ pub enum UpstreamError {
     #[error("the host cannot be reached: see whether it is up")]
     HostUnreachable,
     /// The upstream broke its protocol.
-    #[error("upstream {place} does not speak as we need it: {what}")]
+    #[error("upstream {endpoint} does not speak as we need it: {what}")]
     Protocol {
         /// The upstream.
-        place: Place,
+        endpoint: Endpoint,
         /// What is wrong with what it said.
         what: &'static str,
     },
@@ -147,7 +147,7 @@ impl UpstreamError {
 
     /// The upstream is not there, as far as we were told.
     pub(super) fn absent() -> Self {
-        Self::Down { place: None, source: io::ErrorKind::NotConnected.into() }
+        Self::Down { endpoint: None, source: io::ErrorKind::NotConnected.into() }
     }
 
     /// What a reply code says (RFC 1928 section 6), given `after` so long.
@@ -178,10 +178,10 @@ impl UpstreamError {
     }
 
     /// What a failed dial to the upstream itself says.
-    pub(super) fn of_local_dial(place: &Place, source: io::Error) -> Self {
+    pub(super) fn of_local_dial(endpoint: &Endpoint, source: io::Error) -> Self {
         match Errno::from_io_error(&source) {
             Some(errno) if exhausted(errno).is_some() => Self::full(errno),
-            _ => Self::Down { place: Some(place.clone()), source },
+            _ => Self::Down { endpoint: Some(endpoint.clone()), source },
         }
     }
 
@@ -202,14 +202,16 @@ impl UpstreamError {
     }
 }
 
-fn down(place: Option<&Place>, source: &io::Error) -> String {
-    match place {
+fn down(endpoint: Option<&Endpoint>, source: &io::Error) -> String {
+    match endpoint {
         None => "the upstream does not run: see why tailscaled is not up".to_owned(),
-        Some(place @ Place::Port(_)) => {
-            format!("upstream {place} is down ({source}): start it, or correct upstream.socks5")
+        Some(endpoint @ Endpoint::Port(_)) => {
+            format!("upstream {endpoint} is down ({source}): start it, or correct upstream.socks5")
         }
-        Some(place @ Place::Socket(_)) => {
-            format!("tailscaled at {place} is down ({source}): start it, or correct tailnet.socket")
+        Some(endpoint @ Endpoint::Socket(_)) => {
+            format!(
+                "tailscaled at {endpoint} is down ({source}): start it, or correct tailnet.socket"
+            )
         }
     }
 }
@@ -243,9 +245,9 @@ mod tests {
     #[test]
     fn r14_exhaustion_is_overloaded_on_both_ways() {
         let address = ([127, 0, 0, 1], 9).into();
-        let place = Place::Port(address);
+        let endpoint = Endpoint::Port(address);
         for errno in [Errno::MFILE, Errno::NFILE, Errno::ADDRNOTAVAIL, Errno::NOBUFS] {
-            let near = UpstreamError::of_local_dial(&place, errno.into());
+            let near = UpstreamError::of_local_dial(&endpoint, errno.into());
             let far = UpstreamError::of_far_dial(address, errno.into());
             assert_eq!((near.outcome(), far.outcome()), (Outcome::Overloaded, Outcome::Overloaded));
         }

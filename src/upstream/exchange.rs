@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::localapi::{self, Head};
 use super::socks5::{self, Parsed, Reply};
-use super::{Place, UpstreamError};
+use super::{Endpoint, UpstreamError};
 use crate::sys::Stream;
 
 /// One read's worth: the longest answers and some of the far side's first bytes.
@@ -62,17 +62,17 @@ impl Broken {
 }
 
 /// One side of the talk: an open connection and what was read from it and not yet used.
-pub(super) struct Talk<'a> {
+pub(super) struct Handshake<'a> {
     stream: &'a Stream,
-    place: &'a Place,
+    endpoint: &'a Endpoint,
     buffer: BytesMut,
     asked: Instant,
 }
 
-impl<'a> Talk<'a> {
+impl<'a> Handshake<'a> {
     /// A talk over `stream` to the upstream at `place`.
-    pub(super) fn new(stream: &'a Stream, place: &'a Place) -> Self {
-        Self { stream, place, buffer: BytesMut::new(), asked: Instant::now() }
+    pub(super) fn new(stream: &'a Stream, endpoint: &'a Endpoint) -> Self {
+        Self { stream, endpoint, buffer: BytesMut::new(), asked: Instant::now() }
     }
 
     /// Sends the SOCKS5 greeting, with `request` behind it in one segment.
@@ -141,7 +141,7 @@ impl<'a> Talk<'a> {
     }
 
     fn not_as_needed<T>(&self, what: &'static str) -> Result<T, Broken> {
-        Err(Broken::Said(UpstreamError::Protocol { place: self.place.clone(), what }))
+        Err(Broken::Said(UpstreamError::Protocol { endpoint: self.endpoint.clone(), what }))
     }
 
     /// Reads until `parse` has what it wants or says that it never will.

@@ -8,8 +8,8 @@ use futures_util::FutureExt as _;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::exchange::{Broken, Talk};
-use super::place::Point;
+use super::endpoint::EndpointState;
+use super::exchange::{Broken, Handshake};
 use super::pool::Greeted;
 use super::{Kind, Upstream, UpstreamError, localapi};
 use crate::sys::Stream;
@@ -49,7 +49,7 @@ impl Upstream {
     }
 
     /// Never ends by itself.
-    async fn keep(self: &Arc<Self>, point: Arc<Point>) {
+    async fn keep(self: &Arc<Self>, point: Arc<EndpointState>) {
         let mut fills = JoinSet::new();
         let mut pace = Pace { pause: PAUSE[0], not_before: Instant::now() };
         let mut prune_at = Instant::now();
@@ -74,7 +74,12 @@ impl Upstream {
     }
 
     /// Opens what is missing. One that needs nobody's answer is open at once, others get a task each.
-    fn fill_up(self: &Arc<Self>, point: &Arc<Point>, fills: &mut JoinSet<bool>, pace: &mut Pace) {
+    fn fill_up(
+        self: &Arc<Self>,
+        point: &Arc<EndpointState>,
+        fills: &mut JoinSet<bool>,
+        pace: &mut Pace,
+    ) {
         while fills.len() < self.wanted(point, fills.len()) {
             let mut fill = Box::pin(Arc::clone(self).fill(Arc::clone(point)));
             match (&mut fill).now_or_never() {
@@ -97,7 +102,7 @@ impl Upstream {
 
     /// How many fills should be under way: all that are missing, but one while the upstream is not
     /// known to be up.
-    fn wanted(&self, point: &Point, filling: usize) -> usize {
+    fn wanted(&self, point: &EndpointState, filling: usize) -> usize {
         let missing = self.pool_size().saturating_sub(point.pool.counts().0);
         if point.health.is_up() { missing } else { filling.max(1) }
     }
@@ -115,7 +120,7 @@ impl Upstream {
     }
 
     /// Opens and greets one connection; true if the upstream took it.
-    async fn fill(self: Arc<Self>, point: Arc<Point>) -> bool {
+    async fn fill(self: Arc<Self>, point: Arc<EndpointState>) -> bool {
         match self.greeted(&point).await {
             Ok(greeted) => {
                 if point.pool.counts().0 < self.pool_size() {
@@ -130,7 +135,7 @@ impl Upstream {
         }
     }
 
-    async fn greeted(&self, point: &Point) -> Result<Option<Greeted>, UpstreamError> {
+    async fn greeted(&self, point: &EndpointState) -> Result<Option<Greeted>, UpstreamError> {
         let slot = self.slots.take()?;
         // Known to be up, it is not waited for: its answer is there when the connection is used.
         let answered = !point.health.is_up();
@@ -152,9 +157,13 @@ impl Upstream {
 
     /// Connects and greets, or asks LocalAPI, within `local_timeout`; with `hear` the upstream is to answer
     /// too. The connection, if it is of further use.
-    async fn reach(&self, point: &Point, hear: bool) -> Result<Option<Stream>, UpstreamError> {
+    async fn reach(
+        &self,
+        point: &EndpointState,
+        hear: bool,
+    ) -> Result<Option<Stream>, UpstreamError> {
         let after = self.settings.local_timeout;
-        let late = || UpstreamError::LocalTimeout { place: point.place.clone(), after };
+        let late = || UpstreamError::LocalTimeout { endpoint: point.endpoint.clone(), after };
         let hail = std::pin::pin!(self.hail(point, hear));
         let heard = timeout(after, hail).await.unwrap_or_else(|_| Err(late()));
         match &heard {
@@ -167,9 +176,13 @@ impl Upstream {
         heard
     }
 
-    async fn hail(&self, point: &Point, hear: bool) -> Result<Option<Stream>, UpstreamError> {
-        let stream = self.dial_place(&point.place).await?;
-        let mut talk = Talk::new(&stream, &point.place);
+    async fn hail(
+        &self,
+        point: &EndpointState,
+        hear: bool,
+    ) -> Result<Option<Stream>, UpstreamError> {
+        let stream = self.dial_place(&point.endpoint).await?;
+        let mut talk = Handshake::new(&stream, &point.endpoint);
         match self.settings.kind {
             Kind::LocalApi => {
                 talk.send(localapi::STATUS).await.map_err(Broken::into_error)?;

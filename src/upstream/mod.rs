@@ -7,12 +7,12 @@
 
 mod by_localapi;
 mod by_socks5;
+mod endpoint;
 mod error;
 mod exchange;
 mod health;
 mod keep;
 pub mod localapi;
-mod place;
 mod pool;
 mod race;
 mod slots;
@@ -26,10 +26,10 @@ use bytes::Bytes;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
+pub use self::endpoint::Endpoint;
+use self::endpoint::EndpointState;
 pub use self::error::UpstreamError;
 pub use self::exchange::Unparsed;
-pub use self::place::Place;
-use self::place::Point;
 use self::slots::Slots;
 pub use self::slots::UpstreamSlot;
 use crate::policy::{Address, Admitted};
@@ -49,7 +49,7 @@ pub enum Kind {
     Direct,
 }
 
-/// What the room is told at the start.
+/// What this module is told at the start.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// Which way out.
@@ -108,7 +108,7 @@ pub struct Connected {
 pub struct Upstream {
     settings: Settings,
     slots: Slots,
-    point: watch::Sender<Option<Arc<Point>>>,
+    point: watch::Sender<Option<Arc<EndpointState>>>,
 }
 
 impl Kind {
@@ -138,11 +138,11 @@ impl Upstream {
 
     /// Says where the upstream is; `None`: nowhere at the moment, and connecting fails at once. What
     /// is held open to another place is closed.
-    pub fn point(&self, place: Option<Place>) {
+    pub fn point(&self, endpoint: Option<Endpoint>) {
         self.point.send_if_modified(|point| {
-            let moved = point.as_ref().map(|point| &point.place) != place.as_ref();
+            let moved = point.as_ref().map(|point| &point.endpoint) != endpoint.as_ref();
             if moved {
-                let new = place.map(|place| Arc::new(Point::new(place)));
+                let new = endpoint.map(|endpoint| Arc::new(EndpointState::new(endpoint)));
                 if let Some(old) = std::mem::replace(point, new) {
                     old.pool.clear(); // somebody may still hold it for a while
                 }
@@ -152,8 +152,8 @@ impl Upstream {
     }
 
     /// Where the upstream is.
-    pub fn place(&self) -> Option<Place> {
-        self.point.borrow().as_ref().map(|point| point.place.clone())
+    pub fn endpoint(&self) -> Option<Endpoint> {
+        self.point.borrow().as_ref().map(|point| point.endpoint.clone())
     }
 
     /// Closes what is held open: after a pause of this machine it may lead nowhere.
@@ -234,7 +234,7 @@ impl Upstream {
 
     async fn to_address(
         &self,
-        point: &Point,
+        point: &EndpointState,
         address: SocketAddr,
     ) -> Result<Connected, UpstreamError> {
         if self.settings.kind == Kind::LocalApi {
@@ -246,7 +246,7 @@ impl Upstream {
 
     async fn by_way_of(
         &self,
-        point: &Point,
+        point: &EndpointState,
         address: Option<SocketAddr>,
         target: &Target,
     ) -> Result<Connected, UpstreamError> {
@@ -260,7 +260,7 @@ impl Upstream {
         }
     }
 
-    fn pointed(&self) -> Result<Arc<Point>, UpstreamError> {
+    fn pointed(&self) -> Result<Arc<EndpointState>, UpstreamError> {
         self.point.borrow().clone().ok_or_else(UpstreamError::absent)
     }
 
@@ -269,20 +269,20 @@ impl Upstream {
         dialled.map_err(|source| UpstreamError::of_far_dial(address, source))
     }
 
-    async fn dial_place(&self, place: &Place) -> Result<Stream, UpstreamError> {
-        let dialled = match place {
-            Place::Port(address) => sys::dial(*address, self.settings.mark).await,
-            Place::Socket(path) => sys::dial_unix(path).await,
+    async fn dial_place(&self, endpoint: &Endpoint) -> Result<Stream, UpstreamError> {
+        let dialled = match endpoint {
+            Endpoint::Port(address) => sys::dial(*address, self.settings.mark).await,
+            Endpoint::Socket(path) => sys::dial_unix(path).await,
         };
-        dialled.map_err(|source| UpstreamError::of_local_dial(place, source))
+        dialled.map_err(|source| UpstreamError::of_local_dial(endpoint, source))
     }
 
     /// Connects to the upstream itself, in time.
-    async fn dial_upstream(&self, point: &Point) -> Result<Stream, UpstreamError> {
+    async fn dial_upstream(&self, point: &EndpointState) -> Result<Stream, UpstreamError> {
         let after = self.settings.local_timeout;
-        let Ok(dialled) = timeout(after, self.dial_place(&point.place)).await else {
+        let Ok(dialled) = timeout(after, self.dial_place(&point.endpoint)).await else {
             point.health.miss();
-            return Err(UpstreamError::LocalTimeout { place: point.place.clone(), after });
+            return Err(UpstreamError::LocalTimeout { endpoint: point.endpoint.clone(), after });
         };
         dialled.inspect_err(|error| {
             if error.is_down() {

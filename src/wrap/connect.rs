@@ -48,7 +48,7 @@ fn inet(supervisor: &Supervisor, caller: &Caller<'_>, address: InetAddress) -> R
     match (socket.kind, stream, datagram) {
         (Kind::Stream, Way::Proxy(target), _) => tcp(supervisor, caller, &socket, target),
         (Kind::Stream, Way::Dns(dns), _) => {
-            let connected = on_its_socket(supervisor, caller, &socket, &Errand::Dns(dns, to));
+            let connected = on_its_socket(supervisor, caller, &socket, &Purpose::Dns(dns, to));
             caller.answer(connected.map(|()| 0));
         }
         (Kind::Datagram, _, Datagram::Dns(dns)) => {
@@ -75,14 +75,14 @@ fn forget_if_ours(supervisor: &Supervisor, caller: &Caller<'_>, to: SocketAddr) 
 }
 
 /// What a TCP connection is for.
-enum Errand<'a> {
+enum Purpose<'a> {
     /// A connection through the proxy to this target.
     Proxy(&'a [SocketAddr], SocketAddr),
     /// Questions to the gateway's DNS port, in the place of this nameserver.
     Dns(SocketAddr, SocketAddr),
 }
 
-impl Errand<'_> {
+impl Purpose<'_> {
     /// Where the program asked to go.
     fn target(&self) -> SocketAddr {
         let (Self::Proxy(_, target) | Self::Dns(_, target)) = self;
@@ -96,7 +96,7 @@ fn tcp(supervisor: &Supervisor, caller: &Caller<'_>, socket: &Socket, target: So
         Some(attempt) => attempt.wait(),
         None => {
             let attempt = attempts.begin(socket.inode, target);
-            let errand = Errand::Proxy(&supervisor.gateway.proxy, target);
+            let errand = Purpose::Proxy(&supervisor.gateway.proxy, target);
             let connected = on_its_socket(supervisor, caller, socket, &errand);
             supervisor.counts.connection(connected);
             attempt.end(connected);
@@ -114,7 +114,7 @@ fn on_its_socket(
     supervisor: &Supervisor,
     caller: &Caller<'_>,
     socket: &Socket,
-    errand: &Errand<'_>,
+    errand: &Purpose<'_>,
 ) -> Result<(), Errno> {
     let until = Some(Instant::now() + supervisor.gateway.patience);
     // A call that signals interrupt comes again and finds this connection.
@@ -152,13 +152,13 @@ fn run(
     fd: BorrowedFd<'_>,
     v6: bool,
     blocking: bool,
-    errand: &Errand<'_>,
+    errand: &Purpose<'_>,
     patience: &Patience<'_>,
 ) -> Result<(), Errno> {
     let only_v6 = v6 && sockopt::ipv6_v6only(fd)?;
     let done = match errand {
-        Errand::Dns(dns, _) => to_one_of(fd, v6, blocking, &[*dns], patience),
-        Errand::Proxy(proxy, target) => to_one_of(fd, v6, blocking, proxy, patience)
+        Purpose::Dns(dns, _) => to_one_of(fd, v6, blocking, &[*dns], patience),
+        Purpose::Proxy(proxy, target) => to_one_of(fd, v6, blocking, proxy, patience)
             .and_then(|()| dial::ask(fd, *target, patience).inspect_err(|_| dial::disconnect(fd))),
     };
     if done.is_err() && only_v6 {

@@ -13,8 +13,8 @@ mod connect;
 mod counts;
 mod dial;
 mod filter;
-mod front;
 mod known;
+mod mechanism;
 mod message;
 mod nested;
 mod peer;
@@ -22,8 +22,8 @@ mod preload;
 mod program;
 mod receive;
 mod report;
-mod rung;
 mod send;
+mod supervised_program;
 mod supervisor;
 mod way;
 
@@ -34,9 +34,9 @@ use std::process::Command;
 
 use rustix::io::Errno;
 
-use self::front::{Front, NotWrapped};
+use self::mechanism::Mechanism;
 use self::report::Ended;
-use self::rung::Rung;
+use self::supervised_program::{NotWrapped, SupervisedProgram};
 pub use self::way::Gateway;
 use crate::lifecycle::command::{CommandError, CommandLine};
 use crate::lifecycle::environment::{self, Variable};
@@ -70,44 +70,44 @@ pub fn run(
             line.program.display()
         ));
     }
-    let explain = |rung: Rung| (tell.explain)(&rung.to_string());
+    let explain = |mechanism: Mechanism| (tell.explain)(&mechanism.to_string());
     if nested::inside() {
-        explain(Rung::Nested);
+        explain(Mechanism::Nested);
         return Err(become_it(command(line, &gateway), line));
     }
     let why = match supervised(line, &gateway) {
-        Ok(front) => {
-            explain(Rung::Supervised { gateway, duplicates: front.duplicates });
-            let (how, counts) = front.wait(tell.warn);
+        Ok(supervised_program) => {
+            explain(Mechanism::Supervised { gateway, duplicates: supervised_program.duplicates });
+            let (how, counts) = supervised_program.wait(tell.warn);
             if let Some(counts) = counts {
                 (tell.explain)(&counts.to_string());
             }
             return Ok(end_as(how));
         }
         Err(NotWrapped::NotRun(error)) => return Err(cannot_run(line, error)),
-        Err(NotWrapped::NoFilter(errno)) => rung::no_filter(errno),
+        Err(NotWrapped::NoFilter(errno)) => mechanism::no_filter(errno),
         Err(NotWrapped::NotBegun(what)) => format!("no supervisor could be started: {what}"),
     };
     let mut command = command(line, &gateway);
     let mut proxied = proxied(&gateway);
-    let rung = match preload::set(&mut command, &gateway, folder) {
+    let mechanism = match preload::set(&mut command, &gateway, folder) {
         Ok(()) => {
             proxied.retain(|(name, _)| !is_for_all_protocols(name));
-            Rung::Preload { why }
+            Mechanism::Preload { why }
         }
-        Err(nor) => Rung::Environment { why, nor },
+        Err(nor) => Mechanism::Environment { why, nor },
     };
     command.envs(proxied);
-    explain(rung);
+    explain(mechanism);
     Err(become_it(command, line))
 }
 
-fn supervised(line: &CommandLine, gateway: &Gateway) -> Result<Front, NotWrapped> {
-    if !rung::is_recent(rustix::system::uname().release()) {
+fn supervised(line: &CommandLine, gateway: &Gateway) -> Result<SupervisedProgram, NotWrapped> {
+    if !mechanism::is_recent(rustix::system::uname().release()) {
         return Err(NotWrapped::NoFilter(Errno::NOSYS));
     }
     let filter = filter::filter(gateway.dns.is_some()).ok_or(NotWrapped::NoFilter(Errno::NOSYS))?;
-    Front::start(command(line, gateway), &filter, gateway.clone())
+    SupervisedProgram::start(command(line, gateway), &filter, gateway.clone())
 }
 
 /// What a program is told of the proxy by variables.

@@ -1,4 +1,4 @@
-//! The house keeps its walls: rooms import only what the map in `docs/architecture.md` names. And the tests keep
+//! Modules keep their borders: they import only what the map in `docs/architecture.md` names. And the tests keep
 //! to `docs/requirements.md`.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail loudly")]
 
@@ -18,11 +18,11 @@ const CARRIERS: [&str; 2] = ["gateway", "connection"];
 
 /// What may cross a wall, per room. `room::item` is that item alone, `room` is all of it.
 const CROSSINGS: &[(&str, &[&str])] = &[
-    // Rooms 1-7, in the order a connection walks through them.
+    // Modules 1-7, in the order a connection walks through them.
     ("listener", &[]),
     ("inbound", &[]),
     ("policy", &[]),
-    ("names", &["policy::Admitted"]),
+    ("dns", &["policy::Admitted"]),
     ("upstream", &["policy::Admitted", "policy::Address"]),
     ("relay", &["lifecycle::cut"]),
     ("record", &["relay::Meter", "lifecycle::cut", "config"]),
@@ -73,7 +73,7 @@ fn crossing(room: &str, path: &str) -> Option<&'static str> {
     })
 }
 
-/// `policy`, `names` and the parsers' crate-wide vocabulary ask nothing of the free modules but these.
+/// `policy`, `dns` and the parsers' crate-wide vocabulary ask nothing of the free modules but these.
 fn is_free(room: &str, top: &str) -> bool {
     match room {
         // Pure: hosts in, verdicts out.
@@ -202,7 +202,7 @@ fn a_hole_in_a_wall_is_seen() {
     let holes = [
         ("src/relay/mod.rs", "use crate::policy::Admitted;"),
         ("src/relay/mod.rs", "use crate::{sys::Stream, record::Record};"),
-        ("src/names/system.rs", "use crate::policy::{Admitted, Policy};"),
+        ("src/dns/system.rs", "use crate::policy::{Admitted, Policy};"),
         ("src/upstream/a/b.rs", "use super::super::super::inbound::Kind;"),
         ("src/policy/judge.rs", "fn f() { crate::sys::tune(); }"),
         ("src/target.rs", "use crate::sys::Stream;"),
@@ -212,7 +212,7 @@ fn a_hole_in_a_wall_is_seen() {
         assert_eq!(complaints(&file, &modules).len(), 1, "{path}: {text}");
     }
     let whole = [
-        ("src/names/mod.rs", "use crate::policy::Admitted; use crate::target::{Host, Name};"),
+        ("src/dns/mod.rs", "use crate::policy::Admitted; use crate::target::{Host, Name};"),
         ("src/relay/mod.rs", "// use crate::policy::Policy;\nlet s = \"crate::policy::Policy\";"),
         ("src/relay/mod.rs", "use crate::lifecycle::cut::{Cut, CutReason}; use crate::relay::X;"),
     ];

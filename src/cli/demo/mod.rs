@@ -19,9 +19,9 @@ use std::time::Instant;
 
 use super::{exit, tell};
 use crate::config::{Config, HalfClose, PolicyMode, UpstreamKind};
-use crate::gateway::{Gateway, Means};
+use crate::gateway::{Gateway, StartupResources};
 use crate::policy::Suffix;
-use crate::record::{AccessLog, Book};
+use crate::record::{AccessLog, Telemetry};
 
 use self::steps::Step;
 use self::table::Row;
@@ -63,8 +63,8 @@ fn settings(upstream: SocketAddr) -> Config {
 }
 
 async fn start(world: &World) -> Result<Gateway, Failure> {
-    let book = Book::new(AccessLog::none());
-    Gateway::start(settings(world.upstream()), book, Means::default())
+    let telemetry = Telemetry::new(AccessLog::none());
+    Gateway::start(settings(world.upstream()), telemetry, StartupResources::default())
         .await
         .map_err(|error| error.to_string())
 }

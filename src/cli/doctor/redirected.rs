@@ -32,7 +32,7 @@ const PAUSE: Duration = Duration::from_millis(10);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Seen {
     /// The gateway got it.
-    Led,
+    ImplicitTarget,
     /// It left for the network.
     Passed,
     /// It was refused on the way, and the gateway did not see it.
@@ -53,15 +53,15 @@ pub(super) fn link(found: &Found) -> Option<Link> {
 
 fn told(v4: Seen, v6: Seen) -> Option<Result<String, Advice>> {
     let part = |version, seen| match seen {
-        Seen::Led => format!("{version} is led here"),
+        Seen::ImplicitTarget => format!("{version} is led here"),
         Seen::Passed => format!("{version} is not"),
         Seen::Refused => format!("{version} is refused"),
         Seen::NoRoute => format!("{version} has no route"),
     };
     match (v4, v6) {
-        (Seen::Led, Seen::Passed) => Some(Err(bypass("IPv6", "IPv4"))),
-        (Seen::Passed, Seen::Led) => Some(Err(bypass("IPv4", "IPv6"))),
-        (Seen::Led, _) | (_, Seen::Led) => {
+        (Seen::ImplicitTarget, Seen::Passed) => Some(Err(bypass("IPv6", "IPv4"))),
+        (Seen::Passed, Seen::ImplicitTarget) => Some(Err(bypass("IPv4", "IPv6"))),
+        (Seen::ImplicitTarget, _) | (_, Seen::ImplicitTarget) => {
             Some(Ok(format!("{}, {}; UDP is not carried", part("IPv4", v4), part("IPv6", v6))))
         }
         _ => None,
@@ -99,7 +99,7 @@ fn attempt(found: &Found, to: SocketAddr) -> Seen {
     let deadline = Instant::now() + COUNTED;
     while Instant::now() < deadline {
         if count(found) > before {
-            return Seen::Led;
+            return Seen::ImplicitTarget;
         }
         #[expect(clippy::disallowed_methods, reason = "no runtime here: nothing else waits")]
         std::thread::sleep(PAUSE);
@@ -124,13 +124,16 @@ mod tests {
 
     #[test]
     fn b28_one_family_without_rules_is_a_bypass() {
-        use Seen::{Led, NoRoute, Passed, Refused};
-        let broken = told(Led, Passed).unwrap().unwrap_err();
+        use Seen::{ImplicitTarget, NoRoute, Passed, Refused};
+        let broken = told(ImplicitTarget, Passed).unwrap().unwrap_err();
         assert_eq!(broken.symptom, "IPv6 connections pass the gateway by");
-        assert!(told(Passed, Led).unwrap().unwrap_err().symptom.starts_with("IPv4 "));
-        let held = told(Led, Refused).unwrap().unwrap();
+        assert!(told(Passed, ImplicitTarget).unwrap().unwrap_err().symptom.starts_with("IPv4 "));
+        let held = told(ImplicitTarget, Refused).unwrap().unwrap();
         assert_eq!(held, "IPv4 is led here, IPv6 is refused; UDP is not carried");
-        assert!(told(Led, NoRoute).unwrap().is_ok() && told(Led, Led).unwrap().is_ok());
+        assert!(
+            told(ImplicitTarget, NoRoute).unwrap().is_ok()
+                && told(ImplicitTarget, ImplicitTarget).unwrap().is_ok()
+        );
         for nothing in [Passed, Refused, NoRoute] {
             assert!(told(nothing, Passed).is_none(), "{nothing:?}");
         }

@@ -82,7 +82,7 @@ pub fn read(head: &Head) -> Result<ForwardRequest, Bad> {
     let upgrade = if asked { Upgrade::asked(head) } else { Upgrade::default() };
     let keep_alive = version == Version::Http11 && !named.iter().any(|name| name == "close");
     let first = Start { method: head.first(), path, version: head.third() };
-    let own = Own { target: &target, credentials, upgrade: &upgrade };
+    let own = GatewayFields { target: &target, credentials, upgrade: &upgrade };
     Ok(ForwardRequest {
         label: label(head),
         host_mismatch,
@@ -161,13 +161,13 @@ struct Start<'a> {
 }
 
 /// What of the fields is written by us.
-struct Own<'a> {
+struct GatewayFields<'a> {
     target: &'a Target,
     credentials: Option<Credentials<'a>>,
     upgrade: &'a Upgrade,
 }
 
-fn origin_form(head: &Head, start: &Start<'_>, own: &Own<'_>, named: &[String]) -> Bytes {
+fn origin_form(head: &Head, start: &Start<'_>, own: &GatewayFields<'_>, named: &[String]) -> Bytes {
     let host = own.target.to_string();
     let host = host.strip_suffix(":80").unwrap_or(&host);
     let mut out = Vec::with_capacity(512);

@@ -3,7 +3,7 @@
 
 mod ends;
 mod exact;
-mod gate;
+mod inspection;
 mod killed;
 mod left;
 mod pool;
@@ -21,7 +21,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
-use super::{Gate, HalfClose, Look, Meter, PipePool, Relayed, Settings};
+use super::{HalfClose, Inspection, Inspector, Meter, PipePool, Relayed, Settings};
 use crate::lifecycle::cut::Cut;
 use crate::sys::{Exiting, Stream};
 
@@ -64,10 +64,10 @@ struct Choice {
 /// A gate by a test's script.
 struct Script(Box<Looking>);
 
-type Looking = dyn FnMut(&[u8], bool) -> Look + Send;
+type Looking = dyn FnMut(&[u8], bool) -> Inspection + Send;
 
-impl Gate for Script {
-    fn look(&mut self, bytes: &[u8], over: bool) -> Look {
+impl Inspector for Script {
+    fn look(&mut self, bytes: &[u8], over: bool) -> Inspection {
         self.0(bytes, over)
     }
 }
@@ -123,7 +123,7 @@ impl Choice {
                 &theirs,
                 self.early_up,
                 self.early_down,
-                gate.as_mut().map(|gate| gate as &mut dyn Gate),
+                gate.as_mut().map(|gate| gate as &mut dyn Inspector),
                 self.half_close,
                 &settings,
                 &self.pipes,

@@ -24,13 +24,13 @@ impl Drop for Fake {
 }
 
 impl Fake {
-    fn place(&self) -> Place {
-        Place::Socket(self.folder.path().join("s"))
+    fn endpoint(&self) -> Endpoint {
+        Endpoint::Socket(self.folder.path().join("s"))
     }
 
     fn upstream(&self, settings: Settings) -> Arc<Upstream> {
         let upstream = Upstream::new(Settings { kind: Kind::LocalApi, ..settings });
-        upstream.point(Some(self.place()));
+        upstream.point(Some(self.endpoint()));
         upstream
     }
 

@@ -1,8 +1,8 @@
-//! The room against real sockets: a SOCKS5 server that follows a script, byte by byte.
+//! This module against real sockets: a SOCKS5 server that follows a script, byte by byte.
 #![forbid(unsafe_code)]
 
+mod endpoint;
 mod localapi;
-mod place;
 mod pool;
 
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -119,7 +119,7 @@ fn settings() -> Settings {
 /// The way out through the SOCKS5 server at `address`.
 fn socks5(address: SocketAddr, settings: Settings) -> Arc<Upstream> {
     let upstream = Upstream::new(settings);
-    upstream.point(Some(Place::Port(address)));
+    upstream.point(Some(Endpoint::Port(address)));
     upstream
 }
 

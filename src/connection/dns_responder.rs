@@ -1,0 +1,271 @@
+//! What happens to one DNS question: policy first, then the tailnet's state, then names; and of what is
+//! found only the addresses that a connection could be dialled to.
+#![forbid(unsafe_code)]
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use moka::sync::Cache;
+
+use super::GatewayState;
+use super::dns_answer_map::Asker;
+use crate::dns::serve::{Answers, Code, Question, Reply, Wanted, Why};
+use crate::dns::{Family, Kind, NameError, Records, reverse};
+use crate::policy::{Admitted, Decision, Refused, Verdict};
+use crate::target::Name;
+
+/// How long loopback may be remembered as `localhost`, and that nothing is known of a name but that it is.
+const LOCALHOST: Duration = Duration::from_secs(300);
+/// Names whose verdict was written down lately: a program that asks again and again is one line.
+const SAID: u64 = 1024;
+/// How long it is not said again.
+const QUIET: Duration = Duration::from_secs(60);
+
+/// Answers with what this gateway knows.
+#[derive(Clone)]
+pub struct DnsResponder {
+    gateway_state: Arc<GatewayState>,
+    said: Cache<(Name, &'static str), ()>,
+}
+
+impl DnsResponder {
+    /// Speaks for `gateway state`.
+    pub fn new(gateway_state: Arc<GatewayState>) -> Self {
+        let said = Cache::builder().max_capacity(SAID).time_to_live(QUIET).build();
+        Self { gateway_state, said }
+    }
+}
+
+impl Answers for DnsResponder {
+    fn answer(&self, dns_responder: Question) -> BoxFuture<'static, Reply> {
+        let responder = self.clone();
+        async move { responder.reply(dns_responder).await.unwrap_or_else(|reply| reply) }.boxed()
+    }
+}
+
+type Judged = (Decision, Result<Admitted<Name>, Refused>);
+
+impl DnsResponder {
+    /// An `Err` is the reply too: one that ends it early.
+    async fn reply(&self, Question { name, wanted, client }: Question) -> Result<Reply, Reply> {
+        let gateway_state = &self.gateway_state;
+        if is_localhost(&name) {
+            return Ok(loopback(wanted));
+        }
+        let reversed = reverse::address(&name);
+        if let Some(reply) = reversed.and_then(|address| localhost_of(address, wanted)) {
+            return Ok(reply);
+        }
+        let down = self.down();
+        // Whether the tailnet has a bare name, and a name for an address, is known once it is up.
+        if !name.as_str().contains('.') || reversed.is_some() {
+            down.clone()?;
+        }
+        if let (Some(address), Wanted::Of(Kind::Ptr)) = (reversed, wanted) {
+            return self.pointer(&name, address, client).await;
+        }
+        let whole = gateway_state.names.load().qualify(&name);
+        let admitted = {
+            let (policy, own) = (gateway_state.policy.load(), gateway_state.own.load());
+            self.admit(policy.judge_name(&own, whole.as_ref().unwrap_or(&name)), client, &name)?
+        };
+        down?;
+        let kind = match wanted {
+            Wanted::Other => return Ok(Reply::NOTHING),
+            Wanted::Any => return Ok(anything()),
+            Wanted::Alias => Kind::Addresses(Family::V4),
+            Wanted::Of(kind) => kind,
+        };
+        if let Kind::Addresses(family) = kind
+            && wanted != Wanted::Alias
+            && self.lends(admitted.get())
+        {
+            return self.assign(&admitted, family, whole).await;
+        }
+        let records = self.look_up(&admitted, kind).await?;
+        Ok(self.heard(client, &admitted, whole, records))
+    }
+
+    /// While the tailnet is down nobody is asked (docs/requirements.md, D9).
+    fn down(&self) -> Result<(), Reply> {
+        let state = self.gateway_state.tailnet_gate.as_ref().map(|tailnet_gate| tailnet_gate.now());
+        match state.filter(|state| !state.is_running()) {
+            Some(state) => Err(Reply::Failed(Some(Why::new(Code::NotReady, state.sentence())))),
+            None => Ok(()),
+        }
+    }
+
+    /// Whose an address is: a name's that has it on loan, a node's, or what split DNS says. A name that is
+    /// told must be one this client may hear of.
+    async fn pointer(&self, name: &Name, address: IpAddr, client: IpAddr) -> Result<Reply, Reply> {
+        let gateway_state = &self.gateway_state;
+        let known = gateway_state
+            .name_behind_synthetic(address)
+            .or_else(|| gateway_state.names.load().pointer(address));
+        let records = match known {
+            Some(known) => {
+                let told =
+                    self.admit(gateway_state.policy.load().judge_mention(&known), client, &known)?;
+                gateway_state.telemetry.dns("magicdns", "ok", Duration::ZERO);
+                Records::pointer(told.get())
+            }
+            None => {
+                let judged = {
+                    let (policy, own) = (gateway_state.policy.load(), gateway_state.own.load());
+                    policy.judge_reverse(&own, name, address)
+                };
+                let admitted = self.admit(judged, client, name)?;
+                self.look_up(&admitted, Kind::Ptr).await?
+            }
+        };
+        Ok(Reply::found(None, records))
+    }
+
+    /// May it be asked? A name that may not is asked of nobody.
+    fn admit(
+        &self,
+        (decision, judged): Judged,
+        client: IpAddr,
+        name: &Name,
+    ) -> Result<Admitted<Name>, Reply> {
+        let gateway_state = &self.gateway_state;
+        let (mode, verdict) = (decision.mode.label(), decision.verdict.label());
+        gateway_state.telemetry.decision(mode, verdict);
+        let rule = decision.rule.as_deref().unwrap_or_default();
+        if decision.verdict != Verdict::Allow && self.is_news(name, verdict) {
+            tracing::info!(%name, %client, mode, verdict, rule, "a DNS question that policy does not allow");
+        }
+        judged.map_err(|_| {
+            let route = gateway_state.names.load().plan(name).route;
+            if route != "upstream" {
+                gateway_state.telemetry.dns(route, "refused", Duration::ZERO);
+            }
+            Reply::Refused(Why::new(Code::Blocked, format!("refused by policy: {rule}")))
+        })
+    }
+
+    fn is_news(&self, name: &Name, verdict: &'static str) -> bool {
+        self.said.entry((name.clone(), verdict)).or_default().is_fresh()
+    }
+
+    async fn look_up(&self, name: &Admitted<Name>, kind: Kind) -> Result<Records, Reply> {
+        let gateway_state = &self.gateway_state;
+        let (names, asked) = (gateway_state.names.load_full(), Instant::now());
+        let listeners = gateway_state.own.load().listeners.clone();
+        let addresses = matches!(kind, Kind::Addresses(_));
+        if addresses && names.asks_itself(name.get(), &listeners).await {
+            let why = "this host's resolver asks listen.dns, which asks it";
+            tracing::debug!(name = %name.get(), why);
+            return Err(Reply::Failed(Some(Why::new(Code::NoReachableAuthority, why))));
+        }
+        match names.records(name, kind, &listeners).await {
+            Ok(Some(records)) => {
+                gateway_state.telemetry.dns(records.by, "ok", asked.elapsed());
+                Ok(records)
+            }
+            Ok(None) => {
+                let why = "names are passed on to the upstream here (dns.mode = \"upstream\")";
+                Err(Reply::Failed(Some(Why::new(Code::NoReachableAuthority, why))))
+            }
+            Err(error) => {
+                gateway_state.telemetry.dns(error.route(), error.result(), asked.elapsed());
+                Err(match error {
+                    NameError::NotFound { .. } => Reply::NoSuchName,
+                    other => {
+                        let why = Why::new(Code::NoReachableAuthority, other.to_string());
+                        Reply::Failed(Some(why))
+                    }
+                })
+            }
+        }
+    }
+
+    /// What the client hears of it. An address that no mode would dial is left out: the client could dial
+    /// it itself, past this gateway, and a name of somebody else's would lead it to its own loopback
+    /// (docs/requirements.md, B13, B22).
+    fn heard(
+        &self,
+        client: IpAddr,
+        name: &Admitted<Name>,
+        whole: Option<Name>,
+        mut records: Records,
+    ) -> Reply {
+        let gateway_state = &self.gateway_state;
+        let (policy, own) = (gateway_state.policy.load(), gateway_state.own.load());
+        records.addresses.retain(|ip| policy.may_hear_of(&own, *ip));
+        gateway_state.dns_answers.remember(
+            Asker::new(&own, client),
+            name.get(),
+            &records.addresses,
+        );
+        Reply::found(whole, records)
+    }
+
+    /// Whether the name gets an address on loan: names inside the tailnet do. Others have addresses that are
+    /// theirs wherever they are asked for.
+    fn lends(&self, name: &Name) -> bool {
+        self.gateway_state.synthetic.load().is_some()
+            && matches!(self.gateway_state.names.load().plan(name).route, "magicdns" | "split")
+    }
+
+    /// An address on loan, if a connection to the name could be dialled anywhere. They are IPv4 alone.
+    async fn assign(
+        &self,
+        name: &Admitted<Name>,
+        family: Family,
+        whole: Option<Name>,
+    ) -> Result<Reply, Reply> {
+        let gateway_state = &self.gateway_state;
+        let mut left = None;
+        for family in [Family::V4, Family::V6] {
+            let records = self.look_up(name, Kind::Addresses(family)).await?;
+            let (policy, own) = (gateway_state.policy.load(), gateway_state.own.load());
+            if records.addresses.iter().any(|ip| policy.may_hear_of(&own, *ip)) {
+                left = Some(records.left);
+                break;
+            }
+        }
+        let (Some(left), Family::V4) = (left, family) else { return Ok(Reply::NOTHING) };
+        let synthetic = gateway_state.synthetic.load();
+        let address =
+            synthetic.as_ref().and_then(|synthetic| synthetic.assign(name.get(), Instant::now()));
+        let Some(address) = address else {
+            let why = "every address of dns.synthetic was used within the last hour: give it more";
+            tracing::warn!(name = %name.get(), "{why}");
+            return Err(Reply::Failed(Some(Why::new(Code::NotReady, why))));
+        };
+        Ok(Reply::address(whole, address.into(), left))
+    }
+}
+
+/// This name is whoever asks for it (RFC 6761 section 6.3).
+fn is_localhost(name: &Name) -> bool {
+    name.as_str() == "localhost" || name.as_str().ends_with(".localhost")
+}
+
+fn loopback(wanted: Wanted) -> Reply {
+    let address: IpAddr = match wanted {
+        Wanted::Of(Kind::Addresses(Family::V6)) => Ipv6Addr::LOCALHOST.into(),
+        Wanted::Of(Kind::Addresses(Family::V4 | Family::Both)) => Ipv4Addr::LOCALHOST.into(),
+        Wanted::Any => return anything(),
+        Wanted::Of(_) | Wanted::Alias | Wanted::Other => return Reply::NOTHING,
+    };
+    Reply::address(None, address, LOCALHOST)
+}
+
+/// Loopback's name, which nobody else is asked for (RFC 6303 section 4.2).
+fn localhost_of(address: IpAddr, wanted: Wanted) -> Option<Reply> {
+    let name = Name::parse(b"localhost").ok().filter(|_| address.is_loopback())?;
+    if wanted != Wanted::Of(Kind::Ptr) {
+        return Some(Reply::NOTHING);
+    }
+    Some(Reply::found(None, Records { left: LOCALHOST, ..Records::pointer(&name) }))
+}
+
+/// The one record that stands for all there are.
+fn anything() -> Reply {
+    Reply::nothing_for(LOCALHOST)
+}

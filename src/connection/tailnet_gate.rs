@@ -1,0 +1,287 @@
+//! The tailnet as a connection meets it: may it go on now, where does an address lead, and why did it
+//! not arrive.
+#![forbid(unsafe_code)]
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout_at};
+
+use crate::relay::HalfClose;
+use crate::sys;
+use crate::tailnet::{Fault, PeerWarmup, State, Version};
+use crate::upstream::UpstreamError;
+
+/// tailscaled gives a dial five seconds (net/socks5/socks5.go:209): what it says after less than
+/// this was said by the other side.
+const SILENCE: Duration = Duration::from_millis(4500);
+
+/// What connections know of the tailnet.
+#[derive(Debug)]
+pub struct TailnetGate {
+    state: watch::Receiver<Arc<State>>,
+    /// How long a connection waits for the first login.
+    ready_wait: Duration,
+    /// Addresses that nothing in the tailnet covers may be dialled.
+    outside: bool,
+    /// Of a node that we let into the tailnet ourselves.
+    warmup: Option<PeerWarmup>,
+}
+
+impl TailnetGate {
+    /// `state` changes only after upstream, names and policy know of it.
+    pub fn new(state: watch::Receiver<Arc<State>>, ready_wait: Duration, outside: bool) -> Self {
+        Self { state, ready_wait, outside, warmup: None }
+    }
+
+    /// The same for a node that joins by our doing: its peers have to hear of it first.
+    pub fn with(self, warmup: PeerWarmup) -> Self {
+        Self { warmup: Some(warmup), ..self }
+    }
+
+    /// Before a dial: a fresh node makes itself known to the peer that leads to `address`.
+    pub(crate) async fn warm_up(&self, address: IpAddr) {
+        let Some(warmup) = &self.warmup else { return };
+        let state = self.now();
+        let peer = state.netmap.cover(address).filter(|cover| cover.peer.online);
+        if let Some(peer) = peer.and_then(|cover| cover.peer.addresses.first()) {
+            warmup.warm_up(*peer, state.since).await;
+        }
+    }
+
+    /// What is known now.
+    pub fn now(&self) -> Arc<State> {
+        Arc::clone(&self.state.borrow())
+    }
+
+    /// Whether addresses that nothing in the tailnet covers may be dialled.
+    pub fn goes_outside(&self) -> bool {
+        self.outside
+    }
+
+    /// Lets a connection pass while the node is in the tailnet. During the first login it waits, from
+    /// when its target was asked for.
+    ///
+    /// # Errors
+    /// Why nothing is carried.
+    pub(super) async fn pass(&self, asked_at: Instant) -> Result<(), Fault> {
+        let now = self.now();
+        if now.is_running() {
+            return Ok(());
+        }
+        if !now.first_login {
+            return Err(now.why());
+        }
+        let mut state = self.state.clone();
+        let settled = state.wait_for(|state| state.is_running() || !state.first_login);
+        let settled = timeout_at(asked_at + self.ready_wait, settled).await;
+        let now = match settled {
+            Ok(Ok(state)) => Arc::clone(&state),
+            _ => self.now(),
+        };
+        if now.is_running() { Ok(()) } else { Err(now.why()) }
+    }
+
+    /// The `route` of the log for an address.
+    pub(super) fn route(&self, address: IpAddr) -> &'static str {
+        match self.now().netmap.cover(address) {
+            Some(_) => "tailnet",
+            None => "outside",
+        }
+    }
+
+    /// Keeps the addresses that may be dialled by where they lead.
+    ///
+    /// # Errors
+    /// All are outside, and that is refused.
+    pub(super) fn inside_only<T>(
+        &self,
+        mut addresses: Vec<T>,
+        ip: impl Fn(&T) -> IpAddr,
+    ) -> Result<Vec<T>, Fault> {
+        if self.outside {
+            return Ok(addresses);
+        }
+        let first = addresses.first().map(&ip);
+        let state = self.now();
+        addresses.retain(|address| state.netmap.cover(ip(address)).is_some());
+        match first {
+            Some(address) if addresses.is_empty() => Err(Fault::NoRoute { address }),
+            _ => Ok(addresses),
+        }
+    }
+
+    /// The real cause behind an upstream's failure, where the netmap and the time it took tell one.
+    /// `asked` is the address it was asked for, `took` how long it was waited for.
+    pub(super) fn reason(
+        &self,
+        error: &UpstreamError,
+        asked: Option<SocketAddr>,
+        took: Duration,
+    ) -> Option<Fault> {
+        let state = self.now();
+        if !state.is_running() {
+            return Some(state.why());
+        }
+        // Of several addresses the first one stands for all.
+        let (address, silent, after) = match error {
+            UpstreamError::Failed { address, after, .. } => {
+                (asked.or(*address)?, *after >= SILENCE, *after)
+            }
+            // Silence, however short the patience that was set.
+            UpstreamError::Timeout { address, after } => (asked.or(*address)?, true, *after),
+            UpstreamError::Expired => (asked?, true, took),
+            UpstreamError::Refused => return Some(Fault::Refused { target: asked? }),
+            UpstreamError::NoRoute => return Some(self.no_route(&state, asked?.ip())),
+            UpstreamError::Outside { address } => {
+                return Some(Fault::NoRoute { address: asked.or(*address)?.ip() });
+            }
+            _ => return None,
+        };
+        Some(of_address(&state, address, silent, after))
+    }
+
+    /// This host's own network was tried only for what is outside, where that is allowed.
+    fn no_route(&self, state: &State, address: IpAddr) -> Fault {
+        match self.outside && state.netmap.cover(address).is_none() {
+            true => Fault::NoWayOutside { address },
+            false => Fault::NoRoute { address },
+        }
+    }
+}
+
+/// What a client's FIN does, by which tailscaled there is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HalfClosePolicy {
+    /// Always the same.
+    Always(HalfClose),
+    /// Passed on to a tailscaled that keeps half-closed connections, else held back (C6).
+    ByVersion,
+}
+
+impl HalfClosePolicy {
+    /// What becomes of a client's FIN with this tailscaled.
+    pub fn with(self, version: Option<&Version>) -> HalfClose {
+        match self {
+            Self::Always(rule) => rule,
+            Self::ByVersion if version.is_some_and(Version::keeps_half_close) => {
+                HalfClose::Propagate
+            }
+            Self::ByVersion => HalfClose::Defer,
+        }
+    }
+}
+
+/// Silence or an answer, and from whom.
+fn of_address(state: &State, target: SocketAddr, silent: bool, after: Duration) -> Fault {
+    match state.netmap.cover(target.ip()) {
+        Some(cover) if !cover.peer.online => Fault::PeerOffline { peer: cover.peer.host.clone() },
+        Some(cover) if silent => {
+            let peer = Some(cover.peer.host.clone());
+            Fault::Silent { target, peer, after }
+        }
+        None if silent => Fault::Silent { target, peer: None, after },
+        None if !sys::has_route(target.ip()) => Fault::NoWayOutside { address: target.ip() },
+        _ => Fault::Refused { target },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::outcome::{Outcome, Unreachable};
+    use crate::tailnet::{Dns, Netmap, Peer, Phase};
+
+    use super::*;
+
+    fn state() -> State {
+        let peer = |host: &str, address: &str, routes: &[&str], online| Peer {
+            name: None,
+            host: host.to_owned(),
+            addresses: vec![address.parse().unwrap()],
+            routes: routes.iter().map(|net| net.parse().unwrap()).collect(),
+            online,
+        };
+        let peers = vec![
+            peer("svc", "100.64.0.1", &["10.50.0.0/24"], true),
+            peer("old", "100.64.0.2", &[], false),
+        ];
+        let netmap = Arc::new(Netmap::new(None, true, peers, Dns::default()));
+        State { phase: Phase::Running, netmap, first_login: false, ..State::starting() }
+    }
+
+    fn tailnet_gate(state: State, outside: bool) -> (watch::Sender<Arc<State>>, TailnetGate) {
+        let (sender, receiver) = watch::channel(Arc::new(state));
+        (sender, TailnetGate::new(receiver, Duration::from_secs(5), outside))
+    }
+
+    fn failed(address: &str, after: Duration) -> UpstreamError {
+        UpstreamError::Failed { rep: 1, words: None, address: address.parse().ok(), after }
+    }
+
+    #[test]
+    fn one_reply_code_and_its_causes() {
+        let (_sender, tailnet_gate) = tailnet_gate(state(), true);
+        let (at_once, late) = (Duration::from_millis(3), Duration::from_secs(5));
+        let outcome = |address, after| {
+            tailnet_gate.reason(&failed(address, after), None, after).unwrap().outcome()
+        };
+        assert_eq!(outcome("100.64.0.1:9100", at_once), Outcome::Refused);
+        assert_eq!(outcome("10.50.0.7:9999", late), Outcome::ConnectTimeout);
+        assert_eq!(outcome("100.64.0.2:1", late), Outcome::Unreachable(Unreachable::Host));
+        assert_eq!(outcome("127.0.0.9:1", at_once), Outcome::Refused, "outside, and a route there");
+        assert_eq!(
+            outcome("255.255.255.255:1", at_once),
+            Outcome::Unreachable(Unreachable::NoRoute),
+            "outside, and none"
+        );
+        let no_route = |ip: &str| {
+            let address: SocketAddr = format!("{ip}:1").parse().unwrap();
+            tailnet_gate.reason(&UpstreamError::NoRoute, Some(address), at_once).unwrap()
+        };
+        let address = "192.0.2.1".parse().unwrap();
+        assert_eq!(no_route("192.0.2.1"), Fault::NoWayOutside { address }, "our own dial");
+        let address = "10.50.0.7:9999".parse().ok();
+        let short = UpstreamError::Timeout { after: Duration::from_secs(1), address };
+        let fault = tailnet_gate.reason(&short, address, Duration::from_secs(1)).unwrap();
+        assert_eq!(fault.outcome(), Outcome::ConnectTimeout, "a short patience is no refusal");
+        let unknown = UpstreamError::Failed { rep: 1, words: None, address: None, after: late };
+        assert_eq!(tailnet_gate.reason(&unknown, None, late), None, "a name that was passed on");
+    }
+
+    #[test]
+    fn what_is_outside_is_kept_out_where_that_is_asked_for() {
+        let addresses = || ["10.50.0.7", "192.0.2.1"].map(|ip| ip.parse::<IpAddr>().unwrap());
+        let (_sender, refusing) = tailnet_gate(state(), false);
+        let kept = refusing.inside_only(addresses().to_vec(), |ip| *ip).unwrap();
+        assert_eq!(kept, addresses()[..1]);
+        let none = refusing.inside_only(addresses()[1..].to_vec(), |ip| *ip).unwrap_err();
+        assert_eq!(none, Fault::NoRoute { address: addresses()[1] });
+        assert_eq!(
+            (refusing.route(addresses()[0]), refusing.route(addresses()[1])),
+            ("tailnet", "outside")
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn t7_only_the_first_login_is_waited_for() {
+        let (sender, tailnet_gate) = tailnet_gate(State::starting(), true);
+        let waited = Instant::now();
+        assert!(tailnet_gate.pass(waited).await.is_err());
+        assert_eq!(waited.elapsed(), Duration::from_secs(5));
+        let waited = Instant::now();
+        let later = async {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            sender.send_replace(Arc::new(state()));
+        };
+        let (passed, ()) = tokio::join!(tailnet_gate.pass(waited), later);
+        assert_eq!(passed, Ok(()));
+        let expired =
+            State { phase: Phase::NeedsLogin, fault: Some(Fault::NodeExpired), ..state() };
+        sender.send_replace(Arc::new(expired));
+        let waited = Instant::now();
+        assert_eq!(tailnet_gate.pass(waited).await, Err(Fault::NodeExpired));
+        assert_eq!(waited.elapsed(), Duration::ZERO);
+    }
+}

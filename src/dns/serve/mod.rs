@@ -1,0 +1,247 @@
+//! The DNS server for clients of this host: questions in, answers out, sizes and codes.
+//!
+//! What is answered, somebody else decides ([`Answers`]): this part knows no policy and asks nobody.
+#![forbid(unsafe_code)]
+
+mod clients;
+mod message;
+mod sockets;
+#[cfg(test)]
+mod tests;
+mod why;
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::future::BoxFuture;
+use hickory_resolver::proto::op::ResponseCode;
+use hickory_resolver::proto::rr::rdata::{A, AAAA, CNAME, HINFO};
+use hickory_resolver::proto::rr::{self, RData, Record, RecordType};
+use tokio::sync::Semaphore;
+
+use self::clients::{Admission, Clients};
+use self::message::{Asked, Read};
+use super::{Family, Kind, Records};
+use crate::target::Name;
+
+pub use self::message::Over;
+pub use self::sockets::{tcp, udp};
+pub use self::why::{Code, Why};
+
+/// Questions under way at once; whoever asks beyond that is told to try again.
+const IN_FLIGHT: usize = 1024;
+/// Seconds. What holds for less would be asked for again and again.
+const SHORTEST: u64 = 1;
+
+/// Who knows the answers.
+pub trait Answers: Send + Sync + 'static {
+    /// Answers one question.
+    fn answer(&self, question: Question) -> BoxFuture<'static, Reply>;
+}
+
+/// What a client wants to know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Question {
+    /// Of this name.
+    pub name: Name,
+    /// This.
+    pub wanted: Wanted,
+    /// Who asks.
+    pub client: IpAddr,
+}
+
+/// What a client wants to know of a name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wanted {
+    /// Records of one kind.
+    Of(Kind),
+    /// What it is an alias of (CNAME).
+    Alias,
+    /// Whatever there is (ANY), which nobody is asked for (RFC 8482).
+    Any,
+    /// Something that nobody is asked for; may the name be heard of at all?
+    Other,
+}
+
+/// What a client is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reply {
+    /// Aliases in their order, then what was asked for; none of either: nothing of this kind (NODATA).
+    Records {
+        /// The whole name that a bare one stands for: an alias too, before all others.
+        whole: Option<Name>,
+        /// From there.
+        aliases: Vec<rr::Name>,
+        /// Of the last of them.
+        addresses: Vec<IpAddr>,
+        /// Of the last of them, what is no address.
+        data: Vec<RData>,
+        /// How long it holds.
+        left: Duration,
+    },
+    /// There is no such name (NXDOMAIN).
+    NoSuchName,
+    /// None this client may hear of (NXDOMAIN).
+    Refused(Why),
+    /// Nobody knows now (SERVFAIL).
+    Failed(Option<Why>),
+}
+
+impl Reply {
+    /// Nothing of this kind, whatever the name.
+    pub const NOTHING: Self = Self::nothing_for(Duration::ZERO);
+
+    /// The same, and for how long that holds.
+    pub const fn nothing_for(left: Duration) -> Self {
+        Self::Records {
+            whole: None,
+            aliases: Vec::new(),
+            addresses: Vec::new(),
+            data: Vec::new(),
+            left,
+        }
+    }
+
+    /// One address; `whole` is the name that a bare one stands for.
+    pub fn address(whole: Option<Name>, address: IpAddr, left: Duration) -> Self {
+        let (aliases, addresses, data) = (Vec::new(), vec![address], Vec::new());
+        Self::Records { whole, aliases, addresses, data, left }
+    }
+
+    /// What was found; `whole` is the name that a bare one stands for.
+    pub fn found(whole: Option<Name>, records: Records) -> Self {
+        let Records { aliases, addresses, data, left, .. } = records;
+        Self::Records { whole, aliases, addresses, data, left }
+    }
+}
+
+/// Turns messages into questions and replies into messages. One serves every socket.
+#[derive(Clone)]
+pub struct Handler {
+    answers: Arc<dyn Answers>,
+    in_flight: Arc<Semaphore>,
+    clients: Arc<Clients>,
+}
+
+impl Handler {
+    /// A server of these answers.
+    pub fn new(answers: Arc<dyn Answers>) -> Self {
+        let clients = Arc::new(Clients::new(Instant::now()));
+        Self { answers, in_flight: Arc::new(Semaphore::new(IN_FLIGHT)), clients }
+    }
+
+    /// The answer to one message; none: it deserves none. The bytes are read at once.
+    pub fn answer(
+        &self,
+        bytes: &[u8],
+        peer: SocketAddr,
+        over: Over,
+    ) -> impl Future<Output = Option<Vec<u8>>> + Send + 'static + use<> {
+        let (read, handler) = (message::read(bytes, over), self.clone());
+        async move {
+            match (read, handler.clients.admit(peer.ip(), Instant::now())) {
+                (Read::Nothing, _) => None,
+                (Read::Question(asked), Admission::Now) => {
+                    Some(handler.respond(&asked, peer).await)
+                }
+                (Read::DnsAnswerMap(answer), Admission::Now) => Some(answer),
+                (Read::Question(asked), Admission::Never) => Some(not_here(&asked)),
+                (Read::DnsAnswerMap(_), Admission::Never) => None,
+                // Who asks too much by datagrams shows by a connection that it is who it says it is, and
+                // waits there.
+                (Read::Question(asked), Admission::After(_)) if over == Over::Datagram => {
+                    Some(asked.come_by_tcp())
+                }
+                (Read::DnsAnswerMap(_), Admission::After(_)) => None,
+                (Read::Question(asked), Admission::After(wait)) => {
+                    tokio::time::sleep(wait).await;
+                    Some(handler.respond(&asked, peer).await)
+                }
+            }
+        }
+    }
+
+    async fn respond(&self, asked: &Asked, peer: SocketAddr) -> Vec<u8> {
+        let Ok(_permit) = self.in_flight.try_acquire() else {
+            return asked.answer(ResponseCode::ServFail, Vec::new(), None);
+        };
+        // A name that is no host's is nobody's: nobody is asked for it.
+        let Ok(name) = Name::parse(asked.query.name().to_ascii().as_bytes()) else {
+            return asked.answer(ResponseCode::NXDomain, Vec::new(), None);
+        };
+        let wanted = wanted(asked.query.query_type());
+        let question = Question { name, wanted, client: peer.ip() };
+        match self.answers.answer(question).await {
+            Reply::NoSuchName => asked.answer(ResponseCode::NXDomain, Vec::new(), None),
+            Reply::Refused(why) => asked.answer(ResponseCode::NXDomain, Vec::new(), Some(&why)),
+            Reply::Failed(why) => asked.answer(ResponseCode::ServFail, Vec::new(), why.as_ref()),
+            Reply::Records { whole, aliases, addresses, data, left } => {
+                let whole = whole.and_then(|name| rr::Name::from_ascii(format!("{name}.")).ok());
+                let aliases = whole.into_iter().chain(aliases);
+                let data = addresses.iter().map(address).chain(data);
+                let name = asked.query.name();
+                let records = records(name, wanted, aliases, data, left);
+                asked.answer(ResponseCode::NoError, records, None)
+            }
+        }
+    }
+}
+
+/// Somebody from afar. The answer is hardly bigger than the question: nobody is flooded by it.
+fn not_here(asked: &Asked) -> Vec<u8> {
+    let why = Why::new(Code::Prohibited, "only private networks are answered here");
+    asked.answer(ResponseCode::Refused, Vec::new(), Some(&why))
+}
+
+fn wanted(kind: RecordType) -> Wanted {
+    match kind {
+        RecordType::A => Wanted::Of(Kind::Addresses(Family::V4)),
+        RecordType::AAAA => Wanted::Of(Kind::Addresses(Family::V6)),
+        RecordType::TXT => Wanted::Of(Kind::Txt),
+        RecordType::SRV => Wanted::Of(Kind::Srv),
+        RecordType::MX => Wanted::Of(Kind::Mx),
+        RecordType::PTR => Wanted::Of(Kind::Ptr),
+        RecordType::CNAME => Wanted::Alias,
+        RecordType::ANY => Wanted::Any,
+        _ => Wanted::Other,
+    }
+}
+
+fn address(ip: &IpAddr) -> RData {
+    match ip {
+        IpAddr::V4(v4) => RData::A(A(*v4)),
+        IpAddr::V6(v6) => RData::AAAA(AAAA(*v6)),
+    }
+}
+
+fn records(
+    asked: &rr::Name,
+    wanted: Wanted,
+    aliases: impl Iterator<Item = rr::Name>,
+    data: impl Iterator<Item = RData>,
+    left: Duration,
+) -> Vec<Record> {
+    let seconds = left.as_millis().div_ceil(1000).try_into().unwrap_or(u64::MAX);
+    let ttl = u32::try_from(seconds.max(SHORTEST)).unwrap_or(u32::MAX);
+    if wanted == Wanted::Any {
+        return vec![Record::from_rdata(asked.clone(), ttl, RData::HINFO(minimal()))];
+    }
+    // Who asks for an alias wants the next one alone.
+    let alone = wanted == Wanted::Alias;
+    let mut owner = asked.clone();
+    let mut records = Vec::new();
+    for alias in aliases.take(if alone { 1 } else { usize::MAX }) {
+        let of = std::mem::replace(&mut owner, alias.clone());
+        records.push(Record::from_rdata(of, ttl, RData::CNAME(CNAME(alias))));
+    }
+    if !alone {
+        records.extend(data.map(|data| Record::from_rdata(owner.clone(), ttl, data)));
+    }
+    records
+}
+
+/// What stands for everything there is (RFC 8482 section 4.2).
+fn minimal() -> HINFO {
+    HINFO::new("RFC8482".to_owned(), String::new())
+}

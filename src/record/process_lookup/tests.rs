@@ -1,0 +1,139 @@
+//! Callers from accept to line: found, lost, late, and too many.
+#![forbid(unsafe_code)]
+
+use std::fs::File;
+use std::net::{TcpListener, TcpStream};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use super::*;
+use crate::config::{Log, LogFormat, LogTo};
+use crate::outcome::Outcome;
+use crate::record::{Telemetry, log};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+struct Room {
+    telemetry: Arc<Telemetry>,
+    folder: tempfile::TempDir,
+    writer: log::AccessWriter,
+}
+
+fn room(format: LogFormat) -> Room {
+    let folder = tempfile::tempdir().unwrap();
+    let to = LogTo::File(folder.path().join("log"));
+    let settings = Log { format, to, level: tracing::Level::INFO, access: true };
+    let (access, writer) = log::open(&settings).unwrap();
+    let telemetry = Telemetry::new(access);
+    telemetry.name_callers().unwrap();
+    Room { telemetry, folder, writer }
+}
+
+impl Room {
+    /// The log when all is over.
+    fn log(self) -> String {
+        self.telemetry.settle();
+        assert!(self.writer.close(&self.telemetry.totals(), PATIENCE));
+        std::fs::read_to_string(self.folder.path().join("log")).unwrap()
+    }
+}
+
+pub(super) fn pair() -> (TcpListener, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    (listener, client)
+}
+
+fn wait_until(what: impl Fn() -> bool) {
+    let until = Instant::now() + PATIENCE;
+    while !what() {
+        assert!(Instant::now() < until, "it never came to pass");
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn a_line_hears_of_a_caller_that_is_found_after_its_end() {
+    let room = room(LogFormat::Json);
+    let (listener, client) = pair();
+    let server = listener.local_addr().unwrap();
+    // It ends before anybody can have looked.
+    room.telemetry.connection(client.local_addr().unwrap(), server).finish(Outcome::Denied);
+    let written = room.folder.path().join("log");
+    wait_until(|| File::open(&written).unwrap().metadata().unwrap().len() != 0);
+    let log = room.log();
+    let line: Value = serde_json::from_str(log.lines().next().unwrap()).unwrap();
+    assert_eq!(line["process"]["pid"], std::process::id(), "{line}");
+    let exe = std::env::current_exe().unwrap();
+    assert_eq!(line["process"]["name"], exe.file_name().unwrap().to_str().unwrap());
+    assert_eq!(line["outcome"], "denied", "{line}");
+}
+
+#[test]
+fn a_line_for_people_names_the_caller_at_its_end() {
+    let room = room(LogFormat::Text);
+    let (listener, client) = pair();
+    let server = listener.local_addr().unwrap();
+    let mut connection = room.telemetry.connection(client.local_addr().unwrap(), server);
+    wait_until(|| room.telemetry.connections()[0].process.is_some());
+    connection.record().finish(Outcome::Ok);
+    drop(connection);
+    let gone = ([127, 0, 0, 1], 1).into();
+    room.telemetry.connection(gone, server).finish(Outcome::HeadTimeout);
+    let log = room.log();
+    let mut lines = log.lines();
+    let named = lines.next().unwrap();
+    assert!(named.ends_with(&format!(" pid={}", std::process::id())), "{named}");
+    assert!(named.contains(" process="), "{named}");
+    let unknown = lines.next().unwrap();
+    assert!(unknown.contains("head_timeout") && !unknown.contains("process="), "{unknown}");
+}
+
+#[test]
+fn a_flood_is_bounded_and_each_of_its_lines_comes_once() {
+    let room = room(LogFormat::Json);
+    let (listener, client) = pair();
+    let server = listener.local_addr().unwrap();
+    for _ in 0..10_000 {
+        room.telemetry.connection(client.local_addr().unwrap(), server).finish(Outcome::Ok);
+        let callers = room.telemetry.callers().unwrap();
+        assert!(callers.shared.lock().queue.len() <= MOST_QUEUED);
+    }
+    let log = room.log();
+    assert_eq!(log.lines().filter(|line| line.contains("\"outcome\":\"ok\"")).count(), 10_000);
+}
+
+#[test]
+fn who_is_put_off_is_found_later() {
+    let (listener, client) = pair();
+    let server = listener.local_addr().unwrap();
+    let telemetry = Telemetry::new(log::AccessLog::none());
+    let now = Instant::now();
+    let mut seeker = Seeker {
+        shared: Arc::new(Shared {
+            state: Mutex::default(),
+            work: Condvar::new(),
+            over: Condvar::new(),
+        }),
+        log: log::AccessLog::none(),
+        looker: Arc::new(Mutex::new(Looker::new(now).unwrap())),
+        later: Vec::new(),
+        pace: Duration::ZERO,
+        ended: now,
+    };
+    let connection = telemetry.connection(client.local_addr().unwrap(), server);
+    let item = || Item { entry: Arc::clone(connection.entry()), server, tries: 0 };
+    connection.entry().caller.seek();
+    seeker.put_off(vec![item()], Duration::ZERO);
+    assert_eq!(telemetry.connections()[0].process, None);
+    let batch = seeker.next().unwrap();
+    assert_eq!((batch.len(), seeker.later.len()), (1, 0));
+    seeker.look(batch);
+    assert_eq!(telemetry.connections()[0].process.as_ref().unwrap().pid, std::process::id());
+    // Who has left is not looked at again.
+    seeker.put_off(vec![item()], Duration::ZERO);
+    connection.finish(Outcome::Ok);
+    assert_eq!(seeker.next().unwrap().len(), 0);
+}

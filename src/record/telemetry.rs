@@ -1,0 +1,218 @@
+//! What all connections write into: numbers, the live table, the access log.
+#![forbid(unsafe_code)]
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use super::access_log::{self, Totals};
+use super::guard::Connection;
+use super::live::{Entry, Lives, Snapshot, Table};
+use super::log::AccessLog;
+use super::metrics::Metrics;
+use super::own_process;
+use super::process_lookup::{Callers, Process};
+use crate::target::Target;
+
+/// Reads numbers that others keep (pipes, pool, tasks) into the metrics, just before a scrape.
+pub type Sampler = Box<dyn Fn(&Telemetry) + Send + Sync>;
+
+/// Shared by every connection of a gateway.
+pub struct Telemetry {
+    pub(super) metrics: Metrics,
+    pub(super) table: Table,
+    pub(super) access: AccessLog,
+    callers: OnceLock<Callers>,
+    next: AtomicU64,
+    pub(super) totals: Totals,
+    sampler: OnceLock<Sampler>,
+    child_lines: Arc<AtomicU64>,
+}
+
+impl Telemetry {
+    /// All series at 0.
+    pub fn new(access: AccessLog) -> Arc<Self> {
+        Arc::new(Self {
+            metrics: Metrics::new(),
+            table: Table::default(),
+            access,
+            callers: OnceLock::new(),
+            next: AtomicU64::new(1),
+            totals: Totals::default(),
+            sampler: OnceLock::new(),
+            child_lines: Arc::default(),
+        })
+    }
+
+    /// Opens the record of a client connection; `server` is where the client thinks it is connected
+    /// to.
+    pub fn connection(self: &Arc<Self>, client: SocketAddr, server: SocketAddr) -> Connection {
+        Connection::open(Arc::clone(self), self.number(), client, server)
+    }
+
+    /// From now on the programs of clients on this host are looked for and named.
+    ///
+    /// # Errors
+    /// This kernel or a sandbox does not let us look.
+    pub fn name_callers(&self) -> io::Result<()> {
+        let _first_stays = self.callers.set(Callers::start(self.access.clone())?);
+        Ok(())
+    }
+
+    pub(super) fn seek_caller(&self, entry: &Arc<Entry>, server: SocketAddr) {
+        if let Some(callers) = self.callers.get() {
+            callers.seek(entry, server);
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn callers(&self) -> Option<&Callers> {
+        self.callers.get()
+    }
+
+    /// Before the last line: the lines whose caller is still being looked for are written without it.
+    pub fn settle(&self) {
+        if let Some(callers) = self.callers.get() {
+            callers.end();
+        }
+    }
+
+    pub(super) fn number(&self) -> u64 {
+        self.next.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// What to read before each scrape. The first one stays.
+    pub fn before_scrape(&self, sampler: Sampler) {
+        let _first_stays = self.sampler.set(sampler);
+    }
+
+    /// The text of `/metrics`. Takes a while with many connections: never call it from a runtime
+    /// that carries traffic.
+    pub fn metrics_text(&self) -> String {
+        self.tidy();
+        let mut text = self.metrics.render();
+        own_process::append(&mut text);
+        text
+    }
+
+    /// Brings sampled and live numbers up to date and keeps memory flat; call it every few seconds.
+    pub fn tidy(&self) {
+        if let Some(sampler) = self.sampler.get() {
+            sampler(self);
+        }
+        for entry in self.table.all() {
+            entry.count_bytes(&self.metrics);
+        }
+        self.metrics.dropped("access", self.access.dropped());
+        self.metrics.dropped("child", self.child_lines.load(Ordering::Relaxed));
+        self.metrics.tidy();
+    }
+
+    /// Client connections open now.
+    pub fn active(&self) -> usize {
+        self.table.len()
+    }
+
+    /// The rows of `/api/v1/connections`, oldest first.
+    pub fn connections(&self) -> Vec<Snapshot> {
+        let mut rows: Vec<_> = self.table.all().iter().map(|entry| entry.snapshot()).collect();
+        rows.sort_by(|a, b| b.age_ms.cmp(&a.age_ms).then_with(|| a.id.cmp(&b.id)));
+        rows
+    }
+
+    /// Who has connections to `target` open now, and how many; `None` stands for all whose program is
+    /// not known. Those with most come first.
+    pub fn clients_of(&self, target: &Target) -> Vec<(Option<Arc<Process>>, usize)> {
+        let mut clients: Vec<(Option<Arc<Process>>, usize)> = Vec::new();
+        self.live().each(|live| {
+            if live.target().as_ref() != Some(target) {
+                return;
+            }
+            let process = live.process();
+            match clients.iter_mut().find(|(known, _)| *known == process) {
+                Some((_, count)) => *count += 1,
+                None => clients.push((process, 1)),
+            }
+        });
+        let pid = |process: &Option<Arc<Process>>| process.as_ref().map(|process| process.pid);
+        clients.sort_by_key(|(process, count)| (std::cmp::Reverse(*count), pid(process)));
+        clients
+    }
+
+    /// The client connections open now, for those who may end them.
+    pub fn live(&self) -> Lives {
+        self.table.lives()
+    }
+
+    /// The counters of `/api/v1/status` and of the last line: what happened since the start.
+    pub fn totals(&self) -> access_log::TotalsNow {
+        self.totals.now(self.active(), self.access.dropped())
+    }
+
+    /// The log behind it.
+    pub fn log(&self) -> &AccessLog {
+        &self.access
+    }
+
+    /// A failed accept, by the name of its `errno(3)`.
+    pub fn accept_error(&self, errno: &str) {
+        self.metrics.accept_error(errno);
+    }
+
+    /// A name asked: by which route, with which result, and how long it took.
+    pub fn dns(&self, route: &str, result: &str, took: Duration) {
+        self.metrics.dns(route, result, took);
+    }
+
+    /// What policy said of a DNS question; that of a target its record counts.
+    pub fn decision(&self, mode: &'static str, verdict: &'static str) {
+        self.metrics.decision(mode, verdict);
+    }
+
+    /// The settings were read again, with `ok` or `error`.
+    pub fn reload(&self, result: &str) {
+        self.metrics.reload(result);
+    }
+
+    /// Whether the upstream was reachable when last tried.
+    pub fn upstream_up(&self, up: bool) {
+        self.metrics.upstream_up(up);
+    }
+
+    /// The upstream pool: connections ready, and being made ready.
+    pub fn pool(&self, idle: usize, filling: usize) {
+        self.metrics.pool(idle, filling);
+    }
+
+    /// The tailnet's present state.
+    pub fn tailnet_state(&self, state: &str) {
+        self.metrics.tailnet_state(state);
+    }
+
+    /// A managed tailscaled ended and is started again: `exit`, `signal`, `hang` or `oom`.
+    pub fn restarted(&self, cause: &str) {
+        self.metrics.restarted(cause);
+    }
+
+    /// Counts lines of a child's log that were not passed on.
+    pub fn child_lines(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.child_lines)
+    }
+
+    /// Pipes that splice now.
+    pub fn pipes(&self, in_use: usize) {
+        self.metrics.pipes(in_use);
+    }
+
+    /// Tasks alive in the runtime that carries connections.
+    pub fn tasks(&self, alive: usize) {
+        self.metrics.tasks(alive);
+    }
+
+    /// Fallbacks from splice to copy for `cause` since the start; the number never falls.
+    pub fn splice_fallback(&self, cause: &str, total: u64) {
+        self.metrics.fallback(cause, total);
+    }
+}

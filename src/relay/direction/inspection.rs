@@ -1,0 +1,104 @@
+//! A direction whose first bytes are looked at before any of them goes on.
+#![forbid(unsafe_code)]
+
+use std::io::{self, ErrorKind::WouldBlock};
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+
+use super::{BUFFER, Direction, DirectionIo, DirectionPause, Step};
+use crate::relay::{Inspection, Inspector};
+
+/// What became of the wait at a gate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::relay) enum InspectionEnd {
+    /// It is open: what was held goes on first.
+    Open,
+    /// It stays shut; nothing has gone on, and what came is forgotten.
+    Shut,
+    /// It needs more bytes; there are none for this reason.
+    Waiting(DirectionPause),
+}
+
+impl Direction {
+    /// Reads up to a verdict, or until there is nothing to read. `over`: no more time.
+    pub(in crate::relay) fn at_gate(
+        &mut self,
+        cx: &mut Context<'_>,
+        io: &DirectionIo<'_>,
+        gate: &mut dyn Inspector,
+        over: bool,
+    ) -> InspectionEnd {
+        // Early bytes, or those that were not enough: seen again only when more have come, or none will.
+        if over || (!self.held.is_empty() && !self.looked) {
+            self.looked = true;
+            match gate.look(&self.held, over) {
+                Inspection::More if !over => {}
+                look => return self.verdict(look),
+            }
+        }
+        loop {
+            let mut guard = match io.from.readiness().poll_read_ready(cx) {
+                Poll::Pending => return InspectionEnd::Waiting(DirectionPause::Dry),
+                Poll::Ready(Err(_)) => return InspectionEnd::Waiting(DirectionPause::SourceBroken),
+                Poll::Ready(Ok(guard)) => guard,
+            };
+            let read = BUFFER.with_borrow_mut(|buffer| {
+                let n = io.from.receive(&mut guard, buffer)?;
+                let passage = self.show(&buffer[..n], io, gate);
+                self.acknowledge(io);
+                Ok(passage)
+            });
+            match read {
+                Ok(Some(passage)) => return passage,
+                Ok(None) => {}
+                Err(error) if io::Error::kind(&error) == WouldBlock => {}
+                Err(_) => return InspectionEnd::Waiting(DirectionPause::SourceBroken),
+            }
+        }
+    }
+
+    /// Shows the gate what has come; no byte is the client's FIN, which stays to be read again. `None`:
+    /// it wants more.
+    fn show(
+        &mut self,
+        bytes: &[u8],
+        io: &DirectionIo<'_>,
+        gate: &mut dyn Inspector,
+    ) -> Option<InspectionEnd> {
+        if bytes.is_empty() {
+            let look = gate.look(&self.held, true);
+            return Some(self.verdict(look));
+        }
+        // Mostly the first bytes are enough, and go on from where they were read into.
+        let all = match self.held.is_empty() {
+            true => None,
+            false => Some(Bytes::from([&self.held, bytes].concat())),
+        };
+        let look = gate.look(all.as_deref().unwrap_or(bytes), false);
+        match (look, all) {
+            (Inspection::Pass, None) => {
+                self.took_in(bytes.len());
+                return Some(match self.send_now(bytes, io) {
+                    Step::On => InspectionEnd::Open,
+                    Step::Stop(turn) => InspectionEnd::Waiting(turn),
+                });
+            }
+            (Inspection::Refuse, None) => return Some(InspectionEnd::Shut),
+            (_, None) => self.held = Bytes::copy_from_slice(bytes),
+            (_, Some(all)) => self.held = all,
+        }
+        self.looked = true;
+        (look != Inspection::More).then(|| self.verdict(look))
+    }
+
+    fn verdict(&mut self, look: Inspection) -> InspectionEnd {
+        match look {
+            Inspection::Refuse => {
+                self.held = Bytes::new();
+                InspectionEnd::Shut
+            }
+            Inspection::Pass | Inspection::More => InspectionEnd::Open,
+        }
+    }
+}

@@ -1,0 +1,388 @@
+//! Both directions in one task: turns, half-close, silence, resets, and the end.
+#![forbid(unsafe_code)]
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::{Instant, Sleep};
+
+use super::direction::{Direction, DirectionIo, DirectionPause, InspectionEnd};
+use super::{Ended, GATE_TIME, HalfClose, Inspector, Meter, PipePool, Relayed, Settings};
+use crate::lifecycle::cut::Cut;
+use crate::sys::{self, Exiting, Stream};
+
+/// After this long without a byte a pipe goes back, and blocked sockets are watched for a reset:
+/// two of these are under the 100 ms in which a reset must be passed on. Not for every half-closed one: a
+/// timer sooner than the runtime's next costs a wake-up of the runtime itself.
+const TICK: Duration = Duration::from_millis(40);
+
+/// Between two looks at a client whose FIN is held back: has it left for good meanwhile?
+const LOOK: Duration = Duration::from_secs(1);
+
+/// How long a client may take what an upstream sent before its reset: a reset drops unsent bytes.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// What stays the same for a relay's life.
+pub(super) struct RelayContext<'a> {
+    pub(super) client: &'a Stream,
+    pub(super) upstream: &'a Stream,
+    pub(super) half_close: HalfClose,
+    pub(super) settings: &'a Settings,
+    /// The process behind this very upstream connection; later ones have nothing to do with it.
+    pub(super) process: Option<Arc<Exiting>>,
+    pub(super) pipes: &'a Arc<PipePool>,
+    pub(super) meter: &'a Meter,
+}
+
+impl RelayContext<'_> {
+    fn splice(&self) -> bool {
+        self.settings.splice.load(Ordering::Relaxed)
+    }
+
+    fn up(&self) -> DirectionIo<'_> {
+        let (from, to, counter) = (self.client, self.upstream, &self.meter.up);
+        DirectionIo { from, to, pipes: self.pipes, counter, splice: self.splice(), prompt: true }
+    }
+
+    fn down(&self) -> DirectionIo<'_> {
+        let (from, to, counter) = (self.upstream, self.client, &self.meter.down);
+        DirectionIo { from, to, pipes: self.pipes, counter, splice: self.splice(), prompt: false }
+    }
+}
+
+/// A relay under way.
+pub(super) struct Relay<'a, 'g> {
+    context: RelayContext<'a>,
+    up: Direction,
+    down: Direction,
+    gate: Option<&'g mut dyn Inspector>,
+    gate_over: Option<Instant>, // when the gate has to do with what it has seen
+    upstream_told: bool,        // our FIN went to the upstream
+    client_told: bool,          // our FIN went to the client
+    quiet: bool,                // a whole tick passed without a byte
+    last: Instant,              // when a byte last moved
+    look: Option<Instant>,      // when to look next whether the client of a held-back FIN is there
+}
+
+enum Event {
+    Yield,
+    End(Ended),
+}
+
+impl<'a, 'g> Relay<'a, 'g> {
+    pub(super) fn new(
+        context: RelayContext<'a>,
+        early_up: Bytes,
+        early_down: Bytes,
+        gate: Option<&'g mut dyn Inspector>,
+    ) -> Self {
+        Self {
+            gate,
+            gate_over: None,
+            context,
+            up: Direction::new(early_up),
+            down: Direction::new(early_down),
+            upstream_told: false,
+            client_told: false,
+            quiet: false,
+            last: Instant::now(),
+            look: None,
+        }
+    }
+
+    pub(super) async fn run(&mut self, cut: &Cut) -> Relayed {
+        let ended = self.until_end(cut).await;
+        if ended == Ended::UpstreamRst {
+            Box::pin(self.last_words()).await;
+        }
+        self.finish(ended)
+    }
+
+    async fn until_end(&mut self, cut: &Cut) -> Ended {
+        let mut timer = std::pin::pin!(tokio::time::sleep_until(self.alarm()));
+        loop {
+            let poll = |cx: &mut Context<'_>| self.poll(cx, timer.as_mut(), cut);
+            match std::future::poll_fn(poll).await {
+                Event::End(ended) => return ended,
+                // Not a mere wake-up: the runtime looks at its sockets before it comes back.
+                Event::Yield => tokio::task::yield_now().await,
+            }
+        }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>, timer: Pin<&mut Sleep>, cut: &Cut) -> Poll<Event> {
+        if let Poll::Ready(reason) = cut.poll_wait(cx) {
+            return Poll::Ready(Event::End(Ended::Cut(reason)));
+        }
+        let event = self.turn(cx).or_else(|| self.poll_silence(cx, timer));
+        event.map_or(Poll::Pending, Poll::Ready)
+    }
+
+    /// Each direction's share of work.
+    fn turn(&mut self, cx: &mut Context<'_>) -> Option<Event> {
+        let before = self.progress();
+        let up = match self.pass_gate(cx) {
+            InspectionEnd::Open => self.up.pump(cx, &self.context.up()),
+            InspectionEnd::Waiting(turn) => turn,
+            InspectionEnd::Shut => return Some(Event::End(Ended::Refused)),
+        };
+        let down = self.down.pump(cx, &self.context.down());
+        // Failures first: a socket's error is told once, and whoever asks next reads a clean FIN.
+        let killed =
+            || (self.down.eof() && !before.3 && self.killed()).then_some(Ended::UpstreamRst);
+        if let Some(ended) = broken(up, down).or_else(killed).or_else(|| self.pass_fins()) {
+            return Some(Event::End(ended));
+        }
+        if self.up.done() && self.down.done() {
+            return Some(Event::End(Ended::FinFin));
+        }
+        if self.progress() != before {
+            self.last = Instant::now();
+            self.quiet = false;
+        }
+        if up == DirectionPause::Spent || down == DirectionPause::Spent {
+            return Some(Event::Yield);
+        }
+        self.watch(cx, up, down).map(Event::End)
+    }
+
+    /// Waits at the gate, where there is one; its clock runs from the first byte on.
+    fn pass_gate(&mut self, cx: &mut Context<'_>) -> InspectionEnd {
+        let Some(gate) = self.gate.as_deref_mut() else { return InspectionEnd::Open };
+        let over = self.gate_over.is_some_and(|over| over <= Instant::now());
+        let passage = self.up.at_gate(cx, &self.context.up(), gate, over);
+        match passage {
+            InspectionEnd::Waiting(_) if self.gate_over.is_none() && self.up.backlog() > 0 => {
+                self.gate_over = Some(Instant::now() + GATE_TIME);
+            }
+            InspectionEnd::Waiting(_) => {}
+            InspectionEnd::Open | InspectionEnd::Shut => (self.gate, self.gate_over) = (None, None),
+        }
+        passage
+    }
+
+    /// Changes with every byte taken in or given out, and with a FIN.
+    fn progress(&self) -> (u64, usize, bool, bool) {
+        let moved = self.up.moved() + self.down.moved();
+        (moved, self.up.backlog() + self.down.backlog(), self.up.eof(), self.down.eof())
+    }
+
+    /// A FIN follows the last byte before it, unless it is to be held back.
+    fn pass_fins(&mut self) -> Option<Ended> {
+        let (client, upstream) = (self.context.client, self.context.upstream);
+        if self.up.done() && !self.upstream_told && !self.holds_fin() {
+            if !self.client_told && is_dead(client) {
+                return Some(Ended::ClientRst);
+            }
+            self.upstream_told = true;
+            if upstream.shutdown_write().is_err() {
+                return Some(Ended::UpstreamRst);
+            }
+        }
+        if self.down.done() && !self.client_told {
+            if !self.upstream_told && is_dead(upstream) {
+                return Some(Ended::UpstreamRst);
+            }
+            self.client_told = true;
+            if client.shutdown_write().is_err() {
+                return Some(Ended::ClientRst);
+            }
+        }
+        None
+    }
+
+    /// Whether the client's FIN waits: not for the answer to somebody who has left for good.
+    fn holds_fin(&mut self) -> bool {
+        if self.context.half_close == HalfClose::Propagate || self.down.eof() {
+            return false;
+        }
+        let now = Instant::now();
+        if self.look.is_some_and(|look| now < look) {
+            return true;
+        }
+        // The very FIN of a close may be seen before the close is through.
+        self.look = Some(now + if self.look.is_none() { TICK } else { LOOK });
+        !sys::peer_left(self.context.client)
+    }
+
+    /// Whether the FIN just read is that of a process being killed.
+    fn killed(&self) -> bool {
+        self.context.process.as_ref().is_some_and(|process| process.exiting())
+    }
+
+    /// Notices a reset of a socket nobody reads at the moment: its FIN was read, or its other side is
+    /// full and a tick has passed.
+    fn watch(
+        &self,
+        cx: &mut Context<'_>,
+        up: DirectionPause,
+        down: DirectionPause,
+    ) -> Option<Ended> {
+        if !self.quiet && !self.half_closed() {
+            return None;
+        }
+        let client_free = up != DirectionPause::Dry && down != DirectionPause::Blocked;
+        if client_free && !(self.up.eof() && self.client_told) {
+            let reset = poll_reset(self.context.client, cx);
+            return reset.then_some(Ended::ClientRst);
+        }
+        let upstream_free = down != DirectionPause::Dry && up != DirectionPause::Blocked;
+        if upstream_free && !(self.down.eof() && self.upstream_told) {
+            let reset = poll_reset(self.context.upstream, cx);
+            return reset.then_some(Ended::UpstreamRst);
+        }
+        None
+    }
+
+    fn half_closed(&self) -> bool {
+        self.up.eof() || self.down.eof()
+    }
+
+    fn limit(&self) -> (Duration, Ended) {
+        match self.half_closed() {
+            true => (self.context.settings.half_close_timeout, Ended::HalfCloseIdle),
+            false => (self.context.settings.idle, Ended::Idle),
+        }
+    }
+
+    /// When to look at the clock next.
+    fn alarm(&self) -> Instant {
+        let limit = self.limit().0;
+        let busy = self.up.busy() || self.down.busy();
+        let alarm = match busy && !self.quiet {
+            true => self.last + limit.min(TICK),
+            false => self.last + limit,
+        };
+        let look = self.look.filter(|_| !self.upstream_told);
+        [look, self.gate_over].into_iter().flatten().fold(alarm, Instant::min)
+    }
+
+    fn poll_silence(&mut self, cx: &mut Context<'_>, mut timer: Pin<&mut Sleep>) -> Option<Event> {
+        loop {
+            let alarm = self.alarm();
+            if alarm < timer.deadline() {
+                timer.as_mut().reset(alarm);
+            }
+            if timer.as_mut().poll(cx).is_pending() {
+                return None;
+            }
+            let silence = Instant::now() - self.last;
+            let (limit, ended) = self.limit();
+            if silence >= limit {
+                return Some(Event::End(ended));
+            }
+            let alarm = self.alarm();
+            if alarm > timer.deadline() {
+                timer.as_mut().reset(alarm); // bytes moved meanwhile
+            } else {
+                if silence >= TICK {
+                    self.quiet = true;
+                    self.up.rest();
+                    self.down.rest();
+                }
+                timer.as_mut().reset(self.alarm());
+                return Some(Event::Yield); // one more turn, to begin watching, or to look
+            }
+        }
+    }
+
+    /// The upstream was reset: what it sent before is delivered, within a bound.
+    async fn last_words(&mut self) {
+        let _late_bytes_are_counted_lost =
+            tokio::time::timeout(LAST_WORDS, self.deliver_rest()).await;
+    }
+
+    async fn deliver_rest(&mut self) {
+        loop {
+            let turn = std::future::poll_fn(|cx| match self.down.pump(cx, &self.context.down()) {
+                DirectionPause::Blocked => Poll::Pending,
+                turn => Poll::Ready(turn),
+            });
+            match turn.await {
+                DirectionPause::Spent => tokio::task::yield_now().await,
+                DirectionPause::SinkBroken => return,
+                _nothing_left => break,
+            }
+        }
+        while sys::unacked(self.context.client).is_ok_and(|n| n > 0) {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+
+    /// Ends both sockets as the end asks and draws the balance.
+    fn finish(&self, ended: Ended) -> Relayed {
+        let (client, upstream) = (self.context.client, self.context.upstream);
+        let refused = ended == Ended::Refused;
+        let reset = matches!(ended, Ended::ClientRst | Ended::UpstreamRst | Ended::Cut(_));
+        let late_up =
+            close(upstream, reset || refused || self.up.backlog() > 0, self.upstream_told);
+        let late_down = match refused {
+            true => 0,
+            false => close(client, reset || self.down.backlog() > 0, self.client_told),
+        };
+        let backlog = self.up.backlog() + self.down.backlog();
+        let lost = backlog as u64 + late_up + late_down;
+        self.context.pipes.count_lost(lost);
+        self.context.meter.take_back(late_up, late_down);
+        Relayed {
+            up: self.up.moved().saturating_sub(late_up),
+            down: self.down.moved().saturating_sub(late_down),
+            lost,
+            ended,
+        }
+    }
+}
+
+/// Closes by reset or by FIN, which may be on its way already; returns the bytes a reset may throw away:
+/// all that the peer has not acknowledged, for a sent segment may have been dropped too.
+fn close(socket: &Stream, reset: bool, told: bool) -> u64 {
+    if reset {
+        socket.reset_on_close();
+        return sys::unacked(socket).unwrap_or(0) as u64;
+    }
+    if !told {
+        let _gone = socket.shutdown_write();
+    }
+    0
+}
+
+/// Whether a socket that read as ended was reset: splice out swallows the error when it has moved
+/// something before, and the next read is a clean 0. A connection that got a mere FIN has a peer.
+/// (A Unix socket always has: there the rest of what was to be sent tells.)
+fn is_dead(socket: &Stream) -> bool {
+    !socket.has_peer()
+}
+
+/// Which side a failed direction accuses.
+fn broken(up: DirectionPause, down: DirectionPause) -> Option<Ended> {
+    match (up, down) {
+        (DirectionPause::SourceBroken, _) | (_, DirectionPause::SinkBroken) => {
+            Some(Ended::ClientRst)
+        }
+        (DirectionPause::SinkBroken, _) | (_, DirectionPause::SourceBroken) => {
+            Some(Ended::UpstreamRst)
+        }
+        _ => None,
+    }
+}
+
+/// Whether a socket nobody waits on was reset. Its write readiness is used up as the bell: who
+/// writes to it tries first and does not rely on that flag.
+fn poll_reset(socket: &Stream, cx: &mut Context<'_>) -> bool {
+    loop {
+        match socket.readiness().poll_write_ready(cx) {
+            Poll::Pending => return false,
+            Poll::Ready(Err(_)) => return true,
+            // A reset closes both ways, and so do two FINs: no reset comes after those.
+            Poll::Ready(Ok(guard)) if guard.ready().is_write_closed() => {
+                return socket.take_error().is_err();
+            }
+            Poll::Ready(Ok(mut guard)) => guard.clear_ready(),
+        }
+    }
+}
