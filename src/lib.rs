@@ -20,6 +20,7 @@ pub mod admin;
 pub mod cli;
 pub mod config;
 pub mod connection;
+pub mod expiring_cache;
 pub mod gateway;
 pub mod inbound;
 pub mod lifecycle;

@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
-use moka::sync::Cache;
 
 use super::House;
 use super::answered::Asker;
+use crate::expiring_cache::ExpiringCache;
 use crate::names::serve::{Answers, Code, Question, Reply, Wanted, Why};
 use crate::names::{Family, Kind, NameError, Records, reverse};
 use crate::policy::{Admitted, Decision, Refused, Verdict};
@@ -20,7 +20,7 @@ use crate::target::Name;
 /// How long loopback may be remembered as `localhost`, and that nothing is known of a name but that it is.
 const LOCALHOST: Duration = Duration::from_secs(300);
 /// Names whose verdict was written down lately: a program that asks again and again is one line.
-const SAID: u64 = 1024;
+const SAID: usize = 1024;
 /// How long it is not said again.
 const QUIET: Duration = Duration::from_secs(60);
 
@@ -28,14 +28,13 @@ const QUIET: Duration = Duration::from_secs(60);
 #[derive(Clone)]
 pub struct Desk {
     house: Arc<House>,
-    said: Cache<(Name, &'static str), ()>,
+    said: Arc<ExpiringCache<(Name, &'static str), ()>>,
 }
 
 impl Desk {
     /// Speaks for `house`.
     pub fn new(house: Arc<House>) -> Self {
-        let said = Cache::builder().max_capacity(SAID).time_to_live(QUIET).build();
-        Self { house, said }
+        Self { house, said: Arc::new(ExpiringCache::new(SAID)) }
     }
 }
 
@@ -145,7 +144,12 @@ impl Desk {
     }
 
     fn is_news(&self, name: &Name, verdict: &'static str) -> bool {
-        self.said.entry((name.clone(), verdict)).or_default().is_fresh()
+        let (line, now) = ((name.clone(), verdict), Instant::now());
+        let news = self.said.get(&line, now).is_none();
+        if news {
+            self.said.insert(line, (), QUIET, now);
+        }
+        news
     }
 
     async fn look_up(&self, name: &Admitted<Name>, kind: Kind) -> Result<Records, Reply> {
