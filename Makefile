@@ -1,10 +1,13 @@
 # What a person runs. `make help` lists it.
 CARGO ?= cargo
 FUZZ_SECONDS ?= 20
+# The test programs of `make check`: those that took less than FASTSECONDS when this list was made.
+FAST_TESTS = walls
+MSRV = $(shell sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
 FUZZ_TARGETS = $(notdir $(basename $(wildcard fuzz/fuzz_targets/*.rs)))
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test lint tailnet test-more fuzz bench bench-check growth soak
+.PHONY: help build demo test check one lint msrv deny tailnet test-more fuzz bench bench-check growth soak
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -18,10 +21,25 @@ demo: ## the gateway carries traffic on this machine, nothing else needed
 test: ## every test, then again as an unprivileged user; names what it had to skip; installs nothing
 	tests/suite
 
+check: ## formatting, clippy and the fast tests, before each commit
+	$(CARGO) fmt --check
+	$(CARGO) clippy --all-targets --locked -- -D warnings
+	$(CARGO) build --quiet --locked --example fake-tailscaled
+	$(CARGO) test --quiet --locked --lib $(FAST_TESTS:%=--test %)
+
+one: ## the tests with T in their names: make one T=p17_
+	@CARGO="$(CARGO)" tests/one "$(T)"
+
 lint: ## formatting, clippy and documentation, warnings are errors
 	$(CARGO) fmt --check
 	$(CARGO) clippy --all-targets --locked -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --no-deps --locked
+
+msrv: ## the program builds with the oldest Rust that Cargo.toml promises; needs that toolchain
+	CARGO_TARGET_DIR=target/msrv $(CARGO) +$(MSRV) check --locked --lib --bins
+
+deny: ## licences, duplicates and sources of the dependencies; needs cargo-deny. Advisories: docs/releasing.md
+	$(CARGO) deny --locked check licenses bans sources
 
 tailnet: ## builds headscale and every pinned tailscaled into ~/.cache/tailrace, then runs only the real-tailnet proof, on each
 	tests/tailnet/install

@@ -21,6 +21,7 @@ pub mod cli;
 pub mod config;
 pub mod connection;
 pub mod dns;
+pub mod expiring_cache;
 pub mod gateway;
 pub mod inbound;
 pub mod lifecycle;

@@ -19,8 +19,8 @@ use std::net::UdpSocket;
 use std::time::{Duration, Instant};
 
 use fixture::{Nameserver, ask, ask_by_tcp, code, query, shown, tailnet};
-use hickory_resolver::proto::op::{Message, ResponseCode};
-use hickory_resolver::proto::rr::RecordType;
+use hickory_proto::op::{Message, ResponseCode};
+use hickory_proto::rr::RecordType;
 use rig::managed::script::State;
 use rig::wait::{PATIENCE, assert_within, eventually};
 use rig::{ClosedPort, Dns, Gateway, Inbound, Origin, Setup, Tailscaled, netns};

@@ -10,8 +10,8 @@ use std::net::UdpSocket;
 use std::time::{Duration, Instant};
 
 use hellos::{captured, hello_for, in_records, padded};
-use hickory_resolver::proto::op::{Message, Query};
-use hickory_resolver::proto::rr::{Name, RecordType};
+use hickory_proto::op::{Message, Query};
+use hickory_proto::rr::{Name, RecordType};
 use rig::wait::{PATIENCE, bound};
 use rig::{End, Gateway, Origin, Setup, Tailscaled, Wire, netns};
 use serde_json::Value;

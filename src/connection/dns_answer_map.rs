@@ -7,12 +7,10 @@
 #![forbid(unsafe_code)]
 
 use std::net::IpAddr;
-use std::time::Duration;
-
-use moka::policy::EvictionPolicy;
-use moka::sync::Cache;
+use std::time::{Duration, Instant};
 
 use super::GatewayState;
+use crate::expiring_cache::ExpiringCache;
 use crate::policy::{LocalAddresses, Verdict};
 use crate::target::{Host, Name, Target};
 
@@ -20,7 +18,7 @@ use crate::target::{Host, Name, Target};
 /// programs that hold it longer.
 const LATELY: Duration = Duration::from_secs(600);
 /// Addresses remembered; the least recently used is forgotten first.
-const MOST: u64 = 10_000;
+const MOST: usize = 10_000;
 
 /// Who was answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -42,33 +40,30 @@ impl Asker {
 
 /// The latest name each address was given for.
 #[derive(Debug)]
-pub struct DnsAnswerMap(Cache<(Asker, IpAddr), Name>);
+pub struct DnsAnswerMap(ExpiringCache<(Asker, IpAddr), Name>);
 
 impl Default for DnsAnswerMap {
     fn default() -> Self {
-        let cache = Cache::builder()
-            .max_capacity(MOST)
-            .eviction_policy(EvictionPolicy::lru())
-            .time_to_live(LATELY);
-        Self(cache.build())
+        Self(ExpiringCache::new(MOST))
     }
 }
 
 impl DnsAnswerMap {
     /// `name` was answered with these.
     pub(super) fn remember(&self, asker: Asker, name: &Name, addresses: &[IpAddr]) {
+        let now = Instant::now();
         for address in addresses {
-            self.0.insert((asker, *address), name.clone());
+            self.0.insert((asker, *address), name.clone(), LATELY, now);
         }
     }
 
     /// Forgets every answer.
     pub fn forget(&self) {
-        self.0.invalidate_all();
+        self.0.clear();
     }
 
     fn name(&self, asker: Asker, address: IpAddr) -> Option<Name> {
-        self.0.get(&(asker, address))
+        self.0.get(&(asker, address), Instant::now()).map(|(name, _)| name)
     }
 }
 

@@ -8,19 +8,19 @@ use std::time::{Duration, Instant};
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
-use moka::sync::Cache;
 
 use super::GatewayState;
 use super::dns_answer_map::Asker;
 use crate::dns::serve::{Answers, Code, Question, Reply, Wanted, Why};
 use crate::dns::{Family, Kind, NameError, Records, reverse};
+use crate::expiring_cache::ExpiringCache;
 use crate::policy::{Admitted, Decision, Refused, Verdict};
 use crate::target::Name;
 
 /// How long loopback may be remembered as `localhost`, and that nothing is known of a name but that it is.
 const LOCALHOST: Duration = Duration::from_secs(300);
 /// Names whose verdict was written down lately: a program that asks again and again is one line.
-const SAID: u64 = 1024;
+const SAID: usize = 1024;
 /// How long it is not said again.
 const QUIET: Duration = Duration::from_secs(60);
 
@@ -28,14 +28,13 @@ const QUIET: Duration = Duration::from_secs(60);
 #[derive(Clone)]
 pub struct DnsResponder {
     gateway_state: Arc<GatewayState>,
-    said: Cache<(Name, &'static str), ()>,
+    said: Arc<ExpiringCache<(Name, &'static str), ()>>,
 }
 
 impl DnsResponder {
-    /// Speaks for `gateway state`.
+    /// Speaks for this gateway.
     pub fn new(gateway_state: Arc<GatewayState>) -> Self {
-        let said = Cache::builder().max_capacity(SAID).time_to_live(QUIET).build();
-        Self { gateway_state, said }
+        Self { gateway_state, said: Arc::new(ExpiringCache::new(SAID)) }
     }
 }
 
@@ -148,7 +147,12 @@ impl DnsResponder {
     }
 
     fn is_news(&self, name: &Name, verdict: &'static str) -> bool {
-        self.said.entry((name.clone(), verdict)).or_default().is_fresh()
+        let (line, now) = ((name.clone(), verdict), Instant::now());
+        let news = self.said.get(&line, now).is_none();
+        if news {
+            self.said.insert(line, (), QUIET, now);
+        }
+        news
     }
 
     async fn look_up(&self, name: &Admitted<Name>, kind: Kind) -> Result<Records, Reply> {

@@ -5,8 +5,8 @@
 
 use std::net::IpAddr;
 
-use hickory_resolver::proto::op::{Message, MessageType, OpCode, Query, ResponseCode};
-use hickory_resolver::proto::rr::{DNSClass, Name, RData, Record};
+use hickory_proto::op::{Message, MessageType, OpCode, Query, ResponseCode};
+use hickory_proto::rr::{DNSClass, Name, RData, Record};
 
 /// Aliases followed, within one message and from message to message.
 pub(super) const MOST_ALIASES: usize = 16;
@@ -164,8 +164,8 @@ fn word(code: ResponseCode) -> &'static str {
 mod tests {
     use std::time::{Duration, Instant};
 
-    use hickory_resolver::proto::rr::RecordType;
-    use hickory_resolver::proto::rr::rdata::{A, AAAA, CNAME, SOA};
+    use hickory_proto::rr::RecordType;
+    use hickory_proto::rr::rdata::{A, AAAA, CNAME, SOA};
 
     use super::*;
 

@@ -4,12 +4,11 @@
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use hickory_resolver::proto::rr::{self, RData, RecordType};
-use hickory_resolver::proto::serialize::binary::BinEncodable as _;
-use moka::Expiry;
-use moka::policy::EvictionPolicy;
+use hickory_proto::rr::{self, RData, RecordType};
+use hickory_proto::serialize::binary::BinEncodable as _;
 
 use super::NameError;
+use crate::expiring_cache::ExpiringCache;
 use crate::target::Name;
 
 /// Bounds of an answer's life (docs/requirements.md, D7), in seconds.
@@ -111,55 +110,21 @@ pub(super) fn doubtful(ttl: Option<u32>) -> Life {
 }
 
 /// At most so many answers; none: nothing is remembered.
-pub(super) struct Cache(Option<moka::sync::Cache<Key, Kept>>);
-
-#[derive(Clone)]
-struct Kept {
-    answer: Answer,
-    life: Duration,
-    until: Instant,
-}
-
-/// The clock starts when an answer is put in.
-struct OwnLife;
-
-impl Expiry<Key, Kept> for OwnLife {
-    fn expire_after_create(&self, _: &Key, kept: &Kept, _: Instant) -> Option<Duration> {
-        Some(kept.life)
-    }
-
-    fn expire_after_update(
-        &self,
-        _: &Key,
-        kept: &Kept,
-        _: Instant,
-        _: Option<Duration>,
-    ) -> Option<Duration> {
-        Some(kept.life)
-    }
-}
+pub(super) struct Cache(ExpiringCache<Key, Answer>);
 
 impl Cache {
     pub(super) fn new(entries: u32) -> Self {
-        Self((entries > 0).then(|| {
-            moka::sync::Cache::builder()
-                .max_capacity(entries.into())
-                .eviction_policy(EvictionPolicy::lru())
-                .expire_after(OwnLife)
-                .build()
-        }))
+        Self(ExpiringCache::new(usize::try_from(entries).unwrap_or(usize::MAX)))
     }
 
     /// What is remembered, and how long it still holds.
     pub(super) fn get(&self, key: &Key) -> Option<(Answer, Duration)> {
-        let kept = self.0.as_ref()?.get(key)?;
-        Some((kept.answer, kept.until.saturating_duration_since(Instant::now())))
+        self.0.get(key, Instant::now())
     }
 
     pub(super) fn put(&self, key: &Key, answer: &Answer, life: Life) {
-        if let (Some(cache), Some(life)) = (&self.0, life) {
-            let until = Instant::now() + life;
-            cache.insert(key.clone(), Kept { answer: answer.clone(), life, until });
+        if let Some(life) = life {
+            self.0.insert(key.clone(), answer.clone(), life, Instant::now());
         }
     }
 }
@@ -198,16 +163,11 @@ mod tests {
     #[test]
     fn d7_the_least_recently_used_goes_first() {
         let cache = Cache::new(8);
-        let inner = cache.0.as_ref().unwrap();
         for n in 0..8 {
             cache.put(&name(n), &answer(), whole(60));
         }
-        inner.run_pending_tasks();
         assert_eq!(cache.answer(&name(0)), Some(answer()), "now the most recently used");
-        inner.run_pending_tasks();
         cache.put(&name(8), &answer(), whole(60));
-        inner.run_pending_tasks();
-        assert_eq!(inner.entry_count(), 8);
         assert!(cache.answer(&name(0)).is_some() && cache.answer(&name(8)).is_some());
         assert_eq!(cache.answer(&name(1)), None);
     }

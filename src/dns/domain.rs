@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
-use hickory_resolver::proto::op::Query;
+use hickory_proto::op::Query;
 use tokio::sync::Semaphore;
 
 use super::answer::{Told, Trouble};

@@ -7,8 +7,8 @@ use std::pin::pin;
 use std::time::Duration;
 
 use futures_util::future::{Either, select};
-use hickory_resolver::proto::op::Query;
-use hickory_resolver::proto::rr::{self, RData, RecordType};
+use hickory_proto::op::Query;
+use hickory_proto::rr::{self, RData, RecordType};
 
 use super::answer::{MOST_ALIASES, Said, Trouble};
 use super::cache::{self, Found, Kind, Life};

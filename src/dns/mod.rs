@@ -27,8 +27,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use hickory_resolver::proto::rr::rdata::PTR;
-use hickory_resolver::proto::rr::{self, RData};
+use hickory_proto::rr::rdata::PTR;
+use hickory_proto::rr::{self, RData};
 
 use crate::policy::Admitted;
 use crate::target::{Host, Name, Target};

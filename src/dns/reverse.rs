@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 
-use hickory_resolver::proto::rr;
+use hickory_proto::rr;
 use ipnet::IpNet;
 
 use crate::target::Name;

@@ -11,13 +11,13 @@ use std::time::Duration;
 
 use futures_util::future::{BoxFuture, Shared};
 use futures_util::{FutureExt as _, StreamExt as _};
-use hickory_resolver::net::DnsMultiplexer;
-use hickory_resolver::net::h2::HttpsClientStream;
-use hickory_resolver::net::runtime::{RuntimeProvider as _, Spawn as _, TokioHandle};
-use hickory_resolver::net::tcp::{TcpClientStream, TcpStream};
-use hickory_resolver::net::udp::UdpClientStream;
-use hickory_resolver::net::xfer::{DnsExchange, DnsHandle as _};
-use hickory_resolver::proto::op::{DnsRequest, DnsRequestOptions, Message, Query};
+use hickory_net::DnsMultiplexer;
+use hickory_net::h2::HttpsClientStream;
+use hickory_net::runtime::{RuntimeProvider as _, Spawn as _, TokioHandle};
+use hickory_net::tcp::{TcpClientStream, TcpStream};
+use hickory_net::udp::UdpClientStream;
+use hickory_net::xfer::{DnsExchange, DnsHandle as _};
+use hickory_proto::op::{DnsRequest, DnsRequestOptions, Message, Query};
 use tokio::time::Instant;
 
 use super::answer::{self, Told, Trouble};

@@ -30,7 +30,7 @@ fn line<T: std::fmt::Display>(
     value: Option<T>,
 ) {
     if let Some(value) = value {
-        let name = format_args!("process_{name}");
+        let name = format!("process_{name}");
         // Writing to a string cannot fail.
         let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}\n");
     }

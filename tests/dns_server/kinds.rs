@@ -4,8 +4,8 @@ use std::io::Write as _;
 use std::net::{TcpListener, UdpSocket};
 use std::sync::{Arc, Mutex};
 
-use hickory_resolver::proto::op::{Message, ResponseCode};
-use hickory_resolver::proto::rr::RecordType;
+use hickory_proto::op::{Message, ResponseCode};
+use hickory_proto::rr::RecordType;
 
 use crate::fixture::{self, Nameserver, ask, ask_by_tcp, code, shown};
 use crate::rig::{Gateway, dns, netns};

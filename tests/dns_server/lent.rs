@@ -2,8 +2,8 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use hickory_resolver::proto::op::{Message, ResponseCode};
-use hickory_resolver::proto::rr::{RData, RecordType};
+use hickory_proto::op::{Message, ResponseCode};
+use hickory_proto::rr::{RData, RecordType};
 
 use crate::fixture::{self, Nameserver, ask, code, shown, why};
 use crate::rig::{End, Gateway, Inbound, Managed, Origin, Wire, netns};

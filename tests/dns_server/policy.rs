@@ -1,7 +1,7 @@
 //! Policy as a DNS client meets it: a name that is refused does not exist, and who asks why is told.
 
-use hickory_resolver::proto::op::ResponseCode;
-use hickory_resolver::proto::rr::RecordType;
+use hickory_proto::op::ResponseCode;
+use hickory_proto::rr::RecordType;
 use serde_json::Value;
 
 use crate::fixture::{self, Nameserver, ask, code, shown, why};

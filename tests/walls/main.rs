@@ -12,7 +12,7 @@ use imports::imports;
 use source::{File, code, files};
 
 /// Modules that belong to no room: everybody may use them whole.
-const FREE: [&str; 4] = ["target", "outcome", "secret", "sys"];
+const FREE: [&str; 5] = ["target", "outcome", "secret", "sys", "expiring_cache"];
 /// The two that know every room: one at start, one per connection.
 const CARRIERS: [&str; 2] = ["gateway", "connection"];
 
@@ -59,6 +59,7 @@ const CROSSINGS: &[(&str, &[&str])] = &[
     ("target", &[]),
     ("outcome", &[]),
     ("secret", &[]),
+    ("expiring_cache", &[]),
     ("sys", &[]),
 ];
 

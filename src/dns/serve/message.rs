@@ -4,12 +4,10 @@
 //! for room for thousands of records, and what is said when a datagram is too small.
 #![forbid(unsafe_code)]
 
-use hickory_resolver::proto::op::{
-    Edns, Message, MessageType, Metadata, OpCode, Query, ResponseCode,
-};
-use hickory_resolver::proto::rr::rdata::opt::EdnsOption;
-use hickory_resolver::proto::rr::{DNSClass, Record, RecordType};
-use hickory_resolver::proto::serialize::binary::{BinEncodable as _, BinEncoder};
+use hickory_proto::op::{Edns, Message, MessageType, Metadata, OpCode, Query, ResponseCode};
+use hickory_proto::rr::rdata::opt::EdnsOption;
+use hickory_proto::rr::{DNSClass, Record, RecordType};
+use hickory_proto::serialize::binary::{BinEncodable as _, BinEncoder};
 
 use super::Why;
 

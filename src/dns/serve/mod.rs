@@ -15,9 +15,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
-use hickory_resolver::proto::op::ResponseCode;
-use hickory_resolver::proto::rr::rdata::{A, AAAA, CNAME, HINFO};
-use hickory_resolver::proto::rr::{self, RData, Record, RecordType};
+use hickory_proto::op::ResponseCode;
+use hickory_proto::rr::rdata::{A, AAAA, CNAME, HINFO};
+use hickory_proto::rr::{self, RData, Record, RecordType};
 use tokio::sync::Semaphore;
 
 use self::clients::{Admission, Clients};
@@ -127,7 +127,7 @@ pub struct Handler {
 impl Handler {
     /// A server of these answers.
     pub fn new(answers: Arc<dyn Answers>) -> Self {
-        let clients = Arc::new(Clients::new(Instant::now()));
+        let clients = Arc::new(Clients::new());
         Self { answers, in_flight: Arc::new(Semaphore::new(IN_FLIGHT)), clients }
     }
 

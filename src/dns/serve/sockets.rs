@@ -11,10 +11,10 @@ use std::time::Duration;
 
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt as _, StreamExt as _};
-use hickory_resolver::net::runtime::iocompat::AsyncIoTokioAsStd;
-use hickory_resolver::net::tcp::TcpStream;
-use hickory_resolver::net::xfer::DnsStreamHandle as _;
-use hickory_resolver::proto::op::SerialMessage;
+use hickory_net::runtime::iocompat::AsyncIoTokioAsStd;
+use hickory_net::tcp::TcpStream;
+use hickory_net::xfer::DnsStreamHandle as _;
+use hickory_proto::op::SerialMessage;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 

@@ -6,10 +6,10 @@ use std::sync::Mutex;
 use std::time::Instant;
 
 use futures_util::FutureExt as _;
-use hickory_resolver::proto::op::{Edns, Message, MessageType, OpCode, Query};
-use hickory_resolver::proto::rr::DNSClass;
-use hickory_resolver::proto::rr::rdata::opt::EdnsOption;
-use hickory_resolver::proto::rr::rdata::{MX, SRV, TXT};
+use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query};
+use hickory_proto::rr::DNSClass;
+use hickory_proto::rr::rdata::opt::EdnsOption;
+use hickory_proto::rr::rdata::{MX, SRV, TXT};
 use proptest::prelude::*;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use hickory_resolver::proto::rr::RecordType;
+use hickory_proto::rr::RecordType;
 
 use super::standin::{Reply, Standin, addresses, alias, asked, with_ttl};
 use super::{Lab, PATIENT, found, name, zone};

@@ -3,8 +3,8 @@
 
 use std::time::{Duration, Instant};
 
-use hickory_resolver::proto::op::ResponseCode;
-use hickory_resolver::proto::rr::RecordType;
+use hickory_proto::op::ResponseCode;
+use hickory_proto::rr::RecordType;
 
 use super::standin::{Reply, Standin, addresses, code, empty};
 use super::{Lab, NameError, Nameserver, PATIENT, found, inside, name, zone};

@@ -3,9 +3,9 @@
 
 use std::time::Duration;
 
-use hickory_resolver::proto::op::{Message, MessageType, Query};
-use hickory_resolver::proto::rr::rdata::CNAME;
-use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
+use hickory_proto::op::{Message, MessageType, Query};
+use hickory_proto::rr::rdata::CNAME;
+use hickory_proto::rr::{Name, RData, Record, RecordType};
 
 use super::standin::{Reply, Standin, addresses, asked, empty};
 use super::{Lab, found, zone};

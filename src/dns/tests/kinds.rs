@@ -3,9 +3,9 @@
 
 use std::time::Duration;
 
-use hickory_resolver::proto::op::ResponseCode;
-use hickory_resolver::proto::rr::rdata::{MX, PTR, SRV, TXT};
-use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
+use hickory_proto::op::ResponseCode;
+use hickory_proto::rr::rdata::{MX, PTR, SRV, TXT};
+use hickory_proto::rr::{Name, RData, Record, RecordType};
 
 use super::super::{Family, Kind, NameError, Records};
 use super::standin::{Reply, Standin, addresses, alias, asked, code, empty};

@@ -3,9 +3,9 @@
 
 use std::time::Duration;
 
-use hickory_resolver::proto::op::ResponseCode;
-use hickory_resolver::proto::rr::rdata::SOA;
-use hickory_resolver::proto::rr::{Name, RData, Record};
+use hickory_proto::op::ResponseCode;
+use hickory_proto::rr::rdata::SOA;
+use hickory_proto::rr::{Name, RData, Record};
 
 use super::super::{Family, Kind, NameError, Records};
 use super::standin::{Reply, Standin, addresses, alias, asked, code, with_ttl};
