@@ -341,7 +341,7 @@ pub fn parse_port(text: &[u8]) -> Result<NonZeroU16, HostError> {
         .ok()
         .filter(|_| plain)
         .and_then(|port| port.parse().ok())
-        .ok_or_else(|| HostError::Port { port: escaped(text) })
+        .ok_or_else(|| HostError::Port { port: escaped_port(text) })
 }
 
 /// The "ends in a number" check of the URL standard: such a host must be an address, or nothing.
@@ -365,10 +365,26 @@ fn true_label(label: &str) -> bool {
     }
 }
 
+/// For a message or the log: what stands before an `@` may be a password (RFC 3986 section 3.2.1) and is hidden.
 fn escaped(text: &[u8]) -> String {
     /// Enough to recognise it, short enough for one log line.
     const SHOWN: usize = 300;
-    text[..text.len().min(SHOWN)].escape_ascii().to_string()
+    let (hidden, text) = match memchr::memrchr(b'@', text) {
+        Some(at) => ("[hidden]", &text[at..]),
+        None => ("", text),
+    };
+    format!("{hidden}{}", text[..text.len().min(SHOWN)].escape_ascii())
+}
+
+/// The same of what stands for a port. Of `user:password/@host` that is the password: only what a person may have
+/// meant as a number is shown.
+fn escaped_port(text: &[u8]) -> String {
+    let numeric = |b: &u8| b.is_ascii_hexdigit() || matches!(b, b'+' | b'-' | b'.' | b'x' | b'X');
+    let meant = text.first().is_none_or(|b| b.is_ascii_digit() || matches!(b, b'+' | b'-'));
+    match meant && text.len() <= 20 && text.iter().all(numeric) {
+        true => escaped(text),
+        false => "[hidden]".to_owned(),
+    }
 }
 
 #[cfg(test)]

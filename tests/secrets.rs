@@ -410,3 +410,44 @@ fn k8_a_single_use_key_after_a_restart_says_what_is_needed() {
     assert_eq!(tailnet.starts().len(), 2);
     tailnet.assert_secret(&mut gateway);
 }
+
+#[test]
+fn k7_no_refusal_and_no_line_repeats_what_may_be_a_secret() {
+    const SECRET: &str = "S3cr3tCanary";
+    let mut gateway = Gateway::start(|s| {
+        s.direct().set("log.level", "debug");
+    });
+    let inputs = [
+        "CONNECT u:S3cr3tCanary@127.0.0.1:18080 HTTP/1.1\r\nHost: h\r\n\r\n",
+        "CONNECT u:S3cr3tCanary@h HTTP/1.1\r\nHost: h\r\n\r\n",
+        "CONNECT http://u:S3cr3tCanary@h/ HTTP/1.1\r\nHost: h\r\n\r\n",
+        "GET http://u:S3cr3tCanary/@h/ HTTP/1.1\r\nHost: h\r\n\r\n",
+        "GET http://u:S3cr3tCanary#@h/ HTTP/1.1\r\nHost: h\r\n\r\n",
+        "GET http://u:S3cr3tCanary?@h/ HTTP/1.1\r\nHost: h\r\n\r\n",
+        "GET http://u:S3cr3tCanary@h\\@x/ HTTP/1.1\r\nHost: h\r\n\r\n",
+        "GET ftp://u:S3cr3tCanary@h/ HTTP/1.1\r\nHost: h\r\n\r\n",
+        "GET http://h/?tok=S3cr3tCanary x HTTP/1.1\r\nHost: h\r\n\r\n",
+        "GET http://h/?tok=S3cr3tCanary HTTP/3\r\nHost: h\r\n\r\n",
+        "GET /?tok=S3cr3tCanary HTTP/1.1\r\nHost: h\r\n\r\n",
+        "GET http://h/ HTTP/1.1\r\nHost: h\r\nCookie S3cr3tCanary\r\n\r\n",
+        "GET http://h/ HTTP/1.1\r\nHost: h\r\nCookie: a\r\n S3cr3tCanary\r\n\r\n",
+        "GET http://h/ HTTP/1.1\r\nHost: h\r\nCookie: S3cr3tCanary\x01\r\n\r\n",
+        "GET http://h/ HTTP/1.1\r\nHost: h\r\nCookie : S3cr3tCanary\r\n\r\n",
+        "GET http://h/ HTTP/1.1\r\nHost: u:S3cr3tCanary@h\r\nHost: h\r\n\r\n",
+    ];
+    for input in inputs {
+        let mut wire = gateway.dial();
+        wire.send(input);
+        let (answer, _) = wire.rest();
+        let answer = String::from_utf8_lossy(&answer).into_owned();
+        assert!(answer.starts_with("HTTP/1.1 400 "), "{input:?}: {answer}");
+        assert!(!answer.contains(SECRET), "{input:?}: {answer}");
+    }
+    let mut socks = gateway.dial();
+    socks.send([&[5, 1, 0, 5, 1, 0, 3, 16][..], b"u:S3cr3tCanary@h", &[0, 80]].concat());
+    socks.expect([5, 0]);
+    assert_eq!(socks.socks5_reply().rep, 1);
+    drop(socks);
+    gateway.settle_and_check(inputs.len() as u64 + 1);
+    assert!(!gateway.log().contains(SECRET), "{}", gateway.log());
+}

@@ -26,6 +26,11 @@ pub struct Connect {
 /// # Errors
 /// [`Bad`] for a target without port, a body (P19), two Host fields.
 pub fn read(head: &Head) -> Result<Connect, Bad> {
+    if memchr::memchr(b'@', head.second()).is_some() {
+        let message =
+            "CONNECT names a host and a port alone: send credentials in Proxy-Authorization";
+        return Err(Bad::request(message));
+    }
     let target = Target::parse_connect(head.second())?;
     // A length of 0 says that there is none, and is sent by clients that say so of every request.
     if framing::of_request(head, version(head.third())?)? != Body::None {

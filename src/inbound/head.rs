@@ -264,8 +264,8 @@ fn start_line(head: &[u8], line: Range<usize>, side: Side) -> Result<[Range<usiz
     if good { Ok(parts) } else { Err(bad()) }
 }
 
-/// The beginning of a line for a message, without what may be a password: that of a URL stands before its
-/// last `@`.
+/// The beginning of a line for a message, without what may be a secret: a URL's password stands before its
+/// last `@`, and its query carries tokens.
 pub(super) fn shown(line: &[u8]) -> String {
     const SHOWN: usize = 80;
     let (lead, rest) = match memchr::memmem::find(line, b"://") {
@@ -276,16 +276,22 @@ pub(super) fn shown(line: &[u8]) -> String {
         Some(at) => ("[hidden]", &rest[at..]),
         None => ("", rest),
     };
+    let (rest, query) = match memchr::memchr(b'?', rest) {
+        Some(at) => (&rest[..=at], "[hidden]"),
+        None => (rest, ""),
+    };
     let cut = |part: &[u8]| part[..part.len().min(SHOWN)].escape_ascii().to_string();
-    format!("{}{hidden}{}", cut(lead), cut(rest))
+    format!("{}{hidden}{}{query}", cut(lead), cut(rest))
 }
 
 fn field(head: &[u8], line: Range<usize>, side: Side) -> Result<Field, Bad> {
     let text = &head[line.clone()];
+    // Its name alone: the value may be a cookie or a token, and without a colon nobody knows where it begins.
     let bad = |what: &str| {
-        let shown = text.split(|b| *b == b':').next().unwrap_or(text);
-        let shown = &shown[..shown.len().min(60)];
-        Bad::request(format!("field {} {what}: check it", shown.escape_ascii()))
+        let name = memchr::memchr(b':', text).map(|colon| &text[..colon.min(60)]);
+        let token = |name: &&[u8]| name.iter().all(|b| b.is_ascii_graphic());
+        let name = name.filter(token).map(|name| format!("{} ", name.escape_ascii()));
+        Bad::request(format!("field {}{what}: check it", name.unwrap_or_default()))
     };
     if matches!(text.first(), Some(b' ' | b'\t')) {
         return Err(bad("is folded over two lines"));

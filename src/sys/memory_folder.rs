@@ -3,6 +3,9 @@
 //!
 //! Mounting needs `CAP_SYS_ADMIN` in the user namespace of the mount namespace. Where this process has
 //! none, a process in a user namespace of its own mounts it and hands the descriptor over (unix(7)).
+//!
+//! Whoever of the same user may look into that process could take the descriptor from it (pidfd_getfd(2)), so it
+//! is closed to its user before it mounts anything; and what is received counts only from that process.
 #![allow(unsafe_code, reason = "unshare(2) may take descriptors away from their owners")]
 
 use std::fs;
@@ -56,6 +59,29 @@ pub fn enter_user_namespace() -> io::Result<()> {
     fs::write("/proc/self/gid_map", format!("{gid} {gid} 1"))
 }
 
+/// Closes this process to other programs of its user (`PR_SET_DUMPABLE`, prctl(2)), if none of them looks into
+/// it already.
+///
+/// # Errors
+/// `PermissionDenied` while it is traced (ptrace(2)); what the kernel says.
+pub fn close_to_own_user() -> io::Result<()> {
+    rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)?;
+    let status = fs::read_to_string("/proc/self/status")?;
+    let tracer = status.lines().find_map(|line| line.strip_prefix("TracerPid:"));
+    match tracer.map(str::trim) {
+        Some("0") => Ok(()),
+        _ => Err(io::Error::new(io::ErrorKind::PermissionDenied, "this process is traced")),
+    }
+}
+
+/// Has the kernel say of each message which process sent it (`SO_PASSCRED`, unix(7)): before the first is sent.
+///
+/// # Errors
+/// What setsockopt(2) says.
+pub fn ask_for_senders(socket: BorrowedFd<'_>) -> io::Result<()> {
+    Ok(rustix::net::sockopt::set_socket_passcred(socket, true)?)
+}
+
 /// Sends `descriptor` through a Unix socket (`SCM_RIGHTS`).
 ///
 /// # Errors
@@ -69,28 +95,38 @@ pub fn send_descriptor(socket: BorrowedFd<'_>, descriptor: BorrowedFd<'_>) -> io
     Ok(())
 }
 
-/// Waits for a descriptor sent by [`send_descriptor`], as long as the socket's own time-out allows.
+/// Waits for a descriptor that the process `sender` sent by [`send_descriptor`], as long as the socket's own
+/// time-out allows. [`ask_for_senders`] must have been called; what others send is closed.
 ///
 /// # Errors
 /// What recvmsg(2) says; `UnexpectedEof` where the sender ended without one.
-pub fn receive_descriptor(socket: BorrowedFd<'_>) -> io::Result<OwnedFd> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-    let mut control = RecvAncillaryBuffer::new(&mut space);
-    let mut byte = [0];
-    rustix::net::recvmsg(
-        socket,
-        &mut [IoSliceMut::new(&mut byte)],
-        &mut control,
-        RecvFlags::CMSG_CLOEXEC,
-    )?;
-    for message in control.drain() {
-        if let RecvAncillaryMessage::ScmRights(mut descriptors) = message
-            && let Some(descriptor) = descriptors.next()
-        {
+pub fn receive_descriptor(socket: BorrowedFd<'_>, sender: u32) -> io::Result<OwnedFd> {
+    loop {
+        let mut space =
+            [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1), ScmCredentials(1))];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        let (mut byte, flags) = ([0], RecvFlags::CMSG_CLOEXEC);
+        let bytes = &mut [IoSliceMut::new(&mut byte)];
+        // A socket with a time-out is not asked again by itself after a signal (signal(7)).
+        let received =
+            rustix::io::retry_on_intr(|| rustix::net::recvmsg(socket, bytes, &mut control, flags))?;
+        if received.bytes == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let (mut descriptor, mut from) = (None, None);
+        for message in control.drain() {
+            match message {
+                RecvAncillaryMessage::ScmRights(mut descriptors) => descriptor = descriptors.next(),
+                RecvAncillaryMessage::ScmCredentials(credentials) => {
+                    from = u32::try_from(credentials.pid.as_raw_nonzero().get()).ok();
+                }
+                _ => {}
+            }
+        }
+        if let (Some(descriptor), true) = (descriptor, from == Some(sender)) {
             return Ok(descriptor);
         }
     }
-    Err(io::ErrorKind::UnexpectedEof.into())
 }
 
 #[cfg(test)]
@@ -103,16 +139,19 @@ mod tests {
     #[test]
     fn a_descriptor_travels_through_a_socket() {
         let (near, far) = UnixStream::pair().unwrap();
+        ask_for_senders(far.as_fd()).unwrap();
+        let us = std::process::id();
         let (mut read, write) = io::pipe().unwrap();
         send_descriptor(near.as_fd(), write.as_fd()).unwrap();
         drop(write);
-        let received = receive_descriptor(far.as_fd()).unwrap();
+        let received = receive_descriptor(far.as_fd(), us).unwrap();
         rustix::io::write(&received, b"through").unwrap();
         drop(received);
         assert_eq!(io::read_to_string(&mut read).unwrap(), "through");
+        send_descriptor(near.as_fd(), read.as_fd()).unwrap();
         drop(near);
-        let error = receive_descriptor(far.as_fd()).unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+        let error = receive_descriptor(far.as_fd(), us + 1).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof, "another process sent that one");
     }
 
     #[test]

@@ -24,6 +24,22 @@ pub fn enter_user_namespace() -> io::Result<()> {
 ///
 /// # Errors
 /// Always `Unsupported`.
+pub fn close_to_own_user() -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+/// Nobody sends anything here.
+///
+/// # Errors
+/// Always `Unsupported`.
+pub fn ask_for_senders(_socket: BorrowedFd<'_>) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+/// Nobody asks for it here.
+///
+/// # Errors
+/// Always `Unsupported`.
 pub fn send_descriptor(_socket: BorrowedFd<'_>, _descriptor: BorrowedFd<'_>) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
 }
@@ -32,6 +48,6 @@ pub fn send_descriptor(_socket: BorrowedFd<'_>, _descriptor: BorrowedFd<'_>) -> 
 ///
 /// # Errors
 /// Always `Unsupported`.
-pub fn receive_descriptor(_socket: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+pub fn receive_descriptor(_socket: BorrowedFd<'_>, _sender: u32) -> io::Result<OwnedFd> {
     Err(io::ErrorKind::Unsupported.into())
 }

@@ -44,7 +44,8 @@ pub use dial::{dial, dial_unix, may_mark};
 pub use exiting::Exiting;
 pub use listen::{Listener, bound_address, listen, listen_transparent};
 pub use memory_folder::{
-    enter_user_namespace, mount_memory_folder, receive_descriptor, send_descriptor,
+    ask_for_senders, close_to_own_user, enter_user_namespace, mount_memory_folder,
+    receive_descriptor, send_descriptor,
 };
 pub use original_dst::{intercepted, original_dst, redirected};
 pub use peer_left::peer_left;

@@ -29,12 +29,13 @@ pub(super) fn make(children: &Arc<Children>) -> io::Result<OwnedFd> {
 fn by_another_process(children: &Arc<Children>) -> io::Result<OwnedFd> {
     let (ours, theirs) = UnixStream::pair()?;
     ours.set_read_timeout(Some(PATIENCE))?;
+    sys::ask_for_senders(ours.as_fd())?;
     let mut command = Command::new("/proc/self/exe");
     command.arg(COMMAND).env_clear().current_dir("/");
     command.stdin(Stdio::from(OwnedFd::from(theirs))).stdout(Stdio::null()).stderr(Stdio::null());
-    let _waited_for_by_the_reaper = children.spawn(command)?;
-    // The command holds the other end, as its standard input, alone: it cannot end unseen.
-    let folder = sys::receive_descriptor(ours.as_fd());
+    // The reaper waits for it. It holds the other end, as its standard input, alone: it cannot end unseen.
+    let child = children.spawn(command)?;
+    let folder = sys::receive_descriptor(ours.as_fd(), child.id());
     folder.map_err(|error| match error.kind() {
         io::ErrorKind::UnexpectedEof => io::Error::new(
             io::ErrorKind::PermissionDenied,
@@ -50,6 +51,8 @@ fn by_another_process(children: &Arc<Children>) -> io::Result<OwnedFd> {
 /// What the kernel does not allow.
 pub fn serve() -> io::Result<()> {
     sys::enter_user_namespace()?;
+    // Only now: a process that is closed to its user may not write its own maps (user_namespaces(7)).
+    sys::close_to_own_user()?;
     let folder = sys::mount_memory_folder()?;
     sys::send_descriptor(io::stdin().as_fd(), folder.as_fd())
 }

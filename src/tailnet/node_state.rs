@@ -9,14 +9,16 @@
 //! another `TAILRACE_ID` than the last one joins as a new node.
 #![forbid(unsafe_code)]
 
+use std::collections::HashMap;
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File};
 use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::FlockOperation;
+use rustix::fs::{FlockOperation, Mode, OFlags};
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
 use crate::config::NodeState;
@@ -29,6 +31,8 @@ const MARKER: &str = "tailrace-machine.json";
 const LOCK: &str = "tailrace.lock";
 /// More than a marker takes.
 const MAX_MARKER: u64 = 4096;
+/// More than the state of any node takes, in bytes: some kilobytes for each profile.
+const MAX_STATE: u64 = 16 << 20;
 
 /// What may tell a copy from its original. Each part is absent where the system does not tell it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -140,7 +144,8 @@ impl IdentityStore {
             return Err(StateFolderError::Exposed { path: path.to_owned(), fault });
         }
         let lock = path.join(LOCK);
-        let held = File::create(&lock).map_err(|error| unusable(&lock, error))?;
+        let held = own_file(&lock, OFlags::CREATE | OFlags::RDWR)
+            .map_err(|error| unusable(&lock, error))?;
         if rustix::fs::flock(&held, FlockOperation::NonBlockingLockExclusive).is_err() {
             return Err(StateFolderError::InUse { path: path.to_owned() });
         }
@@ -160,6 +165,8 @@ impl IdentityStore {
                 _ => {}
             }
         }
+        let state = path.join(STATE_FILE);
+        set_aside_unreadable(&state).map_err(|error| unusable(&state, error))?;
         write_marker(&marker, machine).map_err(|error| unusable(&marker, error))?;
         Ok(Self::Folder { path: path.to_owned(), _lock: held })
     }
@@ -234,10 +241,45 @@ impl MachineIdentity {
     }
 }
 
+/// Opens a file of the folder's own: a link, a pipe or a device in its place is an error and never waited for.
+fn own_file(path: &Path, flags: OFlags) -> io::Result<File> {
+    let flags = flags | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = File::from(rustix::fs::open(path, flags, Mode::RUSR | Mode::WUSR)?);
+    match file.metadata()?.is_file() {
+        true => Ok(file),
+        false => Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file")),
+    }
+}
+
+/// A state that is torn, or no state at all, is of no use to tailscaled, which would refuse to start with it
+/// again and again: it is kept under another name, and the node joins as a new one.
+fn set_aside_unreadable(state: &Path) -> io::Result<()> {
+    use io::Read as _;
+    let file = match own_file(state, OFlags::RDONLY) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    let mut text = zeroize::Zeroizing::new(Vec::new());
+    file.take(MAX_STATE).read_to_end(&mut text)?;
+    // An empty one is a missing one to tailscaled (ipn/store/stores.go, NewFileStore).
+    let kept: Result<HashMap<String, IgnoredAny>, _> = serde_json::from_slice(&text);
+    if text.is_empty() || kept.is_ok() {
+        return Ok(());
+    }
+    let aside = state.with_extension("state.unreadable");
+    fs::rename(state, &aside)?;
+    tracing::warn!(
+        kept = %aside.display(),
+        "the node's identity in tailnet.state cannot be read: this gateway joins as a new node"
+    );
+    Ok(())
+}
+
 /// A marker that cannot be understood counts as another machine's: its identity is not used.
 fn read_marker(path: &Path) -> io::Result<Option<MachineIdentity>> {
     use io::Read as _;
-    let file = match File::open(path) {
+    let file = match own_file(path, OFlags::RDONLY) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),
@@ -251,14 +293,18 @@ fn read_marker(path: &Path) -> io::Result<Option<MachineIdentity>> {
 
 /// Written whole or not at all.
 fn write_marker(path: &Path, machine: &MachineIdentity) -> io::Result<()> {
+    use io::Write as _;
     let part = path.with_extension("part");
-    fs::write(&part, serde_json::to_vec(machine)?)?;
-    fs::set_permissions(&part, fs::Permissions::from_mode(0o600))?;
+    let _none_left_behind = fs::remove_file(&part);
+    let mut file = own_file(&part, OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY)?;
+    file.write_all(&serde_json::to_vec(machine)?)?;
     fs::rename(&part, path)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
 
     fn machine(boot: &str, id: Option<&str>) -> MachineIdentity {
@@ -317,6 +363,50 @@ mod tests {
         std::os::unix::fs::symlink(folder.path(), &link).unwrap();
         let error = IdentityStore::folder(&link, &machine("a", None)).unwrap_err();
         assert!(error.to_string().contains("no folder"), "{error}");
+    }
+
+    #[test]
+    fn v10_pipes_links_and_torn_files_in_the_folder_are_not_waited_for_nor_followed() {
+        let victim = tempfile::NamedTempFile::new().unwrap();
+        fs::write(&victim, "precious").unwrap();
+        for name in [LOCK, MARKER, STATE_FILE, "tailrace-machine.part"] {
+            for link in [false, true] {
+                let folder = tempfile::tempdir().unwrap();
+                fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o700)).unwrap();
+                let file = folder.path().join(name);
+                match link {
+                    true => std::os::unix::fs::symlink(victim.path(), &file).unwrap(),
+                    false => rustix::fs::mknodat(
+                        rustix::fs::CWD,
+                        &file,
+                        rustix::fs::FileType::Fifo,
+                        Mode::RUSR | Mode::WUSR,
+                        0,
+                    )
+                    .unwrap(),
+                }
+                let opened = IdentityStore::folder(folder.path(), &machine("a", None));
+                // A part left behind is removed, whatever it is; the others are refused.
+                assert_eq!(opened.is_ok(), name == "tailrace-machine.part", "{name}: {opened:?}");
+                assert_eq!(fs::read_to_string(&victim).unwrap(), "precious", "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn v10_a_torn_identity_is_set_aside() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o700)).unwrap();
+        let state = folder.path().join(STATE_FILE);
+        for (text, kept) in
+            [("{\"torn", false), ("[]", false), ("", true), ("{\"_m\":\"eA==\"}", true)]
+        {
+            fs::write(&state, text).unwrap();
+            drop(IdentityStore::folder(folder.path(), &machine("a", None)).unwrap());
+            assert_eq!(state.exists(), kept, "{text:?}");
+        }
+        let aside = folder.path().join("tailscaled.state.unreadable");
+        assert_eq!(fs::read_to_string(aside).unwrap(), "[]", "nothing is lost");
     }
 
     #[test]

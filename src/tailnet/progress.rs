@@ -3,13 +3,14 @@
 
 use tokio::time::Instant;
 
-use super::session::{PEERS_BESIDE_BUS, STATUS_BESIDE_BUS};
+use super::session::{PEERS_BESIDE_BUS, STATUS_ALONE};
 
 /// How far one session has come.
 pub(super) struct Progress {
     /// The login was begun, or found not to be needed.
     pub(super) begun: bool,
-    /// When `status` is read next; far away until it is known whether there is a bus.
+    /// When `status` is read next; the bus is given its time to open first, so that a login is heard from its
+    /// beginning.
     pub(super) status_due: Instant,
     /// When the peers and names are read next.
     pub(super) peers_due: Instant,
@@ -38,7 +39,7 @@ impl Progress {
         let now = Instant::now();
         Self {
             begun: false,
-            status_due: now + STATUS_BESIDE_BUS,
+            status_due: now + STATUS_ALONE,
             peers_due: now + PEERS_BESIDE_BUS,
             bus: None,
             answered: now,

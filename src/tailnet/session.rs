@@ -24,8 +24,8 @@ use super::version::Version;
 use super::{Settings, netmap, read, refusal, wire};
 
 /// Between two readings of `status` beside an open bus, and without one.
-pub(super) const STATUS_BESIDE_BUS: Duration = Duration::from_secs(5);
-const STATUS_ALONE: Duration = Duration::from_secs(1);
+const STATUS_BESIDE_BUS: Duration = Duration::from_secs(5);
+pub(super) const STATUS_ALONE: Duration = Duration::from_secs(1);
 /// After a reading that failed.
 const STATUS_RETRY: Duration = Duration::from_millis(200);
 /// Between two readings of all the peers while the bus tells of their changes.

@@ -1,8 +1,8 @@
 //! P23 and P26 to P29: requests forwarded one by one.
 
-use std::time::Duration;
+use std::net::SocketAddr;
 
-use crate::rig::wait::pause;
+use crate::rig::wait::{PATIENCE, eventually};
 use crate::rig::{
     Answer, End, Gateway, HttpAnswer, HttpOrigin, HttpReply, Inbound, Origin, Reply, Tailscaled,
     Then, Wire, assert_http_refused, assert_says,
@@ -88,16 +88,26 @@ fn p26_a_request_with_a_body_is_not_sent_to_an_upstream_that_has_closed() {
         HttpReply::Keep(bytes) => HttpReply::Close(bytes),
         other => other,
     });
-    let (_fake, mut gateway) = before(&origin);
+    let (fake, mut gateway) = before(&origin);
     let mut wire = gateway.dial();
     for _ in 0..5 {
         assert_eq!(exchange(&mut wire, post("Content-Length: 5", "hello")).status(), 200);
         // The client rests between its requests; the origin's FIN comes meanwhile.
-        pause(Duration::from_millis(20));
+        eventually("the origin's FIN is there", PATIENCE, || heard_a_fin_from(fake.address()) > 0);
     }
     drop(wire);
     gateway.settle_and_check(5);
     assert_eq!(gateway.count("ok"), 5);
+}
+
+/// How many sockets connected to this address have heard its FIN and not yet sent their own (proc(5),
+/// `net/tcp`: `CLOSE_WAIT` is 08).
+fn heard_a_fin_from(address: SocketAddr) -> usize {
+    let port = format!(":{:04X}", address.port());
+    let table = std::fs::read_to_string("/proc/self/net/tcp").unwrap();
+    let rows = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    rows.filter(|row| row.get(2).is_some_and(|to| to.ends_with(&port)) && row.get(3) == Some(&"08"))
+        .count()
 }
 
 #[test]
