@@ -61,7 +61,7 @@ pub(super) struct DirectionIo<'a> {
 
 /// Why a direction stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum DirectionPause {
+pub(super) enum DirectionStop {
     /// The source has nothing; its read readiness wakes us.
     Dry,
     /// The sink takes nothing; its write readiness wakes us.
@@ -78,7 +78,7 @@ pub(super) enum DirectionPause {
 
 enum Step {
     On,
-    Stop(DirectionPause),
+    Stop(DirectionStop),
 }
 
 /// What one direction remembers.
@@ -138,16 +138,16 @@ impl Direction {
     }
 
     /// Moves what can be moved now, within its share.
-    pub(super) fn pump(&mut self, cx: &mut Context<'_>, io: &DirectionIo<'_>) -> DirectionPause {
+    pub(super) fn pump(&mut self, cx: &mut Context<'_>, io: &DirectionIo<'_>) -> DirectionStop {
         let share = self.moved + TURN_BYTES;
         for _ in 0..TURN_STEPS {
             match self.step(cx, io) {
                 Step::Stop(turn) => return turn,
-                Step::On if self.moved >= share => return DirectionPause::Spent,
+                Step::On if self.moved >= share => return DirectionStop::Spent,
                 Step::On => {}
             }
         }
-        DirectionPause::Spent
+        DirectionStop::Spent
     }
 
     fn step(&mut self, cx: &mut Context<'_>, io: &DirectionIo<'_>) -> Step {
@@ -155,11 +155,11 @@ impl Direction {
             return self.send_backlog(cx, io);
         }
         if self.eof {
-            return Step::Stop(DirectionPause::Done);
+            return Step::Stop(DirectionStop::Done);
         }
         match io.from.readiness().poll_read_ready(cx) {
             Poll::Pending => self.pause(),
-            Poll::Ready(Err(_)) => Step::Stop(DirectionPause::SourceBroken),
+            Poll::Ready(Err(_)) => Step::Stop(DirectionStop::SourceBroken),
             Poll::Ready(Ok(mut guard)) => match self.wants_pipe(io) {
                 true => self.splice_in(&mut guard, io),
                 false => self.copy(&mut guard, io),
@@ -172,7 +172,7 @@ impl Direction {
             self.streak = 0;
         }
         self.burst = 0;
-        Step::Stop(DirectionPause::Dry)
+        Step::Stop(DirectionStop::Dry)
     }
 
     fn took_in(&mut self, n: usize) {
@@ -228,7 +228,7 @@ impl Direction {
                 self.complain(io, Fallback::Error);
                 self.copy(guard, io)
             }
-            Err(_) => Step::Stop(DirectionPause::SourceBroken),
+            Err(_) => Step::Stop(DirectionStop::SourceBroken),
         }
     }
 
@@ -258,7 +258,7 @@ impl Direction {
                 step
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Step::On,
-            Err(_) => Step::Stop(DirectionPause::SourceBroken),
+            Err(_) => Step::Stop(DirectionStop::SourceBroken),
         })
     }
 
@@ -286,7 +286,7 @@ impl Direction {
                     self.blocked = true;
                     return match error.kind() {
                         io::ErrorKind::WouldBlock => Step::On,
-                        _ => Step::Stop(DirectionPause::SinkBroken),
+                        _ => Step::Stop(DirectionStop::SinkBroken),
                     };
                 }
             }
@@ -296,13 +296,13 @@ impl Direction {
 
     fn send_backlog(&mut self, cx: &mut Context<'_>, io: &DirectionIo<'_>) -> Step {
         match self.poll_send(cx, io) {
-            Poll::Pending => Step::Stop(DirectionPause::Blocked),
+            Poll::Pending => Step::Stop(DirectionStop::Blocked),
             Poll::Ready(Ok(n)) => {
                 self.gave_out(n, io);
                 Step::On
             }
             Poll::Ready(Err(error)) if refuses_splice(&error) => self.recover(io),
-            Poll::Ready(Err(_)) => Step::Stop(DirectionPause::SinkBroken),
+            Poll::Ready(Err(_)) => Step::Stop(DirectionStop::SinkBroken),
         }
     }
 
@@ -346,7 +346,7 @@ impl Direction {
     /// The sink refuses splice: its bytes come back from the pipe, and this direction copies.
     fn recover(&mut self, io: &DirectionIo<'_>) -> Step {
         if std::mem::replace(&mut self.refused, true) {
-            return Step::Stop(DirectionPause::SinkBroken);
+            return Step::Stop(DirectionStop::SinkBroken);
         }
         self.complain(io, Fallback::Error);
         match self.pipe.take().map(|mut pipe| pipe.recover()) {
@@ -354,7 +354,7 @@ impl Direction {
                 self.held = bytes.into();
                 Step::On
             }
-            _ => Step::Stop(DirectionPause::SinkBroken),
+            _ => Step::Stop(DirectionStop::SinkBroken),
         }
     }
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::{Instant, Sleep};
 
-use super::direction::{Direction, DirectionIo, DirectionPause, InspectionEnd};
+use super::direction::{Direction, DirectionIo, DirectionStop, InspectionEnd};
 use super::{Ended, GATE_TIME, HalfClose, Inspector, Meter, PipePool, Relayed, Settings};
 use crate::lifecycle::cut::Cut;
 use crate::sys::{self, Exiting, Stream};
@@ -145,7 +145,7 @@ impl<'a, 'g> Relay<'a, 'g> {
             self.last = Instant::now();
             self.quiet = false;
         }
-        if up == DirectionPause::Spent || down == DirectionPause::Spent {
+        if up == DirectionStop::Spent || down == DirectionStop::Spent {
             return Some(Event::Yield);
         }
         self.watch(cx, up, down).map(Event::End)
@@ -217,21 +217,16 @@ impl<'a, 'g> Relay<'a, 'g> {
 
     /// Notices a reset of a socket nobody reads at the moment: its FIN was read, or its other side is
     /// full and a tick has passed.
-    fn watch(
-        &self,
-        cx: &mut Context<'_>,
-        up: DirectionPause,
-        down: DirectionPause,
-    ) -> Option<Ended> {
+    fn watch(&self, cx: &mut Context<'_>, up: DirectionStop, down: DirectionStop) -> Option<Ended> {
         if !self.quiet && !self.half_closed() {
             return None;
         }
-        let client_free = up != DirectionPause::Dry && down != DirectionPause::Blocked;
+        let client_free = up != DirectionStop::Dry && down != DirectionStop::Blocked;
         if client_free && !(self.up.eof() && self.client_told) {
             let reset = poll_reset(self.context.client, cx);
             return reset.then_some(Ended::ClientRst);
         }
-        let upstream_free = down != DirectionPause::Dry && up != DirectionPause::Blocked;
+        let upstream_free = down != DirectionStop::Dry && up != DirectionStop::Blocked;
         if upstream_free && !(self.down.eof() && self.upstream_told) {
             let reset = poll_reset(self.context.upstream, cx);
             return reset.then_some(Ended::UpstreamRst);
@@ -300,12 +295,12 @@ impl<'a, 'g> Relay<'a, 'g> {
     async fn deliver_rest(&mut self) {
         loop {
             let turn = std::future::poll_fn(|cx| match self.down.pump(cx, &self.context.down()) {
-                DirectionPause::Blocked => Poll::Pending,
+                DirectionStop::Blocked => Poll::Pending,
                 turn => Poll::Ready(turn),
             });
             match turn.await {
-                DirectionPause::Spent => tokio::task::yield_now().await,
-                DirectionPause::SinkBroken => return,
+                DirectionStop::Spent => tokio::task::yield_now().await,
+                DirectionStop::SinkBroken => return,
                 _nothing_left => break,
             }
         }
@@ -359,12 +354,10 @@ fn is_dead(socket: &Stream) -> bool {
 }
 
 /// Which side a failed direction accuses.
-fn broken(up: DirectionPause, down: DirectionPause) -> Option<Ended> {
+fn broken(up: DirectionStop, down: DirectionStop) -> Option<Ended> {
     match (up, down) {
-        (DirectionPause::SourceBroken, _) | (_, DirectionPause::SinkBroken) => {
-            Some(Ended::ClientRst)
-        }
-        (DirectionPause::SinkBroken, _) | (_, DirectionPause::SourceBroken) => {
+        (DirectionStop::SourceBroken, _) | (_, DirectionStop::SinkBroken) => Some(Ended::ClientRst),
+        (DirectionStop::SinkBroken, _) | (_, DirectionStop::SourceBroken) => {
             Some(Ended::UpstreamRst)
         }
         _ => None,

@@ -82,23 +82,23 @@ impl Carried {
     }
 }
 
-/// The life of the supervising process: starts the program, tells `front`, answers until the last
+/// The life of the supervising process: starts the program, tells the launcher, answers until the last
 /// process under the filter is gone.
 pub(super) fn live(
-    supervised_program: OwnedFd,
+    launcher: OwnedFd,
     command: &mut Command,
     filter: &[Instruction],
     mask: Mask,
     gateway: Gateway,
 ) -> ! {
-    let code = match begin(&supervised_program, command, filter, mask) {
+    let code = match begin(&launcher, command, filter, mask) {
         Ok((child, calls)) => {
-            wait_for_all(&supervised_program, child, calls, gateway);
+            wait_for_all(&launcher, child, calls, gateway);
             0
         }
         Err(report) => {
-            // Nobody to tell: `front` was killed.
-            let _gone = tell(&supervised_program, &report);
+            // Nobody to tell: the launcher was killed.
+            let _gone = tell(&launcher, &report);
             1
         }
     };
@@ -106,7 +106,7 @@ pub(super) fn live(
 }
 
 fn begin(
-    supervised_program: &OwnedFd,
+    launcher: &OwnedFd,
     command: &mut Command,
     filter: &[Instruction],
     mask: Mask,
@@ -125,12 +125,10 @@ fn begin(
         NotStarted::NoProcess(error) => not_begun(error),
     })?;
     let duplicates = duplicates(child);
-    let _killed = tell(
-        supervised_program,
-        &Report::Started { pid: child.as_raw_nonzero().get(), duplicates },
-    );
-    // `front` takes hold of the program before anybody can have waited for it.
-    let _killed = rustix::net::recv(supervised_program, &mut [0; 1][..], RecvFlags::empty());
+    let _killed =
+        tell(launcher, &Report::Started { pid: child.as_raw_nonzero().get(), duplicates });
+    // The launcher takes hold of the program before anybody can have waited for it.
+    let _killed = rustix::net::recv(launcher, &mut [0; 1][..], RecvFlags::empty());
     let _leads = rustix::process::setsid(); // a terminal's signals are for the program alone
     let _kept = wrapped::let_go(false);
     Ok((child, calls))
@@ -143,18 +141,18 @@ fn duplicates(child: Pid) -> bool {
     matches!(copy, Ok(_) | Err(rustix::io::Errno::BADF | rustix::io::Errno::SRCH))
 }
 
-fn tell(supervised_program: &OwnedFd, report: &Report) -> io::Result<()> {
+fn tell(launcher: &OwnedFd, report: &Report) -> io::Result<()> {
     let text = serde_json::to_vec(report)?;
-    rustix::net::send(supervised_program, &text, SendFlags::NOSIGNAL)?;
+    rustix::net::send(launcher, &text, SendFlags::NOSIGNAL)?;
     Ok(())
 }
 
 /// Waits for every process below; the program's own end is told at once.
-fn wait_for_all(supervised_program: &OwnedFd, child: Pid, calls: Calls, gateway: Gateway) {
+fn wait_for_all(launcher: &OwnedFd, child: Pid, calls: Calls, gateway: Gateway) {
     let supervisor = Arc::new(Supervisor::new(calls, gateway));
     Arc::clone(&supervisor).add_a_thread();
     let ended = Arc::new(AtomicBool::new(false));
-    end_with(supervised_program, child, Arc::clone(&ended));
+    end_with(launcher, child, Arc::clone(&ended));
     loop {
         match rustix::process::wait(WaitOptions::UNTRACED) {
             Ok(Some((pid, status))) if pid == child => {
@@ -163,7 +161,7 @@ fn wait_for_all(supervised_program: &OwnedFd, child: Pid, calls: Calls, gateway:
                     None => supervisor.ended(Ended::of(status), nobody_is_left()),
                 };
                 ended.fetch_or(report != Report::Stopped, Ordering::SeqCst);
-                let _killed = tell(supervised_program, &report);
+                let _killed = tell(launcher, &report);
             }
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(_) => return,
@@ -182,19 +180,19 @@ fn nobody_is_left() -> bool {
     }
 }
 
-/// Kills the program when `front` was killed: it stands for the program towards everybody else.
-fn end_with(supervised_program: &OwnedFd, child: Pid, ended: Arc<AtomicBool>) {
+/// Kills the program when the launcher was killed: it stands for the program towards everybody else.
+fn end_with(launcher: &OwnedFd, child: Pid, ended: Arc<AtomicBool>) {
     let child = pidfd_open(child, PidfdFlags::empty());
-    let (Ok(supervised_program), Ok(child)) = (supervised_program.try_clone(), child) else {
+    let (Ok(launcher), Ok(child)) = (launcher.try_clone(), child) else {
         return;
     };
     let watch = move || {
-        let _eof = rustix::net::recv(&supervised_program, &mut [0; 1][..], RecvFlags::empty());
+        let _eof = rustix::net::recv(&launcher, &mut [0; 1][..], RecvFlags::empty());
         if !ended.load(Ordering::SeqCst) {
             let _gone = pidfd_send_signal(child.as_fd(), Signal::KILL);
         }
     };
-    // Without this thread the program outlives `front`.
+    // Without this thread the program outlives the launcher.
     let _thread = thread::Builder::new().stack_size(STACK).spawn(watch);
 }
 

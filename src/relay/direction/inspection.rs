@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 
-use super::{BUFFER, Direction, DirectionIo, DirectionPause, Step};
+use super::{BUFFER, Direction, DirectionIo, DirectionStop, Step};
 use crate::relay::{Inspection, Inspector};
 
 /// What became of the wait at a gate.
@@ -17,7 +17,7 @@ pub(in crate::relay) enum InspectionEnd {
     /// It stays shut; nothing has gone on, and what came is forgotten.
     Shut,
     /// It needs more bytes; there are none for this reason.
-    Waiting(DirectionPause),
+    Waiting(DirectionStop),
 }
 
 impl Direction {
@@ -39,8 +39,8 @@ impl Direction {
         }
         loop {
             let mut guard = match io.from.readiness().poll_read_ready(cx) {
-                Poll::Pending => return InspectionEnd::Waiting(DirectionPause::Dry),
-                Poll::Ready(Err(_)) => return InspectionEnd::Waiting(DirectionPause::SourceBroken),
+                Poll::Pending => return InspectionEnd::Waiting(DirectionStop::Dry),
+                Poll::Ready(Err(_)) => return InspectionEnd::Waiting(DirectionStop::SourceBroken),
                 Poll::Ready(Ok(guard)) => guard,
             };
             let read = BUFFER.with_borrow_mut(|buffer| {
@@ -53,7 +53,7 @@ impl Direction {
                 Ok(Some(passage)) => return passage,
                 Ok(None) => {}
                 Err(error) if io::Error::kind(&error) == WouldBlock => {}
-                Err(_) => return InspectionEnd::Waiting(DirectionPause::SourceBroken),
+                Err(_) => return InspectionEnd::Waiting(DirectionStop::SourceBroken),
             }
         }
     }
