@@ -235,6 +235,19 @@ fn v2_without_any_bus_status_every_second_does() {
 }
 
 #[test]
+fn v2_a_bus_that_never_answers_holds_nothing_up() {
+    let change = |s: &mut Script| (s.version, s.bus) = (NEW.to_owned(), Bus::Silent);
+    Case::both("a silent bus", change, |case| {
+        case.works();
+        case.hears_by("polling");
+        case.tailnet.become_state(State::Stopped);
+        eventually("stopped is noticed", PATIENCE, || {
+            case.gateway.not_ready().as_deref() == Some("stopped")
+        });
+    });
+}
+
+#[test]
 fn v2_without_any_bus_a_login_ends_as_it_does_with_one() {
     let said = "authkey expired";
     let ends = [

@@ -134,6 +134,10 @@ impl Session {
             BusEvent::Closed { why } => {
                 progress.bus = None;
                 tracing::debug!(why, "no IPN bus at the moment: it is opened again");
+                // One that was never open may never be: then this is how it stands.
+                if self.store.get(|state| state.feed == StatusFeed::Pending) && progress.begun {
+                    self.without_bus(why);
+                }
             }
             BusEvent::Declined { why } => {
                 progress.bus = None;

@@ -61,6 +61,9 @@ async fn answer(request: Request<Incoming>, backend: &Arc<Backend>) -> Result<Re
     } else {
         let method = request.method().clone();
         let body = request.into_body().collect().await.map(|b| b.to_bytes()).unwrap_or_default();
+        if name.starts_with("watch-ipn-bus") && backend.look().script.bus == Fate::Silent {
+            std::future::pending::<()>().await;
+        }
         if name == "logout" && method == Method::POST {
             backend.reach_control_for_logout().await;
         }
@@ -183,7 +186,7 @@ fn watch(query: &str, backend: &Arc<Backend>) -> Reply {
         Fate::Takes(bits) if mask & !bits != 0 => {
             return text(StatusCode::BAD_REQUEST, "unsupported IPN bus subscription bits");
         }
-        Fate::Takes(_) | Fate::Normal | Fate::Closes(_) => {}
+        Fate::Takes(_) | Fate::Normal | Fate::Silent | Fate::Closes(_) => {}
     }
     if let Some(words) = dialect.refuses(mask) {
         return text(StatusCode::BAD_REQUEST, &words);

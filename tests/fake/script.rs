@@ -70,6 +70,8 @@ pub enum Bus {
     Takes(u64),
     /// Every mask is answered with this status and these words.
     Refused(u16, String),
+    /// Who asks for it is never answered.
+    Silent,
     /// Each stream closes by itself so long after it was opened.
     Closes(Duration),
 }
