@@ -45,7 +45,7 @@ impl Answers for DnsResponder {
     }
 }
 
-type Judged = (Decision, Result<Admitted<Name>, Refused>);
+type QuestionVerdict = (Decision, Result<Admitted<Name>, Refused>);
 
 impl DnsResponder {
     /// An `Err` is the reply too: one that ends it early.
@@ -126,7 +126,7 @@ impl DnsResponder {
     /// May it be asked? A name that may not is asked of nobody.
     fn admit(
         &self,
-        (decision, judged): Judged,
+        (decision, judged): QuestionVerdict,
         client: IpAddr,
         name: &Name,
     ) -> Result<Admitted<Name>, Reply> {

@@ -7,7 +7,9 @@
 use super::open_upstream::{Ask, admit, effective_target, open_upstream};
 use super::tunnel::Tunnel;
 use super::{GatewayState, Refusal};
-use crate::inbound::http_forward::{Counts, Exchange, ForwardRequest, Session, Way};
+use crate::inbound::http_forward::{
+    ByteCounter, Exchange, ExchangeSockets, ForwardRequest, Session,
+};
 use crate::inbound::{self, Failed, Reply};
 use crate::lifecycle::drain::{Guard, Phase};
 use crate::outcome::Outcome;
@@ -18,12 +20,12 @@ use crate::target::Target;
 use crate::upstream::Connected;
 
 /// An upstream connection between two requests.
-struct Kept {
+struct IdleUpstream {
     target: Target,
     connected: Connected,
 }
 
-impl Kept {
+impl IdleUpstream {
     /// Neither closed nor speaking out of turn: a request with a body cannot be sent twice.
     fn rests(&self) -> bool {
         let seen = self.connected.stream.try_peek(&mut [0]);
@@ -32,9 +34,9 @@ impl Kept {
 }
 
 /// What one request left behind.
-enum After {
+enum AfterRequest {
     /// The client may ask again, perhaps over the same upstream connection.
-    Next(Option<Kept>),
+    Next(Option<IdleUpstream>),
     /// Nothing more comes on this connection.
     End,
 }
@@ -51,14 +53,14 @@ pub(super) async fn serve(
     let mut kept = None;
     loop {
         let request = match next(gateway_state, client, &mut session, drain).await {
-            Next::Request(request) => *request,
-            Next::Closed => return,
-            Next::Bad(failed) => return super::turn_away(client, connection, failed).await,
+            NextStep::Request(request) => *request,
+            NextStep::Closed => return,
+            NextStep::Bad(failed) => return super::turn_away(client, connection, failed).await,
         };
-        let line = Line { gateway_state, client, full, drain };
+        let line = ForwardContext { gateway_state, client, full, drain };
         match line.request(connection.record(), &mut session, request, kept.take()).await {
-            After::Next(idle) => kept = idle,
-            After::End => return,
+            AfterRequest::Next(idle) => kept = idle,
+            AfterRequest::End => return,
         }
         if drain.phase() >= Phase::Draining {
             return;
@@ -66,7 +68,7 @@ pub(super) async fn serve(
     }
 }
 
-enum Next {
+enum NextStep {
     Request(Box<ForwardRequest>),
     Closed,
     Bad(Failed),
@@ -78,7 +80,7 @@ async fn next(
     client: &Stream,
     session: &mut Session,
     drain: &Guard,
-) -> Next {
+) -> NextStep {
     let (idle, head, max_head) = {
         let limits = gateway_state.limits.load();
         (limits.keepalive_idle, limits.head_timeout, limits.max_head)
@@ -90,23 +92,23 @@ async fn next(
             () = drain.reached(Phase::Draining) => false,
         };
         if !begun {
-            return Next::Closed;
+            return NextStep::Closed;
         }
     }
     tokio::select! {
         biased;
         read = session.next(client, head, max_head) => match read {
-            Ok(request) => Next::Request(Box::new(request)),
-            Err(failed) => Next::Bad(failed),
+            Ok(request) => NextStep::Request(Box::new(request)),
+            Err(failed) => NextStep::Bad(failed),
         },
-        () = drain.reached(Phase::Forced) => Next::Closed,
+        () = drain.reached(Phase::Forced) => NextStep::Closed,
     }
 }
 
 /// The record's meter, as the exchange counts.
-struct Metered<'a>(&'a Meter);
+struct MeteredCounter<'a>(&'a Meter);
 
-impl Counts for Metered<'_> {
+impl ByteCounter for MeteredCounter<'_> {
     fn up(&self, bytes: u64) {
         self.0.add_up(bytes);
     }
@@ -117,21 +119,21 @@ impl Counts for Metered<'_> {
 }
 
 /// What every request of one client connection shares.
-struct Line<'a> {
+struct ForwardContext<'a> {
     gateway_state: &'a GatewayState,
     client: &'a Stream,
     full: bool,
     drain: &'a Guard,
 }
 
-impl Line<'_> {
+impl ForwardContext<'_> {
     async fn request(
         &self,
         mut record: Record,
         session: &mut Session,
         request: ForwardRequest,
-        kept: Option<Kept>,
-    ) -> After {
+        kept: Option<IdleUpstream>,
+    ) -> AfterRequest {
         describe(&mut record, &request);
         let (mut connected, mut reused) = match self.way(&mut record, &request.target, kept).await {
             Ok(way) => way,
@@ -160,7 +162,7 @@ impl Line<'_> {
         &self,
         record: &mut Record,
         target: &Target,
-        kept: Option<Kept>,
+        kept: Option<IdleUpstream>,
     ) -> Result<(Connected, bool), Refusal> {
         match kept {
             Some(kept) if kept.target == *target && !self.full && kept.rests() => {
@@ -191,7 +193,7 @@ impl Line<'_> {
         let limits = self.gateway_state.limits.load_full();
         let (idle, process) = (limits.relay.idle, limits.relay.upstream_process.load_full());
         let upstream_process = process.as_deref();
-        let way = Way {
+        let way = ExchangeSockets {
             client: self.client,
             upstream: &connected.stream,
             idle,
@@ -200,7 +202,7 @@ impl Line<'_> {
         };
         let early = connected.early.clone();
         let live = record.live();
-        let counts = Metered(live.meter());
+        let counts = MeteredCounter(live.meter());
         let exchange = session.exchange(way, early, request, &counts);
         tokio::select! {
             biased;
@@ -220,12 +222,12 @@ impl Line<'_> {
         target: Target,
         mut connected: Connected,
         exchange: Exchange,
-    ) -> After {
+    ) -> AfterRequest {
         if let Some((early_up, early_down)) = exchange.upgraded {
             connected.early = early_down;
             let tunnel = Tunnel::new(record, connected, early_up, None);
             Box::pin(super::splice(self.gateway_state, self.client, tunnel)).await;
-            return After::End;
+            return AfterRequest::End;
         }
         match &exchange.message {
             Some(message) => self.say(record, exchange.outcome, message).await,
@@ -236,21 +238,21 @@ impl Line<'_> {
             if exchange.outcome == Outcome::Ok {
                 session.close(self.client).await;
             }
-            return After::End;
+            return AfterRequest::End;
         }
         // They were the beginning of this answer, and are not that of the next.
         connected.early.clear();
-        After::Next(exchange.upstream_reusable.then_some(Kept { target, connected }))
+        AfterRequest::Next(exchange.upstream_reusable.then_some(IdleUpstream { target, connected }))
     }
 
-    async fn refuse(&self, mut record: Record, refusal: Refusal) -> After {
+    async fn refuse(&self, mut record: Record, refusal: Refusal) -> AfterRequest {
         if refusal.outcome == Outcome::ClientGone {
             record.stage(Stage::Reply);
             record.finish(refusal.outcome);
         } else {
             self.say(record, refusal.outcome, &refusal.message).await;
         }
-        After::End
+        AfterRequest::End
     }
 
     /// The last words. The line is written before them, so that no client can hold it up.

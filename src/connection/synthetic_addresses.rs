@@ -27,18 +27,18 @@ const HOLD: Duration = Duration::from_secs(3600);
 pub struct SyntheticAddresses {
     net: Ipv4Net,
     most: usize,
-    loans: Mutex<Loans>,
+    loans: Mutex<Assignments>,
 }
 
 #[derive(Debug)]
-struct Loans {
+struct Assignments {
     /// The least recently used last.
-    by_name: LruCache<Name, Loan>,
+    by_name: LruCache<Name, Assignment>,
     transparent: HashMap<Ipv4Addr, Name>,
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Loan {
+struct Assignment {
     address: Ipv4Addr,
     used: Instant,
 }
@@ -46,7 +46,7 @@ struct Loan {
 impl SyntheticAddresses {
     /// Nobody has anything yet.
     pub fn new(net: Ipv4Net) -> Self {
-        let loans = Loans { by_name: LruCache::unbounded(), transparent: HashMap::new() };
+        let loans = Assignments { by_name: LruCache::unbounded(), transparent: HashMap::new() };
         Self { net, most: net.hosts().count().min(MOST), loans: Mutex::new(loans) }
     }
 
@@ -66,7 +66,7 @@ impl SyntheticAddresses {
             true => self.net.hosts().nth(loans.by_name.len())?,
             false => loans.take_back(now)?,
         };
-        loans.by_name.put(name.clone(), Loan { address, used: now });
+        loans.by_name.put(name.clone(), Assignment { address, used: now });
         loans.transparent.insert(address, name.clone());
         Some(address)
     }
@@ -79,19 +79,19 @@ impl SyntheticAddresses {
         Some(name)
     }
 
-    fn loans(&self) -> MutexGuard<'_, Loans> {
+    fn loans(&self) -> MutexGuard<'_, Assignments> {
         // Both maps are changed by calls that do not panic.
         self.loans.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Loans {
+impl Assignments {
     fn take_back(&mut self, now: Instant) -> Option<Ipv4Addr> {
         let (_, oldest) = self.by_name.peek_lru()?;
         if now.saturating_duration_since(oldest.used) < HOLD {
             return None;
         }
-        let (_, Loan { address, .. }) = self.by_name.pop_lru()?;
+        let (_, Assignment { address, .. }) = self.by_name.pop_lru()?;
         self.transparent.remove(&address);
         Some(address)
     }

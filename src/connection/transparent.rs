@@ -74,33 +74,33 @@ pub(super) async fn transparent(
     let mut early = BytesMut::new();
     let heard = match patience(gateway_state, &record, &address).filter(|_| !full) {
         Some(patience) => listen(stream, &mut early, patience, drain).await,
-        None => Heard::Nothing,
+        None => FirstBytes::Nothing,
     };
-    let heard_out = !matches!(heard, Heard::Nothing);
+    let heard_out = !matches!(heard, FirstBytes::Nothing);
     let reply = match heard {
-        Heard::Said(Said::Http(_) | Said::ForProxy) => Reply::InPlace,
+        FirstBytes::Said(Said::Http(_) | Said::ForProxy) => Reply::InPlace,
         _ => Reply::Opaque,
     };
     let (kind, early) = (Kind::Transparent, early.freeze());
     let caller =
         Caller { gateway_state, stream, kind, reply, early, heard: heard_out, full, drain };
     match heard {
-        Heard::End(outcome) => {
+        FirstBytes::End(outcome) => {
             stream.reset_on_close();
             record.finish(outcome);
             None
         }
-        Heard::Said(Said::ForProxy) => {
+        FirstBytes::Said(Said::ForProxy) => {
             refuse(stream, record, reply, Refusal::for_proxy()).await;
             None
         }
-        Heard::Said(Said::Tls(ServerName::Host(Host::Name(name)))) => {
+        FirstBytes::Said(Said::Tls(ServerName::Host(Host::Name(name)))) => {
             caller.by_name(record, address, name, "sni").await
         }
-        Heard::Said(Said::Http(Some(Host::Name(name)))) => {
+        FirstBytes::Said(Said::Http(Some(Host::Name(name)))) => {
             caller.by_name(record, address, name, "http_host").await
         }
-        Heard::Said(_) | Heard::Nothing => {
+        FirstBytes::Said(_) | FirstBytes::Nothing => {
             let permitted = permit(gateway_state, stream, &mut record, caller.ask(&address)).await;
             caller.lead(record, permitted).await
         }
@@ -131,7 +131,7 @@ fn patience(gateway_state: &GatewayState, record: &Record, address: &Target) -> 
 }
 
 /// What came of listening.
-enum Heard {
+enum FirstBytes {
     /// No byte in time.
     Nothing,
     Said(Said),
@@ -140,7 +140,12 @@ enum Heard {
 }
 
 /// Takes what the client says until it has a meaning; what was taken is in `early`, once and in order.
-async fn listen(client: &Stream, early: &mut BytesMut, patience: Duration, drain: &Guard) -> Heard {
+async fn listen(
+    client: &Stream,
+    early: &mut BytesMut,
+    patience: Duration,
+    drain: &Guard,
+) -> FirstBytes {
     let deadline = tokio::time::sleep(patience);
     tokio::pin!(deadline);
     loop {
@@ -149,30 +154,30 @@ async fn listen(client: &Stream, early: &mut BytesMut, patience: Duration, drain
             biased;
             read = client.read_more(early, ROOM) => read,
             () = &mut deadline => break,
-            () = drain.reached(Phase::Draining), if first => return Heard::End(Outcome::Draining),
-            () = drain.reached(Phase::Forced) => return Heard::End(Outcome::Draining),
+            () = drain.reached(Phase::Draining), if first => return FirstBytes::End(Outcome::Draining),
+            () = drain.reached(Phase::Forced) => return FirstBytes::End(Outcome::Draining),
         };
         match more {
-            Ok(0) if first => return Heard::End(Outcome::ClientGone),
+            Ok(0) if first => return FirstBytes::End(Outcome::ClientGone),
             Ok(0) => break,
             Ok(_) => {}
-            Err(_) => return Heard::End(Outcome::ClientGone),
+            Err(_) => return FirstBytes::End(Outcome::ClientGone),
         }
         if first {
             deadline.as_mut().reset(tokio::time::Instant::now() + GATE_TIME);
         }
         match sniff::read(early) {
             Said::Incomplete => {}
-            said => return Heard::Said(said),
+            said => return FirstBytes::Said(said),
         }
     }
     match early.is_empty() {
-        true => Heard::Nothing,
-        false => Heard::Said(Said::Incomplete),
+        true => FirstBytes::Nothing,
+        false => FirstBytes::Said(Said::Incomplete),
     }
 }
 
-type Judged = (Decision, Result<Admitted<Target>, Refused>);
+type TransparentVerdict = (Decision, Result<Admitted<Target>, Refused>);
 
 impl Caller<'_> {
     /// A client that named its server itself.
@@ -246,7 +251,7 @@ impl Caller<'_> {
     }
 
     /// What policy says of the name, and of the address had nothing been said.
-    fn judge(&self, named: &Target, address: &Target) -> (Judged, Judged) {
+    fn judge(&self, named: &Target, address: &Target) -> (TransparentVerdict, TransparentVerdict) {
         let (policy, own) = (self.gateway_state.policy.load(), self.gateway_state.own.load());
         (policy.judge_host(&own, named), policy.judge_host(&own, address))
     }

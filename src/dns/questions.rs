@@ -8,10 +8,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, Shared};
 
-type Question<A> = Shared<BoxFuture<'static, A>>;
+type SharedQuery<A> = Shared<BoxFuture<'static, A>>;
 
 /// Questions under way, each driven by those who wait for it.
-pub(super) struct Questions<K, A>(Mutex<HashMap<K, Question<A>>>);
+pub(super) struct Questions<K, A>(Mutex<HashMap<K, SharedQuery<A>>>);
 
 impl<K, A> Default for Questions<K, A> {
     fn default() -> Self {
@@ -31,9 +31,13 @@ impl<K: Clone + Eq + Hash, A: Clone + Send + Sync> Questions<K, A> {
         answer
     }
 
-    fn join<'a>(&'a self, key: &'a K, question: impl FnOnce() -> Question<A>) -> Asking<'a, K, A> {
+    fn join<'a>(
+        &'a self,
+        key: &'a K,
+        question: impl FnOnce() -> SharedQuery<A>,
+    ) -> QueryWaiter<'a, K, A> {
         let question = self.under_way().entry(key.clone()).or_insert_with(question).clone();
-        Asking { questions: self, key, question, answered: false }
+        QueryWaiter { questions: self, key, question, answered: false }
     }
 
     /// Whether the question about `key` is under way.
@@ -41,7 +45,7 @@ impl<K: Clone + Eq + Hash, A: Clone + Send + Sync> Questions<K, A> {
         self.under_way().contains_key(key)
     }
 
-    fn under_way(&self) -> MutexGuard<'_, HashMap<K, Question<A>>> {
+    fn under_way(&self) -> MutexGuard<'_, HashMap<K, SharedQuery<A>>> {
         // A panic between the map's operations cannot leave it half changed.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -54,14 +58,14 @@ impl<K: Clone + Eq + Hash, A: Clone + Send + Sync> Questions<K, A> {
 }
 
 /// One who waits for an answer. The last to go, answered or not, takes the question away.
-struct Asking<'a, K: Clone + Eq + Hash, A: Clone + Send + Sync> {
+struct QueryWaiter<'a, K: Clone + Eq + Hash, A: Clone + Send + Sync> {
     questions: &'a Questions<K, A>,
     key: &'a K,
-    question: Question<A>,
+    question: SharedQuery<A>,
     answered: bool,
 }
 
-impl<K: Clone + Eq + Hash, A: Clone + Send + Sync> Drop for Asking<'_, K, A> {
+impl<K: Clone + Eq + Hash, A: Clone + Send + Sync> Drop for QueryWaiter<'_, K, A> {
     fn drop(&mut self) {
         let mut under_way = self.questions.under_way();
         let Some(held) = under_way.get(self.key) else { return };

@@ -29,24 +29,24 @@ pub(super) struct Tailnet {
     zone: Arc<ArcSwap<Zone>>,
     outside: Arc<Outside>,
     cache_entries: u32,
-    known: ArcSwap<Known>,
+    known: ArcSwap<ZoneView>,
 }
 
 /// What one netmap says, and what was learned under it.
-struct Known {
+struct ZoneView {
     zone: Arc<Zone>,
     domains: Vec<Arc<Domain>>,
     global: Arc<Domain>,
-    learned: Arc<Learned>,
+    learned: Arc<LearnedAnswers>,
 }
 
-struct Learned {
+struct LearnedAnswers {
     cache: Cache,
     questions: Questions<Key, (Answer, Life)>,
 }
 
 /// By which way a name is found.
-enum Route<'a> {
+enum NameRoute<'a> {
     /// It is known.
     Host(&'a [IpAddr]),
     /// It would be known; below this domain.
@@ -61,13 +61,13 @@ enum Route<'a> {
 
 impl Tailnet {
     pub(super) fn new(zone: Arc<ArcSwap<Zone>>, outside: Arc<Outside>, cache_entries: u32) -> Self {
-        let known = Known::new(zone.load_full(), &outside, cache_entries);
+        let known = ZoneView::new(zone.load_full(), &outside, cache_entries);
         Self { known: ArcSwap::from_pointee(known), zone, outside, cache_entries }
     }
 
     /// Forgets every answer and closes what is open to nameservers.
     pub(super) fn forget(&self) {
-        let fresh = Known::new(self.zone.load_full(), &self.outside, self.cache_entries);
+        let fresh = ZoneView::new(self.zone.load_full(), &self.outside, self.cache_entries);
         self.known.store(Arc::new(fresh));
     }
 
@@ -75,11 +75,11 @@ impl Tailnet {
         let known = self.known();
         let found = |addresses, by| Resolved::Addresses { addresses, by };
         match known.route(name) {
-            Route::Host(addresses) => Ok(found(addresses.to_vec(), "magicdns")),
-            Route::Nowhere(_) => Err(nowhere(name, MAGIC_DNS)),
-            Route::Reserved => Err(nowhere(name, NOBODY)),
-            Route::System => Ok(found(self.outside.system.addresses(name).await?, "system")),
-            Route::Ask(domain) => {
+            NameRoute::Host(addresses) => Ok(found(addresses.to_vec(), "magicdns")),
+            NameRoute::Nowhere(_) => Err(nowhere(name, MAGIC_DNS)),
+            NameRoute::Reserved => Err(nowhere(name, NOBODY)),
+            NameRoute::System => Ok(found(self.outside.system.addresses(name).await?, "system")),
+            NameRoute::Ask(domain) => {
                 let both = Kind::Addresses(Family::Both);
                 let (learned, _, by) = self.learn(&known, domain, name, both).await?;
                 Ok(found(learned.addresses, by))
@@ -96,19 +96,19 @@ impl Tailnet {
     ) -> Result<Records, NameError> {
         let known = self.known();
         let (learned, left, by) = match (known.route(name), kind) {
-            (Route::Host(addresses), _) => {
+            (NameRoute::Host(addresses), _) => {
                 return Ok(Records::of(addresses, kind, NETMAP, "magicdns"));
             }
-            (Route::Nowhere(_), _) => return Err(nowhere(name, MAGIC_DNS)),
-            (Route::Reserved, _) => return Err(nowhere(name, NOBODY)),
-            (Route::System, Kind::Addresses(family)) => {
+            (NameRoute::Nowhere(_), _) => return Err(nowhere(name, MAGIC_DNS)),
+            (NameRoute::Reserved, _) => return Err(nowhere(name, NOBODY)),
+            (NameRoute::System, Kind::Addresses(family)) => {
                 return Records::of_system(&self.outside.system, name, family).await;
             }
-            (Route::System, _) => {
+            (NameRoute::System, _) => {
                 let domain = Arc::new(self.outside.resolvers(name, listeners).await?);
                 self.learn(&known, &domain, name, kind).await?
             }
-            (Route::Ask(domain), _) => self.learn(&known, domain, name, kind).await?,
+            (NameRoute::Ask(domain), _) => self.learn(&known, domain, name, kind).await?,
         };
         Ok(Records::found(learned, left, by))
     }
@@ -121,7 +121,7 @@ impl Tailnet {
     /// What is remembered of a name, or its nameservers say; how long it still holds, and who said it.
     async fn learn(
         &self,
-        known: &Arc<Known>,
+        known: &Arc<ZoneView>,
         domain: &Arc<Domain>,
         name: &Name,
         kind: Kind,
@@ -136,7 +136,7 @@ impl Tailnet {
     }
 
     pub(super) async fn asks_itself(&self, name: &Name, listeners: &[SocketAddr]) -> bool {
-        matches!(self.known().route(name), Route::System)
+        matches!(self.known().route(name), NameRoute::System)
             && self.outside.system.asks_itself(name, listeners).await
     }
 
@@ -151,17 +151,19 @@ impl Tailnet {
         let known = self.known();
         let suffix = &known.zone.suffix;
         match known.route(name) {
-            Route::Host(_) => {
+            NameRoute::Host(_) => {
                 let suffix = suffix.as_ref().filter(|suffix| within(name, suffix));
                 Plan::without_nameservers("magicdns", suffix.cloned())
             }
-            Route::Nowhere(domain) => Plan::without_nameservers("magicdns", Some(domain.clone())),
-            Route::Reserved => Plan::without_nameservers("magicdns", None),
-            Route::System => Plan {
+            NameRoute::Nowhere(domain) => {
+                Plan::without_nameservers("magicdns", Some(domain.clone()))
+            }
+            NameRoute::Reserved => Plan::without_nameservers("magicdns", None),
+            NameRoute::System => Plan {
                 skipped: known.global.skipped().to_vec(),
                 ..Plan::without_nameservers("system", None)
             },
-            Route::Ask(domain) => Plan {
+            NameRoute::Ask(domain) => Plan {
                 route: domain.route(),
                 suffix: domain.suffix.clone(),
                 nameservers: domain.nameservers(),
@@ -172,7 +174,7 @@ impl Tailnet {
 
     /// What the present netmap says. One that says the same as the last one changes nothing. Of many
     /// who meet a new one at the same time all get the same: it counts questions and remembers answers.
-    fn known(&self) -> Arc<Known> {
+    fn known(&self) -> Arc<ZoneView> {
         loop {
             let (known, zone) = (self.known.load_full(), self.zone.load_full());
             if Arc::ptr_eq(&zone, &known.zone) {
@@ -180,7 +182,7 @@ impl Tailnet {
             }
             let new = Arc::new(match *zone == *known.zone {
                 true => known.under(Arc::clone(&zone)),
-                false => Known::new(Arc::clone(&zone), &self.outside, self.cache_entries),
+                false => ZoneView::new(Arc::clone(&zone), &self.outside, self.cache_entries),
             });
             let before = self.known.compare_and_swap(&known, Arc::clone(&new));
             if Arc::ptr_eq(&before, &known) {
@@ -192,7 +194,7 @@ impl Tailnet {
     /// The question itself, which belongs to all who ask and so holds what it needs.
     fn question(
         &self,
-        known: &Arc<Known>,
+        known: &Arc<ZoneView>,
         domain: &Arc<Domain>,
         key: Key,
     ) -> impl Future<Output = (Answer, Life)> + Send + 'static {
@@ -207,7 +209,7 @@ impl Tailnet {
     }
 }
 
-impl Known {
+impl ZoneView {
     fn new(zone: Arc<Zone>, outside: &Arc<Outside>, cache_entries: u32) -> Self {
         let domain = |(suffix, servers): &(Name, Vec<_>)| {
             Arc::new(Domain::new(Some(suffix), servers, &zone, outside))
@@ -215,7 +217,7 @@ impl Known {
         Self {
             domains: zone.routes.iter().map(domain).collect(),
             global: Arc::new(Domain::new(None, &zone.global, &zone, outside)),
-            learned: Arc::new(Learned {
+            learned: Arc::new(LearnedAnswers {
                 cache: Cache::new(cache_entries),
                 questions: Questions::default(),
             }),
@@ -236,22 +238,22 @@ impl Known {
     /// As tailscaled decides: its own names first, then the longest route (tailscale
     /// net/dns/resolver/tsdns.go). What it would fail, the public names of a tailnet without
     /// nameservers for them, this host's resolver gets.
-    fn route(&self, name: &Name) -> Route<'_> {
+    fn route(&self, name: &Name) -> NameRoute<'_> {
         if let Some(addresses) = self.zone.hosts.get(name).filter(|found| !found.is_empty()) {
-            return Route::Host(addresses);
+            return NameRoute::Host(addresses);
         }
         if let Some(suffix) = self.zone.suffix.as_ref().filter(|suffix| within(name, suffix)) {
-            return Route::Nowhere(suffix);
+            return NameRoute::Nowhere(suffix);
         }
         let covers = |(_, suffix): &(&Arc<Domain>, &Name)| within(name, suffix);
         let named = self.domains.iter().filter_map(|d| Some((d, d.suffix.as_ref()?)));
         match named.filter(covers).max_by_key(|(_, suffix)| suffix.as_str().len()) {
-            Some((domain, suffix)) if domain.is_empty() => Route::Nowhere(suffix),
-            Some((domain, _)) => Route::Ask(domain),
-            None if reverse::is_reserved(name) => Route::Reserved,
+            Some((domain, suffix)) if domain.is_empty() => NameRoute::Nowhere(suffix),
+            Some((domain, _)) => NameRoute::Ask(domain),
+            None if reverse::is_reserved(name) => NameRoute::Reserved,
             // No nameserver is asked for this host's own name (RFC 6761 section 6.3).
-            None if is_localhost(name) || !self.global.can_be_asked() => Route::System,
-            None => Route::Ask(&self.global),
+            None if is_localhost(name) || !self.global.can_be_asked() => NameRoute::System,
+            None => NameRoute::Ask(&self.global),
         }
     }
 

@@ -49,16 +49,16 @@ pub(super) struct Outside {
 
 pub(super) struct Server {
     label: String,
-    at: At,
+    at: NameserverTransport,
     /// Asked for what a datagram had no room for.
     whole: Option<Arc<Server>>,
     outside: Arc<Outside>,
-    slot: Mutex<Slot>,
+    slot: Mutex<ConnectionSlot>,
 }
 
 /// How a nameserver is asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum At {
+enum NameserverTransport {
     Tcp(SocketAddr),
     Udp(SocketAddr),
     Https(Https),
@@ -66,24 +66,24 @@ enum At {
 
 /// The present connection; each has a number of its own.
 #[derive(Default)]
-struct Slot {
+struct ConnectionSlot {
     number: u64,
-    line: Option<Line>,
+    line: Option<SharedConnection>,
 }
 
 /// A connection, wanted by several at once while it is made.
-type Line = Shared<BoxFuture<'static, Result<Arc<Open>, Trouble>>>;
+type SharedConnection = Shared<BoxFuture<'static, Result<Arc<OpenConnection>, Trouble>>>;
 
-struct Open {
+struct OpenConnection {
     exchange: DnsExchange<Dialler>,
     /// Ends the connection's tasks with it.
     _tasks: TokioHandle,
-    times: Mutex<Times>,
+    times: Mutex<ConnectionTimes>,
 }
 
 /// When a connection last carried anything, and when an answer.
 #[derive(Clone, Copy)]
-struct Times {
+struct ConnectionTimes {
     used: Instant,
     answered: Instant,
 }
@@ -107,8 +107,10 @@ impl Server {
         outside: &Arc<Outside>,
     ) -> Option<Arc<Self>> {
         let at = match nameserver {
-            Nameserver::Address(at) => At::Tcp(*at),
-            Nameserver::Https { url, bootstrap } => At::Https(Https::parse(url, bootstrap, zone)?),
+            Nameserver::Address(at) => NameserverTransport::Tcp(*at),
+            Nameserver::Https { url, bootstrap } => {
+                NameserverTransport::Https(Https::parse(url, bootstrap, zone)?)
+            }
             Nameserver::Other(_) => return None,
         };
         Some(Self::at(label(nameserver), at, outside))
@@ -117,12 +119,12 @@ impl Server {
     /// One of this host's own resolvers, asked as libc asks it.
     pub(super) fn of_system(to: SocketAddr, outside: &Arc<Outside>) -> Arc<Self> {
         let label = label(&Nameserver::Address(to));
-        let whole = Some(Self::at(label.clone(), At::Tcp(to), outside));
-        let (at, outside) = (At::Udp(to), Arc::clone(outside));
+        let whole = Some(Self::at(label.clone(), NameserverTransport::Tcp(to), outside));
+        let (at, outside) = (NameserverTransport::Udp(to), Arc::clone(outside));
         Arc::new(Self { label, at, whole, outside, slot: Mutex::default() })
     }
 
-    fn at(label: String, at: At, outside: &Arc<Outside>) -> Arc<Self> {
+    fn at(label: String, at: NameserverTransport, outside: &Arc<Outside>) -> Arc<Self> {
         let outside = Arc::clone(outside);
         Arc::new(Self { label, at, whole: None, outside, slot: Mutex::default() })
     }
@@ -144,11 +146,11 @@ impl Server {
     async fn exchange(self: &Arc<Self>, query: &Query) -> Result<Told, Trouble> {
         let mut hold = self.hold();
         let answer = hold.ask(query).await;
-        hold.end = if answer.is_ok() { End::Good } else { End::Bad };
+        hold.end = if answer.is_ok() { QueryEnd::Good } else { QueryEnd::Bad };
         answer::read(&answer?, query)
     }
 
-    fn hold(self: &Arc<Self>) -> Hold<'_> {
+    fn hold(self: &Arc<Self>) -> QueryHold<'_> {
         let mut slot = self.slot();
         let line = match &slot.line {
             Some(line) => line.clone(),
@@ -160,7 +162,7 @@ impl Server {
             }
         };
         let (number, since) = (slot.number, Instant::now());
-        Hold { server: self, number, line, since, open: None, end: End::Left }
+        QueryHold { server: self, number, line, since, open: None, end: QueryEnd::Left }
     }
 
     fn hang_up(&self, number: u64) {
@@ -171,23 +173,23 @@ impl Server {
         drop(line);
     }
 
-    fn slot(&self) -> MutexGuard<'_, Slot> {
+    fn slot(&self) -> MutexGuard<'_, ConnectionSlot> {
         // A panic between the slot's operations cannot leave it half changed.
         self.slot.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn open(self: Arc<Self>, number: u64) -> Result<Arc<Open>, Trouble> {
+    async fn open(self: Arc<Self>, number: u64) -> Result<Arc<OpenConnection>, Trouble> {
         let mut tasks = TokioHandle::default();
         let Outside { way, mark, .. } = &*self.outside;
         let dialler = Dialler { way: way.clone(), mark: *mark, tasks: tasks.clone() };
         let exchange = match &self.at {
-            At::Tcp(to) => self.over_tcp(*to, dialler).await?,
-            At::Udp(to) => self.over_udp(*to, dialler),
-            At::Https(at) => self.over_https(at, dialler).await?,
+            NameserverTransport::Tcp(to) => self.over_tcp(*to, dialler).await?,
+            NameserverTransport::Udp(to) => self.over_udp(*to, dialler),
+            NameserverTransport::Https(at) => self.over_https(at, dialler).await?,
         };
         let now = Instant::now();
-        let times = Mutex::new(Times { used: now, answered: now });
-        let open = Arc::new(Open { exchange, times, _tasks: tasks.clone() });
+        let times = Mutex::new(ConnectionTimes { used: now, answered: now });
+        let open = Arc::new(OpenConnection { exchange, times, _tasks: tasks.clone() });
         tasks.spawn_bg(close_when_idle(Arc::downgrade(&self), Arc::downgrade(&open), number));
         Ok(open)
     }
@@ -252,7 +254,7 @@ impl Server {
     }
 }
 
-impl Open {
+impl OpenConnection {
     async fn ask(&self, query: &Query) -> Result<Message, Trouble> {
         self.times().used = Instant::now();
         let mut options = DnsRequestOptions::default();
@@ -262,7 +264,7 @@ impl Open {
             match answers.next().await {
                 Some(Ok(message)) if answer::belongs(&message, query) => {
                     let now = Instant::now();
-                    *self.times() = Times { used: now, answered: now };
+                    *self.times() = ConnectionTimes { used: now, answered: now };
                     return Ok(message.into_message());
                 }
                 Some(Ok(_)) => {}
@@ -273,14 +275,14 @@ impl Open {
         Err(Trouble::Foreign)
     }
 
-    fn times(&self) -> MutexGuard<'_, Times> {
+    fn times(&self) -> MutexGuard<'_, ConnectionTimes> {
         // Two instants cannot be left half changed.
         self.times.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Takes an idle connection out of the server's hands; a question still on it keeps it open.
-async fn close_when_idle(server: Weak<Server>, open: Weak<Open>, number: u64) {
+async fn close_when_idle(server: Weak<Server>, open: Weak<OpenConnection>, number: u64) {
     loop {
         let Some(idle_at) = open.upgrade().map(|open| open.times().used + IDLE) else { return };
         if idle_at <= Instant::now() {
@@ -294,24 +296,24 @@ async fn close_when_idle(server: Weak<Server>, open: Weak<Open>, number: u64) {
 }
 
 /// One question's hold on a connection.
-struct Hold<'a> {
+struct QueryHold<'a> {
     server: &'a Server,
     number: u64,
-    line: Line,
+    line: SharedConnection,
     since: Instant,
-    open: Option<Arc<Open>>,
-    end: End,
+    open: Option<Arc<OpenConnection>>,
+    end: QueryEnd,
 }
 
 /// How a question ended.
-enum End {
+enum QueryEnd {
     Good,
     Bad,
     /// Nobody waits for it any more.
     Left,
 }
 
-impl Hold<'_> {
+impl QueryHold<'_> {
     async fn ask(&mut self, query: &Query) -> Result<Message, Trouble> {
         let open = self.line.clone().await?;
         self.open.insert(open).ask(query).await
@@ -319,12 +321,14 @@ impl Hold<'_> {
 }
 
 /// Nobody else is led to a connection that failed a question, or was silent as long as one waited.
-impl Drop for Hold<'_> {
+impl Drop for QueryHold<'_> {
     fn drop(&mut self) {
         let alive = match self.end {
-            End::Good => true,
-            End::Bad => false,
-            End::Left => self.open.as_ref().is_some_and(|open| open.times().answered > self.since),
+            QueryEnd::Good => true,
+            QueryEnd::Bad => false,
+            QueryEnd::Left => {
+                self.open.as_ref().is_some_and(|open| open.times().answered > self.since)
+            }
         };
         if !alive {
             self.server.hang_up(self.number);

@@ -100,7 +100,7 @@ impl Membership {
         } else {
             Tailnet::join(startup)
         };
-        let follower = Follower {
+        let follower = StateFollower {
             gateway_state: Arc::clone(&gateway.gateway_state),
             zone: Arc::clone(&gateway.naming.zone),
             settings: config.upstream.clone(),
@@ -168,7 +168,7 @@ fn hooks(gateway_state: &Arc<GatewayState>, restarts: &Arc<AtomicU64>) -> Hooks 
 }
 
 /// Carries each state from the tailnet module into the others; connections see it last.
-struct Follower {
+struct StateFollower {
     gateway_state: Arc<GatewayState>,
     zone: Arc<ArcSwap<Zone>>,
     settings: config::Upstream,
@@ -178,7 +178,7 @@ struct Follower {
     applied: watch::Sender<Arc<State>>,
 }
 
-impl Follower {
+impl StateFollower {
     /// Ends with the tailnet module.
     async fn follow(self, mut state: watch::Receiver<State>) {
         loop {

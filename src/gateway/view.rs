@@ -19,18 +19,18 @@ use crate::relay::Fallback;
 use crate::tailnet::{Peer, StatusFeed};
 use crate::upstream::Kind;
 
-struct Snapshots {
+struct AdminSnapshots {
     gateway_state: Arc<GatewayState>,
     drain: Arc<Drain>,
     runtime: tokio::runtime::Handle,
     bound: Listening,
     /// With a tailscaled.
-    membership: Option<Management>,
+    membership: Option<TailscaledManagement>,
     started: Instant,
 }
 
 /// What there is to say of a tailscaled beside its state.
-struct Management {
+struct TailscaledManagement {
     managed: bool,
     /// Where a managed node's identity is kept.
     identity: Option<&'static str>,
@@ -47,12 +47,12 @@ pub(super) fn serve(listener: TcpListener, gateway: &Gateway) -> io::Result<()> 
             sample(telemetry, &gateway_state, &counted);
         }
     }));
-    let view = Snapshots {
+    let view = AdminSnapshots {
         gateway_state,
         drain: Arc::clone(&gateway.drain),
         runtime,
         bound: gateway.bound.clone(),
-        membership: gateway.membership.as_ref().map(|m| Management {
+        membership: gateway.membership.as_ref().map(|m| TailscaledManagement {
             managed: m.is_managed(),
             identity: m.identity(),
             restarts: m.restarts(),
@@ -73,7 +73,7 @@ fn sample(telemetry: &Telemetry, gateway_state: &GatewayState, runtime: &tokio::
     }
 }
 
-impl Snapshots {
+impl AdminSnapshots {
     /// What is known of the tailnet, with the kinds that lead into one.
     fn tailnet(&self, peers: bool) -> Value {
         let (Some(tailnet_gate), Some(management)) =
@@ -125,7 +125,7 @@ fn peer(peer: &Peer) -> Value {
     })
 }
 
-impl admin::View for Snapshots {
+impl admin::View for AdminSnapshots {
     fn metrics(&self) -> String {
         self.gateway_state.telemetry.metrics_text()
     }

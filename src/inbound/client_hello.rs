@@ -64,22 +64,22 @@ pub fn read(bytes: &[u8]) -> Hello {
         }
         Ok(None) if seen.len() == MAX_HELLO => Hello::Tls(ServerName::Unreadable(TOO_LONG)),
         Ok(None) => Hello::Incomplete,
-        Err(Stop::NotTls) => Hello::NotTls,
-        Err(Stop::Unreadable(why)) => Hello::Tls(ServerName::Unreadable(why)),
+        Err(HelloStop::NotTls) => Hello::NotTls,
+        Err(HelloStop::Unreadable(why)) => Hello::Tls(ServerName::Unreadable(why)),
     }
 }
 
 /// Why there is no ClientHello to read.
-enum Stop {
+enum HelloStop {
     NotTls,
     Unreadable(Why),
 }
 
 /// A handshake message joined from its fragments, and its length, header included.
-type Joined<'a> = (Cow<'a, [u8]>, usize);
+type JoinedMessage<'a> = (Cow<'a, [u8]>, usize);
 
 /// The ClientHello; `None` while more is needed.
-fn message(bytes: &[u8]) -> Result<Option<Joined<'_>>, Stop> {
+fn message(bytes: &[u8]) -> Result<Option<JoinedMessage<'_>>, HelloStop> {
     let mut at = 0;
     let mut joined: Cow<'_, [u8]> = Cow::Borrowed(&[]);
     loop {
@@ -99,16 +99,16 @@ fn message(bytes: &[u8]) -> Result<Option<Joined<'_>>, Stop> {
 }
 
 /// What has come of one handshake record.
-struct Record<'a> {
+struct PartialRecord<'a> {
     fragment: &'a [u8],
     whole: bool,
 }
 
 /// Reads the record at the front; `begun`: a ClientHello has begun in one before.
-fn record(bytes: &[u8], begun: bool) -> Result<Option<Record<'_>>, Stop> {
+fn record(bytes: &[u8], begun: bool) -> Result<Option<PartialRecord<'_>>, HelloStop> {
     let other = || match begun {
-        true => Stop::Unreadable("something else comes between the parts of the ClientHello"),
-        false => Stop::NotTls,
+        true => HelloStop::Unreadable("something else comes between the parts of the ClientHello"),
+        false => HelloStop::NotTls,
     };
     match bytes {
         [] => return Ok(None),
@@ -121,43 +121,43 @@ fn record(bytes: &[u8], begun: bool) -> Result<Option<Record<'_>>, Stop> {
     let &[_, _, _, high, low, ref rest @ ..] = bytes else { return Ok(None) };
     let length = usize::from(u16::from_be_bytes([high, low]));
     let fragment = &rest[..rest.len().min(length)];
-    Ok(Some(Record { fragment, whole: rest.len() >= length }))
+    Ok(Some(PartialRecord { fragment, whole: rest.len() >= length }))
 }
 
 /// A record that belongs after a ClientHello and that lenient servers step over before one.
-fn early(bytes: &[u8]) -> Result<Option<Record<'_>>, Stop> {
+fn early(bytes: &[u8]) -> Result<Option<PartialRecord<'_>>, HelloStop> {
     let shape: [Option<u8>; 6] = match bytes[0] {
         ALERT => [None, Some(3), None, Some(0), Some(2), None],
         _ => [None, Some(3), None, Some(0), Some(1), Some(1)],
     };
     let fits = shape.iter().zip(bytes).all(|(want, got)| want.is_none_or(|want| want == *got));
     match fits {
-        false => Err(Stop::NotTls),
+        false => Err(HelloStop::NotTls),
         true if bytes.len() < shape.len() => Ok(None),
-        true => Err(Stop::Unreadable("TLS begins with another record than a ClientHello's")),
+        true => Err(HelloStop::Unreadable("TLS begins with another record than a ClientHello's")),
     }
 }
 
 /// The length of the message, header included, once that has come.
-fn length(joined: &[u8]) -> Result<Option<usize>, Stop> {
+fn length(joined: &[u8]) -> Result<Option<usize>, HelloStop> {
     match *joined {
         [] => Ok(None),
         [CLIENT_HELLO, a, b, c, ..] => {
             let length = u32::from_be_bytes([0, a, b, c]) as usize + MESSAGE_HEADER;
             match length > MAX_HELLO {
-                true => Err(Stop::Unreadable(TOO_LONG)),
+                true => Err(HelloStop::Unreadable(TOO_LONG)),
                 false => Ok(Some(length)),
             }
         }
         [CLIENT_HELLO, ..] => Ok(None),
         // No server takes another message for a beginning.
-        _ => Err(Stop::NotTls),
+        _ => Err(HelloStop::NotTls),
     }
 }
 
 /// The name in a ClientHello's body.
 fn server_name(body: &[u8]) -> Result<ServerName, Why> {
-    let mut reader = Reader(body);
+    let mut reader = FieldReader(body);
     reader.take(2 + 32)?; // legacy_version, random
     if reader.vector(1)?.len() > 32 {
         return Err("the ClientHello's session id is too long");
@@ -167,7 +167,7 @@ fn server_name(body: &[u8]) -> Result<ServerName, Why> {
     if reader.0.is_empty() {
         return Ok(ServerName::Absent);
     }
-    let mut extensions = Reader(reader.vector(2)?);
+    let mut extensions = FieldReader(reader.vector(2)?);
     if !reader.0.is_empty() {
         return Err("the ClientHello does not end where its extensions do");
     }
@@ -184,8 +184,8 @@ fn server_name(body: &[u8]) -> Result<ServerName, Why> {
 /// The one host of a server_name extension. A second entry, or one of another type, has no meaning yet.
 fn one_host(extension: &[u8]) -> Result<ServerName, Why> {
     const BROKEN: Why = "the server_name extension does not hold one host name";
-    let mut extension = Reader(extension);
-    let mut list = Reader(extension.vector(2).map_err(|_| BROKEN)?);
+    let mut extension = FieldReader(extension);
+    let mut list = FieldReader(extension.vector(2).map_err(|_| BROKEN)?);
     let kind = list.number(1).map_err(|_| BROKEN)?;
     let name = list.vector(2).map_err(|_| BROKEN)?;
     if kind != usize::from(HOST_NAME) || !list.0.is_empty() || !extension.0.is_empty() {
@@ -213,9 +213,9 @@ fn sslv2(bytes: &[u8]) -> Option<Hello> {
 }
 
 /// Steps over a message's fields.
-struct Reader<'a>(&'a [u8]);
+struct FieldReader<'a>(&'a [u8]);
 
-impl<'a> Reader<'a> {
+impl<'a> FieldReader<'a> {
     fn take(&mut self, n: usize) -> Result<&'a [u8], Why> {
         let (taken, rest) =
             self.0.split_at_checked(n).ok_or("the ClientHello ends within a field")?;

@@ -90,9 +90,9 @@ pub enum Side {
 pub fn parse(bytes: &[u8], side: Side, most: usize) -> Result<Parsed<Head>, Bad> {
     let skipped = match side {
         Side::Request => match empty_lines(bytes) {
-            Before::Undecided => return Ok(Parsed::Incomplete),
-            Before::Begun(skipped) => skipped,
-            Before::Malformed(what) => return Err(Bad::request(what)),
+            LeadingLines::Undecided => return Ok(Parsed::Incomplete),
+            LeadingLines::Begun(skipped) => skipped,
+            LeadingLines::Malformed(what) => return Err(Bad::request(what)),
         },
         Side::Response => 0,
     };
@@ -101,7 +101,7 @@ pub fn parse(bytes: &[u8], side: Side, most: usize) -> Result<Parsed<Head>, Bad>
     };
     let whole = &bytes[skipped..skipped + length];
     let head = &whole[..length - 2];
-    let mut lines = Lines { bytes: head, at: 0 };
+    let mut lines = HeadLines { bytes: head, at: 0 };
     let start = match lines.next() {
         Some(line) => start_line(head, line, side)?,
         None => {
@@ -119,7 +119,7 @@ pub fn parse(bytes: &[u8], side: Side, most: usize) -> Result<Parsed<Head>, Bad>
 /// [`Bad`] as for a head of the default length.
 pub fn parse_trailers(bytes: &[u8], side: Side) -> Result<Parsed<Head>, Bad> {
     let Some(end) = end_of_head(bytes, DEFAULT_MAX_HEAD)? else { return Ok(Parsed::Incomplete) };
-    let lines = Lines { bytes: &bytes[..end - 2], at: 0 };
+    let lines = HeadLines { bytes: &bytes[..end - 2], at: 0 };
     let fields = read_fields(&bytes[..end], lines, side)?;
     let bytes = bytes::Bytes::copy_from_slice(&bytes[..end]);
     Ok(Parsed::Whole { value: Head { bytes, start: [0..0, 0..0, 0..0], fields }, used: end })
@@ -127,7 +127,7 @@ pub fn parse_trailers(bytes: &[u8], side: Side) -> Result<Parsed<Head>, Bad> {
 
 /// What stands before a request line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Before {
+pub(super) enum LeadingLines {
     /// So far nothing, or only empty lines, the last one perhaps not whole.
     Undecided,
     /// So many bytes of empty lines; then a line begins.
@@ -137,19 +137,21 @@ pub(super) enum Before {
 }
 
 /// Looks for the request line behind the empty lines that a server skips (RFC 9112 section 2.2).
-pub(super) fn empty_lines(bytes: &[u8]) -> Before {
+pub(super) fn empty_lines(bytes: &[u8]) -> LeadingLines {
     let mut at = 0;
     loop {
         match &bytes[at..] {
-            [] | [b'\r'] => return Before::Undecided,
+            [] | [b'\r'] => return LeadingLines::Undecided,
             [b'\r', b'\n', ..] if at == 2 * MAX_EMPTY_LINES => {
-                return Before::Malformed("more than four empty lines before a request: send none");
+                return LeadingLines::Malformed(
+                    "more than four empty lines before a request: send none",
+                );
             }
             [b'\r', b'\n', ..] => at += 2,
             [b'\r' | b'\n', ..] => {
-                return Before::Malformed("a line ends without CR LF: end lines with CR LF");
+                return LeadingLines::Malformed("a line ends without CR LF: end lines with CR LF");
             }
-            _ => return Before::Begun(at),
+            _ => return LeadingLines::Begun(at),
         }
     }
 }
@@ -157,10 +159,10 @@ pub(super) fn empty_lines(bytes: &[u8]) -> Before {
 /// Whether something other than empty lines has come: a client that ends its last body with a stray line end
 /// has not begun another request.
 pub(super) fn begun(bytes: &[u8]) -> bool {
-    empty_lines(bytes) != Before::Undecided
+    empty_lines(bytes) != LeadingLines::Undecided
 }
 
-fn read_fields(head: &[u8], lines: Lines<'_>, side: Side) -> Result<Vec<Field>, Bad> {
+fn read_fields(head: &[u8], lines: HeadLines<'_>, side: Side) -> Result<Vec<Field>, Bad> {
     lines.map(|line| field(head, line, side)).collect()
 }
 
@@ -212,12 +214,12 @@ fn end_of_head(bytes: &[u8], most: usize) -> Result<Option<usize>, Bad> {
 }
 
 /// The lines of a head, without their CR LF.
-struct Lines<'a> {
+struct HeadLines<'a> {
     bytes: &'a [u8],
     at: usize,
 }
 
-impl Iterator for Lines<'_> {
+impl Iterator for HeadLines<'_> {
     type Item = Range<usize>;
 
     fn next(&mut self) -> Option<Range<usize>> {

@@ -66,9 +66,9 @@ impl Kind {
     /// one behind empty lines. Nobody else sends those.
     pub fn of_first_bytes(bytes: &[u8]) -> Parsed<Self> {
         let value = match head::empty_lines(bytes) {
-            head::Before::Undecided => return Parsed::Incomplete,
-            head::Before::Malformed(_) => Self::Http,
-            head::Before::Begun(at) => match (bytes.get(at), at) {
+            head::LeadingLines::Undecided => return Parsed::Incomplete,
+            head::LeadingLines::Malformed(_) => Self::Http,
+            head::LeadingLines::Begun(at) => match (bytes.get(at), at) {
                 (Some(&socks4::VERSION), 0) => Self::Socks4,
                 (Some(&socks5::VERSION), 0) => Self::Socks5,
                 (Some(b'A'..=b'Z'), _) => Self::Http,

@@ -52,14 +52,14 @@ impl fmt::Display for Ended {
 }
 
 /// Who has not yet been waited for, and where their end is to be told.
-type Known = HashMap<Pid, watch::Sender<Option<Ended>>>;
+type KnownChildren = HashMap<Pid, watch::Sender<Option<Ended>>>;
 
 /// The reaper, and the children it knows.
 #[derive(Debug)]
 pub struct Children {
     /// Held while a child is made or waited for: one that dies at once is known by then, and a
     /// command that cannot be started is waited for by `spawn` itself.
-    known: Mutex<Known>,
+    known: Mutex<KnownChildren>,
     /// Whether orphans become our children.
     adopts: bool,
 }
@@ -130,7 +130,7 @@ impl Children {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Known> {
+    fn lock(&self) -> MutexGuard<'_, KnownChildren> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

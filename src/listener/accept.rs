@@ -8,7 +8,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::trouble::{self, Trouble};
+use super::trouble::{self, AcceptFailures};
 use super::{Accepted, Bound, Limits, Permit};
 use crate::sys::{self, Listener, Stream};
 use crate::target::Target;
@@ -54,7 +54,7 @@ struct Acceptor {
     transparent: bool,
     /// Where every client comes in, if that is one address: it need not be asked for.
     at: Option<SocketAddr>,
-    trouble: Trouble,
+    trouble: AcceptFailures,
     /// A descriptor to give up when there is none left, so that one client can be told.
     spare: Option<OwnedFd>,
 }
@@ -68,7 +68,7 @@ impl Acceptor {
             })
             .ok()?;
         let at = (!transparent && !address.ip().is_unspecified()).then_some(address);
-        let (trouble, spare) = (Trouble::new(), spare());
+        let (trouble, spare) = (AcceptFailures::new(), spare());
         Some(Self { listener, limits, own, leads_to, transparent, at, trouble, spare })
     }
 

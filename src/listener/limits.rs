@@ -19,20 +19,20 @@ const OVERFLOW: u32 = 64;
 pub struct Limits {
     most: AtomicU32,
     per_client: AtomicU32,
-    live: Mutex<Live>,
+    live: Mutex<LiveCounts>,
     freed: Notify,
 }
 
 #[derive(Debug, Default)]
-struct Live {
+struct LiveCounts {
     full: u32,
     overflow: u32,
-    clients: HashMap<Client, u32>,
+    clients: HashMap<LimitedClient, u32>,
 }
 
 /// Whom `per_client` counts: users of this host, addresses beyond it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum Client {
+pub(super) enum LimitedClient {
     User(u32),
     Address(IpAddr),
 }
@@ -51,7 +51,7 @@ pub enum Permit {
 pub struct PermitSlot {
     limits: Arc<Limits>,
     kind: Kind,
-    client: Option<Client>,
+    client: Option<LimitedClient>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,12 +104,12 @@ impl Limits {
         PermitSlot { limits: Arc::clone(self), kind, client: None }
     }
 
-    fn live(&self) -> MutexGuard<'_, Live> {
+    fn live(&self) -> MutexGuard<'_, LiveCounts> {
         self.live.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Live {
+impl LiveCounts {
     fn try_overflow(&mut self) -> bool {
         let room = self.overflow < OVERFLOW;
         self.overflow += u32::from(room);
@@ -117,14 +117,14 @@ impl Live {
     }
 
     /// Counts `client` unless it has `most` already.
-    fn try_count(&mut self, client: Client, most: u32) -> bool {
+    fn try_count(&mut self, client: LimitedClient, most: u32) -> bool {
         let count = self.clients.entry(client).or_default();
         let room = *count < most;
         *count += u32::from(room);
         room
     }
 
-    fn uncount(&mut self, client: Client) {
+    fn uncount(&mut self, client: LimitedClient) {
         if let Entry::Occupied(mut entry) = self.clients.entry(client) {
             *entry.get_mut() -= 1;
             if *entry.get() == 0 {
@@ -150,7 +150,7 @@ impl Permit {
                 if most == 0 {
                     return Self::Serve(place);
                 }
-                let client = Client::of(peer, server);
+                let client = LimitedClient::of(peer, server);
                 if place.limits.live().try_count(client, most) {
                     place.client = Some(client);
                     return Self::Serve(place);
@@ -187,7 +187,7 @@ impl Drop for PermitSlot {
     }
 }
 
-impl Client {
+impl LimitedClient {
     /// By user for clients on this host, as far as the kernel tells, by address otherwise.
     /// `server` is where the client thinks it is connected to.
     fn of(peer: SocketAddr, server: SocketAddr) -> Self {

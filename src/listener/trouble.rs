@@ -40,14 +40,14 @@ fn out_of_something(error: &io::Error) -> bool {
 
 /// The failures in a row, and when something was last said about them.
 #[derive(Debug)]
-pub(super) struct Trouble {
+pub(super) struct AcceptFailures {
     in_a_row: u32,
     pause: Duration,
     said: Option<Instant>,
     unsaid: u32,
 }
 
-impl Trouble {
+impl AcceptFailures {
     /// None so far.
     pub(super) fn new() -> Self {
         Self { in_a_row: 0, pause: PAUSE[0], said: None, unsaid: 0 }
@@ -88,7 +88,7 @@ mod tests {
 
     #[test]
     fn r1_pauses_double_to_a_second_and_start_over() {
-        let mut trouble = Trouble::new();
+        let mut trouble = AcceptFailures::new();
         let full = io::Error::from(Errno::MFILE);
         let mut pauses = || trouble.pause(&full).unwrap().as_millis();
         assert_eq!([pauses(), pauses(), pauses()], [50, 100, 200]);
@@ -99,7 +99,7 @@ mod tests {
 
     #[test]
     fn r3_a_client_that_left_costs_no_pause_unless_all_do() {
-        let mut trouble = Trouble::new();
+        let mut trouble = AcceptFailures::new();
         let gone = io::Error::from(Errno::CONNABORTED);
         for _ in 0..PATIENCE {
             assert_eq!(trouble.pause(&gone), None);

@@ -14,7 +14,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::escape;
-use super::json::Object;
+use super::json::JsonObject;
 use super::labels::outcome_index;
 use super::process_lookup::Process;
 use crate::outcome::{Level, Outcome};
@@ -61,7 +61,7 @@ impl Line<'_> {
 
     /// One JSON object and LF; returns where in `out` the value of `process` is.
     pub(super) fn json(&self, out: &mut Vec<u8>, now: jiff::Timestamp) -> Range<usize> {
-        let mut object = Object::open(out);
+        let mut object = JsonObject::open(out);
         object.time("ts", now);
         object.text("id", Some(self.id));
         object.word("inbound", Some(self.inbound));
@@ -143,7 +143,7 @@ impl Line<'_> {
 /// The value of `process`: `null` where it is not known.
 pub(super) fn process_json(out: &mut Vec<u8>, process: Option<&Process>) {
     let Some(process) = process else { return out.extend(b"null") };
-    let mut object = Object::open(out);
+    let mut object = JsonObject::open(out);
     object.number("pid", Some(process.pid.into()));
     object.text("name", Some(&process.name));
     object.text("started", Some(&process.started));

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use super::access_log::Line;
 use super::id::Id;
 use super::labels::{INBOUND, index};
-use super::live::{Entry, Judged, Live, Shown};
+use super::live::{Entry, Live, LiveTarget, LiveVerdict};
 use super::stage::Stage;
 use super::telemetry::Telemetry;
 use crate::outcome::Outcome;
@@ -105,7 +105,7 @@ impl Record {
         let (id, started) = {
             let mut shown = entry.shown();
             let id = if first { shown.id } else { Id::new(telemetry.number()) };
-            *shown = Shown { id, ..Shown::default() };
+            *shown = LiveTarget { id, ..LiveTarget::default() };
             (id, if first { entry.accepted } else { Instant::now() })
         };
         entry.set_stage(Stage::Head);
@@ -173,7 +173,7 @@ impl Record {
     pub fn verdict(&mut self, mode: &'static str, verdict: &'static str, rule: Option<String>) {
         self.telemetry.metrics.decision(mode, verdict);
         let rule = rule.map(String::into_boxed_str);
-        self.entry.shown().judged = Some(Judged { mode, verdict, rule });
+        self.entry.shown().judged = Some(LiveVerdict { mode, verdict, rule });
     }
 
     /// Who resolved the name (a DNS route, `literal` or `upstream`), and to which address.

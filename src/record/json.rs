@@ -11,12 +11,12 @@ use std::time::Duration;
 use super::escape;
 
 /// An object under way.
-pub(super) struct Object<'a> {
+pub(super) struct JsonObject<'a> {
     out: &'a mut Vec<u8>,
     first: bool,
 }
 
-impl<'a> Object<'a> {
+impl<'a> JsonObject<'a> {
     pub(super) fn open(out: &'a mut Vec<u8>) -> Self {
         out.push(b'{');
         Self { out, first: true }
@@ -68,9 +68,9 @@ impl<'a> Object<'a> {
         self.filled(key, |out| out.extend_from_slice(json.as_ref()));
     }
 
-    pub(super) fn nested(&mut self, key: &str, fill: impl FnOnce(&mut Object<'_>)) {
+    pub(super) fn nested(&mut self, key: &str, fill: impl FnOnce(&mut JsonObject<'_>)) {
         self.filled(key, |out| {
-            let mut inner = Object::open(out);
+            let mut inner = JsonObject::open(out);
             fill(&mut inner);
             inner.close();
         });
@@ -99,8 +99,8 @@ impl<'a> Object<'a> {
 /// The time as RFC 3339 has it, to the millisecond.
 fn time(out: &mut Vec<u8>, now: jiff::Timestamp) {
     /// The last second that was written: of a busy second's lines only the first works it out.
-    type Second = (i64, [u8; 19]);
-    thread_local!(static LAST: Cell<Second> = const { Cell::new((i64::MIN, [0; 19])) });
+    type CachedSecond = (i64, [u8; 19]);
+    thread_local!(static LAST: Cell<CachedSecond> = const { Cell::new((i64::MIN, [0; 19])) });
     if now < jiff::Timestamp::UNIX_EPOCH {
         let _ = write!(out, "{now:.3}"); // a clock that was never set
         return;
@@ -176,7 +176,7 @@ mod tests {
     #[test]
     fn an_object_reads_back() {
         let line = written(|out| {
-            let mut object = Object::open(out);
+            let mut object = JsonObject::open(out);
             object.text("text", Some("a\"b"));
             object.word("word", Some("ok"));
             object.word("none", None);

@@ -14,7 +14,7 @@ use serde::Serialize;
 use super::id::Id;
 use super::labels::{INBOUND, UNKNOWN};
 use super::metrics::Metrics;
-use super::process_lookup::{Process, Slot};
+use super::process_lookup::{CallerSlot, Process};
 use super::stage::{self, Stage};
 use crate::lifecycle::cut::Cut;
 use crate::relay::Meter;
@@ -36,23 +36,23 @@ pub(super) struct Entry {
     pub(super) cut: Cut,
     /// Bytes of `meter` already in the metrics.
     counted: [AtomicU64; 2],
-    shown: Mutex<Shown>,
+    shown: Mutex<LiveTarget>,
     /// The program at the other end.
-    pub(super) caller: Slot,
+    pub(super) caller: CallerSlot,
 }
 
 /// What is known of the target asked for now.
 #[derive(Default)]
-pub(super) struct Shown {
+pub(super) struct LiveTarget {
     pub(super) id: Id,
     pub(super) target: Option<Target>,
     pub(super) address: Option<SocketAddr>,
-    pub(super) judged: Option<Judged>,
+    pub(super) judged: Option<LiveVerdict>,
 }
 
 /// What policy said.
 #[derive(Debug, Clone)]
-pub(super) struct Judged {
+pub(super) struct LiveVerdict {
     pub(super) mode: &'static str,
     pub(super) verdict: &'static str,
     pub(super) rule: Option<Box<str>>,
@@ -126,7 +126,7 @@ impl Live {
     /// Writes down that policy changed its mind; the access line will say so.
     pub fn judged(&self, mode: &'static str, verdict: &'static str, rule: Option<String>) {
         let rule = rule.map(String::into_boxed_str);
-        self.entry.shown().judged = Some(Judged { mode, verdict, rule });
+        self.entry.shown().judged = Some(LiveVerdict { mode, verdict, rule });
     }
 }
 
@@ -160,8 +160,8 @@ impl Table {
             meter: Meter::default(),
             cut: Cut::default(),
             counted: Default::default(),
-            shown: Mutex::new(Shown { id: Id::new(key), ..Shown::default() }),
-            caller: Slot::default(),
+            shown: Mutex::new(LiveTarget { id: Id::new(key), ..LiveTarget::default() }),
+            caller: CallerSlot::default(),
         });
         self.shard(key).insert(key, Arc::clone(&entry));
         entry
@@ -202,7 +202,7 @@ impl Table {
 }
 
 impl Entry {
-    pub(super) fn shown(&self) -> MutexGuard<'_, Shown> {
+    pub(super) fn shown(&self) -> MutexGuard<'_, LiveTarget> {
         self.shown.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -22,7 +22,7 @@ use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 
 use super::access_log::{Line, TotalsNow, process_json, process_text};
 use super::escape;
-use super::json::Object;
+use super::json::JsonObject;
 use super::process_lookup::Process;
 use super::sink::Sink;
 use crate::config::{self, LogFormat, LogTo};
@@ -221,7 +221,7 @@ fn last_line(out: &mut Vec<u8>, json: bool, totals: &TotalsNow) {
     let now = jiff::Timestamp::now();
     let sums = serde_json::to_vec(totals).unwrap_or_default();
     if json {
-        let mut object = Object::open(out);
+        let mut object = JsonObject::open(out);
         object.time("ts", now);
         object.text("level", Some("info"));
         object.text("message", Some("totals"));
@@ -301,7 +301,7 @@ impl Fields {
     }
 
     fn json(&self, out: &mut Vec<u8>, now: jiff::Timestamp, level: tracing::Level) {
-        let mut object = Object::open(out);
+        let mut object = JsonObject::open(out);
         object.time("ts", now);
         object.text("level", Some(&level.as_str().to_ascii_lowercase()));
         object.text("message", Some(&self.message));

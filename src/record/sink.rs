@@ -22,7 +22,7 @@ const RETRY: Duration = Duration::from_millis(10);
 
 /// The buffer.
 pub(super) struct Sink {
-    state: Mutex<State>,
+    state: Mutex<SinkState>,
     /// Something to do.
     work: Condvar,
     /// Everything is written.
@@ -31,7 +31,7 @@ pub(super) struct Sink {
 }
 
 #[derive(Default)]
-struct State {
+struct SinkState {
     pending: Vec<u8>,
     lines: u64,
     next: Option<File>,
@@ -91,12 +91,12 @@ impl Sink {
         !timeout.timed_out()
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, SinkState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn run(&self, out: File) {
-        let mut out = Out { file: out, torn: false };
+        let mut out = LogOutput { file: out, torn: false };
         let mut batch = Vec::new();
         while let Some(lines) = self.take(&mut batch, &mut out) {
             let lost = out.write(&batch);
@@ -118,7 +118,7 @@ impl Sink {
     }
 
     /// Waits for lines and takes them all; `None` at the end.
-    fn take(&self, batch: &mut Vec<u8>, out: &mut Out) -> Option<u64> {
+    fn take(&self, batch: &mut Vec<u8>, out: &mut LogOutput) -> Option<u64> {
         let mut state = self.lock();
         while state.pending.is_empty() && !state.closing {
             state.waiting = true;
@@ -126,7 +126,7 @@ impl Sink {
         }
         state.waiting = false;
         if let Some(file) = state.next.take() {
-            *out = Out { file, torn: false };
+            *out = LogOutput { file, torn: false };
         }
         std::mem::swap(&mut state.pending, batch);
         let lines = std::mem::take(&mut state.lines);
@@ -135,12 +135,12 @@ impl Sink {
 }
 
 /// The file, and whether its last line was cut off by an error.
-struct Out {
+struct LogOutput {
     file: File,
     torn: bool,
 }
 
-impl Out {
+impl LogOutput {
     /// Writes whole lines; returns how many of them did not get out whole.
     fn write(&mut self, mut lines: &[u8]) -> u64 {
         if self.torn && self.file.write_all(b"\n").is_ok() {

@@ -76,7 +76,7 @@ pub(super) enum DirectionStop {
     SinkBroken,
 }
 
-enum Step {
+enum DirectionStep {
     On,
     Stop(DirectionStop),
 }
@@ -142,24 +142,24 @@ impl Direction {
         let share = self.moved + TURN_BYTES;
         for _ in 0..TURN_STEPS {
             match self.step(cx, io) {
-                Step::Stop(turn) => return turn,
-                Step::On if self.moved >= share => return DirectionStop::Spent,
-                Step::On => {}
+                DirectionStep::Stop(turn) => return turn,
+                DirectionStep::On if self.moved >= share => return DirectionStop::Spent,
+                DirectionStep::On => {}
             }
         }
         DirectionStop::Spent
     }
 
-    fn step(&mut self, cx: &mut Context<'_>, io: &DirectionIo<'_>) -> Step {
+    fn step(&mut self, cx: &mut Context<'_>, io: &DirectionIo<'_>) -> DirectionStep {
         if self.backlog() > 0 {
             return self.send_backlog(cx, io);
         }
         if self.eof {
-            return Step::Stop(DirectionStop::Done);
+            return DirectionStep::Stop(DirectionStop::Done);
         }
         match io.from.readiness().poll_read_ready(cx) {
             Poll::Pending => self.pause(),
-            Poll::Ready(Err(_)) => Step::Stop(DirectionStop::SourceBroken),
+            Poll::Ready(Err(_)) => DirectionStep::Stop(DirectionStop::SourceBroken),
             Poll::Ready(Ok(mut guard)) => match self.wants_pipe(io) {
                 true => self.splice_in(&mut guard, io),
                 false => self.copy(&mut guard, io),
@@ -167,12 +167,12 @@ impl Direction {
         }
     }
 
-    fn pause(&mut self) -> Step {
+    fn pause(&mut self) -> DirectionStep {
         if (1..SMALL).contains(&self.burst) {
             self.streak = 0;
         }
         self.burst = 0;
-        Step::Stop(DirectionStop::Dry)
+        DirectionStep::Stop(DirectionStop::Dry)
     }
 
     fn took_in(&mut self, n: usize) {
@@ -214,13 +214,13 @@ impl Direction {
         true
     }
 
-    fn splice_in(&mut self, guard: &mut Ready<'_>, io: &DirectionIo<'_>) -> Step {
+    fn splice_in(&mut self, guard: &mut Ready<'_>, io: &DirectionIo<'_>) -> DirectionStep {
         let Some(pipe) = &mut self.pipe else { return self.copy(guard, io) };
         match pipe.fill(io.from) {
             Ok(0) => self.copy(guard, io), // FIN, most likely: recv is sure
             Ok(n) => {
                 self.took_in(n);
-                Step::On
+                DirectionStep::On
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.nothing(guard, io),
             Err(error) if refuses_splice(&error) => {
@@ -228,28 +228,28 @@ impl Direction {
                 self.complain(io, Fallback::Error);
                 self.copy(guard, io)
             }
-            Err(_) => Step::Stop(DirectionStop::SourceBroken),
+            Err(_) => DirectionStep::Stop(DirectionStop::SourceBroken),
         }
     }
 
     /// splice found nothing though the pipe is empty: nothing is there, or an urgent byte lies in the way,
     /// which only `recv` steps over.
-    fn nothing(&mut self, guard: &mut Ready<'_>, io: &DirectionIo<'_>) -> Step {
+    fn nothing(&mut self, guard: &mut Ready<'_>, io: &DirectionIo<'_>) -> DirectionStep {
         if !io.from.urgent_ahead() {
             guard.clear_ready();
-            return Step::On;
+            return DirectionStep::On;
         }
         io.pipes.count(Fallback::Urgent);
         self.streak = 0;
         self.copy(guard, io)
     }
 
-    fn copy(&mut self, guard: &mut Ready<'_>, io: &DirectionIo<'_>) -> Step {
+    fn copy(&mut self, guard: &mut Ready<'_>, io: &DirectionIo<'_>) -> DirectionStep {
         let room = if self.streak < BULKY { FIRST } else { SCRATCH };
         BUFFER.with_borrow_mut(|buffer| match io.from.receive(guard, &mut buffer[..room]) {
             Ok(0) => {
                 self.eof = true;
-                Step::On
+                DirectionStep::On
             }
             Ok(n) => {
                 self.took_in(n);
@@ -257,8 +257,8 @@ impl Direction {
                 self.acknowledge(io);
                 step
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Step::On,
-            Err(_) => Step::Stop(DirectionStop::SourceBroken),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => DirectionStep::On,
+            Err(_) => DirectionStep::Stop(DirectionStop::SourceBroken),
         })
     }
 
@@ -274,7 +274,7 @@ impl Direction {
     }
 
     /// Sends from the scratch buffer; what the sink does not take is kept.
-    fn send_now(&mut self, mut bytes: &[u8], io: &DirectionIo<'_>) -> Step {
+    fn send_now(&mut self, mut bytes: &[u8], io: &DirectionIo<'_>) -> DirectionStep {
         while !bytes.is_empty() {
             match io.to.try_send(bytes) {
                 Ok(n) => {
@@ -285,24 +285,24 @@ impl Direction {
                     self.held = Bytes::copy_from_slice(bytes);
                     self.blocked = true;
                     return match error.kind() {
-                        io::ErrorKind::WouldBlock => Step::On,
-                        _ => Step::Stop(DirectionStop::SinkBroken),
+                        io::ErrorKind::WouldBlock => DirectionStep::On,
+                        _ => DirectionStep::Stop(DirectionStop::SinkBroken),
                     };
                 }
             }
         }
-        Step::On
+        DirectionStep::On
     }
 
-    fn send_backlog(&mut self, cx: &mut Context<'_>, io: &DirectionIo<'_>) -> Step {
+    fn send_backlog(&mut self, cx: &mut Context<'_>, io: &DirectionIo<'_>) -> DirectionStep {
         match self.poll_send(cx, io) {
-            Poll::Pending => Step::Stop(DirectionStop::Blocked),
+            Poll::Pending => DirectionStep::Stop(DirectionStop::Blocked),
             Poll::Ready(Ok(n)) => {
                 self.gave_out(n, io);
-                Step::On
+                DirectionStep::On
             }
             Poll::Ready(Err(error)) if refuses_splice(&error) => self.recover(io),
-            Poll::Ready(Err(_)) => Step::Stop(DirectionStop::SinkBroken),
+            Poll::Ready(Err(_)) => DirectionStep::Stop(DirectionStop::SinkBroken),
         }
     }
 
@@ -344,17 +344,17 @@ impl Direction {
     }
 
     /// The sink refuses splice: its bytes come back from the pipe, and this direction copies.
-    fn recover(&mut self, io: &DirectionIo<'_>) -> Step {
+    fn recover(&mut self, io: &DirectionIo<'_>) -> DirectionStep {
         if std::mem::replace(&mut self.refused, true) {
-            return Step::Stop(DirectionStop::SinkBroken);
+            return DirectionStep::Stop(DirectionStop::SinkBroken);
         }
         self.complain(io, Fallback::Error);
         match self.pipe.take().map(|mut pipe| pipe.recover()) {
             Some(Ok(bytes)) => {
                 self.held = bytes.into();
-                Step::On
+                DirectionStep::On
             }
-            _ => Step::Stop(DirectionStop::SinkBroken),
+            _ => DirectionStep::Stop(DirectionStop::SinkBroken),
         }
     }
 }

@@ -69,7 +69,7 @@ pub(super) struct Relay<'a, 'g> {
     look: Option<Instant>,      // when to look next whether the client of a held-back FIN is there
 }
 
-enum Event {
+enum DriverEvent {
     Yield,
     End(Ended),
 }
@@ -108,47 +108,52 @@ impl<'a, 'g> Relay<'a, 'g> {
         loop {
             let poll = |cx: &mut Context<'_>| self.poll(cx, timer.as_mut(), cut);
             match std::future::poll_fn(poll).await {
-                Event::End(ended) => return ended,
+                DriverEvent::End(ended) => return ended,
                 // Not a mere wake-up: the runtime looks at its sockets before it comes back.
-                Event::Yield => tokio::task::yield_now().await,
+                DriverEvent::Yield => tokio::task::yield_now().await,
             }
         }
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>, timer: Pin<&mut Sleep>, cut: &Cut) -> Poll<Event> {
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        timer: Pin<&mut Sleep>,
+        cut: &Cut,
+    ) -> Poll<DriverEvent> {
         if let Poll::Ready(reason) = cut.poll_wait(cx) {
-            return Poll::Ready(Event::End(Ended::Cut(reason)));
+            return Poll::Ready(DriverEvent::End(Ended::Cut(reason)));
         }
         let event = self.turn(cx).or_else(|| self.poll_silence(cx, timer));
         event.map_or(Poll::Pending, Poll::Ready)
     }
 
     /// Each direction's share of work.
-    fn turn(&mut self, cx: &mut Context<'_>) -> Option<Event> {
+    fn turn(&mut self, cx: &mut Context<'_>) -> Option<DriverEvent> {
         let before = self.progress();
         let up = match self.pass_gate(cx) {
             InspectionEnd::Open => self.up.pump(cx, &self.context.up()),
             InspectionEnd::Waiting(turn) => turn,
-            InspectionEnd::Shut => return Some(Event::End(Ended::Refused)),
+            InspectionEnd::Shut => return Some(DriverEvent::End(Ended::Refused)),
         };
         let down = self.down.pump(cx, &self.context.down());
         // Failures first: a socket's error is told once, and whoever asks next reads a clean FIN.
         let killed =
             || (self.down.eof() && !before.3 && self.killed()).then_some(Ended::UpstreamRst);
         if let Some(ended) = broken(up, down).or_else(killed).or_else(|| self.pass_fins()) {
-            return Some(Event::End(ended));
+            return Some(DriverEvent::End(ended));
         }
         if self.up.done() && self.down.done() {
-            return Some(Event::End(Ended::FinFin));
+            return Some(DriverEvent::End(Ended::FinFin));
         }
         if self.progress() != before {
             self.last = Instant::now();
             self.quiet = false;
         }
         if up == DirectionStop::Spent || down == DirectionStop::Spent {
-            return Some(Event::Yield);
+            return Some(DriverEvent::Yield);
         }
-        self.watch(cx, up, down).map(Event::End)
+        self.watch(cx, up, down).map(DriverEvent::End)
     }
 
     /// Waits at the gate, where there is one; its clock runs from the first byte on.
@@ -257,7 +262,11 @@ impl<'a, 'g> Relay<'a, 'g> {
         [look, self.gate_over].into_iter().flatten().fold(alarm, Instant::min)
     }
 
-    fn poll_silence(&mut self, cx: &mut Context<'_>, mut timer: Pin<&mut Sleep>) -> Option<Event> {
+    fn poll_silence(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut timer: Pin<&mut Sleep>,
+    ) -> Option<DriverEvent> {
         loop {
             let alarm = self.alarm();
             if alarm < timer.deadline() {
@@ -269,7 +278,7 @@ impl<'a, 'g> Relay<'a, 'g> {
             let silence = Instant::now() - self.last;
             let (limit, ended) = self.limit();
             if silence >= limit {
-                return Some(Event::End(ended));
+                return Some(DriverEvent::End(ended));
             }
             let alarm = self.alarm();
             if alarm > timer.deadline() {
@@ -281,7 +290,7 @@ impl<'a, 'g> Relay<'a, 'g> {
                     self.down.rest();
                 }
                 timer.as_mut().reset(self.alarm());
-                return Some(Event::Yield); // one more turn, to begin watching, or to look
+                return Some(DriverEvent::Yield); // one more turn, to begin watching, or to look
             }
         }
     }

@@ -21,8 +21,8 @@ use url::Url;
 use zeroize::Zeroizing;
 
 use self::attributes::Attributes;
-use self::way::Way;
-use self::wire::{Answer, Question};
+use self::way::ControlRoute;
+use self::wire::{HttpAnswer, HttpQuestion};
 use crate::secret::{BadSecret, Secret, redacted};
 
 /// What such a secret begins with; an auth key begins with `tskey-auth-`.
@@ -153,7 +153,7 @@ async fn within(
     }
     let (credential, written) = split(secret);
     let attributes = attributes::read(written)?;
-    let api = Api { way: Way::to(&attributes.base, proxy)?, base: &attributes.base };
+    let api = Api { way: ControlRoute::to(&attributes.base, proxy)?, base: &attributes.base };
     let asking = async {
         let answer = api.token(credential).await?;
         let token: Token<'_> = serde_json::from_slice(&answer.body)
@@ -170,7 +170,7 @@ fn split(secret: &Secret) -> (&str, &str) {
 
 /// The API of one server.
 struct Api<'a> {
-    way: Way,
+    way: ControlRoute,
     base: &'a Url,
 }
 
@@ -182,14 +182,14 @@ struct Token<'a> {
 
 /// The same of the second.
 #[derive(Deserialize)]
-struct Key<'a> {
+struct CreatedKey<'a> {
     key: &'a str,
 }
 
 /// How the two endpoints say no.
 #[derive(Deserialize, Default)]
 #[serde(default)]
-struct Refusal {
+struct OAuthRefusal {
     message: String,
     error_description: String,
     error: String,
@@ -197,7 +197,7 @@ struct Refusal {
 
 /// The body of the second question (client/tailscale/keys.go, `KeyCapabilities`).
 #[derive(Serialize)]
-struct Wanted<'a> {
+struct KeyRequest<'a> {
     capabilities: Capabilities<'a>,
 }
 
@@ -221,14 +221,14 @@ struct Create<'a> {
 
 impl Api<'_> {
     /// A token for the credential (RFC 6749 section 4.4, the credential in the body).
-    async fn token(&self, credential: &str) -> Result<Answer, OauthError> {
+    async fn token(&self, credential: &str) -> Result<HttpAnswer, OauthError> {
         // The server ignores the client's id, as the tailscale command notes too.
         const FIXED: &str = "grant_type=client_credentials&client_id=tailrace&client_secret=";
         // No byte of a form needs more than three: the buffer never grows and leaves no copy.
         let mut form = Zeroizing::new(String::with_capacity(FIXED.len() + 3 * credential.len()));
         form.push_str(FIXED);
         form.extend(form_urlencoded::byte_serialize(credential.as_bytes()));
-        let question = Question {
+        let question = HttpQuestion {
             path: "/api/v2/oauth/token",
             kind: "application/x-www-form-urlencoded",
             bearer: None,
@@ -246,16 +246,16 @@ impl Api<'_> {
     ) -> Result<Secret, OauthError> {
         let Attributes { ephemeral, preauthorized, .. } = *attributes;
         let create = Create { reusable: false, ephemeral, preauthorized, tags };
-        let wanted = Wanted { capabilities: Capabilities { devices: Devices { create } } };
+        let wanted = KeyRequest { capabilities: Capabilities { devices: Devices { create } } };
         let body = serde_json::to_vec(&wanted).map_err(|_| self.strange("no question"))?;
-        let question = Question {
+        let question = HttpQuestion {
             path: "/api/v2/tailnet/-/keys",
             kind: "application/json",
             bearer: Some(token),
             body: &body,
         };
         let answer = self.ask(question, "make an auth key", token).await?;
-        let key: Key<'_> = serde_json::from_slice(&answer.body)
+        let key: CreatedKey<'_> = serde_json::from_slice(&answer.body)
             .map_err(|_| self.strange("its answer has no key"))?;
         Secret::new(key.key).map_err(OauthError::BadKey)
     }
@@ -263,17 +263,17 @@ impl Api<'_> {
     /// Asks, and takes nothing but a 200. `hidden` never shows in an error.
     async fn ask(
         &self,
-        question: Question<'_>,
+        question: HttpQuestion<'_>,
         asked: &'static str,
         hidden: &str,
-    ) -> Result<Answer, OauthError> {
+    ) -> Result<HttpAnswer, OauthError> {
         let stream = self.way.open(self.base).await?;
         let answer = wire::ask(stream, self.base, question).await;
         let answer = answer.map_err(|error| match error {
-            wire::Failed::Io(error) => {
+            wire::HttpFailure::Io(error) => {
                 OauthError::Unreachable { server: way::server(self.base), why: error.to_string() }
             }
-            wire::Failed::Strange(what) => self.strange(what),
+            wire::HttpFailure::Strange(what) => self.strange(what),
         })?;
         match answer.status {
             200 => Ok(answer),
@@ -293,7 +293,7 @@ impl Api<'_> {
 
 /// The server's reason as one printable line without anything that is a secret.
 fn words(body: &[u8], hidden: &str) -> String {
-    let refusal: Refusal = serde_json::from_slice(body).unwrap_or_default();
+    let refusal: OAuthRefusal = serde_json::from_slice(body).unwrap_or_default();
     let said = [refusal.message, refusal.error_description, refusal.error];
     let said = said.into_iter().find(|words| !words.is_empty()).unwrap_or_default();
     if said.contains(hidden) {

@@ -13,7 +13,7 @@ use super::UpstreamError;
 /// last ones would not be tried in time.
 const STAGGER: Duration = Duration::from_millis(250);
 
-type Attempt<'a, T> = Pin<Box<dyn Future<Output = Result<T, UpstreamError>> + Send + 'a>>;
+type DialAttempt<'a, T> = Pin<Box<dyn Future<Output = Result<T, UpstreamError>> + Send + 'a>>;
 
 /// Attempts the addresses one after the other, each 250 ms after the one before or at once when
 /// that one failed; the first success drops the others. The last of many begins no later than after
@@ -36,7 +36,7 @@ where
     let number = u32::try_from(addresses.len()).unwrap_or(u32::MAX).max(1);
     let stagger = STAGGER.min(limit * 3 / 4 / number);
     let mut waiting = interleave(addresses).into_iter();
-    let mut running: Vec<Attempt<'a, T>> = Vec::new();
+    let mut running: Vec<DialAttempt<'a, T>> = Vec::new();
     let mut failure = UpstreamError::NoAddress;
     loop {
         match waiting.next() {
@@ -65,7 +65,7 @@ where
 
 /// Polls all; the first that ended is taken out.
 fn first<T>(
-    running: &mut Vec<Attempt<'_, T>>,
+    running: &mut Vec<DialAttempt<'_, T>>,
     cx: &mut Context<'_>,
 ) -> Poll<Result<T, UpstreamError>> {
     for at in 0..running.len() {

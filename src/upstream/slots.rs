@@ -8,10 +8,10 @@ use super::UpstreamError;
 
 /// The bound on upstream connections, held open and in use alike.
 #[derive(Debug)]
-pub(super) struct Slots(Arc<Count>);
+pub(super) struct Slots(Arc<SlotCount>);
 
 #[derive(Debug)]
-struct Count {
+struct SlotCount {
     used: AtomicU32,
     /// `u32::MAX`: no bound.
     limit: AtomicU32,
@@ -19,13 +19,13 @@ struct Count {
 
 /// The right to one upstream connection; dropping it gives the place back.
 #[derive(Debug)]
-pub struct UpstreamSlot(Arc<Count>);
+pub struct UpstreamSlot(Arc<SlotCount>);
 
 impl Slots {
     /// At most `limit` at once; `None`: no bound.
     pub(super) fn new(limit: Option<u32>) -> Self {
         let limit = AtomicU32::new(limit.unwrap_or(u32::MAX));
-        Self(Arc::new(Count { used: AtomicU32::new(0), limit }))
+        Self(Arc::new(SlotCount { used: AtomicU32::new(0), limit }))
     }
 
     /// Another bound from now on. Connections over a lower one stay; none is added until they go.

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 /// The counters.
 #[derive(Debug, Default)]
-pub(super) struct Counts {
+pub(super) struct CallCounters {
     carried: AtomicU64,
     refused: AtomicU64,
     questions: AtomicU64,
@@ -19,7 +19,7 @@ pub(super) struct Counts {
 
 /// Their values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub(super) struct Total {
+pub(super) struct CallTotals {
     carried: u64,
     refused: u64,
     questions: u64,
@@ -27,7 +27,7 @@ pub(super) struct Total {
     unreadable: u64,
 }
 
-impl Counts {
+impl CallCounters {
     /// A TCP connection was made through the gateway, or was not.
     pub(super) fn connection(&self, ended: Result<(), Errno>) {
         add(if ended.is_ok() { &self.carried } else { &self.refused });
@@ -49,9 +49,9 @@ impl Counts {
     }
 
     /// The values now.
-    pub(super) fn total(&self) -> Total {
+    pub(super) fn total(&self) -> CallTotals {
         let value = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        Total {
+        CallTotals {
             carried: value(&self.carried),
             refused: value(&self.refused),
             questions: value(&self.questions),
@@ -65,7 +65,7 @@ fn add(counter: &AtomicU64) {
     counter.fetch_add(1, Ordering::Relaxed);
 }
 
-impl fmt::Display for Total {
+impl fmt::Display for CallTotals {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { carried, refused, questions, left_alone, unreadable } = self;
         write!(

@@ -20,7 +20,7 @@ pub(super) const MOST_BYTES: usize = 64 * 1024;
 
 /// A message's header.
 #[derive(Debug)]
-pub(super) struct Header {
+pub(super) struct MessageHeader {
     at: u64,
     /// Where the address is, 0 for none.
     pub(super) name: u64,
@@ -29,7 +29,7 @@ pub(super) struct Header {
     pieces: Vec<(u64, usize)>,
 }
 
-impl Header {
+impl MessageHeader {
     /// Reads the header at `at` and where its pieces are. `EMSGSIZE` stands for too many of them.
     pub(super) fn read(caller: &Caller<'_>, at: u64) -> Result<Self, Closed> {
         let bytes = caller.read(at, HEADER)?;

@@ -14,11 +14,11 @@ use rustix::net::{RecvAncillaryBuffer, RecvFlags, sockopt};
 use super::address;
 use super::caller::{Caller, Closed, Socket};
 use super::dial::Patience;
-use super::message::{Header, MOST_BYTES, fill_name};
+use super::message::{MOST_BYTES, MessageHeader, fill_name};
 use super::supervisor::{Asked, Supervisor};
 
 /// A datagram.
-struct Received {
+struct ReceivedDatagram {
     bytes: Vec<u8>,
     /// What the call returns; with `MSG_TRUNC` more than the bytes.
     length: i64,
@@ -53,7 +53,7 @@ pub(super) fn recvmsg(supervisor: &Supervisor, caller: &Caller<'_>) -> Result<()
         caller.let_pass();
         return Ok(());
     };
-    let header = Header::read(caller, caller.call.arguments[1])?;
+    let header = MessageHeader::read(caller, caller.call.arguments[1])?;
     if header.name == 0 {
         caller.let_pass();
         return Ok(());
@@ -91,7 +91,7 @@ fn receive(
     asked: &Asked,
     room: usize,
     flags: i32,
-) -> Result<Received, Errno> {
+) -> Result<ReceivedDatagram, Errno> {
     let fd = match (socket.copy(), &asked.ours) {
         (Some(copy), _) => copy,
         (None, Some(ours)) => ours.as_fd(),
@@ -114,7 +114,7 @@ fn receive(
             Ok((length, flags, source)) => {
                 bytes.truncate(length);
                 let source = shown(supervisor, asked, source, socket.v6);
-                return Ok(Received { length: length as i64, bytes, flags, source });
+                return Ok(ReceivedDatagram { length: length as i64, bytes, flags, source });
             }
         }
     }

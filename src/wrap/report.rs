@@ -4,7 +4,7 @@
 use rustix::process::WaitStatus;
 use serde::{Deserialize, Serialize};
 
-use super::counts::Total;
+use super::counts::CallTotals;
 
 /// More than any of them takes.
 pub(super) const LONGEST: usize = 1024;
@@ -23,7 +23,7 @@ pub(super) enum Report {
     /// The program was stopped.
     Stopped,
     /// The program has ended; `alone`: it left nobody running, and the supervisor ends too.
-    Ended { how: Ended, counts: Total, alone: bool },
+    Ended { how: Ended, counts: CallTotals, alone: bool },
 }
 
 /// How a program ended.

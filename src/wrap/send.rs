@@ -10,7 +10,7 @@ use rustix::net::SendFlags;
 use super::address::{Address, for_socket};
 use super::caller::{Caller, Closed, Kind, Socket};
 use super::connect::{datagram, reachable};
-use super::message::{HEADER_WITH_LENGTH, Header, MOST_BYTES};
+use super::message::{HEADER_WITH_LENGTH, MOST_BYTES, MessageHeader};
 use super::supervisor::Supervisor;
 use super::way::Datagram;
 
@@ -34,7 +34,7 @@ pub(super) fn sendto(supervisor: &Supervisor, caller: &Caller<'_>) -> Result<(),
 
 /// Answers `sendmsg(fd, message, flags)`.
 pub(super) fn sendmsg(supervisor: &Supervisor, caller: &Caller<'_>) -> Result<(), Closed> {
-    let header = Header::read(caller, caller.call.arguments[1])?;
+    let header = MessageHeader::read(caller, caller.call.arguments[1])?;
     let Some((socket, nameserver, dns)) = named(supervisor, caller, &header)? else {
         caller.let_pass();
         return Ok(());
@@ -54,7 +54,7 @@ pub(super) fn sendmmsg(supervisor: &Supervisor, caller: &Caller<'_>) -> Result<(
     let mut failed = None;
     while sent < count && failed.is_none() {
         let at = vector + u64::from(sent) * HEADER_WITH_LENGTH;
-        let header = Header::read(caller, at)?;
+        let header = MessageHeader::read(caller, at)?;
         let Some((socket, nameserver, dns)) = named(supervisor, caller, &header)? else { break };
         let bytes = header.gather(caller)?;
         let flags = caller.number(3);
@@ -80,7 +80,7 @@ type Question = (Socket, SocketAddr, SocketAddr);
 fn named(
     supervisor: &Supervisor,
     caller: &Caller<'_>,
-    header: &Header,
+    header: &MessageHeader,
 ) -> Result<Option<Question>, Closed> {
     if header.name == 0 {
         return Ok(None);

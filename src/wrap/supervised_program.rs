@@ -15,7 +15,7 @@ use rustix::process::{
     Pid, PidfdFlags, Signal, WaitOptions, pidfd_open, pidfd_send_signal, waitpid,
 };
 
-use super::counts::Total;
+use super::counts::CallTotals;
 use super::report::{self, Ended, Report};
 use super::supervisor;
 use super::way::Gateway;
@@ -47,7 +47,7 @@ pub(super) struct SupervisedProgram {
 }
 
 /// The program's end; the counts too, unless the supervisor was killed before.
-pub(super) type End = (Ended, Option<Total>);
+pub(super) type End = (Ended, Option<CallTotals>);
 
 impl SupervisedProgram {
     /// Starts the program. Signals of this process are ours to pass on from here.

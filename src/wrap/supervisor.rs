@@ -19,7 +19,7 @@ use rustix::process::{
 };
 
 use super::caller::{Caller, Closed};
-use super::counts::Counts;
+use super::counts::CallCounters;
 use super::known::{Attempts, Known};
 use super::report::{Ended, Report};
 use super::way::Gateway;
@@ -47,7 +47,7 @@ pub(super) struct Supervisor {
     /// Where calls are carried to.
     pub(super) gateway: Gateway,
     /// What was done.
-    pub(super) counts: Counts,
+    pub(super) counts: CallCounters,
     /// Datagram sockets with a question on them.
     pub(super) asked: Known<Asked>,
     /// Sockets that were connected to the gateway.
@@ -203,7 +203,7 @@ impl Supervisor {
             lead: Mutex::default(),
             idle: AtomicUsize::new(0),
             gateway,
-            counts: Counts::default(),
+            counts: CallCounters::default(),
             asked: Known::new(MOST_KEPT),
             carried: Known::new(MOST_CARRIED),
             attempts: Attempts::default(),

@@ -21,7 +21,7 @@ const PIECE: usize = 64 << 10;
 
 /// Why a direction did not end well.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Broken {
+pub(super) enum DirectionError {
     /// Standard input cannot be read.
     #[error("standard input cannot be read: {0}")]
     Input(#[source] io::Error),
@@ -34,7 +34,7 @@ pub(super) enum Broken {
 }
 
 /// The tunnel, seen from both directions.
-struct Tunnel {
+struct TunnelState {
     stream: TcpStream,
     /// Standard input has come to its end; set before the other side can learn of it.
     ended: AtomicBool,
@@ -44,13 +44,13 @@ struct Tunnel {
 /// error the other direction may still wait for standard input: the process is to end then.
 ///
 /// # Errors
-/// [`Broken`], when a direction ended in any other way than by its end.
-pub(super) fn run(stream: TcpStream, early: &[u8]) -> Result<(), Broken> {
-    let tunnel = Arc::new(Tunnel { stream, ended: AtomicBool::new(false) });
+/// [`DirectionError`], when a direction ended in any other way than by its end.
+pub(super) fn run(stream: TcpStream, early: &[u8]) -> Result<(), DirectionError> {
+    let tunnel = Arc::new(TunnelState { stream, ended: AtomicBool::new(false) });
     let (tell, told) = channel();
     let shared = Arc::clone(&tunnel);
     let up = std::thread::Builder::new().name("up".to_owned());
-    let _detached = up.spawn(move || shared.up(&tell)).map_err(Broken::Input)?;
+    let _detached = up.spawn(move || shared.up(&tell)).map_err(DirectionError::Input)?;
     let down = tunnel.down(early);
     let ended = down.and_then(|()| tunnel.wait_for_up(&told));
     match (ended, told.try_recv()) {
@@ -64,9 +64,9 @@ pub(super) fn run(stream: TcpStream, early: &[u8]) -> Result<(), Broken> {
     }
 }
 
-impl Tunnel {
+impl TunnelState {
     /// Standard input to the far side, then its end.
-    fn up(&self, tell: &Sender<Result<(), Broken>>) {
+    fn up(&self, tell: &Sender<Result<(), DirectionError>>) {
         let carried = self.carry_up();
         let good = carried.is_ok();
         // Nobody listens only when the process is about to end.
@@ -80,47 +80,52 @@ impl Tunnel {
         }
     }
 
-    fn carry_up(&self) -> Result<(), Broken> {
+    fn carry_up(&self) -> Result<(), DirectionError> {
         let (input, mut buffer) = (io::stdin(), vec![0; PIECE]);
         loop {
             let length = patiently(&input, PollFlags::IN, || rustix::io::read(&input, &mut buffer));
-            match length.map_err(Broken::Input)? {
+            match length.map_err(DirectionError::Input)? {
                 0 => return Ok(()),
-                length => (&self.stream).write_all(&buffer[..length]).map_err(Broken::Cut)?,
+                length => {
+                    (&self.stream).write_all(&buffer[..length]).map_err(DirectionError::Cut)?
+                }
             }
         }
     }
 
     /// The far side to standard output, then its end.
-    fn down(&self, early: &[u8]) -> Result<(), Broken> {
-        say(early).map_err(Broken::Output)?;
+    fn down(&self, early: &[u8]) -> Result<(), DirectionError> {
+        say(early).map_err(DirectionError::Output)?;
         let mut buffer = vec![0; PIECE];
         loop {
             match (&self.stream).read(&mut buffer) {
-                Ok(0) => return close_output().map_err(Broken::Output),
-                Ok(length) => say(&buffer[..length]).map_err(Broken::Output)?,
+                Ok(0) => return close_output().map_err(DirectionError::Output),
+                Ok(length) => say(&buffer[..length]).map_err(DirectionError::Output)?,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(Broken::Cut(error)),
+                Err(error) => return Err(DirectionError::Cut(error)),
             }
         }
     }
 
     /// The far side has ended; what is still sent to it may go on, but not into a connection that was
     /// cut since.
-    fn wait_for_up(&self, told: &Receiver<Result<(), Broken>>) -> Result<(), Broken> {
+    fn wait_for_up(
+        &self,
+        told: &Receiver<Result<(), DirectionError>>,
+    ) -> Result<(), DirectionError> {
         // Without events: until both directions are shut, or the connection is reset (poll(2)).
         let mut hung_up = [PollFd::new(&self.stream, PollFlags::empty())];
         loop {
             match poll(&mut hung_up, None) {
                 Err(Errno::INTR) => {}
-                Err(error) => return Err(Broken::Cut(error.into())),
+                Err(error) => return Err(DirectionError::Cut(error.into())),
                 Ok(_) => break,
             }
         }
         match self.stream.take_error() {
             Ok(None) if self.ended.load(Ordering::SeqCst) => Ok(()),
-            Ok(Some(error)) | Err(error) => Err(Broken::Cut(error)),
-            Ok(None) => told.recv().unwrap_or_else(|_| Err(Broken::Cut(lost()))),
+            Ok(Some(error)) | Err(error) => Err(DirectionError::Cut(error)),
+            Ok(None) => told.recv().unwrap_or_else(|_| Err(DirectionError::Cut(lost()))),
         }
     }
 

@@ -9,19 +9,19 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use super::Failure;
+use super::StepFailure;
 
 /// Longest any one step may take, of a long stream any one piece.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// How many bytes went up and down.
-pub(super) type Moved = (u64, u64);
+pub(super) type BytesMoved = (u64, u64);
 
-fn failed(error: impl std::fmt::Display) -> Failure {
+fn failed(error: impl std::fmt::Display) -> StepFailure {
     error.to_string()
 }
 
-async fn patient<T>(work: impl Future<Output = io::Result<T>>) -> Result<T, Failure> {
+async fn patient<T>(work: impl Future<Output = io::Result<T>>) -> Result<T, StepFailure> {
     match tokio::time::timeout(PATIENCE, work).await {
         Ok(done) => done.map_err(failed),
         Err(_) => Err(format!("no end within {PATIENCE:?}")),
@@ -32,7 +32,7 @@ async fn patient<T>(work: impl Future<Output = io::Result<T>>) -> Result<T, Fail
 pub(super) async fn tunnel(
     proxy: SocketAddr,
     dialogue: &[(&[u8], usize, &[u8])],
-) -> Result<TcpStream, Failure> {
+) -> Result<TcpStream, StepFailure> {
     patient(async {
         let mut stream = TcpStream::connect(proxy).await?;
         for (ask, length, expected) in dialogue {
@@ -49,7 +49,7 @@ pub(super) async fn tunnel(
 }
 
 /// Sends `bytes` through a tunnel to the echo service, half-closes, and compares what comes back.
-pub(super) async fn echo(mut stream: TcpStream, bytes: usize) -> Result<Moved, Failure> {
+pub(super) async fn echo(mut stream: TcpStream, bytes: usize) -> Result<BytesMoved, StepFailure> {
     let sent: Vec<u8> = (0..bytes).map(|at| (at * 7 % 251) as u8).collect();
     let mut back = vec![0; bytes];
     patient(async {
@@ -67,7 +67,7 @@ pub(super) async fn echo(mut stream: TcpStream, bytes: usize) -> Result<Moved, F
 }
 
 /// Sends one message and reads to the end.
-pub(super) async fn whole(proxy: SocketAddr, ask: &[u8]) -> Result<Vec<u8>, Failure> {
+pub(super) async fn whole(proxy: SocketAddr, ask: &[u8]) -> Result<Vec<u8>, StepFailure> {
     patient(async {
         let mut stream = TcpStream::connect(proxy).await?;
         stream.write_all(ask).await?;
@@ -79,7 +79,7 @@ pub(super) async fn whole(proxy: SocketAddr, ask: &[u8]) -> Result<Vec<u8>, Fail
 }
 
 /// Sends requests one after another over one connection, and reads each answer by its length.
-pub(super) async fn requests(proxy: SocketAddr, asks: &[&str]) -> Result<Vec<String>, Failure> {
+pub(super) async fn requests(proxy: SocketAddr, asks: &[&str]) -> Result<Vec<String>, StepFailure> {
     patient(async {
         let mut stream = TcpStream::connect(proxy).await?;
         let mut answers = Vec::new();
@@ -106,7 +106,7 @@ async fn answer(stream: &mut TcpStream) -> io::Result<String> {
 }
 
 /// Reads a stream to its end and counts what came; every byte of the body must be the same.
-pub(super) async fn count_to_end(mut stream: TcpStream, ask: &[u8]) -> Result<u64, Failure> {
+pub(super) async fn count_to_end(mut stream: TcpStream, ask: &[u8]) -> Result<u64, StepFailure> {
     patient(stream.write_all(ask)).await?;
     let mut buffer = vec![0; 256 << 10];
     let mut count = 0;
@@ -120,7 +120,7 @@ pub(super) async fn count_to_end(mut stream: TcpStream, ask: &[u8]) -> Result<u6
 }
 
 /// The series of `/metrics` with their values.
-pub(super) async fn metrics(admin: SocketAddr) -> Result<BTreeMap<String, f64>, Failure> {
+pub(super) async fn metrics(admin: SocketAddr) -> Result<BTreeMap<String, f64>, StepFailure> {
     let ask = format!("GET /metrics HTTP/1.1\r\nHost: {admin}\r\nConnection: close\r\n\r\n");
     let text = String::from_utf8_lossy(&whole(admin, ask.as_bytes()).await?).into_owned();
     let series = text.lines().filter(|line| line.starts_with("tailrace_"));

@@ -6,11 +6,11 @@ use std::process::Stdio;
 
 use tokio::process::Command;
 
-use super::Failure;
-use super::table::Ended;
+use super::StepFailure;
+use super::table::StepEnd;
 
 /// Fetches the demonstration's page by `scheme` with curl.
-pub(super) async fn fetch(proxy: SocketAddr, scheme: &'static str) -> Result<Ended, Failure> {
+pub(super) async fn fetch(proxy: SocketAddr, scheme: &'static str) -> Result<StepEnd, StepFailure> {
     let proxy = format!("{scheme}://{proxy}");
     let mut curl = Command::new("curl");
     curl.args(["-sS", "--fail", "--max-time", "10", "--noproxy", "", "-x", &proxy])
@@ -21,12 +21,12 @@ pub(super) async fn fetch(proxy: SocketAddr, scheme: &'static str) -> Result<End
     let done = match curl.output().await {
         Ok(done) => done,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            return Ok(Ended::NotHere("no curl on PATH".to_owned()));
+            return Ok(StepEnd::NotHere("no curl on PATH".to_owned()));
         }
         Err(error) => return Err(error.to_string()),
     };
     if done.status.success() && done.stdout == b"GET /curl HTTP/1.1" {
-        Ok(Ended::Carried((0, done.stdout.len() as u64)))
+        Ok(StepEnd::Carried((0, done.stdout.len() as u64)))
     } else {
         Err(String::from_utf8_lossy(&done.stderr).trim().to_owned())
     }

@@ -23,12 +23,12 @@ use crate::gateway::{Gateway, StartupResources};
 use crate::policy::Suffix;
 use crate::record::{AccessLog, Telemetry};
 
-use self::steps::Step;
-use self::table::Row;
-use self::world::World;
+use self::steps::DemoStep;
+use self::table::TableRow;
+use self::world::DemoWorld;
 
 /// What a step may fail with: a sentence for its row.
-type Failure = String;
+type StepFailure = String;
 
 /// Runs the demonstration; `redirected` is how it calls itself inside a network namespace.
 pub(super) fn run(redirected: bool) -> ExitCode {
@@ -62,15 +62,16 @@ fn settings(upstream: SocketAddr) -> Config {
     config
 }
 
-async fn start(world: &World) -> Result<Gateway, Failure> {
+async fn start(world: &DemoWorld) -> Result<Gateway, StepFailure> {
     let telemetry = Telemetry::new(AccessLog::none());
     Gateway::start(settings(world.upstream()), telemetry, StartupResources::default())
         .await
         .map_err(|error| error.to_string())
 }
 
-async fn show() -> Result<bool, Failure> {
-    let world = World::start().await.map_err(|error| format!("no loopback service: {error}"))?;
+async fn show() -> Result<bool, StepFailure> {
+    let world =
+        DemoWorld::start().await.map_err(|error| format!("no loopback service: {error}"))?;
     let mut gateway = start(&world).await?;
     let proxy = *gateway.proxy().first().ok_or("the gateway has no proxy address")?;
     tell::out(format_args!(
@@ -82,14 +83,14 @@ async fn show() -> Result<bool, Failure> {
     table::print(&rows);
     table::print_metrics(&before, &after);
     gateway.stop(std::future::pending()).await;
-    let held = rows.iter().all(Row::held);
+    let held = rows.iter().all(TableRow::held);
     let verdict =
         if held { "All of it held." } else { "NOT all of it held: see the rows marked ✗." };
     tell::out(format_args!("\n{verdict}"));
     Ok(held)
 }
 
-async fn take_steps(steps: Vec<Step>) -> Vec<Row> {
+async fn take_steps(steps: Vec<DemoStep>) -> Vec<TableRow> {
     let (mut rows, all) = (Vec::with_capacity(steps.len()), steps.len());
     let terminal = std::io::stderr().is_terminal();
     for (index, step) in steps.into_iter().enumerate() {
@@ -98,7 +99,7 @@ async fn take_steps(steps: Vec<Step>) -> Vec<Row> {
         }
         let begun = Instant::now();
         let ended = step.action.await;
-        rows.push(Row::new(step.way, step.what, ended, begun.elapsed()));
+        rows.push(TableRow::new(step.way, step.what, ended, begun.elapsed()));
     }
     if terminal {
         tell::progress("");

@@ -8,37 +8,37 @@ use std::process::Stdio;
 use tokio::net::TcpStream;
 use tokio::process::Command;
 
-use super::table::Ended;
-use super::world::World;
-use super::{Failure, client};
+use super::table::StepEnd;
+use super::world::DemoWorld;
+use super::{StepFailure, client};
 
 /// An address of the documentation networks, by family: without the redirect it leads nowhere.
 const TARGETS: [(&str, &str); 2] = [("ip", "203.0.113.9"), ("ip6", "2001:db8::9")];
 
 /// Runs [`inside`] in fresh namespaces.
-pub(super) async fn show() -> Result<Ended, Failure> {
+pub(super) async fn show() -> Result<StepEnd, StepFailure> {
     let program = std::env::current_exe().map_err(|error| error.to_string())?;
     let mut child = Command::new("unshare");
     child.args(["--user", "--map-root-user", "--net", "--"]).arg(program);
     child.args(["demo", "--redirected"]).stdin(Stdio::null());
     let done = match child.output().await {
         Ok(done) => done,
-        Err(error) => return Ok(Ended::NotHere(format!("unshare: {error}"))),
+        Err(error) => return Ok(StepEnd::NotHere(format!("unshare: {error}"))),
     };
     let said = String::from_utf8_lossy(&done.stderr);
     let last = said.lines().last().unwrap_or_default().trim_start_matches("tailrace demo: ");
     match last.strip_prefix("cannot: ") {
-        _ if done.status.success() => Ok(Ended::Carried((4096, 4096))),
-        Some(why) => Ok(Ended::NotHere(why.to_owned())),
-        None if said.contains("unshare") => Ok(Ended::NotHere(last.to_owned())),
+        _ if done.status.success() => Ok(StepEnd::Carried((4096, 4096))),
+        Some(why) => Ok(StepEnd::NotHere(why.to_owned())),
+        None if said.contains("unshare") => Ok(StepEnd::NotHere(last.to_owned())),
         None => Err(last.to_owned()),
     }
 }
 
 /// The redirected part itself: rules, a gateway, and a client that knows nothing of it.
-pub(super) async fn inside() -> Result<bool, Failure> {
+pub(super) async fn inside() -> Result<bool, StepFailure> {
     system("ip", &["link", "set", "lo", "up"]).await?;
-    let world = World::start().await.map_err(|error| error.to_string())?;
+    let world = DemoWorld::start().await.map_err(|error| error.to_string())?;
     let gateway = super::start(&world).await?;
     let mut led = 0;
     for (family, target) in TARGETS {
@@ -56,7 +56,7 @@ pub(super) async fn inside() -> Result<bool, Failure> {
 }
 
 /// A route towards the target, an address to send from, without which that would be 0.0.0.0, and the rule.
-async fn lead(family: &str, target: &str, port: u16) -> Result<(), Failure> {
+async fn lead(family: &str, target: &str, port: u16) -> Result<(), StepFailure> {
     let (version, own, late) = match family {
         "ip6" => ("-6", "2001:db8:1::1/128", &["nodad"][..]),
         _ => ("-4", "192.0.2.1/32", &[][..]),
@@ -71,7 +71,7 @@ async fn lead(family: &str, target: &str, port: u16) -> Result<(), Failure> {
     system("nft", &[&rules]).await
 }
 
-async fn system(program: &str, arguments: &[&str]) -> Result<(), Failure> {
+async fn system(program: &str, arguments: &[&str]) -> Result<(), StepFailure> {
     let done = Command::new(program).args(arguments).stdin(Stdio::null()).output().await;
     match done {
         Ok(done) if done.status.success() => Ok(()),

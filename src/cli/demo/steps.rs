@@ -5,26 +5,26 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use super::client::{self, Moved};
-use super::table::Ended;
-use super::world::{BULK, World};
-use super::{Failure, curl, redirected};
+use super::client::{self, BytesMoved};
+use super::table::StepEnd;
+use super::world::{BULK, DemoWorld};
+use super::{StepFailure, curl, redirected};
 
-type Action = Pin<Box<dyn Future<Output = Result<Ended, Failure>> + Send>>;
+type StepAction = Pin<Box<dyn Future<Output = Result<StepEnd, StepFailure>> + Send>>;
 
 /// One step.
-pub(super) struct Step {
+pub(super) struct DemoStep {
     pub(super) way: &'static str,
     pub(super) what: &'static str,
-    pub(super) action: Action,
+    pub(super) action: StepAction,
 }
 
 fn step(
     way: &'static str,
     what: &'static str,
-    action: impl Future<Output = Result<Ended, Failure>> + Send + 'static,
-) -> Step {
-    Step { way, what, action: Box::pin(action) }
+    action: impl Future<Output = Result<StepEnd, StepFailure>> + Send + 'static,
+) -> DemoStep {
+    DemoStep { way, what, action: Box::pin(action) }
 }
 
 /// A SOCKS5 dialogue that must end with reply `code`.
@@ -32,19 +32,21 @@ async fn socks5(
     proxy: SocketAddr,
     request: &[u8],
     code: u8,
-) -> Result<tokio::net::TcpStream, Failure> {
+) -> Result<tokio::net::TcpStream, StepFailure> {
     client::tunnel(proxy, &[(b"\x05\x01\x00", 2, b"\x05\x00"), (request, 10, &[5, code])]).await
 }
 
 const DB: &[u8] = b"\x05\x01\x00\x03\x0cdb.corp.demo\x15\x38";
 const WEB: &[u8] = b"\x05\x01\x00\x03\x11grafana.corp.demo\x00\x50";
 
-async fn carried(echo: impl Future<Output = Result<Moved, Failure>>) -> Result<Ended, Failure> {
-    echo.await.map(Ended::Carried)
+async fn carried(
+    echo: impl Future<Output = Result<BytesMoved, StepFailure>>,
+) -> Result<StepEnd, StepFailure> {
+    echo.await.map(StepEnd::Carried)
 }
 
 /// All of them, in the order they are shown.
-pub(super) async fn all(proxy: SocketAddr, world: Arc<World>) -> Vec<Step> {
+pub(super) async fn all(proxy: SocketAddr, world: Arc<DemoWorld>) -> Vec<DemoStep> {
     let mut steps = tunnels(proxy);
     steps.extend(forwards(proxy));
     steps.push(step("socks5", "download of 256 MiB", bulk(proxy)));
@@ -55,7 +57,7 @@ pub(super) async fn all(proxy: SocketAddr, world: Arc<World>) -> Vec<Step> {
     steps
 }
 
-fn tunnels(proxy: SocketAddr) -> Vec<Step> {
+fn tunnels(proxy: SocketAddr) -> Vec<DemoStep> {
     let five = move |request: &'static [u8]| async move {
         carried(client::echo(socks5(proxy, request, 0).await?, 4096)).await
     };
@@ -98,7 +100,7 @@ fn tunnels(proxy: SocketAddr) -> Vec<Step> {
     ]
 }
 
-fn forwards(proxy: SocketAddr) -> Vec<Step> {
+fn forwards(proxy: SocketAddr) -> Vec<DemoStep> {
     const GET: &str = "GET http://grafana.corp.demo/a HTTP/1.1\r\nHost: grafana.corp.demo\r\n\r\n";
     const POST: &str = "POST http://grafana.corp.demo/b HTTP/1.1\r\nHost: grafana.corp.demo\r\n\
                         Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n";
@@ -107,7 +109,7 @@ fn forwards(proxy: SocketAddr) -> Vec<Step> {
         match answers.last() {
             Some(answer) if answer.ends_with(last) => {
                 let up = asks.iter().map(|ask| ask.len() as u64).sum();
-                Ok(Ended::Carried((up, answers.iter().map(|answer| answer.len() as u64).sum())))
+                Ok(StepEnd::Carried((up, answers.iter().map(|answer| answer.len() as u64).sum())))
             }
             other => Err(format!("answered {other:?}")),
         }
@@ -118,24 +120,24 @@ fn forwards(proxy: SocketAddr) -> Vec<Step> {
     ]
 }
 
-async fn bulk(proxy: SocketAddr) -> Result<Ended, Failure> {
+async fn bulk(proxy: SocketAddr) -> Result<StepEnd, StepFailure> {
     let ask = b"GET /bulk HTTP/1.1\r\nHost: grafana.corp.demo\r\n\r\n";
     let came = client::count_to_end(socks5(proxy, WEB, 0).await?, ask).await?;
     if came == BULK {
-        Ok(Ended::Carried((ask.len() as u64, came)))
+        Ok(StepEnd::Carried((ask.len() as u64, came)))
     } else {
         Err(format!("{came} of {BULK} bytes came"))
     }
 }
 
 /// What must not be carried; the last step asks the upstream whether it saw any of it.
-fn refusals(proxy: SocketAddr, world: &Arc<World>) -> Vec<Step> {
+fn refusals(proxy: SocketAddr, world: &Arc<DemoWorld>) -> Vec<DemoStep> {
     let said = move |ask: String, outcome: &'static str| async move {
         let answer = client::whole(proxy, ask.as_bytes()).await?;
         let answer = String::from_utf8_lossy(&answer).into_owned();
         if answer.contains(&format!("\"error\":\"{outcome}\"")) {
             let status = answer.split(' ').nth(1).unwrap_or_default().to_owned();
-            Ok(Ended::Refused(format!("{outcome} ({status})")))
+            Ok(StepEnd::Refused(format!("{outcome} ({status})")))
         } else {
             Err(format!("answered {}", answer.lines().next().unwrap_or("nothing")))
         }
@@ -150,7 +152,7 @@ fn refusals(proxy: SocketAddr, world: &Arc<World>) -> Vec<Step> {
         step("socks5", "a name outside the list", async move {
             noted.store(before.asked(), std::sync::atomic::Ordering::Relaxed);
             socks5(proxy, b"\x05\x01\x00\x03\x0cevil.example\x01\xbb", 2).await?;
-            Ok(Ended::Refused("denied (02)".to_owned()))
+            Ok(StepEnd::Refused("denied (02)".to_owned()))
         }),
         step("connect", "a name outside the list", said(connect("evil.example:443"), "denied")),
         step("connect", "the metadata service", said(connect("169.254.169.254:80"), "denied")),
@@ -165,7 +167,7 @@ fn refusals(proxy: SocketAddr, world: &Arc<World>) -> Vec<Step> {
         ),
         step("upstream", "saw none of the last five", async move {
             match last.asked() - seen.load(std::sync::atomic::Ordering::Relaxed) {
-                0 => Ok(Ended::Refused("0 requests".to_owned())),
+                0 => Ok(StepEnd::Refused("0 requests".to_owned())),
                 n => Err(format!("it saw {n}")),
             }
         }),

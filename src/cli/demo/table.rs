@@ -4,14 +4,14 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::Failure;
-use super::client::Moved;
+use super::StepFailure;
+use super::client::BytesMoved;
 use crate::cli::tell;
 
 /// How a step ended, when it ended as it should.
-pub(super) enum Ended {
+pub(super) enum StepEnd {
     /// Carried, with its bytes.
-    Carried(Moved),
+    Carried(BytesMoved),
     /// Refused, as it has to be: the reason.
     Refused(String),
     /// Could not be shown here: why.
@@ -19,18 +19,18 @@ pub(super) enum Ended {
 }
 
 /// One line of the table.
-pub(super) struct Row {
+pub(super) struct TableRow {
     way: &'static str,
     what: &'static str,
-    ended: Result<Ended, Failure>,
+    ended: Result<StepEnd, StepFailure>,
     took: Duration,
 }
 
-impl Row {
+impl TableRow {
     pub(super) fn new(
         way: &'static str,
         what: &'static str,
-        ended: Result<Ended, Failure>,
+        ended: Result<StepEnd, StepFailure>,
         took: Duration,
     ) -> Self {
         Self { way, what, ended, took }
@@ -42,17 +42,17 @@ impl Row {
 
     fn cells(&self) -> (&'static str, String, String) {
         match &self.ended {
-            Ok(Ended::Carried((up, down))) => {
+            Ok(StepEnd::Carried((up, down))) => {
                 ("✓", "carried".to_owned(), format!("{} ↑ {} ↓", size(*up), size(*down)))
             }
-            Ok(Ended::Refused(why)) => ("✓", format!("refused: {why}"), String::new()),
-            Ok(Ended::NotHere(why)) => ("–", format!("not shown here: {why}"), String::new()),
+            Ok(StepEnd::Refused(why)) => ("✓", format!("refused: {why}"), String::new()),
+            Ok(StepEnd::NotHere(why)) => ("–", format!("not shown here: {why}"), String::new()),
             Err(why) => ("✗", format!("FAILED: {why}"), String::new()),
         }
     }
 }
 
-pub(super) fn print(rows: &[Row]) {
+pub(super) fn print(rows: &[TableRow]) {
     let heads = ["way", "what", "result", "bytes", "ms"];
     let [way, what, result, bytes, took] = heads;
     tell::out(format_args!("  {way:<14} {what:<34} {result:<44} {bytes:>21} {took:>9}"));

@@ -15,20 +15,20 @@ pub(super) const NETS: [&str; 2] = ["203.0.113.0/24", "2001:db8::/32"];
 pub(super) const BULK: u64 = 256 << 20;
 
 /// A running world.
-pub(super) struct World {
+pub(super) struct DemoWorld {
     upstream: SocketAddr,
     asked: Arc<AtomicU64>,
 }
 
 #[derive(Clone, Copy)]
-struct Services {
+struct DemoServices {
     echo: SocketAddr,
     web: SocketAddr,
 }
 
-impl World {
+impl DemoWorld {
     pub(super) async fn start() -> io::Result<Self> {
-        let services = Services { echo: serve(echo).await?, web: serve(web).await? };
+        let services = DemoServices { echo: serve(echo).await?, web: serve(web).await? };
         let asked = Arc::new(AtomicU64::new(0));
         let count = Arc::clone(&asked);
         let upstream = serve(move |client| socks(client, services, Arc::clone(&count))).await?;
@@ -115,7 +115,11 @@ async fn until(
 }
 
 /// A SOCKS5 server that knows the demonstration's names (RFC 1928).
-async fn socks(mut client: TcpStream, services: Services, asked: Arc<AtomicU64>) -> io::Result<()> {
+async fn socks(
+    mut client: TcpStream,
+    services: DemoServices,
+    asked: Arc<AtomicU64>,
+) -> io::Result<()> {
     client.read_exact(&mut [0; 3]).await?;
     client.write_all(&[5, 0]).await?;
     let mut start = [0; 4];

@@ -17,7 +17,7 @@ const MOST: usize = 4096;
 
 /// Whether a client is answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Admission {
+pub(super) enum ClientAdmission {
     /// Now.
     Now,
     /// Not before so long.
@@ -28,13 +28,13 @@ pub(super) enum Admission {
 
 /// What each client has left of its measure.
 #[derive(Debug)]
-pub(super) struct Clients {
+pub(super) struct ClientLimiter {
     /// When the questions asked so far are worked off, one a [`STEP`]: the generic cell rate algorithm
     /// (ITU-T I.371).
     worked_off: Mutex<LruCache<IpAddr, Instant>>,
 }
 
-impl Clients {
+impl ClientLimiter {
     pub(super) fn new() -> Self {
         // Bounded by `wait`: `LruCache::new` would allocate room for all of them at once.
         Self { worked_off: Mutex::new(LruCache::unbounded()) }
@@ -42,16 +42,16 @@ impl Clients {
 
     /// Counts a question. Programs of this host are not measured: they could spin without us, and nobody can
     /// ask in their name.
-    pub(super) fn admit(&self, client: IpAddr, now: Instant) -> Admission {
+    pub(super) fn admit(&self, client: IpAddr, now: Instant) -> ClientAdmission {
         let client = client.to_canonical();
         if client.is_loopback() {
-            return Admission::Now;
+            return ClientAdmission::Now;
         }
         let wait = self.wait(client, now);
         match is_neighbour(client) {
-            false => Admission::Never,
-            true if wait.is_zero() => Admission::Now,
-            true => Admission::After(wait),
+            false => ClientAdmission::Never,
+            true if wait.is_zero() => ClientAdmission::Now,
+            true => ClientAdmission::After(wait),
         }
     }
 
@@ -99,7 +99,7 @@ mod tests {
     #[test]
     fn strangers_are_never_answered() {
         let now = Instant::now();
-        let clients = Clients::new();
+        let clients = ClientLimiter::new();
         for neighbour in [
             "127.0.0.1",
             "::1",
@@ -112,41 +112,44 @@ mod tests {
             "fd00::1",
             "::ffff:10.0.0.1",
         ] {
-            assert_eq!(clients.admit(ip(neighbour), now), Admission::Now, "{neighbour}");
+            assert_eq!(clients.admit(ip(neighbour), now), ClientAdmission::Now, "{neighbour}");
         }
         for stranger in ["8.8.8.8", "172.32.0.1", "100.128.0.1", "2001:db8::1", "::ffff:8.8.8.8"] {
-            assert_eq!(clients.admit(ip(stranger), now), Admission::Never, "{stranger}");
+            assert_eq!(clients.admit(ip(stranger), now), ClientAdmission::Never, "{stranger}");
         }
     }
 
     #[test]
     fn a_client_has_its_measure_and_others_have_theirs() {
         let start = Instant::now();
-        let clients = Clients::new();
+        let clients = ClientLimiter::new();
         let client = ip("10.0.0.1");
         for _ in 0..BURST {
-            assert_eq!(clients.admit(client, start), Admission::Now);
+            assert_eq!(clients.admit(client, start), ClientAdmission::Now);
         }
-        assert_eq!(clients.admit(client, start), Admission::After(STEP));
-        assert_eq!(clients.admit(ip("10.0.0.2"), start), Admission::Now);
+        assert_eq!(clients.admit(client, start), ClientAdmission::After(STEP));
+        assert_eq!(clients.admit(ip("10.0.0.2"), start), ClientAdmission::Now);
         let later = start + STEP * 3;
         for _ in 0..3 {
-            assert_eq!(clients.admit(client, later), Admission::Now);
+            assert_eq!(clients.admit(client, later), ClientAdmission::Now);
         }
-        assert_eq!(clients.admit(client, later), Admission::After(STEP));
+        assert_eq!(clients.admit(client, later), ClientAdmission::After(STEP));
         for _ in 0..2 * BURST {
-            assert_eq!(clients.admit(ip("127.0.0.1"), start), Admission::Now);
+            assert_eq!(clients.admit(ip("127.0.0.1"), start), ClientAdmission::Now);
         }
     }
 
     #[test]
     fn r17_a_client_cannot_fill_the_table_with_addresses_of_its_own() {
         let now = Instant::now();
-        let clients = Clients::new();
+        let clients = ClientLimiter::new();
         for host in 0..2 * BURST {
             let _counted = clients.admit(ip(&format!("fd00::{host:x}")), now);
         }
-        assert!(matches!(clients.admit(ip("fd00::ffff"), now), Admission::After(_)), "one /64");
+        assert!(
+            matches!(clients.admit(ip("fd00::ffff"), now), ClientAdmission::After(_)),
+            "one /64"
+        );
         for net in 0..u32::try_from(2 * MOST).unwrap() {
             let _counted = clients.admit(IpAddr::from(Ipv4Addr::from(0x0a00_0000 + net)), now);
         }

@@ -32,9 +32,9 @@ pub enum Over {
 }
 
 /// What a message is.
-pub(super) enum Read {
+pub(super) enum ParsedMessage {
     /// One question.
-    Question(Box<Asked>),
+    Question(Box<ParsedQuestion>),
     /// None that we answer; this is said of it.
     DnsAnswerMap(Vec<u8>),
     /// Nothing that deserves an answer.
@@ -42,7 +42,7 @@ pub(super) enum Read {
 }
 
 /// A question, and what its answer repeats of it.
-pub(super) struct Asked {
+pub(super) struct ParsedQuestion {
     metadata: Metadata,
     pub(super) query: Query,
     edns: Option<Edns>,
@@ -50,31 +50,31 @@ pub(super) struct Asked {
 }
 
 /// Reads what a client sent.
-pub(super) fn read(bytes: &[u8], over: Over) -> Read {
-    let Some(head) = Head::of(bytes) else { return Read::Nothing };
+pub(super) fn read(bytes: &[u8], over: Over) -> ParsedMessage {
+    let Some(head) = MessageHeader::of(bytes) else { return ParsedMessage::Nothing };
     if head.is_answer {
-        return Read::Nothing;
+        return ParsedMessage::Nothing;
     }
     if !head.is_plain() {
-        return Read::DnsAnswerMap(head.refusal(ResponseCode::FormErr));
+        return ParsedMessage::DnsAnswerMap(head.refusal(ResponseCode::FormErr));
     }
     let message = match Message::from_vec(bytes) {
         Ok(message) => message,
-        Err(_) => return Read::DnsAnswerMap(head.refusal(ResponseCode::FormErr)),
+        Err(_) => return ParsedMessage::DnsAnswerMap(head.refusal(ResponseCode::FormErr)),
     };
     let Message { metadata, mut queries, edns, .. } = message;
     let Some(query) = queries.pop() else {
-        return Read::DnsAnswerMap(head.refusal(ResponseCode::FormErr));
+        return ParsedMessage::DnsAnswerMap(head.refusal(ResponseCode::FormErr));
     };
-    let asked = Box::new(Asked { metadata, query, edns, over });
+    let asked = Box::new(ParsedQuestion { metadata, query, edns, over });
     match asked.refusal() {
-        Some(code) => Read::DnsAnswerMap(asked.answer(code, Vec::new(), None)),
-        None => Read::Question(asked),
+        Some(code) => ParsedMessage::DnsAnswerMap(asked.answer(code, Vec::new(), None)),
+        None => ParsedMessage::Question(asked),
     }
 }
 
 /// What the first twelve bytes say.
-struct Head {
+struct MessageHeader {
     id: [u8; 2],
     is_answer: bool,
     op_code: u8,
@@ -83,7 +83,7 @@ struct Head {
     counts: [u16; 4],
 }
 
-impl Head {
+impl MessageHeader {
     fn of(bytes: &[u8]) -> Option<Self> {
         let head: &[u8; HEADER] = bytes.first_chunk()?;
         let count = |at: usize| u16::from_be_bytes([head[at], head[at + 1]]);
@@ -113,7 +113,7 @@ impl Head {
     }
 }
 
-impl Asked {
+impl ParsedQuestion {
     /// The code that says why it is none we answer.
     fn refusal(&self) -> Option<ResponseCode> {
         if self.edns.as_ref().is_some_and(|edns| edns.version() > 0) {
@@ -178,7 +178,8 @@ impl Asked {
         let edns = answer.edns.take();
         let beside = edns.as_ref().and_then(|edns| Record::from(edns).to_bytes().ok());
         let room_beside = room.saturating_sub(beside.map_or(0, |bytes| bytes.len() as u16));
-        let fitting = encoded(&answer, room_beside).and_then(|(bytes, _)| Head::of(&bytes));
+        let fitting =
+            encoded(&answer, room_beside).and_then(|(bytes, _)| MessageHeader::of(&bytes));
         answer.answers.truncate(fitting.map_or(0, |head| head.counts[1].into()));
         answer.metadata.truncation = true;
         answer.edns = edns;

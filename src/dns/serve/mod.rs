@@ -20,8 +20,8 @@ use hickory_proto::rr::rdata::{A, AAAA, CNAME, HINFO};
 use hickory_proto::rr::{self, RData, Record, RecordType};
 use tokio::sync::Semaphore;
 
-use self::clients::{Admission, Clients};
-use self::message::{Asked, Read};
+use self::clients::{ClientAdmission, ClientLimiter};
+use self::message::{ParsedMessage, ParsedQuestion};
 use super::{Family, Kind, Records};
 use crate::target::Name;
 
@@ -121,13 +121,13 @@ impl Reply {
 pub struct Handler {
     answers: Arc<dyn Answers>,
     in_flight: Arc<Semaphore>,
-    clients: Arc<Clients>,
+    clients: Arc<ClientLimiter>,
 }
 
 impl Handler {
     /// A server of these answers.
     pub fn new(answers: Arc<dyn Answers>) -> Self {
-        let clients = Arc::new(Clients::new());
+        let clients = Arc::new(ClientLimiter::new());
         Self { answers, in_flight: Arc::new(Semaphore::new(IN_FLIGHT)), clients }
     }
 
@@ -141,20 +141,22 @@ impl Handler {
         let (read, handler) = (message::read(bytes, over), self.clone());
         async move {
             match (read, handler.clients.admit(peer.ip(), Instant::now())) {
-                (Read::Nothing, _) => None,
-                (Read::Question(asked), Admission::Now) => {
+                (ParsedMessage::Nothing, _) => None,
+                (ParsedMessage::Question(asked), ClientAdmission::Now) => {
                     Some(handler.respond(&asked, peer).await)
                 }
-                (Read::DnsAnswerMap(answer), Admission::Now) => Some(answer),
-                (Read::Question(asked), Admission::Never) => Some(not_here(&asked)),
-                (Read::DnsAnswerMap(_), Admission::Never) => None,
+                (ParsedMessage::DnsAnswerMap(answer), ClientAdmission::Now) => Some(answer),
+                (ParsedMessage::Question(asked), ClientAdmission::Never) => Some(not_here(&asked)),
+                (ParsedMessage::DnsAnswerMap(_), ClientAdmission::Never) => None,
                 // Who asks too much by datagrams shows by a connection that it is who it says it is, and
                 // waits there.
-                (Read::Question(asked), Admission::After(_)) if over == Over::Datagram => {
+                (ParsedMessage::Question(asked), ClientAdmission::After(_))
+                    if over == Over::Datagram =>
+                {
                     Some(asked.come_by_tcp())
                 }
-                (Read::DnsAnswerMap(_), Admission::After(_)) => None,
-                (Read::Question(asked), Admission::After(wait)) => {
+                (ParsedMessage::DnsAnswerMap(_), ClientAdmission::After(_)) => None,
+                (ParsedMessage::Question(asked), ClientAdmission::After(wait)) => {
                     tokio::time::sleep(wait).await;
                     Some(handler.respond(&asked, peer).await)
                 }
@@ -162,7 +164,7 @@ impl Handler {
         }
     }
 
-    async fn respond(&self, asked: &Asked, peer: SocketAddr) -> Vec<u8> {
+    async fn respond(&self, asked: &ParsedQuestion, peer: SocketAddr) -> Vec<u8> {
         let Ok(_permit) = self.in_flight.try_acquire() else {
             return asked.answer(ResponseCode::ServFail, Vec::new(), None);
         };
@@ -189,7 +191,7 @@ impl Handler {
 }
 
 /// Somebody from afar. The answer is hardly bigger than the question: nobody is flooded by it.
-fn not_here(asked: &Asked) -> Vec<u8> {
+fn not_here(asked: &ParsedQuestion) -> Vec<u8> {
     let why = Why::new(Code::Prohibited, "only private networks are answered here");
     asked.answer(ResponseCode::Refused, Vec::new(), Some(&why))
 }

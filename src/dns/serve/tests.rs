@@ -404,7 +404,7 @@ async fn strangers_and_the_too_busy_are_sent_away_cheaply() {
     let client = peer("10.0.0.1:5353");
     let mut cut = None;
     for _ in 0..100 {
-        while handler.clients.admit(client.ip(), Instant::now()) == Admission::Now {}
+        while handler.clients.admit(client.ip(), Instant::now()) == ClientAdmission::Now {}
         let answer = handler.answer(&bytes, client, Over::Datagram).await.unwrap();
         let answer = Message::from_vec(&answer).unwrap();
         if answer.answers.is_empty() {

@@ -13,7 +13,7 @@ use super::super::framing::{self, Body};
 use super::super::head::{self, Head, Side};
 use super::super::parse::Bad;
 use super::Session;
-use super::pump::{Broken, Counts, Pump};
+use super::pump::{BodyError, BodyPump, ByteCounter};
 use super::rewrite::{self, ForwardRequest, Onward};
 use crate::outcome::Outcome;
 use crate::sys::{Exiting, Stream};
@@ -55,7 +55,7 @@ impl Exchange {
 
 /// The two sockets of an exchange.
 #[derive(Debug, Clone, Copy)]
-pub struct Way<'a> {
+pub struct ExchangeSockets<'a> {
     /// The client.
     pub client: &'a Stream,
     /// The upstream.
@@ -68,7 +68,7 @@ pub struct Way<'a> {
     pub upstream_process: Option<&'a Exiting>,
 }
 
-impl Way<'_> {
+impl ExchangeSockets<'_> {
     /// Whether the upstream's process is being killed: a FIN then ends no answer.
     fn killed(self) -> bool {
         self.upstream_process.is_some_and(Exiting::exiting)
@@ -93,7 +93,7 @@ enum Answer {
 
 /// What both directions see of each other.
 #[derive(Default)]
-struct Progress {
+struct ExchangeProgress {
     moved: AtomicU64,
     uploaded: AtomicBool,
     /// A byte of the upstream's answer has come.
@@ -106,7 +106,7 @@ struct Progress {
     broke: AtomicBool,
 }
 
-impl Progress {
+impl ExchangeProgress {
     /// Notes why the upstream took no more. It may have ended its answer before that: then `EPIPE` is said,
     /// as by a Unix socket always; anything else came without a FIN (kernel, `tcp_reset`).
     fn upload_refused(&self, error: &io::Error) {
@@ -118,14 +118,14 @@ impl Session {
     /// Carries one request and its response. `early` are upstream bytes read before.
     pub async fn exchange(
         &mut self,
-        way: Way<'_>,
+        way: ExchangeSockets<'_>,
         early: Bytes,
         request: &ForwardRequest,
-        counts: &(impl Counts + Sync),
+        counts: &(impl ByteCounter + Sync),
     ) -> Exchange {
-        let progress = Progress::default();
+        let progress = ExchangeProgress::default();
         let mut answered = BytesMut::from(&early[..]);
-        let up = Pump {
+        let up = BodyPump {
             side: Side::Request,
             source: way.client,
             buffer: &mut self.buffer,
@@ -133,7 +133,7 @@ impl Session {
             count: |n| counts.up(n),
             moved: &progress.moved,
         };
-        let down = Pump {
+        let down = BodyPump {
             side: Side::Response,
             source: way.upstream,
             buffer: &mut answered,
@@ -176,17 +176,17 @@ fn left(buffer: BytesMut) -> Bytes {
 }
 
 enum Ended {
-    Answer(Result<Answer, Broken>),
-    Upload(Broken),
+    Answer(Result<Answer, BodyError>),
+    Upload(BodyError),
     ClientGone,
     Idle,
 }
 
 async fn both_ways(
-    way: Way<'_>,
-    upload: impl Future<Output = Result<(), Broken>>,
-    download: impl Future<Output = Result<Answer, Broken>>,
-    progress: &Progress,
+    way: ExchangeSockets<'_>,
+    upload: impl Future<Output = Result<(), BodyError>>,
+    download: impl Future<Output = Result<Answer, BodyError>>,
+    progress: &ExchangeProgress,
 ) -> Ended {
     tokio::pin!(upload, download);
     let (mut uploading, mut early) = (true, None);
@@ -206,7 +206,7 @@ async fn both_ways(
                     (_, Some(answer)) => return Ended::Answer(Ok(answer)),
                     (Ok(()), None) => {}
                     // An origin may answer and close without reading all: its answer counts.
-                    (Err(Broken::Sink(error)), None) => progress.upload_refused(&error),
+                    (Err(BodyError::Sink(error)), None) => progress.upload_refused(&error),
                     (Err(broken), None) => return Ended::Upload(broken),
                 }
             }
@@ -224,7 +224,7 @@ async fn both_ways(
 }
 
 /// Ends when nothing has moved for `idle`, a tick more at most.
-async fn silence(progress: &Progress, idle: Duration) {
+async fn silence(progress: &ExchangeProgress, idle: Duration) {
     let (mut before, mut still) = (u64::MAX, 0);
     loop {
         let now = progress.moved.load(Ordering::Relaxed);
@@ -238,10 +238,10 @@ async fn silence(progress: &Progress, idle: Duration) {
 }
 
 async fn upload<C: Fn(u64)>(
-    mut pump: Pump<'_, C>,
+    mut pump: BodyPump<'_, C>,
     request: &ForwardRequest,
-    progress: &Progress,
-) -> Result<(), Broken> {
+    progress: &ExchangeProgress,
+) -> Result<(), BodyError> {
     pump.say(&request.head).await?;
     pump.body(request.body, Output::Chunks).await?;
     progress.uploaded.store(true, Ordering::Relaxed);
@@ -249,11 +249,11 @@ async fn upload<C: Fn(u64)>(
 }
 
 async fn download<C: Fn(u64)>(
-    way: Way<'_>,
-    mut pump: Pump<'_, C>,
+    way: ExchangeSockets<'_>,
+    mut pump: BodyPump<'_, C>,
     request: &ForwardRequest,
-    progress: &Progress,
-) -> Result<Answer, Broken> {
+    progress: &ExchangeProgress,
+) -> Result<Answer, BodyError> {
     for _ in 0..MAX_INTERIM {
         let head: Head = pump
             .until(|bytes| {
@@ -285,13 +285,13 @@ async fn download<C: Fn(u64)>(
 
 /// Passes the final answer on.
 async fn answer<C: Fn(u64)>(
-    way: Way<'_>,
-    mut pump: Pump<'_, C>,
+    way: ExchangeSockets<'_>,
+    mut pump: BodyPump<'_, C>,
     head: &Head,
     status: u16,
     request: &ForwardRequest,
-    progress: &Progress,
-) -> Result<Answer, Broken> {
+    progress: &ExchangeProgress,
+) -> Result<Answer, BodyError> {
     let version = head::version(head.first())?;
     let body = framing::of_response(head, version, status, request.is_head)?;
     let close =
@@ -302,14 +302,14 @@ async fn answer<C: Fn(u64)>(
     pump.say(&said).await?;
     pump.body(body, if plain { Output::Data } else { Output::Chunks }).await?;
     if body == Body::UntilClose && (way.killed() || progress.broke.load(Ordering::Relaxed)) {
-        return Err(Broken::Early);
+        return Err(BodyError::Early);
     }
     Ok(Answer::Whole { persists: rewrite::persists(head) && body != Body::UntilClose, close })
 }
 
 /// The answer refuses a body that is still coming, or the client still waits to be told to send it:
 /// what comes next from the client could be either body or request.
-fn unwanted(status: u16, request: &ForwardRequest, progress: &Progress) -> bool {
+fn unwanted(status: u16, request: &ForwardRequest, progress: &ExchangeProgress) -> bool {
     let waits = request.expects_continue && !progress.continued.load(Ordering::Relaxed);
     !progress.uploaded.load(Ordering::Relaxed) && (status >= 400 || waits)
 }
@@ -322,13 +322,13 @@ fn status(head: &Head) -> Result<u16, Bad> {
 
 /// The upstream's side broke: what the client is told depends on what it was told before.
 fn answer_broke(
-    way: Way<'_>,
-    broken: Broken,
+    way: ExchangeSockets<'_>,
+    broken: BodyError,
     request: &ForwardRequest,
-    progress: &Progress,
+    progress: &ExchangeProgress,
 ) -> Exchange {
     way.upstream.reset_on_close();
-    if matches!(broken, Broken::Sink(_)) {
+    if matches!(broken, BodyError::Sink(_)) {
         return Exchange::ended(Outcome::ClientRst);
     }
     let said = progress.said.load(Ordering::Relaxed);
@@ -338,11 +338,11 @@ fn answer_broke(
             // Half an answer must not look whole.
             way.client.reset_on_close();
             Exchange::ended(match broken {
-                Broken::Bad(_) => Outcome::UpstreamProtocol,
+                BodyError::Bad(_) => Outcome::UpstreamProtocol,
                 _ => Outcome::UpstreamRst,
             })
         }
-        Broken::Bad(bad) => {
+        BodyError::Bad(bad) => {
             let message = format!("the origin's answer is not valid HTTP: {bad}");
             Exchange::told(Outcome::UpstreamProtocol, message)
         }
@@ -357,13 +357,17 @@ fn answer_broke(
 }
 
 /// The client's side broke while it was sending.
-fn upload_broke(way: Way<'_>, broken: Broken, progress: &Progress) -> Exchange {
+fn upload_broke(
+    way: ExchangeSockets<'_>,
+    broken: BodyError,
+    progress: &ExchangeProgress,
+) -> Exchange {
     way.upstream.reset_on_close();
     match broken {
-        Broken::Bad(bad) if !progress.said.load(Ordering::Relaxed) => {
+        BodyError::Bad(bad) if !progress.said.load(Ordering::Relaxed) => {
             Exchange::told(bad.outcome, bad.message)
         }
-        Broken::Bad(bad) => Exchange::ended(bad.outcome),
+        BodyError::Bad(bad) => Exchange::ended(bad.outcome),
         _ => Exchange::ended(Outcome::ClientGone),
     }
 }

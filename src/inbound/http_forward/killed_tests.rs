@@ -12,7 +12,7 @@ use crate::sys::Exiting;
 
 struct Uncounted;
 
-impl Counts for Uncounted {
+impl ByteCounter for Uncounted {
     fn up(&self, _bytes: u64) {}
     fn down(&self, _bytes: u64) {}
 }
@@ -47,7 +47,7 @@ async fn killed(watched: bool) -> Outcome {
     let mut session = Session::new(value, BytesMut::new());
     let limit = Duration::from_secs(20);
     let request = session.next(&client, limit, head::DEFAULT_MAX_HEAD).await.unwrap();
-    let way = Way {
+    let way = ExchangeSockets {
         client: &client,
         upstream: &upstream,
         idle: limit,

@@ -22,8 +22,8 @@ use super::{Failed, Kind, Reply, Saying, reply};
 use crate::outcome::Outcome;
 use crate::sys::Stream;
 
-pub use self::exchange::{Exchange, Way};
-pub use self::pump::Counts;
+pub use self::exchange::{Exchange, ExchangeSockets};
+pub use self::pump::ByteCounter;
 pub use self::rewrite::{ForwardRequest, read};
 pub use self::upgrade::Upgrade;
 

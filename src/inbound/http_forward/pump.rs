@@ -18,7 +18,7 @@ const ROOM: usize = 16 * 1024;
 const PIECE: usize = 64 * 1024;
 
 /// Counts bytes as the receiver's socket takes them.
-pub trait Counts {
+pub trait ByteCounter {
     /// Bytes the origin took.
     fn up(&self, bytes: u64);
     /// Bytes the client took.
@@ -27,7 +27,7 @@ pub trait Counts {
 
 /// What stopped a body half way.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Broken {
+pub(super) enum BodyError {
     /// The sender ended before the message did.
     #[error("the message ended before it was complete")]
     Early,
@@ -50,7 +50,7 @@ pub(super) fn release(buffer: &mut BytesMut) {
 }
 
 /// One direction: from a buffered socket to another one.
-pub(super) struct Pump<'a, C> {
+pub(super) struct BodyPump<'a, C> {
     /// Whose messages come from the source.
     pub(super) side: Side,
     pub(super) source: &'a Stream,
@@ -62,12 +62,12 @@ pub(super) struct Pump<'a, C> {
     pub(super) moved: &'a AtomicU64,
 }
 
-impl<C: Fn(u64)> Pump<'_, C> {
+impl<C: Fn(u64)> BodyPump<'_, C> {
     /// Reads until `parse` has a whole message, then takes its bytes.
     pub(super) async fn until<T>(
         &mut self,
         parse: impl Fn(&[u8]) -> Result<Parsed<T>, Bad>,
-    ) -> Result<T, Broken> {
+    ) -> Result<T, BodyError> {
         loop {
             if let Parsed::Whole { value, used } = parse(self.buffer)? {
                 self.buffer.advance(used);
@@ -77,18 +77,18 @@ impl<C: Fn(u64)> Pump<'_, C> {
         }
     }
 
-    async fn more(&mut self) -> Result<(), Broken> {
+    async fn more(&mut self) -> Result<(), BodyError> {
         match self.source.read_more(self.buffer, ROOM).await {
-            Ok(0) => Err(Broken::Early),
+            Ok(0) => Err(BodyError::Early),
             Ok(_) => Ok(()),
-            Err(error) => Err(Broken::Source(error)),
+            Err(error) => Err(BodyError::Source(error)),
         }
     }
 
     /// Writes and counts.
-    pub(super) async fn say(&self, mut bytes: &[u8]) -> Result<(), Broken> {
+    pub(super) async fn say(&self, mut bytes: &[u8]) -> Result<(), BodyError> {
         while !bytes.is_empty() {
-            let taken = self.sink.write(bytes).await.map_err(Broken::Sink)?;
+            let taken = self.sink.write(bytes).await.map_err(BodyError::Sink)?;
             (self.count)(taken as u64);
             self.moved.fetch_add(taken as u64, Ordering::Relaxed);
             bytes = &bytes[taken..];
@@ -97,7 +97,7 @@ impl<C: Fn(u64)> Pump<'_, C> {
     }
 
     /// Moves a whole body; `output` is for a chunked one.
-    pub(super) async fn body(&mut self, body: Body, output: Output) -> Result<(), Broken> {
+    pub(super) async fn body(&mut self, body: Body, output: Output) -> Result<(), BodyError> {
         match body {
             Body::None => Ok(()),
             Body::Length(length) => self.exactly(length).await,
@@ -106,7 +106,7 @@ impl<C: Fn(u64)> Pump<'_, C> {
         }
     }
 
-    async fn exactly(&mut self, mut left: u64) -> Result<(), Broken> {
+    async fn exactly(&mut self, mut left: u64) -> Result<(), BodyError> {
         let here = self.buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
         self.say(&self.buffer[..here]).await?;
         self.buffer.advance(here);
@@ -115,7 +115,7 @@ impl<C: Fn(u64)> Pump<'_, C> {
         let mut scratch = Vec::new();
         while left > 0 {
             match self.piece(&mut scratch, left).await? {
-                0 => return Err(Broken::Early),
+                0 => return Err(BodyError::Early),
                 n => left -= n as u64,
             }
         }
@@ -123,16 +123,16 @@ impl<C: Fn(u64)> Pump<'_, C> {
     }
 
     /// Moves what is there, at most `left` bytes; 0 is the sender's FIN.
-    async fn piece(&mut self, scratch: &mut Vec<u8>, left: u64) -> Result<usize, Broken> {
+    async fn piece(&mut self, scratch: &mut Vec<u8>, left: u64) -> Result<usize, BodyError> {
         // Allocated only for a body that did not come with its head, and no larger than it.
         scratch.resize(PIECE.min(usize::try_from(left).unwrap_or(PIECE)), 0);
-        let n = self.source.read(scratch).await.map_err(Broken::Source)?;
+        let n = self.source.read(scratch).await.map_err(BodyError::Source)?;
         self.say(&scratch[..n]).await?;
         Ok(n)
     }
 
     /// Chunks are written anew: what the next hop parses is what was judged here.
-    async fn chunks(&mut self, output: Output) -> Result<(), Broken> {
+    async fn chunks(&mut self, output: Output) -> Result<(), BodyError> {
         let (mut decoder, mut out) = (Decoder::new(self.side, output), Vec::new());
         loop {
             let taken = decoder.decode(self.buffer, &mut out)?;
@@ -146,7 +146,7 @@ impl<C: Fn(u64)> Pump<'_, C> {
         }
     }
 
-    async fn until_close(&mut self) -> Result<(), Broken> {
+    async fn until_close(&mut self) -> Result<(), BodyError> {
         self.say(self.buffer).await?;
         *self.buffer = BytesMut::new();
         let mut scratch = Vec::new();

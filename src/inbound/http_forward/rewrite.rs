@@ -72,7 +72,7 @@ pub struct ForwardRequest {
 /// [`Bad`] for any other form, ambiguous framing or a field `Connection` must not name.
 pub fn read(head: &Head) -> Result<ForwardRequest, Bad> {
     let version = version(head.third())?;
-    let Absolute { target, credentials, path } = absolute(head.second())?;
+    let AbsoluteTarget { target, credentials, path } = absolute(head.second())?;
     let host_mismatch = host_differs(head, &target, false)?;
     let body = framing::of_request(head, version)?;
     let named = connection_tokens(head)?;
@@ -81,7 +81,7 @@ pub fn read(head: &Head) -> Result<ForwardRequest, Bad> {
         && named.iter().any(|name| name == "upgrade");
     let upgrade = if asked { Upgrade::asked(head) } else { Upgrade::default() };
     let keep_alive = version == Version::Http11 && !named.iter().any(|name| name == "close");
-    let first = Start { method: head.first(), path, version: head.third() };
+    let first = StartLine { method: head.first(), path, version: head.third() };
     let own = GatewayFields { target: &target, credentials, upgrade: &upgrade };
     Ok(ForwardRequest {
         label: label(head),
@@ -98,7 +98,7 @@ pub fn read(head: &Head) -> Result<ForwardRequest, Bad> {
 }
 
 /// A request target in absolute form (RFC 9112 section 3.2.2), taken apart.
-struct Absolute<'a> {
+struct AbsoluteTarget<'a> {
     target: Target,
     /// Those before the host, if any.
     credentials: Option<Credentials<'a>>,
@@ -109,7 +109,7 @@ struct Absolute<'a> {
 /// Splits `http://[userinfo@]host[:port][/path][?query][#fragment]` as RFC 3986 does: the authority ends with
 /// the first `/`, `?` or `#`, and its host begins behind the last `@`. What others take for an end of the
 /// authority (a backslash) or would write in another way (bytes beyond ASCII) is none of an authority's.
-fn absolute(text: &[u8]) -> Result<Absolute<'_>, Bad> {
+fn absolute(text: &[u8]) -> Result<AbsoluteTarget<'_>, Bad> {
     let rest = match text.split_at_checked(7) {
         Some((scheme, rest)) if scheme.eq_ignore_ascii_case(b"http://") => rest,
         _ if text.get(..8).is_some_and(|t| t.eq_ignore_ascii_case(b"https://")) => {
@@ -137,7 +137,7 @@ fn absolute(text: &[u8]) -> Result<Absolute<'_>, Bad> {
     let target = Target::parse_authority(host, Some(HTTP))?;
     // A fragment is the client's own (RFC 9110 section 7.1).
     let path = &path[..memchr::memchr(b'#', path).unwrap_or(path.len())];
-    Ok(Absolute { target, credentials, path })
+    Ok(AbsoluteTarget { target, credentials, path })
 }
 
 /// The field names `Connection` lists, in lower case.
@@ -154,7 +154,7 @@ fn connection_tokens(head: &Head) -> Result<Vec<String>, Bad> {
     }
 }
 
-struct Start<'a> {
+struct StartLine<'a> {
     method: &'a [u8],
     path: &'a [u8],
     version: &'a [u8],
@@ -167,7 +167,12 @@ struct GatewayFields<'a> {
     upgrade: &'a Upgrade,
 }
 
-fn origin_form(head: &Head, start: &Start<'_>, own: &GatewayFields<'_>, named: &[String]) -> Bytes {
+fn origin_form(
+    head: &Head,
+    start: &StartLine<'_>,
+    own: &GatewayFields<'_>,
+    named: &[String],
+) -> Bytes {
     let host = own.target.to_string();
     let host = host.strip_suffix(":80").unwrap_or(&host);
     let mut out = Vec::with_capacity(512);

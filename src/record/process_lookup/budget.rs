@@ -10,13 +10,13 @@ const BURST: Duration = Duration::from_millis(25);
 
 /// Processor time that may be spent. It may fall below zero, and is then waited for.
 #[derive(Debug)]
-pub(super) struct Budget {
+pub(super) struct CpuBudget {
     credit: Duration,
     debt: Duration,
     counted: Instant,
 }
 
-impl Budget {
+impl CpuBudget {
     pub(super) fn new(now: Instant) -> Self {
         Self { credit: BURST, debt: Duration::ZERO, counted: now }
     }
@@ -55,7 +55,7 @@ mod tests {
     #[test]
     fn a_burst_is_free_and_after_it_a_share_is_spent() {
         let (begun, ms) = (Instant::now(), Duration::from_millis);
-        let mut budget = Budget::new(begun);
+        let mut budget = CpuBudget::new(begun);
         budget.charge(BURST, begun);
         assert_eq!(budget.wait(begun), Duration::ZERO);
         budget.charge(ms(2), begun);

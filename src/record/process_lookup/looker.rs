@@ -7,36 +7,36 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::PACE;
-use super::budget::{self, Budget};
+use super::budget::{self, CpuBudget};
 use super::process::Process;
-use super::search::{Found, Search, Wanted};
+use super::search::{ProcessSearch, SearchResult, WantedSocket};
 use crate::sys::{Owner, SocketOwners};
 
 /// How long nobody is looked at in passing after that found nobody, from the first time on.
 const BLINK: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 
 /// Client and server of a connection, as the client sees them.
-pub(super) type Pair = (SocketAddr, SocketAddr);
+pub(super) type SocketPair = (SocketAddr, SocketAddr);
 
 /// What a search needs and what it may cost.
-pub(super) struct Looker {
+pub(super) struct SearchContext {
     owners: SocketOwners,
-    search: Search,
-    budget: Budget,
+    search: ProcessSearch,
+    budget: CpuBudget,
     /// When a connection last came.
     came: Option<Instant>,
     blink: Duration,
     blink_until: Instant,
 }
 
-impl Looker {
+impl SearchContext {
     /// # Errors
     /// There is no sock_diag(7) here.
     pub(super) fn new(now: Instant) -> io::Result<Self> {
         Ok(Self {
             owners: SocketOwners::open()?,
-            search: Search::new(now),
-            budget: Budget::new(now),
+            search: ProcessSearch::new(now),
+            budget: CpuBudget::new(now),
             came: None,
             blink: BLINK.0,
             blink_until: now,
@@ -46,7 +46,7 @@ impl Looker {
     /// The caller of a connection that comes now, if it is one of the last. Some 20 us, while the connection
     /// waits: less than waking the thread that looks for all others. Not for one of many: those are looked
     /// for together.
-    pub(super) fn glance(&mut self, pair: Pair, now: Instant) -> Option<Arc<Process>> {
+    pub(super) fn glance(&mut self, pair: SocketPair, now: Instant) -> Option<Arc<Process>> {
         let last = self.came.replace(now);
         let alone = last.is_none_or(|last| now.saturating_duration_since(last) >= PACE);
         if !alone || now < self.blink_until || !self.wait(now).is_zero() {
@@ -58,7 +58,7 @@ impl Looker {
         let done = Instant::now();
         self.budget.charge(done - now, done);
         match wanted.found {
-            Found::Holder(process) => {
+            SearchResult::Holder(process) => {
                 self.blink = BLINK.0;
                 Some(process)
             }
@@ -71,7 +71,7 @@ impl Looker {
     }
 
     /// Looks for all of them.
-    pub(super) fn look(&mut self, pairs: &[Pair]) -> Vec<Found> {
+    pub(super) fn look(&mut self, pairs: &[SocketPair]) -> Vec<SearchResult> {
         let before = budget::spent();
         let found = self.find(pairs);
         self.budget.charge(budget::spent().saturating_sub(before), Instant::now());
@@ -83,7 +83,7 @@ impl Looker {
         self.budget.wait(now)
     }
 
-    fn find(&mut self, pairs: &[Pair]) -> Vec<Found> {
+    fn find(&mut self, pairs: &[SocketPair]) -> Vec<SearchResult> {
         let owners = self.owners.ask(pairs);
         let mut places = Vec::with_capacity(pairs.len());
         let mut all = Vec::new();
@@ -93,14 +93,15 @@ impl Looker {
             all.extend(wanted);
         }
         self.search.find(&mut all, &mut self.owners, Instant::now());
-        let found = |place: Option<usize>| place.map_or(Found::Nobody, |at| all[at].found.clone());
+        let found =
+            |place: Option<usize>| place.map_or(SearchResult::Nobody, |at| all[at].found.clone());
         places.into_iter().map(found).collect()
     }
 }
 
 /// Without an inode it was closed already.
-fn wanted(pair: Pair, owner: Owner) -> Option<Wanted> {
-    (owner.inode != 0).then_some(Wanted { pair, owner, found: Found::Nobody })
+fn wanted(pair: SocketPair, owner: Owner) -> Option<WantedSocket> {
+    (owner.inode != 0).then_some(WantedSocket { pair, owner, found: SearchResult::Nobody })
 }
 
 #[cfg(test)]
@@ -114,9 +115,9 @@ mod tests {
         let (_listener, client) = pair();
         let pair = (client.local_addr().unwrap(), client.peer_addr().unwrap());
         let mut now = Instant::now();
-        let mut looker = Looker::new(now).unwrap();
+        let mut looker = SearchContext::new(now).unwrap();
         assert_eq!(looker.glance(pair, now), None, "nobody called before");
-        assert!(matches!(looker.look(&[pair])[..], [Found::Holder(_)]));
+        assert!(matches!(looker.look(&[pair])[..], [SearchResult::Holder(_)]));
         now += BLINK.1;
         let seen = looker.glance(pair, now).unwrap();
         assert_eq!(seen.pid, std::process::id());
@@ -132,7 +133,7 @@ mod tests {
         let (_listener, client) = pair();
         let pair = (client.local_addr().unwrap(), client.peer_addr().unwrap());
         let mut now = Instant::now();
-        let mut looker = Looker::new(now).unwrap();
+        let mut looker = SearchContext::new(now).unwrap();
         for doubled in 0..3 {
             assert_eq!(looker.glance(pair, now), None);
             assert_eq!(looker.blink, BLINK.0 * (2 << doubled));

@@ -17,10 +17,10 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use self::looker::Looker;
+use self::looker::SearchContext;
 pub use self::process::Process;
-use self::search::Found;
-pub(super) use self::slot::Slot;
+use self::search::SearchResult;
+pub(super) use self::slot::CallerSlot;
 use super::live::Entry;
 use super::log::AccessLog;
 
@@ -40,13 +40,13 @@ const LAST_SEARCH: Duration = Duration::from_millis(100);
 
 /// Looks for callers until it is dropped.
 pub(super) struct Callers {
-    shared: Arc<Shared>,
-    looker: Arc<Mutex<Looker>>,
+    shared: Arc<LookupQueue>,
+    looker: Arc<Mutex<SearchContext>>,
     log: AccessLog,
 }
 
-struct Shared {
-    state: Mutex<State>,
+struct LookupQueue {
+    state: Mutex<QueueState>,
     /// Something to do.
     work: Condvar,
     /// Nothing is done any more.
@@ -54,22 +54,22 @@ struct Shared {
 }
 
 #[derive(Default)]
-struct State {
-    queue: Vec<Item>,
+struct QueueState {
+    queue: Vec<QueuedLookup>,
     waiting: bool,
     closing: bool,
     over: bool,
 }
 
 /// A connection whose caller is sought.
-struct Item {
+struct QueuedLookup {
     entry: Arc<Entry>,
     /// Where the client thinks it is connected to.
     server: SocketAddr,
     tries: usize,
 }
 
-impl Item {
+impl QueuedLookup {
     /// Whether its connection is still there.
     fn lives(&self) -> bool {
         Arc::strong_count(&self.entry) > 1
@@ -82,14 +82,14 @@ impl Callers {
     /// # Errors
     /// There is no sock_diag(7) here, or no thread to be had.
     pub(super) fn start(log: AccessLog) -> io::Result<Self> {
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(LookupQueue {
             state: Mutex::default(),
             work: Condvar::new(),
             over: Condvar::new(),
         });
         let now = Instant::now();
-        let looker = Arc::new(Mutex::new(Looker::new(now)?));
-        let seeker = Seeker {
+        let looker = Arc::new(Mutex::new(SearchContext::new(now)?));
+        let seeker = LookupThread {
             shared: Arc::clone(&shared),
             log: log.clone(),
             looker: Arc::clone(&looker),
@@ -114,7 +114,7 @@ impl Callers {
             return;
         }
         entry.caller.seek();
-        state.queue.push(Item { entry: Arc::clone(entry), server, tries: 0 });
+        state.queue.push(QueuedLookup { entry: Arc::clone(entry), server, tries: 0 });
         if std::mem::take(&mut state.waiting) {
             drop(state);
             self.shared.work.notify_one();
@@ -138,24 +138,24 @@ impl Drop for Callers {
     }
 }
 
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, State> {
+impl LookupQueue {
+    fn lock(&self) -> MutexGuard<'_, QueueState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// What the thread has.
-struct Seeker {
-    shared: Arc<Shared>,
+struct LookupThread {
+    shared: Arc<LookupQueue>,
     log: AccessLog,
-    looker: Arc<Mutex<Looker>>,
+    looker: Arc<Mutex<SearchContext>>,
     /// To be looked at again, and when.
-    later: Vec<(Instant, Item)>,
+    later: Vec<(Instant, QueuedLookup)>,
     pace: Duration,
     ended: Instant,
 }
 
-impl Seeker {
+impl LookupThread {
     fn run(mut self) {
         while let Some(batch) = self.next() {
             let wait = self.looker().wait(Instant::now());
@@ -180,7 +180,7 @@ impl Seeker {
     }
 
     /// Waits for something to do; `None` at the end.
-    fn next(&mut self) -> Option<Vec<Item>> {
+    fn next(&mut self) -> Option<Vec<QueuedLookup>> {
         self.wait_for_work();
         let pace = self.pace.saturating_sub(self.ended.elapsed());
         let state = self.shared.lock();
@@ -190,17 +190,17 @@ impl Seeker {
             return None;
         }
         let few = state.queue.len().min(AT_ONCE);
-        let mut batch: Vec<Item> = state.queue.drain(..few).collect();
+        let mut batch: Vec<QueuedLookup> = state.queue.drain(..few).collect();
         drop(state);
         let now = Instant::now();
         let due = self.later.extract_if(.., |(due, _)| *due <= now).map(|(_, item)| item);
-        batch.extend(due.filter(Item::lives).take(AT_ONCE));
+        batch.extend(due.filter(QueuedLookup::lives).take(AT_ONCE));
         Some(batch)
     }
 
     fn wait_for_work(&self) {
         let next = self.later.iter().map(|(due, _)| *due).min();
-        let idle = |state: &mut State| state.queue.is_empty() && !state.closing;
+        let idle = |state: &mut QueueState| state.queue.is_empty() && !state.closing;
         let mut state = self.shared.lock();
         state.waiting = idle(&mut state);
         let work = &self.shared.work;
@@ -215,7 +215,7 @@ impl Seeker {
     }
 
     /// Lines do not wait for better days; connections that last may be looked at then.
-    fn put_off(&mut self, batch: Vec<Item>, wait: Duration) {
+    fn put_off(&mut self, batch: Vec<QueuedLookup>, wait: Duration) {
         let due = Instant::now() + wait;
         for item in batch {
             item.entry.caller.settle(None, &self.log);
@@ -223,13 +223,13 @@ impl Seeker {
         }
     }
 
-    fn look_later(&mut self, due: Instant, item: Item) {
+    fn look_later(&mut self, due: Instant, item: QueuedLookup) {
         if item.lives() && self.later.len() < MOST_QUEUED {
             self.later.push((due, item));
         }
     }
 
-    fn look(&mut self, batch: Vec<Item>) {
+    fn look(&mut self, batch: Vec<QueuedLookup>) {
         let pairs: Vec<_> = batch.iter().map(|item| (item.entry.client, item.server)).collect();
         let found = self.looker().look(&pairs);
         let now = Instant::now();
@@ -239,16 +239,16 @@ impl Seeker {
         }
     }
 
-    fn looker(&self) -> MutexGuard<'_, Looker> {
+    fn looker(&self) -> MutexGuard<'_, SearchContext> {
         self.looker.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn settle(&mut self, mut item: Item, found: Found, now: Instant) {
+    fn settle(&mut self, mut item: QueuedLookup, found: SearchResult, now: Instant) {
         let (process, again) = match found {
-            Found::Holder(process) => (Some(process), false),
-            Found::Intermediary(process) => (Some(process), true),
-            Found::Unfinished => (None, true),
-            Found::Nobody => (None, false),
+            SearchResult::Holder(process) => (Some(process), false),
+            SearchResult::Intermediary(process) => (Some(process), true),
+            SearchResult::Unfinished => (None, true),
+            SearchResult::Nobody => (None, false),
         };
         item.entry.caller.settle(process, &self.log);
         if let Some(pause) = AGAIN.get(item.tries).filter(|_| again) {

@@ -27,16 +27,16 @@ const PATIENCE: (Duration, Duration) = (Duration::from_millis(20), Duration::fro
 
 /// A client's socket whose holder is wanted.
 #[derive(Debug)]
-pub(super) struct Wanted {
+pub(super) struct WantedSocket {
     /// The socket's own address, and the one it is connected to as it sees it.
     pub(super) pair: (SocketAddr, SocketAddr),
     pub(super) owner: Owner,
-    pub(super) found: Found,
+    pub(super) found: SearchResult,
 }
 
 /// What a search came to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Found {
+pub(super) enum SearchResult {
     /// Nobody we see holds it.
     Nobody,
     /// Not everybody was looked at.
@@ -48,15 +48,15 @@ pub(super) enum Found {
 }
 
 #[derive(Debug)]
-struct Recent {
+struct RecentCaller {
     process: Arc<Process>,
     hints: Vec<u32>,
 }
 
 /// Remembers who called, and who was there.
 #[derive(Debug)]
-pub(super) struct Search {
-    recent: Vec<Recent>,
+pub(super) struct ProcessSearch {
+    recent: Vec<RecentCaller>,
     /// Who was looked at and is still there.
     seen: HashSet<u32>,
     /// Descriptors one search may look at.
@@ -70,16 +70,16 @@ pub(super) struct Search {
 }
 
 /// A descriptor at which a wanted socket was, and the place of that in `wanted`.
-type Hit = (u32, usize);
+type DescriptorHit = (u32, usize);
 
 /// The sockets nobody was found for yet.
-struct Open<'a> {
-    wanted: &'a mut [Wanted],
+struct UnresolvedSockets<'a> {
+    wanted: &'a mut [WantedSocket],
     by_inode: HashMap<u32, usize>,
     looks: u32,
 }
 
-impl Search {
+impl ProcessSearch {
     pub(super) fn new(now: Instant) -> Self {
         let own = Program::open(std::process::id()).ok().and_then(|own| own.executable());
         Self {
@@ -96,11 +96,16 @@ impl Search {
     }
 
     /// Finds who holds each of `wanted`.
-    pub(super) fn find(&mut self, wanted: &mut [Wanted], owners: &mut SocketOwners, now: Instant) {
+    pub(super) fn find(
+        &mut self,
+        wanted: &mut [WantedSocket],
+        owners: &mut SocketOwners,
+        now: Instant,
+    ) {
         let ours = |owner: Owner| self.sees_others || owner.uid == self.user;
         let by_inode = (0..).zip(&*wanted).filter(|(_, wanted)| ours(wanted.owner));
         let by_inode = by_inode.map(|(at, wanted)| (wanted.owner.inode, at)).collect();
-        let mut open = Open { wanted, by_inode, looks: self.most_looks };
+        let mut open = UnresolvedSockets { wanted, by_inode, looks: self.most_looks };
         self.where_they_were(&mut open, MOST_RECENT);
         open.forget_closed(owners);
         for pid in self.recent.iter().map(|recent| recent.process.pid).collect::<Vec<_>>() {
@@ -112,14 +117,15 @@ impl Search {
     }
 
     /// Looks for one where the latest callers were, and nowhere else.
-    pub(super) fn glance(&mut self, wanted: &mut Wanted) {
+    pub(super) fn glance(&mut self, wanted: &mut WantedSocket) {
         let by_inode = HashMap::from([(wanted.owner.inode, 0)]);
-        let mut open = Open { wanted: std::slice::from_mut(wanted), by_inode, looks: GLANCE.1 };
+        let mut open =
+            UnresolvedSockets { wanted: std::slice::from_mut(wanted), by_inode, looks: GLANCE.1 };
         self.where_they_were(&mut open, GLANCE.0);
     }
 
     /// Those who called lately, `most` of them, use the same descriptors again.
-    fn where_they_were(&mut self, open: &mut Open<'_>, most: usize) {
+    fn where_they_were(&mut self, open: &mut UnresolvedSockets<'_>, most: usize) {
         let recent: Vec<(u32, Vec<u32>)> =
             self.recent.iter().take(most).map(|r| (r.process.pid, r.hints.clone())).collect();
         for (pid, hints) in recent {
@@ -137,7 +143,12 @@ impl Search {
         }
     }
 
-    fn everybody(&mut self, open: &mut Open<'_>, owners: &mut SocketOwners, now: Instant) {
+    fn everybody(
+        &mut self,
+        open: &mut UnresolvedSockets<'_>,
+        owners: &mut SocketOwners,
+        now: Instant,
+    ) {
         let mut all = sys::programs();
         // The youngest first: a client has mostly been started for its connection.
         all.sort_unstable_by(|a, b| b.cmp(a));
@@ -174,7 +185,7 @@ impl Search {
     }
 
     /// Looks at every descriptor of a process.
-    fn visit(&mut self, pid: u32, open: &mut Open<'_>) {
+    fn visit(&mut self, pid: u32, open: &mut UnresolvedSockets<'_>) {
         if open.is_done() {
             return;
         }
@@ -198,9 +209,9 @@ impl Search {
     /// sockets until it runs its own program, and the parent is the one that calls.
     fn parent(
         &self,
-        (child, hits): &(Program, Vec<Hit>),
-        open: &mut Open<'_>,
-    ) -> Option<(Program, Vec<Hit>)> {
+        (child, hits): &(Program, Vec<DescriptorHit>),
+        open: &mut UnresolvedSockets<'_>,
+    ) -> Option<(Program, Vec<DescriptorHit>)> {
         let (parent, descriptors) = self.enter(child.parent()?)?;
         let hits = open.look(&descriptors, hits.iter().map(|(number, _)| *number));
         (!hits.is_empty()).then_some((parent, hits))
@@ -217,8 +228,14 @@ impl Search {
     }
 
     /// The process holds what was found at `hits`.
-    fn credit(&mut self, program: &Program, hits: &[Hit], open: &mut Open<'_>) {
-        let hits: Vec<Hit> = hits.iter().copied().filter(|(_, at)| open.is_sought(*at)).collect();
+    fn credit(
+        &mut self,
+        program: &Program,
+        hits: &[DescriptorHit],
+        open: &mut UnresolvedSockets<'_>,
+    ) {
+        let hits: Vec<DescriptorHit> =
+            hits.iter().copied().filter(|(_, at)| open.is_sought(*at)).collect();
         if hits.is_empty() {
             return;
         }
@@ -240,18 +257,18 @@ impl Search {
         known.map_or_else(|| Arc::new(process), |recent| Arc::clone(&recent.process))
     }
 
-    fn remember(&mut self, process: Arc<Process>, hits: &[Hit]) {
+    fn remember(&mut self, process: Arc<Process>, hits: &[DescriptorHit]) {
         let old = self.recent.iter().position(|recent| recent.process.pid == process.pid);
         let old = old.map(|at| self.recent.remove(at).hints).unwrap_or_default();
         let mut hints: Vec<u32> = hits.iter().map(|(number, _)| *number).collect();
         hints.extend(old.into_iter().filter(|number| !hits.iter().any(|(new, _)| new == number)));
         hints.truncate(MOST_HINTS);
-        self.recent.insert(0, Recent { process, hints });
+        self.recent.insert(0, RecentCaller { process, hints });
         self.recent.truncate(MOST_RECENT);
     }
 }
 
-impl Open<'_> {
+impl UnresolvedSockets<'_> {
     fn is_done(&self) -> bool {
         self.by_inode.is_empty() || self.looks == 0
     }
@@ -260,7 +277,11 @@ impl Open<'_> {
         self.by_inode.contains_key(&self.wanted[at].owner.inode)
     }
 
-    fn look(&mut self, descriptors: &Descriptors, numbers: impl Iterator<Item = u32>) -> Vec<Hit> {
+    fn look(
+        &mut self,
+        descriptors: &Descriptors,
+        numbers: impl Iterator<Item = u32>,
+    ) -> Vec<DescriptorHit> {
         let mut hits = Vec::new();
         for number in numbers {
             if hits.len() == self.by_inode.len() || self.looks == 0 {
@@ -277,9 +298,9 @@ impl Open<'_> {
     fn found(&mut self, at: usize, process: &Arc<Process>, between: bool) {
         let wanted = &mut self.wanted[at];
         if between {
-            wanted.found = Found::Intermediary(Arc::clone(process));
+            wanted.found = SearchResult::Intermediary(Arc::clone(process));
         } else {
-            wanted.found = Found::Holder(Arc::clone(process));
+            wanted.found = SearchResult::Holder(Arc::clone(process));
             self.by_inode.remove(&wanted.owner.inode);
         }
     }
@@ -299,8 +320,8 @@ impl Open<'_> {
     fn leave_off(&mut self) {
         for at in self.by_inode.values() {
             let found = &mut self.wanted[*at].found;
-            if *found == Found::Nobody {
-                *found = Found::Unfinished;
+            if *found == SearchResult::Nobody {
+                *found = SearchResult::Unfinished;
             }
         }
     }
@@ -316,13 +337,13 @@ mod tests {
 
     use super::*;
 
-    fn wanted(owners: &mut SocketOwners, clients: &[TcpStream]) -> Vec<Wanted> {
+    fn wanted(owners: &mut SocketOwners, clients: &[TcpStream]) -> Vec<WantedSocket> {
         let pair = |c: &TcpStream| (c.local_addr().unwrap(), c.peer_addr().unwrap());
         let pairs: Vec<_> = clients.iter().map(pair).collect();
         let owners = owners.ask(&pairs);
         let wanted = |(pair, owner): (_, Option<Owner>)| {
             let owner = owner.unwrap_or(Owner { uid: 0, inode: 1 });
-            Wanted { pair, owner, found: Found::Nobody }
+            WantedSocket { pair, owner, found: SearchResult::Nobody }
         };
         pairs.into_iter().zip(owners).map(wanted).collect()
     }
@@ -330,7 +351,7 @@ mod tests {
     #[test]
     fn who_called_once_is_found_at_once_and_a_thousand_sockets_leave_a_bounded_memory() {
         let mut owners = SocketOwners::open().unwrap();
-        let mut search = Search::new(Instant::now());
+        let mut search = ProcessSearch::new(Instant::now());
         for _ in 0..10 {
             let listener = TcpListener::bind("127.0.0.1:0").unwrap();
             let server = listener.local_addr().unwrap();
@@ -338,7 +359,7 @@ mod tests {
             let mut wanted = wanted(&mut owners, &clients);
             search.find(&mut wanted, &mut owners, Instant::now());
             for one in &wanted {
-                let Found::Holder(process) = &one.found else { panic!("{one:?}") };
+                let SearchResult::Holder(process) = &one.found else { panic!("{one:?}") };
                 assert_eq!(process.pid, std::process::id());
                 assert!(Arc::ptr_eq(process, &search.recent[0].process));
             }
@@ -360,10 +381,10 @@ mod tests {
         let number = u32::try_from(client.as_raw_fd()).unwrap();
         let inherited = Program::open(child.id()).unwrap().descriptors().unwrap();
         assert_eq!(inherited.socket(number), Some(inode), "the child has it too");
-        Search::new(Instant::now()).find(&mut wanted, &mut owners, Instant::now());
+        ProcessSearch::new(Instant::now()).find(&mut wanted, &mut owners, Instant::now());
         drop(child.stdin.take());
         child.wait().unwrap();
-        let Found::Holder(process) = &wanted[0].found else { panic!("{wanted:?}") };
+        let SearchResult::Holder(process) = &wanted[0].found else { panic!("{wanted:?}") };
         assert_eq!(process.pid, std::process::id());
     }
 
@@ -385,7 +406,7 @@ mod tests {
             child
         };
         let children: Vec<_> = (0..4).map(|_| crowd()).collect();
-        let mut search = Search::new(Instant::now());
+        let mut search = ProcessSearch::new(Instant::now());
         search.most_looks = own + 600;
         let mut founds = Vec::new();
         for _ in 0..10 {
@@ -397,21 +418,24 @@ mod tests {
             drop(child.stdin.take());
             child.wait().unwrap();
         }
-        assert_ne!(founds[0], Found::Nobody, "not everybody was looked at");
+        assert_ne!(founds[0], SearchResult::Nobody, "not everybody was looked at");
         let last = founds.last().unwrap();
-        assert!(matches!(last, Found::Holder(p) if p.pid == std::process::id()), "{founds:?}");
+        assert!(
+            matches!(last, SearchResult::Holder(p) if p.pid == std::process::id()),
+            "{founds:?}"
+        );
     }
 
     #[test]
     fn a_closed_socket_is_nobody_s_and_costs_no_search() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let mut owners = SocketOwners::open().unwrap();
-        let mut search = Search::new(Instant::now());
+        let mut search = ProcessSearch::new(Instant::now());
         let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let mut wanted = wanted(&mut owners, std::slice::from_ref(&client));
         drop(client);
         search.find(&mut wanted, &mut owners, Instant::now());
-        assert_eq!(wanted[0].found, Found::Nobody);
+        assert_eq!(wanted[0].found, SearchResult::Nobody);
         assert!(search.seen.is_empty(), "nobody was looked at");
     }
 }

@@ -15,7 +15,7 @@ const MOST_HELD: usize = 16;
 
 /// The caller of one connection.
 #[derive(Default)]
-pub(in crate::record) struct Slot(Mutex<Caller>);
+pub(in crate::record) struct CallerSlot(Mutex<Caller>);
 
 #[derive(Default)]
 enum Caller {
@@ -28,7 +28,7 @@ enum Caller {
     Known(Arc<Process>),
 }
 
-impl Slot {
+impl CallerSlot {
     /// From now on somebody looks.
     pub(super) fn seek(&self) {
         *self.lock() = Caller::Sought(Vec::new());

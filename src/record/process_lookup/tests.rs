@@ -111,20 +111,20 @@ fn who_is_put_off_is_found_later() {
     let server = listener.local_addr().unwrap();
     let telemetry = Telemetry::new(log::AccessLog::none());
     let now = Instant::now();
-    let mut seeker = Seeker {
-        shared: Arc::new(Shared {
+    let mut seeker = LookupThread {
+        shared: Arc::new(LookupQueue {
             state: Mutex::default(),
             work: Condvar::new(),
             over: Condvar::new(),
         }),
         log: log::AccessLog::none(),
-        looker: Arc::new(Mutex::new(Looker::new(now).unwrap())),
+        looker: Arc::new(Mutex::new(SearchContext::new(now).unwrap())),
         later: Vec::new(),
         pace: Duration::ZERO,
         ended: now,
     };
     let connection = telemetry.connection(client.local_addr().unwrap(), server);
-    let item = || Item { entry: Arc::clone(connection.entry()), server, tries: 0 };
+    let item = || QueuedLookup { entry: Arc::clone(connection.entry()), server, tries: 0 };
     connection.entry().caller.seek();
     seeker.put_off(vec![item()], Duration::ZERO);
     assert_eq!(telemetry.connections()[0].process, None);

@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 
-use super::{BUFFER, Direction, DirectionIo, DirectionStop, Step};
+use super::{BUFFER, Direction, DirectionIo, DirectionStep, DirectionStop};
 use crate::relay::{Inspection, Inspector};
 
 /// What became of the wait at a gate.
@@ -80,8 +80,8 @@ impl Direction {
             (Inspection::Pass, None) => {
                 self.took_in(bytes.len());
                 return Some(match self.send_now(bytes, io) {
-                    Step::On => InspectionEnd::Open,
-                    Step::Stop(turn) => InspectionEnd::Waiting(turn),
+                    DirectionStep::On => InspectionEnd::Open,
+                    DirectionStep::Stop(turn) => InspectionEnd::Waiting(turn),
                 });
             }
             (Inspection::Refuse, None) => return Some(InspectionEnd::Shut),

@@ -19,15 +19,15 @@ use url::{Host, Url};
 use super::OauthError;
 
 /// A connection to the server, as tokio reads and writes it.
-pub(super) type Connection = TokioIo<MaybeHttpsStream<TokioIo<TcpStream>>>;
+pub(super) type HttpConnection = TokioIo<MaybeHttpsStream<TokioIo<TcpStream>>>;
 
 /// How to get there.
-pub(super) enum Way {
+pub(super) enum ControlRoute {
     Straight(HttpsConnector<HttpConnector>),
     Proxied(HttpsConnector<Tunnel<HttpConnector>>),
 }
 
-impl Way {
+impl ControlRoute {
     /// The way to `server`; a server on this host is asked without the proxy.
     pub(super) fn to(server: &Url, proxy: Option<&str>) -> Result<Self, OauthError> {
         let near = is_loopback(server);
@@ -46,7 +46,7 @@ impl Way {
     }
 
     /// Opens a connection.
-    pub(super) async fn open(&self, server: &Url) -> Result<Connection, OauthError> {
+    pub(super) async fn open(&self, server: &Url) -> Result<HttpConnection, OauthError> {
         let uri = origin(server)?;
         let opened = match self {
             Self::Straight(connector) => call(connector.clone(), uri).await,
@@ -148,9 +148,9 @@ mod tests {
         for proxy in
             ["https://u:CANARY@p:1", "socks5://u:CANARY@p", "u:CANARY@p:1", "http://u:CANARY@"]
         {
-            let error = Way::to(&url("https://x"), Some(proxy)).err().unwrap().to_string();
+            let error = ControlRoute::to(&url("https://x"), Some(proxy)).err().unwrap().to_string();
             assert!(!error.contains("CANARY"), "{error}");
         }
-        assert!(Way::to(&url("http://127.0.0.1:1"), Some("no proxy at all")).is_ok());
+        assert!(ControlRoute::to(&url("http://127.0.0.1:1"), Some("no proxy at all")).is_ok());
     }
 }

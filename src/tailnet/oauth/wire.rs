@@ -18,7 +18,7 @@ const MAX_FIELDS: usize = 64;
 
 /// What is asked.
 #[derive(Clone, Copy)]
-pub(super) struct Question<'a> {
+pub(super) struct HttpQuestion<'a> {
     /// Below the server's URL.
     pub(super) path: &'a str,
     /// `Content-Type`.
@@ -31,7 +31,7 @@ pub(super) struct Question<'a> {
 
 /// What is answered.
 #[derive(Debug)]
-pub(super) struct Answer {
+pub(super) struct HttpAnswer {
     /// The HTTP status.
     pub(super) status: u16,
     /// What came.
@@ -40,7 +40,7 @@ pub(super) struct Answer {
 
 /// Why there is no answer.
 #[derive(Debug)]
-pub(super) enum Failed {
+pub(super) enum HttpFailure {
     /// The connection broke.
     Io(io::Error),
     /// It is no HTTP that we know; what is wrong with it.
@@ -51,34 +51,34 @@ pub(super) enum Failed {
 pub(super) async fn ask(
     mut stream: impl AsyncRead + AsyncWrite + Unpin,
     base: &Url,
-    question: Question<'_>,
-) -> Result<Answer, Failed> {
+    question: HttpQuestion<'_>,
+) -> Result<HttpAnswer, HttpFailure> {
     let request = request(base, question);
-    stream.write_all(&request).await.map_err(Failed::Io)?;
-    stream.flush().await.map_err(Failed::Io)?;
+    stream.write_all(&request).await.map_err(HttpFailure::Io)?;
+    stream.flush().await.map_err(HttpFailure::Io)?;
     // Its size is fixed: a buffer that grows leaves copies where it was.
     let mut buffer = Zeroizing::new(vec![0; MAX]);
     let mut filled = 0;
     loop {
-        if let Some(answer) = answer(&buffer[..filled], false).map_err(Failed::Strange)? {
+        if let Some(answer) = answer(&buffer[..filled], false).map_err(HttpFailure::Strange)? {
             return Ok(answer);
         }
         if filled == MAX {
-            return Err(Failed::Strange("its answer is too long"));
+            return Err(HttpFailure::Strange("its answer is too long"));
         }
         match stream.read(&mut buffer[filled..]).await {
             Ok(0) => break,
             Ok(more) => filled += more,
-            Err(error) if filled == 0 => return Err(Failed::Io(error)),
-            Err(_cut_short) => return Err(Failed::Strange("its answer is cut short")),
+            Err(error) if filled == 0 => return Err(HttpFailure::Io(error)),
+            Err(_cut_short) => return Err(HttpFailure::Strange("its answer is cut short")),
         }
     }
-    let whole = answer(&buffer[..filled], true).map_err(Failed::Strange)?;
-    whole.ok_or(Failed::Strange("its answer is cut short"))
+    let whole = answer(&buffer[..filled], true).map_err(HttpFailure::Strange)?;
+    whole.ok_or(HttpFailure::Strange("its answer is cut short"))
 }
 
-fn request(base: &Url, question: Question<'_>) -> Zeroizing<Vec<u8>> {
-    let Question { path, kind, bearer, body } = question;
+fn request(base: &Url, question: HttpQuestion<'_>) -> Zeroizing<Vec<u8>> {
+    let HttpQuestion { path, kind, bearer, body } = question;
     let under = base.path().trim_end_matches('/');
     let host = super::way::server(base);
     let head = format!(
@@ -103,7 +103,7 @@ fn request(base: &Url, question: Question<'_>) -> Zeroizing<Vec<u8>> {
 }
 
 /// Reads a whole answer (RFC 9112); `None`: more is needed. `ended`: nothing more comes.
-fn answer(bytes: &[u8], ended: bool) -> Result<Option<Answer>, &'static str> {
+fn answer(bytes: &[u8], ended: bool) -> Result<Option<HttpAnswer>, &'static str> {
     let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS];
     let mut head = httparse::Response::new(&mut fields);
     let start = match head.parse(bytes) {
@@ -126,7 +126,7 @@ fn answer(bytes: &[u8], ended: bool) -> Result<Option<Answer>, &'static str> {
         }
         (None, None) => ended.then(|| Zeroizing::new(rest.to_vec())),
     };
-    Ok(body.map(|body| Answer { status, body }))
+    Ok(body.map(|body| HttpAnswer { status, body }))
 }
 
 /// Takes the chunks off a body; `None`: more is needed.
@@ -167,7 +167,7 @@ mod tests {
 
     #[test]
     fn a_question_goes_below_the_base() {
-        let question = Question { path: "/api/x", kind: "k", bearer: Some("t"), body: b"b" };
+        let question = HttpQuestion { path: "/api/x", kind: "k", bearer: Some("t"), body: b"b" };
         let said = request(&Url::parse("https://h:8443/under/").unwrap(), question);
         let said = String::from_utf8(said.to_vec()).unwrap();
         assert!(said.starts_with("POST /under/api/x HTTP/1.1\r\nHost: h:8443\r\n"), "{said}");
