@@ -149,8 +149,8 @@ impl Gateway {
     fn hopeless(&self) -> Option<String> {
         let state = self.membership.as_ref()?.state();
         let state = state.borrow();
-        let hopeless = state.phase == crate::tailnet::Phase::AuthFailed
-            || matches!(state.fault, Some(crate::tailnet::Fault::Binary { .. }));
+        let hopeless = state.phase == crate::tailnet::TailnetPhase::AuthFailed
+            || matches!(state.fault, Some(crate::tailnet::TailnetFault::Binary { .. }));
         hopeless.then(|| state.sentence())
     }
 

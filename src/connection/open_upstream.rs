@@ -10,7 +10,7 @@ use crate::lifecycle::drain::{Guard, Phase};
 use crate::policy::{Address, Admitted};
 use crate::record::{Record, Stage};
 use crate::sys::Stream;
-use crate::tailnet::Fault;
+use crate::tailnet::TailnetFault;
 use crate::target::Target;
 use crate::upstream::{Connected, Destination, UpstreamError};
 
@@ -196,7 +196,7 @@ fn not_connected(
     }
 }
 
-fn refused_by(record: &mut Record, fault: &Fault) -> Refusal {
+fn refused_by(record: &mut Record, fault: &TailnetFault) -> Refusal {
     if let Some(word) = fault.word() {
         record.error_word(word);
     }

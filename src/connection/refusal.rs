@@ -5,7 +5,7 @@ use crate::dns::NameError;
 use crate::lifecycle::cut::CutReason;
 use crate::outcome::Outcome;
 use crate::policy::Refused;
-use crate::tailnet::Fault;
+use crate::tailnet::TailnetFault;
 use crate::target::Target;
 use crate::upstream::UpstreamError;
 
@@ -81,40 +81,40 @@ impl Refusal {
     }
 }
 
-impl From<&Fault> for Refusal {
-    fn from(fault: &Fault) -> Self {
+impl From<&TailnetFault> for Refusal {
+    fn from(fault: &TailnetFault) -> Self {
         Self::new(fault.outcome(), fault.sentence())
     }
 }
 
 /// A name without an address, in the words shared with doctor. `in_a_tailnet`: whether this gateway is in
 /// one, whose DNS routes and rules are then what to look at.
-pub(crate) fn fault_of_name(error: &NameError, in_a_tailnet: bool) -> Fault {
+pub(crate) fn fault_of_name(error: &NameError, in_a_tailnet: bool) -> TailnetFault {
     match error {
         NameError::NotFound { name, asked, .. } if !in_a_tailnet => {
-            Fault::NameUnknownHere { name: name.to_string(), asked: asked.clone() }
+            TailnetFault::NameUnknownHere { name: name.to_string(), asked: asked.clone() }
         }
         NameError::Timeout { name, asked, after, .. } if !in_a_tailnet => {
             let (name, asked) = (name.to_string(), asked.clone());
-            Fault::ResolverSilent { name, asked, after: *after }
+            TailnetFault::ResolverSilent { name, asked, after: *after }
         }
         NameError::NotFound { name, route: "magicdns" | "split", asked } => {
-            Fault::NameUnknown { name: name.to_string(), asked: asked.clone() }
+            TailnetFault::NameUnknown { name: name.to_string(), asked: asked.clone() }
         }
         NameError::NotFound { name, asked, .. } => {
-            Fault::NoDnsRoute { name: name.to_string(), asked: asked.clone() }
+            TailnetFault::NoDnsRoute { name: name.to_string(), asked: asked.clone() }
         }
         NameError::Failed { name, asked, why, .. } => {
             let (name, asked, why) = (name.to_string(), asked.clone(), why.clone());
-            Fault::NameserverFailed { name, asked, why }
+            TailnetFault::NameserverFailed { name, asked, why }
         }
         NameError::Timeout { name, asked, after, .. } => {
             let (name, asked) = (name.to_string(), asked.clone());
-            Fault::NameserverSilent { name, asked, after: *after }
+            TailnetFault::NameserverSilent { name, asked, after: *after }
         }
         NameError::NoNameserver { name, domain, skipped } => {
             let (name, domain, skipped) = (name.to_string(), domain.to_string(), skipped.clone());
-            Fault::NoNameserver { name, domain, skipped }
+            TailnetFault::NoNameserver { name, domain, skipped }
         }
     }
 }

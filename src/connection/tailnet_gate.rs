@@ -11,7 +11,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::relay::HalfClose;
 use crate::sys;
-use crate::tailnet::{Fault, PeerWarmup, State, Version};
+use crate::tailnet::{PeerWarmup, TailnetFault, TailnetState, TailscaledVersion};
 use crate::upstream::UpstreamError;
 
 /// tailscaled gives a dial five seconds (net/socks5/socks5.go:209): what it says after less than
@@ -21,7 +21,7 @@ const SILENCE: Duration = Duration::from_millis(4500);
 /// What connections know of the tailnet.
 #[derive(Debug)]
 pub struct TailnetGate {
-    state: watch::Receiver<Arc<State>>,
+    state: watch::Receiver<Arc<TailnetState>>,
     /// How long a connection waits for the first login.
     ready_wait: Duration,
     /// Addresses that nothing in the tailnet covers may be dialled.
@@ -32,7 +32,11 @@ pub struct TailnetGate {
 
 impl TailnetGate {
     /// `state` changes only after upstream, names and policy know of it.
-    pub fn new(state: watch::Receiver<Arc<State>>, ready_wait: Duration, outside: bool) -> Self {
+    pub fn new(
+        state: watch::Receiver<Arc<TailnetState>>,
+        ready_wait: Duration,
+        outside: bool,
+    ) -> Self {
         Self { state, ready_wait, outside, warmup: None }
     }
 
@@ -52,7 +56,7 @@ impl TailnetGate {
     }
 
     /// What is known now.
-    pub fn now(&self) -> Arc<State> {
+    pub fn now(&self) -> Arc<TailnetState> {
         Arc::clone(&self.state.borrow())
     }
 
@@ -66,7 +70,7 @@ impl TailnetGate {
     ///
     /// # Errors
     /// Why nothing is carried.
-    pub(super) async fn pass(&self, asked_at: Instant) -> Result<(), Fault> {
+    pub(super) async fn pass(&self, asked_at: Instant) -> Result<(), TailnetFault> {
         let now = self.now();
         if now.is_running() {
             return Ok(());
@@ -100,7 +104,7 @@ impl TailnetGate {
         &self,
         mut addresses: Vec<T>,
         ip: impl Fn(&T) -> IpAddr,
-    ) -> Result<Vec<T>, Fault> {
+    ) -> Result<Vec<T>, TailnetFault> {
         if self.outside {
             return Ok(addresses);
         }
@@ -108,7 +112,7 @@ impl TailnetGate {
         let state = self.now();
         addresses.retain(|address| state.netmap.cover(ip(address)).is_some());
         match first {
-            Some(address) if addresses.is_empty() => Err(Fault::NoRoute { address }),
+            Some(address) if addresses.is_empty() => Err(TailnetFault::NoRoute { address }),
             _ => Ok(addresses),
         }
     }
@@ -120,7 +124,7 @@ impl TailnetGate {
         error: &UpstreamError,
         asked: Option<SocketAddr>,
         took: Duration,
-    ) -> Option<Fault> {
+    ) -> Option<TailnetFault> {
         let state = self.now();
         if !state.is_running() {
             return Some(state.why());
@@ -133,10 +137,10 @@ impl TailnetGate {
             // Silence, however short the patience that was set.
             UpstreamError::Timeout { address, after } => (asked.or(*address)?, true, *after),
             UpstreamError::Expired => (asked?, true, took),
-            UpstreamError::Refused => return Some(Fault::Refused { target: asked? }),
+            UpstreamError::Refused => return Some(TailnetFault::Refused { target: asked? }),
             UpstreamError::NoRoute => return Some(self.no_route(&state, asked?.ip())),
             UpstreamError::Outside { address } => {
-                return Some(Fault::NoRoute { address: asked.or(*address)?.ip() });
+                return Some(TailnetFault::NoRoute { address: asked.or(*address)?.ip() });
             }
             _ => return None,
         };
@@ -144,10 +148,10 @@ impl TailnetGate {
     }
 
     /// This host's own network was tried only for what is outside, where that is allowed.
-    fn no_route(&self, state: &State, address: IpAddr) -> Fault {
+    fn no_route(&self, state: &TailnetState, address: IpAddr) -> TailnetFault {
         match self.outside && state.netmap.cover(address).is_none() {
-            true => Fault::NoWayOutside { address },
-            false => Fault::NoRoute { address },
+            true => TailnetFault::NoWayOutside { address },
+            false => TailnetFault::NoRoute { address },
         }
     }
 }
@@ -163,10 +167,10 @@ pub enum HalfClosePolicy {
 
 impl HalfClosePolicy {
     /// What becomes of a client's FIN with this tailscaled.
-    pub fn with(self, version: Option<&Version>) -> HalfClose {
+    pub fn with(self, version: Option<&TailscaledVersion>) -> HalfClose {
         match self {
             Self::Always(rule) => rule,
-            Self::ByVersion if version.is_some_and(Version::keeps_half_close) => {
+            Self::ByVersion if version.is_some_and(TailscaledVersion::keeps_half_close) => {
                 HalfClose::Propagate
             }
             Self::ByVersion => HalfClose::Defer,
@@ -175,28 +179,35 @@ impl HalfClosePolicy {
 }
 
 /// Silence or an answer, and from whom.
-fn of_address(state: &State, target: SocketAddr, silent: bool, after: Duration) -> Fault {
+fn of_address(
+    state: &TailnetState,
+    target: SocketAddr,
+    silent: bool,
+    after: Duration,
+) -> TailnetFault {
     match state.netmap.cover(target.ip()) {
-        Some(cover) if !cover.peer.online => Fault::PeerOffline { peer: cover.peer.host.clone() },
+        Some(cover) if !cover.peer.online => {
+            TailnetFault::PeerOffline { peer: cover.peer.host.clone() }
+        }
         Some(cover) if silent => {
             let peer = Some(cover.peer.host.clone());
-            Fault::Silent { target, peer, after }
+            TailnetFault::Silent { target, peer, after }
         }
-        None if silent => Fault::Silent { target, peer: None, after },
-        None if !sys::has_route(target.ip()) => Fault::NoWayOutside { address: target.ip() },
-        _ => Fault::Refused { target },
+        None if silent => TailnetFault::Silent { target, peer: None, after },
+        None if !sys::has_route(target.ip()) => TailnetFault::NoWayOutside { address: target.ip() },
+        _ => TailnetFault::Refused { target },
     }
 }
 
 #[cfg(test)]
 mod tests {
     use crate::outcome::{Outcome, Unreachable};
-    use crate::tailnet::{Dns, Netmap, Peer, Phase};
+    use crate::tailnet::{Netmap, TailnetDns, TailnetPeer, TailnetPhase};
 
     use super::*;
 
-    fn state() -> State {
-        let peer = |host: &str, address: &str, routes: &[&str], online| Peer {
+    fn state() -> TailnetState {
+        let peer = |host: &str, address: &str, routes: &[&str], online| TailnetPeer {
             name: None,
             host: host.to_owned(),
             addresses: vec![address.parse().unwrap()],
@@ -207,11 +218,19 @@ mod tests {
             peer("svc", "100.64.0.1", &["10.50.0.0/24"], true),
             peer("old", "100.64.0.2", &[], false),
         ];
-        let netmap = Arc::new(Netmap::new(None, true, peers, Dns::default()));
-        State { phase: Phase::Running, netmap, first_login: false, ..State::starting() }
+        let netmap = Arc::new(Netmap::new(None, true, peers, TailnetDns::default()));
+        TailnetState {
+            phase: TailnetPhase::Running,
+            netmap,
+            first_login: false,
+            ..TailnetState::starting()
+        }
     }
 
-    fn tailnet_gate(state: State, outside: bool) -> (watch::Sender<Arc<State>>, TailnetGate) {
+    fn tailnet_gate(
+        state: TailnetState,
+        outside: bool,
+    ) -> (watch::Sender<Arc<TailnetState>>, TailnetGate) {
         let (sender, receiver) = watch::channel(Arc::new(state));
         (sender, TailnetGate::new(receiver, Duration::from_secs(5), outside))
     }
@@ -241,7 +260,7 @@ mod tests {
             tailnet_gate.reason(&UpstreamError::NoRoute, Some(address), at_once).unwrap()
         };
         let address = "192.0.2.1".parse().unwrap();
-        assert_eq!(no_route("192.0.2.1"), Fault::NoWayOutside { address }, "our own dial");
+        assert_eq!(no_route("192.0.2.1"), TailnetFault::NoWayOutside { address }, "our own dial");
         let address = "10.50.0.7:9999".parse().ok();
         let short = UpstreamError::Timeout { after: Duration::from_secs(1), address };
         let fault = tailnet_gate.reason(&short, address, Duration::from_secs(1)).unwrap();
@@ -257,7 +276,7 @@ mod tests {
         let kept = refusing.inside_only(addresses().to_vec(), |ip| *ip).unwrap();
         assert_eq!(kept, addresses()[..1]);
         let none = refusing.inside_only(addresses()[1..].to_vec(), |ip| *ip).unwrap_err();
-        assert_eq!(none, Fault::NoRoute { address: addresses()[1] });
+        assert_eq!(none, TailnetFault::NoRoute { address: addresses()[1] });
         assert_eq!(
             (refusing.route(addresses()[0]), refusing.route(addresses()[1])),
             ("tailnet", "outside")
@@ -266,7 +285,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn t7_only_the_first_login_is_waited_for() {
-        let (sender, tailnet_gate) = tailnet_gate(State::starting(), true);
+        let (sender, tailnet_gate) = tailnet_gate(TailnetState::starting(), true);
         let waited = Instant::now();
         assert!(tailnet_gate.pass(waited).await.is_err());
         assert_eq!(waited.elapsed(), Duration::from_secs(5));
@@ -277,11 +296,14 @@ mod tests {
         };
         let (passed, ()) = tokio::join!(tailnet_gate.pass(waited), later);
         assert_eq!(passed, Ok(()));
-        let expired =
-            State { phase: Phase::NeedsLogin, fault: Some(Fault::NodeExpired), ..state() };
+        let expired = TailnetState {
+            phase: TailnetPhase::NeedsLogin,
+            fault: Some(TailnetFault::NodeExpired),
+            ..state()
+        };
         sender.send_replace(Arc::new(expired));
         let waited = Instant::now();
-        assert_eq!(tailnet_gate.pass(waited).await, Err(Fault::NodeExpired));
+        assert_eq!(tailnet_gate.pass(waited).await, Err(TailnetFault::NodeExpired));
         assert_eq!(waited.elapsed(), Duration::ZERO);
     }
 }

@@ -71,7 +71,7 @@ pub enum StartError {
     Policy(#[from] crate::policy::PolicyError),
     /// tailscaled cannot be started, and was asked for by `tailnet.manage = true`.
     #[error("{}", .0.sentence())]
-    Tailscaled(crate::tailnet::Fault),
+    Tailscaled(crate::tailnet::TailnetFault),
     /// The folder of `tailnet.state` cannot hold a node's identity.
     #[error("{0}")]
     NodeState(#[from] crate::tailnet::StateFolderError),

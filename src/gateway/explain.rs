@@ -12,7 +12,7 @@ use crate::connection::{GatewayState, fault_of_name};
 use crate::dns::Resolved;
 use crate::policy::{Admitted, Decision};
 use crate::record::Process;
-use crate::tailnet::Fault;
+use crate::tailnet::TailnetFault;
 use crate::target::{Host, Target};
 
 /// The port of a target given without one.
@@ -132,22 +132,22 @@ fn fault_of_all(
     gateway_state: &GatewayState,
     rows: &[Value],
     addresses: &[IpAddr],
-) -> Option<Fault> {
+) -> Option<TailnetFault> {
     let first = addresses.first()?;
     let refuses_outside = gateway_state
         .tailnet_gate
         .as_ref()
         .is_some_and(|tailnet_gate| !tailnet_gate.goes_outside());
     if refuses_outside && rows.iter().all(|row| row["route"] == "outside") {
-        return Some(Fault::NoRoute { address: *first });
+        return Some(TailnetFault::NoRoute { address: *first });
     }
     let offline = rows.iter().all(|row| row["online"] == false);
     let peer = rows.first().and_then(|row| row["peer"].as_str());
-    peer.filter(|_| offline).map(|peer| Fault::PeerOffline { peer: peer.to_owned() })
+    peer.filter(|_| offline).map(|peer| TailnetFault::PeerOffline { peer: peer.to_owned() })
 }
 
 /// Symptom, cause and fix, as the API gives them.
-pub(super) fn of_fault(fault: &Fault) -> Value {
+pub(super) fn of_fault(fault: &TailnetFault) -> Value {
     let advice = fault.advice();
     json!({"symptom": advice.symptom, "cause": advice.cause, "fix": advice.fix})
 }

@@ -29,7 +29,7 @@ impl Judge {
             dns_clients: config.listen.dns,
         };
         let internal = bind::internal(&config.upstream);
-        let behind = config.tailnet.as_ref().map(|_| crate::tailnet::State::starting());
+        let behind = config.tailnet.as_ref().map(|_| crate::tailnet::TailnetState::starting());
         let own = local_addresses::look(listening.all(), internal, behind.as_ref());
         Ok(Self { policy: build::policy(&config.policy)?, own })
     }

@@ -12,7 +12,7 @@ use crate::target::Name;
 pub(super) fn look(
     listeners: Vec<SocketAddr>,
     internal: Vec<SocketAddr>,
-    node: Option<&tailnet::State>,
+    node: Option<&tailnet::TailnetState>,
 ) -> LocalAddresses {
     let (mut addresses, mut names) = (interfaces(), names());
     if let Some(node) = node.and_then(|state| state.node.as_ref()) {

@@ -5,7 +5,7 @@ use crate::admin::Readiness;
 use crate::connection::{GatewayState, TailnetGate};
 use crate::lifecycle::drain::{Drain, Phase};
 use crate::lifecycle::ready::Ready;
-use crate::tailnet::Fault;
+use crate::tailnet::TailnetFault;
 
 /// The readiness list's names.
 const UPSTREAM: &str = "upstream";
@@ -36,7 +36,7 @@ pub(super) fn look(gateway_state: &GatewayState, drain: &Drain) -> Readiness {
 
 fn no_upstream(gateway_state: &GatewayState) -> String {
     match gateway_state.tailnet_gate {
-        Some(_) => Fault::NoPort.sentence(),
+        Some(_) => TailnetFault::NoPort.sentence(),
         None => "the upstream cannot be reached: check that it runs where upstream.socks5 points"
             .to_owned(),
     }

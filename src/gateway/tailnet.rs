@@ -22,7 +22,10 @@ use crate::lifecycle::children::Children;
 use crate::lifecycle::run_dir::Listening;
 use crate::policy::Address;
 use crate::sys::Exiting;
-use crate::tailnet::{self, Hooks, Keys, Nameserver, PeerWarmup, State, Tailnet, Unmanageable};
+use crate::tailnet::{
+    self, KeyProvider, ManageError, PeerWarmup, SupervisorHooks, Tailnet, TailnetNameserver,
+    TailnetState,
+};
 use crate::target::Name;
 use crate::upstream::{Destination, Endpoint};
 
@@ -35,16 +38,16 @@ const EXPOSED: &str = "who finds tailscaled's own SOCKS5 port passes the policy 
                        upstream.kind = \"localapi\" opens none";
 
 /// The states as connections see them: after every module has taken them over.
-pub(super) struct States(watch::Sender<Arc<State>>);
+pub(super) struct States(watch::Sender<Arc<TailnetState>>);
 
 impl States {
     /// Only with the kinds that have a tailscaled.
     pub(super) fn of(config: &Config) -> Option<Self> {
         config.tailnet.as_ref()?;
-        Some(Self(watch::Sender::new(Arc::new(State::starting()))))
+        Some(Self(watch::Sender::new(Arc::new(TailnetState::starting()))))
     }
 
-    pub(super) fn now(&self) -> Arc<State> {
+    pub(super) fn now(&self) -> Arc<TailnetState> {
         Arc::clone(&self.0.borrow())
     }
 
@@ -79,7 +82,7 @@ impl Membership {
         let Some(settings) = &config.tailnet else { return Ok(None) };
         let failed = |source| StartError::System { what: "the supervisor of tailscaled", source };
         let restarts = Arc::new(AtomicU64::new(0));
-        let startup = tailnet::Settings::new(
+        let startup = tailnet::TailnetSettings::new(
             settings,
             config.upstream.kind,
             config.run_dir.clone(),
@@ -90,12 +93,12 @@ impl Membership {
                 Some(children) => children,
                 None => Children::start().map_err(failed)?,
             };
-            let keys = Keys::new(settings.key.clone(), means.key);
+            let keys = KeyProvider::new(settings.key.clone(), means.key);
             let hooks = hooks(&gateway.gateway_state, &restarts);
             Tailnet::manage(startup, keys, children, hooks).map_err(|error| match error {
-                Unmanageable::Binary(fault) => StartError::Tailscaled(fault),
-                Unmanageable::State(error) => StartError::NodeState(error),
-                Unmanageable::System(source) => failed(source),
+                ManageError::Binary(fault) => StartError::Tailscaled(fault),
+                ManageError::State(error) => StartError::NodeState(error),
+                ManageError::System(source) => failed(source),
             })?
         } else {
             Tailnet::join(startup)
@@ -139,7 +142,7 @@ impl Membership {
     }
 
     /// What is known, as the tailnet module itself knows it.
-    pub(super) fn state(&self) -> watch::Receiver<State> {
+    pub(super) fn state(&self) -> watch::Receiver<TailnetState> {
         self.tailnet.state()
     }
 
@@ -149,11 +152,11 @@ impl Membership {
     }
 }
 
-fn hooks(gateway_state: &Arc<GatewayState>, restarts: &Arc<AtomicU64>) -> Hooks {
+fn hooks(gateway_state: &Arc<GatewayState>, restarts: &Arc<AtomicU64>) -> SupervisorHooks {
     let (upstream, telemetry) =
         (Arc::clone(&gateway_state.upstream), Arc::clone(&gateway_state.telemetry));
     let restarts = Arc::clone(restarts);
-    Hooks {
+    SupervisorHooks {
         probe: Box::new(move || {
             let upstream = Arc::clone(&upstream);
             // Where there is nothing to ask yet, nothing hangs.
@@ -175,12 +178,12 @@ struct StateFollower {
     socket: PathBuf,
     bound: Listening,
     process: Arc<ArcSwapOption<Exiting>>,
-    applied: watch::Sender<Arc<State>>,
+    applied: watch::Sender<Arc<TailnetState>>,
 }
 
 impl StateFollower {
     /// Ends with the tailnet module.
-    async fn follow(self, mut state: watch::Receiver<State>) {
+    async fn follow(self, mut state: watch::Receiver<TailnetState>) {
         loop {
             let now = Arc::new(state.borrow_and_update().clone());
             self.apply(&now);
@@ -191,7 +194,7 @@ impl StateFollower {
         }
     }
 
-    fn apply(&self, now: &Arc<State>) {
+    fn apply(&self, now: &Arc<TailnetState>) {
         let before = self.applied.borrow().clone();
         if before.process != now.process {
             let exiting = now.process.and_then(|pid| Exiting::of(pid).ok());
@@ -210,7 +213,7 @@ impl StateFollower {
     }
 
     /// This host and its node, as they are now.
-    fn look(&self, now: &State) {
+    fn look(&self, now: &TailnetState) {
         let internal = now.port.or(fixed_port(&self.settings)).into_iter().collect();
         let own = local_addresses::look(self.bound.all(), internal, Some(now));
         if **self.gateway_state.own.load() != own {
@@ -220,7 +223,7 @@ impl StateFollower {
 
     /// Nowhere unless tailscaled is up: what is dialled before that is dialled from this host's own
     /// network (tailscale, net/tsdial/tsdial.go, `UserDial`).
-    fn place(&self, now: &State) -> Option<Endpoint> {
+    fn place(&self, now: &TailnetState) -> Option<Endpoint> {
         let _it_answers = now.version.as_ref()?;
         match self.settings.kind {
             UpstreamKind::LocalApi => Some(Endpoint::Socket(self.socket.clone())),
@@ -245,7 +248,7 @@ fn most(set: Option<u32>, open_files: Option<u64>) -> Option<u32> {
 }
 
 /// The netmap's names, in the types of the dns module.
-fn zone(state: &State) -> Zone {
+fn zone(state: &TailnetState) -> Zone {
     let netmap = &state.netmap;
     let mut hosts: HashMap<Name, Vec<IpAddr>> = HashMap::new();
     let mut pointers = HashMap::new();
@@ -265,7 +268,7 @@ fn zone(state: &State) -> Zone {
             addresses.push(*address);
         }
     }
-    let servers = |list: &[Nameserver]| list.iter().map(nameserver).collect();
+    let servers = |list: &[TailnetNameserver]| list.iter().map(nameserver).collect();
     let routes = netmap.dns.routes.iter();
     Zone {
         suffix: netmap.suffix.clone(),
@@ -276,17 +279,19 @@ fn zone(state: &State) -> Zone {
     }
 }
 
-fn nameserver(server: &Nameserver) -> dns_resolver::Nameserver {
+fn nameserver(server: &TailnetNameserver) -> dns_resolver::Nameserver {
     match server.clone() {
-        Nameserver::Address(address) => dns_resolver::Nameserver::Address(address),
-        Nameserver::Https { url, bootstrap } => dns_resolver::Nameserver::Https { url, bootstrap },
-        Nameserver::Other(text) => dns_resolver::Nameserver::Other(text),
+        TailnetNameserver::Address(address) => dns_resolver::Nameserver::Address(address),
+        TailnetNameserver::Https { url, bootstrap } => {
+            dns_resolver::Nameserver::Https { url, bootstrap }
+        }
+        TailnetNameserver::Other(text) => dns_resolver::Nameserver::Other(text),
     }
 }
 
 /// The way to nameservers inside: judged as any dial is, then through the upstream.
 pub(super) struct ThroughUpstream {
-    state: watch::Receiver<Arc<State>>,
+    state: watch::Receiver<Arc<TailnetState>>,
     gateway_state: OnceLock<Weak<GatewayState>>,
 }
 
@@ -331,7 +336,7 @@ impl Way for ThroughUpstream {
 
 #[cfg(test)]
 mod tests {
-    use crate::tailnet::{Dns, Netmap, Node, Peer};
+    use crate::tailnet::{Netmap, OwnNode, TailnetDns, TailnetPeer};
 
     use super::*;
 
@@ -348,7 +353,7 @@ mod tests {
     fn peers_the_node_and_extra_records_are_hosts() {
         let name = |text: &str| Name::parse(text.as_bytes()).unwrap();
         let ip = |text: &str| text.parse::<IpAddr>().unwrap();
-        let peer = Peer {
+        let peer = TailnetPeer {
             name: Some(name("svc.lab.ts.net")),
             host: "svc".to_owned(),
             addresses: vec![ip("100.64.0.1"), ip("fd7a::1")],
@@ -356,15 +361,16 @@ mod tests {
             online: true,
         };
         let records = vec![(name("grafana.lab.ts.net"), ip("100.64.0.1"))];
-        let dns = Dns { records, ..Dns::default() };
+        let dns = TailnetDns { records, ..TailnetDns::default() };
         let netmap = Netmap::new(None, true, vec![peer], dns);
-        let node = Node {
+        let node = OwnNode {
             name: "autoheal-1.lab.ts.net".to_owned(),
             addresses: vec![ip("100.64.0.2")],
             tags: Vec::new(),
             key_expiry: None,
         };
-        let state = State { netmap: Arc::new(netmap), node: Some(node), ..State::starting() };
+        let state =
+            TailnetState { netmap: Arc::new(netmap), node: Some(node), ..TailnetState::starting() };
         let Zone { hosts, pointers, .. } = zone(&state);
         assert_eq!(pointers.len(), 3, "an extra record is no node");
         assert_eq!(pointers[&ip("fd7a::1")], name("svc.lab.ts.net"));

@@ -16,7 +16,7 @@ use crate::lifecycle::drain::Drain;
 use crate::lifecycle::run_dir::Listening;
 use crate::record::{self, Telemetry};
 use crate::relay::Fallback;
-use crate::tailnet::{Peer, StatusFeed};
+use crate::tailnet::{StatusFeed, TailnetPeer};
 use crate::upstream::Kind;
 
 struct AdminSnapshots {
@@ -115,7 +115,7 @@ fn news(feed: &StatusFeed) -> Value {
     }
 }
 
-fn peer(peer: &Peer) -> Value {
+fn peer(peer: &TailnetPeer) -> Value {
     json!({
         "name": peer.name.as_ref().map(ToString::to_string),
         "host": peer.host,

@@ -16,12 +16,12 @@ const GOOD: Duration = Duration::from_secs(30);
 
 /// How often it ended lately.
 #[derive(Debug)]
-pub(super) struct Backoff {
+pub(super) struct RestartBackoff {
     pause: Duration,
     short_lives: u32,
 }
 
-impl Backoff {
+impl RestartBackoff {
     pub(super) fn new() -> Self {
         Self { pause: PAUSE[0], short_lives: 0 }
     }
@@ -53,7 +53,7 @@ mod tests {
 
     #[test]
     fn t1_pauses_double_to_ten_seconds() {
-        let mut backoff = Backoff::new();
+        let mut backoff = RestartBackoff::new();
         let lived = Duration::from_secs(2);
         let pauses: Vec<u128> = (0..8).map(|_| backoff.after(lived, 0).as_millis()).collect();
         assert_eq!(pauses, [250, 500, 1000, 2000, 4000, 8000, 10_000, 10_000]);
@@ -62,7 +62,7 @@ mod tests {
 
     #[test]
     fn t4_five_short_lives_are_a_loop_until_a_longer_one() {
-        let mut backoff = Backoff::new();
+        let mut backoff = RestartBackoff::new();
         let pauses: Vec<bool> =
             (0..6).map(|_| backoff.after(Duration::from_millis(10), 7) == LOOP_PAUSE).collect();
         assert_eq!(pauses, [false, false, false, false, true, true]);

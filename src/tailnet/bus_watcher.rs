@@ -13,7 +13,7 @@ use std::time::Duration;
 use hyper::StatusCode;
 use tokio::time::{Instant, sleep_until};
 
-use super::localapi::{Bus, LocalApi, LocalApiError};
+use super::localapi::{IpnBus, LocalApi, LocalApiError};
 use super::wire;
 
 /// Bits of `ipn.NotifyWatchOpt` (ipn/backend.go).
@@ -62,45 +62,45 @@ pub(super) enum BusEvent {
     },
 }
 
-type Opening = Pin<Box<dyn Future<Output = Result<(Bus, u32), LocalApiError>> + Send>>;
+type Opening = Pin<Box<dyn Future<Output = Result<(IpnBus, u32), LocalApiError>> + Send>>;
 
-enum Connection {
+enum BusConnection {
     Waiting { until: Instant },
     Opening(Opening),
-    Open { bus: Bus, since: Instant },
+    Open { bus: IpnBus, since: Instant },
 }
 
 /// One watcher of the bus, for one session.
 pub(super) struct BusWatcher {
     api: LocalApi,
-    connection: Connection,
+    connection: BusConnection,
     /// The pause before the next try, if this one does not last.
     retry: Duration,
 }
 
 impl BusWatcher {
     pub(super) fn new(api: LocalApi) -> Self {
-        let connection = Connection::Waiting { until: Instant::now() };
+        let connection = BusConnection::Waiting { until: Instant::now() };
         Self { api, connection, retry: RETRY[0] }
     }
 
     /// Opens the bus again now, whatever its state: after a pause of the whole machine an old one may
     /// be silent for ever.
     pub(super) fn reopen(&mut self) {
-        self.connection = Connection::Waiting { until: Instant::now() };
+        self.connection = BusConnection::Waiting { until: Instant::now() };
     }
 
     /// The next thing that happens. Dropping the future loses nothing.
     pub(super) async fn next(&mut self) -> BusEvent {
         loop {
             match &mut self.connection {
-                Connection::Waiting { until } => {
+                BusConnection::Waiting { until } => {
                     sleep_until(*until).await;
-                    self.connection = Connection::Opening(Box::pin(open(self.api.clone())));
+                    self.connection = BusConnection::Opening(Box::pin(open(self.api.clone())));
                 }
-                Connection::Opening(opening) => match opening.await {
+                BusConnection::Opening(opening) => match opening.await {
                     Ok((bus, mask)) => {
-                        self.connection = Connection::Open { bus, since: Instant::now() };
+                        self.connection = BusConnection::Open { bus, since: Instant::now() };
                         return BusEvent::Opened { peers: mask & PEER_CHANGES != 0 };
                     }
                     Err(error) if error.is_declined() => {
@@ -112,7 +112,7 @@ impl BusWatcher {
                         return BusEvent::Closed { why: error.to_string() };
                     }
                 },
-                Connection::Open { bus, since } => {
+                BusConnection::Open { bus, since } => {
                     let why = match bus.next().await {
                         Ok(Some(notify)) => return BusEvent::Notified(Box::new(notify)),
                         Ok(None) => "tailscaled closed the IPN bus".to_owned(),
@@ -136,12 +136,12 @@ impl BusWatcher {
     }
 
     fn wait(&mut self, pause: Duration) {
-        self.connection = Connection::Waiting { until: Instant::now() + pause };
+        self.connection = BusConnection::Waiting { until: Instant::now() + pause };
     }
 }
 
 /// Opens the bus with the first mask that is not refused.
-async fn open(api: LocalApi) -> Result<(Bus, u32), LocalApiError> {
+async fn open(api: LocalApi) -> Result<(IpnBus, u32), LocalApiError> {
     let mut refused = None;
     for mask in MASKS {
         match api.watch(mask).await {

@@ -10,14 +10,14 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::state::Phase;
+use super::state::TailnetPhase;
 use crate::outcome::{Outcome, Unreachable};
 
 pub(crate) use self::words::{HOST, HOST_ALONE, KEY, NAME, NO_GATEWAY, NOT_STARTED, UPSTREAM};
 
 /// Something wrong between a client and its target.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Fault {
+pub enum TailnetFault {
     /// The binary is not there, or cannot be run.
     Binary {
         /// As set.
@@ -84,7 +84,7 @@ pub enum Fault {
     /// The control server refused the key.
     KeyRefused {
         /// In which way.
-        refusal: Refusal,
+        refusal: KeyRefusal,
         /// Its own words.
         said: String,
     },
@@ -123,7 +123,7 @@ pub enum Fault {
     /// Not running yet, and nothing is known to be wrong.
     NotYet {
         /// How far it has come.
-        phase: Phase,
+        phase: TailnetPhase,
     },
     /// Nobody knows the name, and no DNS route covers its domain.
     NoDnsRoute {
@@ -215,7 +215,7 @@ pub enum Fault {
 
 /// In which way a key was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Refusal {
+pub enum KeyRefusal {
     /// Unknown, revoked or misspelt.
     Invalid,
     /// Too old.
@@ -230,7 +230,7 @@ pub enum Refusal {
 
 /// Symptom, cause, fix.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Advice {
+pub struct FaultAdvice {
     /// What one sees.
     pub symptom: &'static str,
     /// Why, most likely.
@@ -239,7 +239,7 @@ pub struct Advice {
     pub fix: String,
 }
 
-impl Refusal {
+impl KeyRefusal {
     /// Reads a control server's words, which reach us as they came: tailscale, control/controlclient/direct.go,
     /// takes `Error` of the answer to a registration, ipn/ipnlocal/local.go puts it into `ErrMessage`. They are
     /// unversioned, and headscale has others (juanfont/headscale#3371), so only parts of them count.
@@ -267,11 +267,11 @@ impl Refusal {
     }
 }
 
-impl Fault {
+impl TailnetFault {
     /// Symptom, cause and fix.
-    pub fn advice(&self) -> Advice {
+    pub fn advice(&self) -> FaultAdvice {
         let (symptom, cause, fix) = self.words();
-        Advice { symptom, cause, fix: fix.into() }
+        FaultAdvice { symptom, cause, fix: fix.into() }
     }
 
     /// Cause and fix in one sentence, for an HTTP body or a log line.

@@ -6,14 +6,14 @@ use std::io;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
-use super::explain::Fault;
+use super::explain::TailnetFault;
 use super::oauth;
 use crate::config::KeySource;
 use crate::secret::{BadSecret, Secret};
 
 /// Where keys come from.
 #[derive(Debug)]
-pub struct Keys {
+pub struct KeyProvider {
     source: Option<KeySource>,
     /// The key of `TS_AUTHKEY`, kept as long as tailscaled is managed: nowhere else could it be read
     /// again.
@@ -22,13 +22,13 @@ pub struct Keys {
 
 /// A key that cannot be had.
 #[derive(Debug)]
-pub(super) struct Unavailable {
-    pub(super) fault: Fault,
+pub(super) struct KeyUnavailable {
+    pub(super) fault: TailnetFault,
     /// Trying again may help, without anything being changed.
     pub(super) passing: bool,
 }
 
-impl Keys {
+impl KeyProvider {
     /// `kept` is what was in `TS_AUTHKEY`.
     pub fn new(source: Option<KeySource>, kept: Option<Secret>) -> Self {
         Self { source, kept }
@@ -40,25 +40,27 @@ impl Keys {
         &self,
         tags: &[String],
         proxy: Option<&str>,
-    ) -> Result<Secret, Unavailable> {
-        let lasting = |fault| Unavailable { fault, passing: false };
+    ) -> Result<Secret, KeyUnavailable> {
+        let lasting = |fault| KeyUnavailable { fault, passing: false };
         let key = self.read().map_err(lasting)?;
         if !oauth::is_client_secret(&key) {
             return Ok(key);
         }
-        oauth::exchange(&key, tags, proxy).await.map_err(|error| Unavailable {
+        oauth::exchange(&key, tags, proxy).await.map_err(|error| KeyUnavailable {
             passing: error.is_passing(),
-            fault: Fault::KeyUnavailable { why: error.to_string() },
+            fault: TailnetFault::KeyUnavailable { why: error.to_string() },
         })
     }
 
-    fn read(&self) -> Result<Secret, Fault> {
+    fn read(&self) -> Result<Secret, TailnetFault> {
         match (&self.source, &self.kept) {
-            (Some(KeySource::File(path)), _) => from_file(path).map_err(|error| {
-                Fault::KeyUnavailable { why: format!("the key file {}: {error}", path.display()) }
-            }),
+            (Some(KeySource::File(path)), _) => {
+                from_file(path).map_err(|error| TailnetFault::KeyUnavailable {
+                    why: format!("the key file {}: {error}", path.display()),
+                })
+            }
             (Some(KeySource::Environment), Some(key)) => Ok(key.clone()),
-            _ => Err(Fault::NoKey),
+            _ => Err(TailnetFault::NoKey),
         }
     }
 }
@@ -93,18 +95,18 @@ mod tests {
     async fn k8_a_file_is_read_for_each_login_and_the_environment_s_key_is_kept() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("key");
-        let keys = Keys::new(Some(KeySource::File(path.clone())), None);
+        let keys = KeyProvider::new(Some(KeySource::File(path.clone())), None);
         let missing = keys.for_login(&[], None).await.unwrap_err();
         assert!(missing.fault.sentence().contains("the key file"), "{missing:?}");
         for text in ["first\n", "second"] {
             std::fs::write(&path, text).unwrap();
             assert_eq!(keys.for_login(&[], None).await.unwrap().expose(), text.trim());
         }
-        let kept = Keys::new(Some(KeySource::Environment), Secret::new("kept").ok());
+        let kept = KeyProvider::new(Some(KeySource::Environment), Secret::new("kept").ok());
         assert_eq!(kept.for_login(&[], None).await.unwrap().expose(), "kept");
         assert_eq!(
-            Keys::new(None, None).for_login(&[], None).await.unwrap_err().fault,
-            Fault::NoKey
+            KeyProvider::new(None, None).for_login(&[], None).await.unwrap_err().fault,
+            TailnetFault::NoKey
         );
     }
 }

@@ -78,7 +78,7 @@ pub(super) enum LocalApiError {
 }
 
 /// The bus: what tailscaled says as it happens.
-pub(super) struct Bus {
+pub(super) struct IpnBus {
     body: Incoming,
     buffer: BytesMut,
 }
@@ -168,10 +168,10 @@ impl LocalApi {
     }
 
     /// Opens the bus. Its head is there once the watcher is registered: nothing later is missed.
-    pub(super) async fn watch(&self, mask: u32) -> Result<Bus, LocalApiError> {
+    pub(super) async fn watch(&self, mask: u32) -> Result<IpnBus, LocalApiError> {
         let path = format!("watch-ipn-bus?mask={mask}");
         let answer = self.ask(Method::GET, &path, Bytes::new()).await?;
-        Ok(Bus { body: answer.into_body(), buffer: BytesMut::new() })
+        Ok(IpnBus { body: answer.into_body(), buffer: BytesMut::new() })
     }
 
     /// Waits until a peer has answered over whatever path there is (`disco`, tailcfg.PingDisco). There
@@ -246,7 +246,7 @@ impl LocalApiError {
     }
 }
 
-impl Bus {
+impl IpnBus {
     /// The next thing said; none when tailscaled closed the bus. Lines that are none are passed over.
     pub(super) async fn next(&mut self) -> Result<Option<wire::Notify>, LocalApiError> {
         let mut searched = 0;

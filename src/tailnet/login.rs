@@ -8,12 +8,12 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 
-use super::explain::Fault;
-use super::key::{Keys, Unavailable};
+use super::explain::TailnetFault;
+use super::key::{KeyProvider, KeyUnavailable};
 use super::localapi::{LocalApi, LocalApiError};
-use super::state::Phase;
+use super::state::TailnetPhase;
 use super::state_store::StateStore;
-use super::{Settings, random, wire};
+use super::{TailnetSettings, random, wire};
 
 /// A node that fell out, or a key that could not be had for a passing reason, is tried again then.
 const RETRY: Duration = Duration::from_secs(30);
@@ -22,9 +22,9 @@ const RETRY: Duration = Duration::from_secs(30);
 const RETRY_CALL: Duration = Duration::from_secs(1);
 
 /// The way in, for one life of a tailscaled.
-pub(super) struct Login {
-    pub(super) settings: Arc<Settings>,
-    pub(super) keys: Arc<Keys>,
+pub(super) struct NodeLogin {
+    pub(super) settings: Arc<TailnetSettings>,
+    pub(super) keys: Arc<KeyProvider>,
     /// Rung when the key should be read again.
     pub(super) bell: Arc<Notify>,
     /// Not before the first login of all.
@@ -32,8 +32,12 @@ pub(super) struct Login {
     pub(super) retry_at: Option<Instant>,
 }
 
-impl Login {
-    pub(super) fn new(settings: Arc<Settings>, keys: Arc<Keys>, bell: Arc<Notify>) -> Self {
+impl NodeLogin {
+    pub(super) fn new(
+        settings: Arc<TailnetSettings>,
+        keys: Arc<KeyProvider>,
+        bell: Arc<Notify>,
+    ) -> Self {
         Self { settings, keys, bell, jitter: Duration::ZERO, retry_at: None }
     }
 
@@ -79,14 +83,14 @@ impl Login {
             self.retry_at = Some(Instant::now() + RETRY_CALL);
             if !error.is_forbidden() {
                 let (socket, why) = (self.settings.socket.clone(), error.to_string());
-                store.set(Phase::Unreachable, Fault::LocalApi { socket, why });
+                store.set(TailnetPhase::Unreachable, TailnetFault::LocalApi { socket, why });
             }
         }
         done
     }
 
     async fn attempt(&mut self, api: &LocalApi, store: &StateStore) -> Result<(), LocalApiError> {
-        store.set(Phase::Starting, None);
+        store.set(TailnetPhase::Starting, None);
         let proxy = self.settings.environment.iter().find(|(name, _)| *name == "HTTPS_PROXY");
         let proxy = proxy.map(|(_, url)| url.as_str());
         let key = match self.keys.for_login(&self.settings.tags, proxy).await {
@@ -98,7 +102,7 @@ impl Login {
         };
         let prefs = self.prefs();
         if let Some(why) = forbidden(api.check_prefs(&prefs).await, store, &self.settings)? {
-            store.settle(Phase::AuthFailed, Fault::Preferences { why });
+            store.settle(TailnetPhase::AuthFailed, TailnetFault::Preferences { why });
             return Ok(());
         }
         api.start(&key, &prefs).await?;
@@ -106,18 +110,18 @@ impl Login {
         api.login_interactive().await
     }
 
-    fn no_key(&mut self, store: &StateStore, Unavailable { fault, passing }: Unavailable) {
+    fn no_key(&mut self, store: &StateStore, KeyUnavailable { fault, passing }: KeyUnavailable) {
         if passing {
             self.retry_at = Some(Instant::now() + RETRY);
-            store.set(Phase::Unreachable, fault);
+            store.set(TailnetPhase::Unreachable, fault);
         } else {
-            store.settle(Phase::AuthFailed, fault);
+            store.settle(TailnetPhase::AuthFailed, fault);
         }
     }
 
     /// A node that fell out of the tailnet comes back by its key, if that can be used again.
     pub(super) fn consider(&mut self, store: &StateStore) {
-        if store.phase() == Phase::NeedsLogin && self.retry_at.is_none() {
+        if store.phase() == TailnetPhase::NeedsLogin && self.retry_at.is_none() {
             self.retry_at = Some(Instant::now() + RETRY);
         }
     }
@@ -143,11 +147,11 @@ impl Login {
 fn forbidden(
     checked: Result<Option<String>, LocalApiError>,
     store: &StateStore,
-    settings: &Settings,
+    settings: &TailnetSettings,
 ) -> Result<Option<String>, LocalApiError> {
     if checked.as_ref().is_err_and(LocalApiError::is_forbidden) {
         let socket = settings.socket.clone();
-        store.settle(Phase::Unreachable, Fault::NotPermitted { socket });
+        store.settle(TailnetPhase::Unreachable, TailnetFault::NotPermitted { socket });
     }
     checked
 }

@@ -1,7 +1,7 @@
 //! The tailnet: a tailscaled started, watched and ended by us, or one that is there; and what is
 //! known of it.
 //!
-//! Everybody else reads one `watch` of [`State`]; only supervisor and session write it. This module
+//! Everybody else reads one `watch` of [`TailnetState`]; only supervisor and session write it. This module
 //! knows LocalAPI and processes, and nothing of clients, targets or policy.
 #![forbid(unsafe_code)]
 
@@ -43,25 +43,25 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
-pub use self::explain::{Advice, Fault};
-pub use self::key::Keys;
+pub use self::explain::{FaultAdvice, TailnetFault};
+pub use self::key::KeyProvider;
 use self::localapi::LocalApi;
-use self::login::Login;
-pub use self::netmap::{Cover, Dns, Nameserver, Netmap, Peer};
+use self::login::NodeLogin;
+pub use self::netmap::{Netmap, RouteCover, TailnetDns, TailnetNameserver, TailnetPeer};
 use self::node_state::IdentityStore;
 pub use self::node_state::StateFolderError;
 pub use self::peer_warmup::PeerWarmup;
-use self::session::Session;
-pub use self::state::{Node, Phase, State, StatusFeed};
+use self::session::LocalApiSession;
+pub use self::state::{OwnNode, StatusFeed, TailnetPhase, TailnetState};
 use self::state_store::StateStore;
-use self::supervisor::{Running, Supervisor};
-pub use self::version::Version;
+use self::supervisor::{RunningTailscaled, TailscaledSupervisor};
+pub use self::version::TailscaledVersion;
 use crate::config;
 use crate::lifecycle::children::Children;
 
 /// What this module is told at the start.
 #[derive(Debug, Clone)]
-pub struct Settings {
+pub struct TailnetSettings {
     /// The binary.
     pub tailscaled: PathBuf,
     /// Its LocalAPI socket.
@@ -93,12 +93,12 @@ pub struct Settings {
 }
 
 /// Whether tailscaled answers, asked the way connections go.
-pub type Probe = Box<dyn Fn() -> Pin<Box<dyn Future<Output = bool> + Send>> + Send + Sync>;
+pub type UpstreamProbe = Box<dyn Fn() -> Pin<Box<dyn Future<Output = bool> + Send>> + Send + Sync>;
 
 /// What this module needs of others, and tells them.
-pub struct Hooks {
+pub struct SupervisorHooks {
     /// Asked every few seconds.
-    pub probe: Probe,
+    pub probe: UpstreamProbe,
     /// A managed tailscaled has ended and is started again: the metric's `cause`.
     pub restarted: Box<dyn Fn(&'static str) + Send + Sync>,
     /// Lines of its log that were not passed on.
@@ -107,10 +107,10 @@ pub struct Hooks {
 
 /// Why no tailscaled can be managed.
 #[derive(Debug, thiserror::Error)]
-pub enum Unmanageable {
+pub enum ManageError {
     /// The binary cannot be run, and nothing else would do.
     #[error("{}", .0.sentence())]
-    Binary(Fault),
+    Binary(TailnetFault),
     /// The node's identity cannot be kept where it is to be.
     #[error(transparent)]
     State(#[from] StateFolderError),
@@ -121,7 +121,7 @@ pub enum Unmanageable {
 
 /// How a managed tailscaled is to end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Stop {
+enum StopRequest {
     No,
     /// Logged out first.
     Gently,
@@ -132,14 +132,14 @@ enum Stop {
 pub struct Tailnet {
     store: StateStore,
     bell: Arc<Notify>,
-    stop: watch::Sender<Stop>,
+    stop: watch::Sender<StopRequest>,
     task: JoinHandle<()>,
     pauses: watch::Sender<u64>,
     /// Where a managed node's identity is kept.
     identity: Option<&'static str>,
 }
 
-impl Settings {
+impl TailnetSettings {
     /// The settings' meaning for one start: the id is drawn here.
     pub fn new(
         settings: &config::Tailnet,
@@ -173,11 +173,11 @@ impl Settings {
 
 impl Tailnet {
     /// Uses the tailscaled that is there, or will be, at `settings.socket`.
-    pub fn join(settings: Settings) -> Self {
+    pub fn join(settings: TailnetSettings) -> Self {
         let (store, pauses) = (StateStore::new(), watch::Sender::new(0));
         let port = settings.socks.filter(|port| port.port() != 0);
         store.update(|state| state.port = port);
-        let session = Session {
+        let session = LocalApiSession {
             api: LocalApi::new(&settings.socket),
             store: store.clone(),
             settings: Arc::new(settings),
@@ -185,7 +185,7 @@ impl Tailnet {
             pauses: pauses.subscribe(),
         };
         let task = tokio::spawn(session.run());
-        let (bell, stop) = (Arc::default(), watch::Sender::new(Stop::No));
+        let (bell, stop) = (Arc::default(), watch::Sender::new(StopRequest::No));
         Self { store, bell, stop, task, pauses, identity: None }
     }
 
@@ -193,24 +193,24 @@ impl Tailnet {
     /// insisted on.
     ///
     /// # Errors
-    /// [`Unmanageable`].
+    /// [`ManageError`].
     pub fn manage(
-        settings: Settings,
-        keys: Keys,
+        settings: TailnetSettings,
+        keys: KeyProvider,
         children: Arc<Children>,
-        hooks: Hooks,
-    ) -> Result<Self, Unmanageable> {
+        hooks: SupervisorHooks,
+    ) -> Result<Self, ManageError> {
         let (store, bell) = (StateStore::new(), Arc::new(Notify::new()));
         let (settings, keys) = (Arc::new(settings), Arc::new(keys));
         let login = {
             let (settings, bell) = (Arc::clone(&settings), Arc::clone(&bell));
-            move || Login::new(Arc::clone(&settings), Arc::clone(&keys), Arc::clone(&bell))
+            move || NodeLogin::new(Arc::clone(&settings), Arc::clone(&keys), Arc::clone(&bell))
         };
         let memory = || memory_folder::make(&children);
         let state = IdentityStore::open(&settings.state, settings.id.as_deref(), memory)?;
         let (identity, pauses) = (state.label(), watch::Sender::new(0));
-        let supervisor = Supervisor {
-            launcher: process::Launcher::new(Arc::clone(&settings), children, state)?,
+        let supervisor = TailscaledSupervisor {
+            launcher: process::TailscaledLauncher::new(Arc::clone(&settings), children, state)?,
             pauses: pauses.subscribe(),
             store: store.clone(),
             hooks: Arc::new(hooks),
@@ -218,17 +218,17 @@ impl Tailnet {
             jitter: login::jitter(settings.start_jitter),
             settings,
         };
-        let stop = watch::Sender::new(Stop::No);
-        let first: Result<Running, Fault> = supervisor.start();
+        let stop = watch::Sender::new(StopRequest::No);
+        let first: Result<RunningTailscaled, TailnetFault> = supervisor.start();
         if let (Err(fault), true) = (&first, supervisor.settings.insisted) {
-            return Err(Unmanageable::Binary(fault.clone()));
+            return Err(ManageError::Binary(fault.clone()));
         }
         let task = tokio::spawn(supervisor.run(first, stop.subscribe()));
         Ok(Self { store, bell, stop, task, pauses, identity: Some(identity) })
     }
 
     /// What is known, and every change of it.
-    pub fn state(&self) -> watch::Receiver<State> {
+    pub fn state(&self) -> watch::Receiver<TailnetState> {
         self.store.subscribe()
     }
 
@@ -259,13 +259,13 @@ impl Tailnet {
         if !self.is_managed() {
             return self.task.abort();
         }
-        self.stop.send_replace(Stop::Gently);
+        self.stop.send_replace(StopRequest::Gently);
         tokio::select! {
             biased;
             _ = &mut self.task => return,
             () = hurry => {}
         }
-        self.stop.send_replace(Stop::Now);
+        self.stop.send_replace(StopRequest::Now);
         let _ended = self.task.await;
     }
 }

@@ -19,9 +19,9 @@ pub struct Netmap {
     /// Whether subnet routes are accepted (`RouteAll`).
     pub accepts_routes: bool,
     /// Everybody else.
-    pub peers: Vec<Peer>,
+    pub peers: Vec<TailnetPeer>,
     /// Names.
-    pub dns: Dns,
+    pub dns: TailnetDns,
     /// Where in `peers` an address of theirs is: asked for each connection.
     by_address: HashMap<IpAddr, usize>,
     /// Accepted routes and who carries them, the longest first, of equal ones those online.
@@ -30,7 +30,7 @@ pub struct Netmap {
 
 /// Another node.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Peer {
+pub struct TailnetPeer {
     /// Its MagicDNS name; none for a name that is none.
     pub name: Option<Name>,
     /// What it calls itself.
@@ -45,18 +45,18 @@ pub struct Peer {
 
 /// The tailnet's names.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Dns {
+pub struct TailnetDns {
     /// Domains with nameservers of their own (split DNS); none named: answered from the netmap alone.
-    pub routes: Vec<(Name, Vec<Nameserver>)>,
+    pub routes: Vec<(Name, Vec<TailnetNameserver>)>,
     /// Nameservers for everything else.
-    pub resolvers: Vec<Nameserver>,
+    pub resolvers: Vec<TailnetNameserver>,
     /// Further names with an address (`ExtraRecords`), whatever their type field says.
     pub records: Vec<(Name, IpAddr)>,
 }
 
 /// A nameserver as the tailnet's admin wrote it (types/dnstype.Resolver).
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Nameserver {
+pub enum TailnetNameserver {
     /// By address, port 53 unless said otherwise.
     Address(std::net::SocketAddr),
     /// DNS over HTTPS; `bootstrap` are addresses of its host, where the tailnet gives some.
@@ -72,16 +72,21 @@ pub enum Nameserver {
 
 /// What leads to an address inside the tailnet.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Cover<'a> {
+pub struct RouteCover<'a> {
     /// The peer.
-    pub peer: &'a Peer,
+    pub peer: &'a TailnetPeer,
     /// Its own address, or the subnet route it carries.
     pub net: IpNet,
 }
 
 impl Netmap {
     /// The tailnet of these peers.
-    pub fn new(suffix: Option<Name>, accepts_routes: bool, peers: Vec<Peer>, dns: Dns) -> Self {
+    pub fn new(
+        suffix: Option<Name>,
+        accepts_routes: bool,
+        peers: Vec<TailnetPeer>,
+        dns: TailnetDns,
+    ) -> Self {
         let mut by_address = HashMap::new();
         let mut by_route = Vec::new();
         for (at, peer) in peers.iter().enumerate() {
@@ -96,11 +101,11 @@ impl Netmap {
 
     /// The peer or the subnet route that `address` belongs to, the longest prefix first; none: it is
     /// outside, and tailscaled would dial it from the host's own network.
-    pub fn cover(&self, address: IpAddr) -> Option<Cover<'_>> {
+    pub fn cover(&self, address: IpAddr) -> Option<RouteCover<'_>> {
         let own = self.by_address.get(&address).map(|at| (IpNet::from(address), *at));
         let routed = || self.by_route.iter().find(|(net, _)| net.contains(&address)).copied();
         let (net, at) = own.or_else(routed)?;
-        Some(Cover { peer: self.peers.get(at)?, net })
+        Some(RouteCover { peer: self.peers.get(at)?, net })
     }
 }
 
@@ -108,8 +113,8 @@ impl Netmap {
 mod tests {
     use super::*;
 
-    fn peer(host: &str, address: &str, routes: &[&str], online: bool) -> Peer {
-        Peer {
+    fn peer(host: &str, address: &str, routes: &[&str], online: bool) -> TailnetPeer {
+        TailnetPeer {
             name: Name::parse(format!("{host}.lab.ts.net").as_bytes()).ok(),
             host: host.to_owned(),
             addresses: vec![address.parse().unwrap()],
@@ -125,7 +130,7 @@ mod tests {
             peer("b", "100.64.0.2", &["10.50.0.0/24"], false),
             peer("c", "100.64.0.3", &["10.50.0.0/24"], true),
         ];
-        let netmap = Netmap::new(None, true, peers.clone(), Dns::default());
+        let netmap = Netmap::new(None, true, peers.clone(), TailnetDns::default());
         let host = |netmap: &Netmap, ip: &str| {
             netmap.cover(ip.parse().unwrap()).map(|cover| cover.peer.host.clone())
         };
@@ -133,7 +138,7 @@ mod tests {
         assert_eq!(host(&netmap, "10.50.0.7").as_deref(), Some("c"), "longest, then online");
         assert_eq!(host(&netmap, "10.50.1.7").as_deref(), Some("a"));
         assert_eq!(host(&netmap, "10.99.0.1"), None);
-        let netmap = Netmap::new(None, false, peers, Dns::default());
+        let netmap = Netmap::new(None, false, peers, TailnetDns::default());
         assert_eq!(host(&netmap, "10.50.0.7"), None);
     }
 }

@@ -13,9 +13,9 @@ use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use super::Settings;
+use super::TailnetSettings;
 use super::child_log::ChildLog;
-use super::explain::Fault;
+use super::explain::TailnetFault;
 use super::node_state::IdentityStore;
 use crate::lifecycle::children::{Child, Children};
 use crate::lifecycle::program;
@@ -25,8 +25,8 @@ use crate::sys;
 const VERSION_PATIENCE: Duration = Duration::from_secs(2);
 
 /// What every start has in common.
-pub(super) struct Launcher {
-    settings: Arc<Settings>,
+pub(super) struct TailscaledLauncher {
+    settings: Arc<TailnetSettings>,
     children: Arc<Children>,
     /// Where its node's identity is kept.
     state: IdentityStore,
@@ -35,23 +35,23 @@ pub(super) struct Launcher {
     /// new one's first handshakes among them.
     udp_port: Option<u16>,
     /// The binary as it is run.
-    executable: Mutex<Option<Executable>>,
+    executable: Mutex<Option<TailscaledBinary>>,
     /// Reads as ended when this process is gone, whatever ended it: tailscaled then ends too
     /// (`TS_PARENT_DEATH_FD`, cmd/tailscaled/tailscaled.go:248).
     parent: (io::PipeReader, io::PipeWriter),
 }
 
 /// A binary, and the copy of it that its user cannot read, where one can be made.
-struct Executable {
+struct TailscaledBinary {
     path: PathBuf,
     /// Device, inode, size and time of change: another file under the same path is another binary.
     seen: (u64, u64, u64, i64),
     unreadable: Option<OwnedFd>,
 }
 
-impl Launcher {
+impl TailscaledLauncher {
     pub(super) fn new(
-        settings: Arc<Settings>,
+        settings: Arc<TailnetSettings>,
         children: Arc<Children>,
         state: IdentityStore,
     ) -> io::Result<Self> {
@@ -66,9 +66,9 @@ impl Launcher {
     }
 
     /// Starts one; what it writes goes to `log`.
-    pub(super) fn start(&self, log: &Arc<ChildLog>) -> Result<Child, Fault> {
+    pub(super) fn start(&self, log: &Arc<ChildLog>) -> Result<Child, TailnetFault> {
         let settings = &self.settings;
-        let failed = |why: io::Error| Fault::Binary {
+        let failed = |why: io::Error| TailnetFault::Binary {
             binary: settings.tailscaled.clone(),
             why: why.to_string(),
         };
@@ -77,7 +77,7 @@ impl Launcher {
         let _none_there = std::fs::remove_file(&settings.socket);
         // Held until the program has begun: the command names its descriptor.
         let mut executable = self.executable.lock().unwrap_or_else(PoisonError::into_inner);
-        let executable = Executable::refreshed(&mut executable, binary, &settings.run_dir);
+        let executable = TailscaledBinary::refreshed(&mut executable, binary, &settings.run_dir);
         let state = self.state_for(executable);
         let mut command = executable.command();
         command
@@ -108,7 +108,7 @@ impl Launcher {
 
     /// A folder that only a descriptor leads to is no secret while that descriptor is open in a process
     /// that its user may look into: then every tailscaled is a new node.
-    fn state_for(&self, executable: &Executable) -> &IdentityStore {
+    fn state_for(&self, executable: &TailscaledBinary) -> &IdentityStore {
         let looked_into = executable.unreadable.is_none() && !rustix::process::geteuid().is_root();
         if looked_into && matches!(self.state, IdentityStore::Memory(_)) {
             tracing::info!(
@@ -144,7 +144,7 @@ impl Launcher {
     }
 }
 
-impl Executable {
+impl TailscaledBinary {
     /// The binary at `path` as it is now.
     fn refreshed<'a>(known: &'a mut Option<Self>, path: PathBuf, run_dir: &Path) -> &'a Self {
         let identity = |seen: Metadata| (seen.dev(), seen.ino(), seen.size(), seen.ctime());
@@ -171,7 +171,11 @@ impl Executable {
     }
 }
 
-fn arguments(settings: &Settings, state: &IdentityStore, udp_port: Option<u16>) -> Vec<OsString> {
+fn arguments(
+    settings: &TailnetSettings,
+    state: &IdentityStore,
+    udp_port: Option<u16>,
+) -> Vec<OsString> {
     let mut kept = OsString::from("--state=");
     kept.push(state.argument());
     let mut arguments: Vec<OsString> =
@@ -196,7 +200,7 @@ fn free_udp_port() -> Option<u16> {
 }
 
 /// An environment of its own: nothing of ours but its way to control and DERP.
-fn environment(settings: &Settings) -> Vec<(&'static str, OsString)> {
+fn environment(settings: &TailnetSettings) -> Vec<(&'static str, OsString)> {
     let path = std::env::var_os("PATH").unwrap_or_else(|| program::PATH.into());
     let run_dir = settings.run_dir.clone().into_os_string();
     // TS_LOGS_DIR: where `tailscaled.log.conf` goes, which would end up in the user's home otherwise.

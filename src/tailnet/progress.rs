@@ -6,7 +6,7 @@ use tokio::time::Instant;
 use super::session::{PEERS_BESIDE_BUS, STATUS_ALONE};
 
 /// How far one session has come.
-pub(super) struct Progress {
+pub(super) struct SessionProgress {
     /// The login was begun, or found not to be needed.
     pub(super) begun: bool,
     /// When `status` is read next; the bus is given its time to open first, so that a login is heard from its
@@ -34,7 +34,7 @@ pub(super) struct BusCoverage {
     pub(super) peers: bool,
 }
 
-impl Progress {
+impl SessionProgress {
     pub(super) fn new() -> Self {
         let now = Instant::now();
         Self {

@@ -5,8 +5,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 
-use super::netmap::{Dns, Nameserver, Netmap, Peer};
-use super::state::Node;
+use super::netmap::{Netmap, TailnetDns, TailnetNameserver, TailnetPeer};
+use super::state::OwnNode;
 use super::wire;
 use crate::target::Name;
 
@@ -14,13 +14,13 @@ use crate::target::Name;
 const DOMAIN: u16 = 53;
 
 /// This node, once it has an address.
-pub(super) fn node(status: &wire::Status) -> Option<Node> {
+pub(super) fn node(status: &wire::Status) -> Option<OwnNode> {
     let this = status.this.as_ref()?;
     let addresses = addresses(this.addresses.as_deref());
     if addresses.is_empty() {
         return None;
     }
-    Some(Node {
+    Some(OwnNode {
         name: this.dns_name.trim_end_matches('.').to_owned(),
         addresses,
         tags: this.tags.clone().unwrap_or_default(),
@@ -30,16 +30,16 @@ pub(super) fn node(status: &wire::Status) -> Option<Node> {
 }
 
 /// Peers and names. `status` must hold the peers.
-pub(super) fn netmap(status: &wire::Status, dns: Dns, accepts_routes: bool) -> Netmap {
+pub(super) fn netmap(status: &wire::Status, dns: TailnetDns, accepts_routes: bool) -> Netmap {
     let suffix = status.current_tailnet.as_ref().and_then(|tailnet| name(&tailnet.suffix));
-    let mut peers: Vec<Peer> =
+    let mut peers: Vec<TailnetPeer> =
         status.peer.iter().flat_map(|peers| peers.values()).map(peer).collect();
     // The map comes in no order: the same netmap should be the same value.
     peers.sort_by(|a, b| (&a.name, &a.host, &a.addresses).cmp(&(&b.name, &b.host, &b.addresses)));
     Netmap::new(suffix, accepts_routes, peers, dns)
 }
 
-fn peer(peer: &wire::Peer) -> Peer {
+fn peer(peer: &wire::TailnetPeer) -> TailnetPeer {
     let addresses = addresses(peer.addresses.as_deref());
     let mut routes: Vec<IpNet> = peer
         .allowed
@@ -50,7 +50,7 @@ fn peer(peer: &wire::Peer) -> Peer {
         .filter(|net| !addresses.iter().any(|own| *net == IpNet::from(*own)))
         .collect();
     routes.sort();
-    Peer {
+    TailnetPeer {
         name: name(&peer.dns_name),
         host: peer.host_name.clone(),
         addresses,
@@ -60,11 +60,11 @@ fn peer(peer: &wire::Peer) -> Peer {
 }
 
 /// Split DNS routes, resolvers and extra records.
-pub(super) fn dns_settings(config: &wire::DnsConfig) -> Dns {
-    let servers = |list: &Option<Vec<wire::Resolver>>| -> Vec<Nameserver> {
+pub(super) fn dns_settings(config: &wire::DnsConfig) -> TailnetDns {
+    let servers = |list: &Option<Vec<wire::Resolver>>| -> Vec<TailnetNameserver> {
         list.iter().flatten().map(nameserver).collect()
     };
-    let mut routes: Vec<(Name, Vec<Nameserver>)> = config
+    let mut routes: Vec<(Name, Vec<TailnetNameserver>)> = config
         .routes
         .iter()
         .flatten()
@@ -72,7 +72,7 @@ pub(super) fn dns_settings(config: &wire::DnsConfig) -> Dns {
         .collect();
     routes.sort_by(|(a, _), (b, _)| a.cmp(b));
     let records = config.extra_records.iter().flatten();
-    Dns {
+    TailnetDns {
         routes,
         resolvers: servers(&config.resolvers),
         // Type "A", "AAAA" or none: the value is the address all the same (tailcfg.DNSRecord).
@@ -83,19 +83,19 @@ pub(super) fn dns_settings(config: &wire::DnsConfig) -> Dns {
 }
 
 /// An address, an address and port, or a URL (types/dnstype/dnstype.go).
-fn nameserver(resolver: &wire::Resolver) -> Nameserver {
+fn nameserver(resolver: &wire::Resolver) -> TailnetNameserver {
     let text = resolver.addr.as_str();
     if let Ok(address) = text.parse::<SocketAddr>() {
-        return Nameserver::Address(address);
+        return TailnetNameserver::Address(address);
     }
     if let Ok(ip) = text.parse::<IpAddr>() {
-        return Nameserver::Address(SocketAddr::new(ip, DOMAIN));
+        return TailnetNameserver::Address(SocketAddr::new(ip, DOMAIN));
     }
     if text.starts_with("https://") {
         let bootstrap = addresses(resolver.bootstrap_resolution.as_deref());
-        return Nameserver::Https { url: text.to_owned(), bootstrap };
+        return TailnetNameserver::Https { url: text.to_owned(), bootstrap };
     }
-    Nameserver::Other(text.to_owned())
+    TailnetNameserver::Other(text.to_owned())
 }
 
 /// IPv4 first; what is no address is left out.
@@ -117,10 +117,10 @@ mod tests {
     #[test]
     fn what_the_real_one_says_is_read() {
         let status: wire::Status = serde_json::from_str(
-            r#"{"BackendState":"Running","Self":{"DNSName":"autoheal-42.lab.ts.net.",
+            r#"{"BackendState":"RunningTailscaled","Self":{"DNSName":"autoheal-42.lab.ts.net.",
             "TailscaleIPs":["fd7a::2","100.64.0.2"],"Tags":["tag:x"],"KeyExpiry":"0001-01-01T00:00:00Z"},
             "CurrentTailnet":{"Name":"lab","MagicDNSSuffix":"lab.ts.net","MagicDNSEnabled":true},
-            "Peer":{"nodekey:1":{"HostName":"svc","DNSName":"svc.lab.ts.net.","Online":true,
+            "TailnetPeer":{"nodekey:1":{"HostName":"svc","DNSName":"svc.lab.ts.net.","Online":true,
             "TailscaleIPs":["100.64.0.1"],"AllowedIPs":["100.64.0.1/32","10.50.0.0/24","0.0.0.0/0"]}}}"#,
         )
         .unwrap();
@@ -140,8 +140,11 @@ mod tests {
         let routes: Vec<_> = netmap.dns.routes.iter().map(|(n, s)| (n.as_str(), s.len())).collect();
         assert_eq!(routes, [("corp.example", 1), ("x.ts.net", 0)]);
         assert_eq!(netmap.dns.resolvers.len(), 3);
-        assert_eq!(netmap.dns.resolvers[1], Nameserver::Address("10.0.0.2:5353".parse().unwrap()));
-        assert_eq!(netmap.dns.resolvers[2], Nameserver::Other("tls://1.1.1.1".to_owned()));
+        assert_eq!(
+            netmap.dns.resolvers[1],
+            TailnetNameserver::Address("10.0.0.2:5353".parse().unwrap())
+        );
+        assert_eq!(netmap.dns.resolvers[2], TailnetNameserver::Other("tls://1.1.1.1".to_owned()));
         assert_eq!(netmap.dns.records.len(), 1);
     }
 
@@ -151,8 +154,8 @@ mod tests {
             serde_json::from_str(r#"{"Self":{"DNSName":"","TailscaleIPs":null}}"#).unwrap();
         assert_eq!(node(&status), None);
         assert_eq!(
-            netmap(&status, Dns::default(), true),
-            Netmap::new(None, true, Vec::new(), Dns::default())
+            netmap(&status, TailnetDns::default(), true),
+            Netmap::new(None, true, Vec::new(), TailnetDns::default())
         );
     }
 }

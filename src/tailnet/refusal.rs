@@ -2,8 +2,8 @@
 //! refused, `Health` where it was not reached (tailscale, control/controlclient/direct.go and health/warnings.go).
 #![forbid(unsafe_code)]
 
-use super::explain::{Fault, Refusal};
-use super::state::Phase;
+use super::explain::{KeyRefusal, TailnetFault};
+use super::state::TailnetPhase;
 
 /// How the warning `login-state` begins, which `status` tells without its code (health/warnings.go).
 pub(super) const LOGGED_OUT: &str = "You are logged out.";
@@ -30,29 +30,32 @@ const OF_THE_WAY: [&str; 14] = [
 ];
 
 /// What an `ErrMessage` of the bus says; the control server's own words.
-pub(super) fn of_message(said: &str) -> (Phase, Fault) {
+pub(super) fn of_message(said: &str) -> (TailnetPhase, TailnetFault) {
     let lower = said.to_ascii_lowercase();
     if lower.contains("rate limited") {
-        return (Phase::RateLimited, Fault::RateLimited { wait: wait(said) });
+        return (TailnetPhase::RateLimited, TailnetFault::RateLimited { wait: wait(said) });
     }
     if lower.contains("requires logging to be enabled") {
-        return (Phase::Stopped, Fault::LogsRequired);
+        return (TailnetPhase::Stopped, TailnetFault::LogsRequired);
     }
-    let refusal = Refusal::of(said);
-    (Phase::AuthFailed, Fault::KeyRefused { refusal, said: crate::secret::redacted(said).into() })
+    let refusal = KeyRefusal::of(said);
+    (
+        TailnetPhase::AuthFailed,
+        TailnetFault::KeyRefused { refusal, said: crate::secret::redacted(said).into() },
+    )
 }
 
 /// What the health warning `login-state` says, where it says more than "logged out".
-pub(super) fn of_warning(text: &str, server: &str) -> Option<(Phase, Fault)> {
+pub(super) fn of_warning(text: &str, server: &str) -> Option<(TailnetPhase, TailnetFault)> {
     let (_, said) = text.split_once(LAST_ERROR)?;
     let lower = said.to_ascii_lowercase();
     let of_the_way = OF_THE_WAY.iter().any(|words| lower.contains(words));
     let refused = lower.contains("http 401") || lower.contains("http 403");
-    if !of_the_way && (refused || Refusal::of(said) != Refusal::Other) {
+    if !of_the_way && (refused || KeyRefusal::of(said) != KeyRefusal::Other) {
         return Some(of_message(said));
     }
     let why = crate::secret::redacted(said).into();
-    Some((Phase::Unreachable, Fault::Control { server: server.to_owned(), why }))
+    Some((TailnetPhase::Unreachable, TailnetFault::Control { server: server.to_owned(), why }))
 }
 
 /// The duration behind "will retry after".
@@ -68,16 +71,16 @@ fn wait(said: &str) -> Option<String> {
 mod tests {
     use super::*;
 
-    fn refusal(said: &str) -> Refusal {
+    fn refusal(said: &str) -> KeyRefusal {
         match of_message(said) {
-            (Phase::AuthFailed, Fault::KeyRefused { refusal, .. }) => refusal,
+            (TailnetPhase::AuthFailed, TailnetFault::KeyRefused { refusal, .. }) => refusal,
             other => panic!("{said}: {other:?}"),
         }
     }
 
     #[test]
     fn t5_what_control_servers_say_of_keys() {
-        use Refusal::{Expired, Invalid, Tags, UsedUp};
+        use KeyRefusal::{Expired, Invalid, Tags, UsedUp};
         for (said, expected) in [
             ("invalid key: API key does not exist", Invalid),
             ("invalid key: unable to validate API key", Invalid),
@@ -87,7 +90,7 @@ mod tests {
             ("authkey expired", Expired),
             ("authkey already used", UsedUp),
             ("requested tags [tag:x] are invalid or not permitted", Tags),
-            ("something nobody has seen", Refusal::Other),
+            ("something nobody has seen", KeyRefusal::Other),
         ] {
             assert_eq!(refusal(said), expected, "{said}");
         }
@@ -97,7 +100,10 @@ mod tests {
     fn t5_a_rate_limit_tells_the_wait() {
         let said = "node registration rate limited; will retry after 1m17s";
         let wait = Some("1m17s".to_owned());
-        assert_eq!(of_message(said), (Phase::RateLimited, Fault::RateLimited { wait }));
+        assert_eq!(
+            of_message(said),
+            (TailnetPhase::RateLimited, TailnetFault::RateLimited { wait })
+        );
     }
 
     #[test]
@@ -108,11 +114,11 @@ mod tests {
             "register request: Post \"https://c\": x509: certificate has expired",
         ] {
             let (phase, fault) = of_warning(&text(said), "https://c").unwrap();
-            assert_eq!(phase, Phase::Unreachable, "{said}");
+            assert_eq!(phase, TailnetPhase::Unreachable, "{said}");
             assert!(fault.sentence().contains("https://c cannot be reached"), "{fault:?}");
         }
         let old = of_warning(&text("register request: http 401: no"), "https://c").unwrap();
-        assert_eq!(old.0, Phase::AuthFailed);
+        assert_eq!(old.0, TailnetPhase::AuthFailed);
         assert_eq!(of_warning("You are logged out.", "https://c"), None);
     }
 

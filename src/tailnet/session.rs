@@ -14,14 +14,14 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::backend_state::{self, BackendState};
 use super::bus_watcher::{BusEvent, BusWatcher};
-use super::explain::Fault;
+use super::explain::TailnetFault;
 use super::localapi::{LocalApi, LocalApiError};
-use super::login::Login;
-use super::progress::{BusCoverage, Progress};
-use super::state::{Phase, StatusFeed};
+use super::login::NodeLogin;
+use super::progress::{BusCoverage, SessionProgress};
+use super::state::{StatusFeed, TailnetPhase};
 use super::state_store::StateStore;
-use super::version::Version;
-use super::{Settings, netmap, read, refusal, wire};
+use super::version::TailscaledVersion;
+use super::{TailnetSettings, netmap, read, refusal, wire};
 
 /// Between two readings of `status` beside an open bus, and without one.
 const STATUS_BESIDE_BUS: Duration = Duration::from_secs(5);
@@ -45,17 +45,17 @@ const LOGIN_PATIENCE: Duration = Duration::from_secs(15);
 const LAGGED: &str = "IPN bus consumer fell behind";
 
 /// What a session needs.
-pub(super) struct Session {
+pub(super) struct LocalApiSession {
     pub(super) api: LocalApi,
     pub(super) store: StateStore,
-    pub(super) settings: Arc<Settings>,
+    pub(super) settings: Arc<TailnetSettings>,
     /// How to log in; none: somebody else does.
-    pub(super) login: Option<Login>,
+    pub(super) login: Option<NodeLogin>,
     /// Counts the times this machine was seen to have been paused.
     pub(super) pauses: watch::Receiver<u64>,
 }
 
-impl Session {
+impl LocalApiSession {
     /// Never ends: a bus that closes is opened again. Dropped when its process is gone.
     pub(super) async fn run(mut self) {
         loop {
@@ -63,10 +63,10 @@ impl Session {
             let error = self.follow().await;
             if !matches!(
                 self.store.get(|state| state.fault.clone()),
-                Some(Fault::NotPermitted { .. })
+                Some(TailnetFault::NotPermitted { .. })
             ) {
                 let (socket, why) = (self.socket(), error.to_string());
-                self.store.set(Phase::Unreachable, Fault::LocalApi { socket, why });
+                self.store.set(TailnetPhase::Unreachable, TailnetFault::LocalApi { socket, why });
             }
             sleep(CONNECT_RETRY[1]).await;
         }
@@ -79,7 +79,7 @@ impl Session {
             // A process of ours is given its time; of somebody else's we know only the silence.
             if self.login.is_none() {
                 let (socket, why) = (self.socket(), error.to_string());
-                self.store.set(Phase::Unreachable, Fault::LocalApi { socket, why });
+                self.store.set(TailnetPhase::Unreachable, TailnetFault::LocalApi { socket, why });
             }
             sleep(pause).await;
             pause = (pause * 2).min(CONNECT_RETRY[1]);
@@ -89,7 +89,7 @@ impl Session {
     /// Follows what tailscaled says until it has said nothing for [`SILENCE`]; the last error then.
     async fn follow(&mut self) -> LocalApiError {
         let mut bus = BusWatcher::new(self.api.clone());
-        let mut progress = Progress::new();
+        let mut progress = SessionProgress::new();
         self.pauses.mark_unchanged();
         loop {
             let begun = progress.begun;
@@ -119,7 +119,7 @@ impl Session {
 
     async fn take_event(
         &mut self,
-        progress: &mut Progress,
+        progress: &mut SessionProgress,
         event: BusEvent,
     ) -> Result<(), LocalApiError> {
         match event {
@@ -163,7 +163,7 @@ impl Session {
     }
 
     /// The floor: everything that must be known is in `status`.
-    async fn read_status(&mut self, progress: &mut Progress) -> Result<(), LocalApiError> {
+    async fn read_status(&mut self, progress: &mut SessionProgress) -> Result<(), LocalApiError> {
         let alone = progress.bus.is_none();
         progress.status_due = Instant::now() + if alone { STATUS_ALONE } else { STATUS_BESIDE_BUS };
         let status = self.api.status(false).await?;
@@ -199,7 +199,7 @@ impl Session {
         let open_files = process.and_then(crate::sys::limits::open_files_of);
         self.store.update(|state| {
             if state.version.as_ref().is_none_or(|version| !version.says(&status.version)) {
-                state.version = Some(Version::parse(&status.version));
+                state.version = Some(TailscaledVersion::parse(&status.version));
             }
             state.process = process;
             state.open_files = open_files;
@@ -208,8 +208,8 @@ impl Session {
 
     fn answers_again(&self) {
         self.store.update(|state| {
-            if state.phase == Phase::Unreachable {
-                (state.phase, state.fault) = (Phase::Starting, None);
+            if state.phase == TailnetPhase::Unreachable {
+                (state.phase, state.fault) = (TailnetPhase::Starting, None);
             }
         });
     }
@@ -217,7 +217,7 @@ impl Session {
     /// The first login of a process of ours; one that still is its node needs none.
     async fn begin(
         &mut self,
-        progress: &mut Progress,
+        progress: &mut SessionProgress,
         status: &wire::Status,
     ) -> Result<(), LocalApiError> {
         let Some(login) = &mut self.login else { return Ok(()) };
@@ -230,10 +230,10 @@ impl Session {
         login.first(&self.api, &self.store).await
     }
 
-    async fn log_in(&mut self, progress: &mut Progress) -> Result<(), LocalApiError> {
+    async fn log_in(&mut self, progress: &mut SessionProgress) -> Result<(), LocalApiError> {
         let Some(login) = &mut self.login else { return Ok(()) };
         // A reload reads the key again; a node that is in the tailnet needs none.
-        if self.store.phase() == Phase::Running {
+        if self.store.phase() == TailnetPhase::Running {
             return Ok(());
         }
         (progress.logging_in, progress.resumed) = (Some(Instant::now()), false);
@@ -242,7 +242,7 @@ impl Session {
 
     async fn take_notification(
         &mut self,
-        progress: &mut Progress,
+        progress: &mut SessionProgress,
         notify: wire::Notify,
     ) -> Result<(), LocalApiError> {
         if let Some(said) = notify.err_message.as_deref().filter(|said| !said.starts_with(LAGGED)) {
@@ -272,7 +272,7 @@ impl Session {
     /// What the bus says may be older than what `status` said: a step back is no news until `status`
     /// says so too.
     async fn confirmed(&self, heard: BackendState) -> Result<BackendState, LocalApiError> {
-        if heard == BackendState::Running || self.store.phase() != Phase::Running {
+        if heard == BackendState::Running || self.store.phase() != TailnetPhase::Running {
             return Ok(heard);
         }
         let status = self.api.status(false).await?;
@@ -280,7 +280,11 @@ impl Session {
     }
 
     /// What `status` says in the place of the bus: the texts of the warnings, without their codes.
-    async fn take_health_of_status(&mut self, progress: &mut Progress, status: &wire::Status) {
+    async fn take_health_of_status(
+        &mut self,
+        progress: &mut SessionProgress,
+        status: &wire::Status,
+    ) {
         let texts = status.health.iter().flatten().cloned();
         let (login, others): (Vec<_>, Vec<_>) =
             texts.partition(|text| text.starts_with(refusal::LOGGED_OUT));
@@ -290,7 +294,7 @@ impl Session {
 
     async fn take_health(
         &self,
-        progress: &mut Progress,
+        progress: &mut SessionProgress,
         login: Option<String>,
         mut others: Vec<String>,
     ) {
@@ -304,24 +308,25 @@ impl Session {
     }
 
     /// A control server that ignores the key and wants a person.
-    async fn asked_for_a_browser(&self, progress: &Progress, url: &str) {
+    async fn asked_for_a_browser(&self, progress: &SessionProgress, url: &str) {
         if !url.is_empty() && progress.logging_in.is_some() && !progress.resumed {
             let said = "it asks for a login in a browser".to_owned();
-            let refusal = super::explain::Refusal::Other;
-            self.refused((Phase::AuthFailed, Fault::KeyRefused { refusal, said })).await;
+            let refusal = super::explain::KeyRefusal::Other;
+            self.refused((TailnetPhase::AuthFailed, TailnetFault::KeyRefused { refusal, said }))
+                .await;
         }
     }
 
     /// A login that will not succeed by itself. In the tailnet it is no news.
-    async fn refused(&self, (phase, fault): (Phase, Fault)) {
+    async fn refused(&self, (phase, fault): (TailnetPhase, TailnetFault)) {
         let known =
             self.store.get(|state| state.is_running() || state.fault.as_ref() == Some(&fault));
-        let refused_before = self.store.phase() == Phase::AuthFailed;
-        if known || (refused_before && phase == Phase::Unreachable) {
+        let refused_before = self.store.phase() == TailnetPhase::AuthFailed;
+        if known || (refused_before && phase == TailnetPhase::Unreachable) {
             return;
         }
         match phase {
-            Phase::AuthFailed | Phase::Stopped => {
+            TailnetPhase::AuthFailed | TailnetPhase::Stopped => {
                 self.store.settle(phase, fault);
                 if self.login.is_some()
                     && let Err(error) = self.api.disconnect_control().await
@@ -336,27 +341,30 @@ impl Session {
     /// A state of tailscaled's, from the bus or from `status`.
     async fn came_to(
         &mut self,
-        progress: &mut Progress,
+        progress: &mut SessionProgress,
         backend: BackendState,
     ) -> Result<(), LocalApiError> {
         let now = self.store.phase();
         match backend {
             BackendState::Running => {
                 progress.logging_in = None;
-                if now != Phase::Running {
+                if now != TailnetPhase::Running {
                     self.read_peers(progress).await?;
-                    self.store.settle(Phase::Running, None);
+                    self.store.settle(TailnetPhase::Running, None);
                 }
             }
             BackendState::NeedsApproval => {
                 progress.logging_in = None;
-                self.store.settle(Phase::NeedsApproval, Fault::NeedsApproval);
+                self.store.settle(TailnetPhase::NeedsApproval, TailnetFault::NeedsApproval);
             }
-            BackendState::Stopped => self.store.settle(Phase::Stopped, Fault::Stopped),
+            BackendState::Stopped => {
+                self.store.settle(TailnetPhase::Stopped, TailnetFault::Stopped)
+            }
             BackendState::NeedsLogin if was_in(now) || self.login.is_none() => {
                 let expired = self.api.status(false).await?.this.is_some_and(|this| this.expired);
-                let fault = if expired { Fault::NodeExpired } else { Fault::LoggedOut };
-                self.store.settle(Phase::NeedsLogin, fault);
+                let fault =
+                    if expired { TailnetFault::NodeExpired } else { TailnetFault::LoggedOut };
+                self.store.settle(TailnetPhase::NeedsLogin, fault);
             }
             // The control server no longer knows the node: it joins by the key, as a new one.
             BackendState::NeedsLogin if progress.resumed => {
@@ -364,7 +372,7 @@ impl Session {
                 return self.log_in(progress).await;
             }
             BackendState::Starting | BackendState::Nothing if was_in(now) => {
-                self.store.set(Phase::Starting, None);
+                self.store.set(TailnetPhase::Starting, None);
             }
             // A login under way; what is wrong with it comes in words.
             BackendState::NeedsLogin | BackendState::Starting | BackendState::Nothing => {}
@@ -373,13 +381,15 @@ impl Session {
     }
 
     /// No refusal and no success: the control server, or the way to the relays.
-    fn explain_silence(&self, progress: &Progress, status: &wire::Status) {
-        if self.store.phase() != Phase::Starting {
+    fn explain_silence(&self, progress: &SessionProgress, status: &wire::Status) {
+        if self.store.phase() != TailnetPhase::Starting {
             return;
         }
         let fault = match status.have_node_key {
-            true => Fault::NoRelay { why: self.store.get(|state| state.health.first().cloned()) },
-            false => Fault::Control {
+            true => {
+                TailnetFault::NoRelay { why: self.store.get(|state| state.health.first().cloned()) }
+            }
+            false => TailnetFault::Control {
                 server: self.server(),
                 why: progress
                     .login_warning
@@ -387,11 +397,11 @@ impl Session {
                     .unwrap_or_else(|| "it does not answer".to_owned()),
             },
         };
-        self.store.set(Phase::Unreachable, fault);
+        self.store.set(TailnetPhase::Unreachable, fault);
     }
 
     /// Everybody else, and the names.
-    async fn read_peers(&self, progress: &mut Progress) -> Result<(), LocalApiError> {
+    async fn read_peers(&self, progress: &mut SessionProgress) -> Result<(), LocalApiError> {
         progress.peers_due = Instant::now() + PEERS_BESIDE_BUS;
         let begun = Instant::now();
         let status = self.api.status(true).await?;
@@ -420,7 +430,10 @@ impl Session {
 
     /// The tailnet's names and nameservers. `dns-config` is not among the stable calls: from a version
     /// without it names of peers are all there is, and that is said.
-    async fn dns(&self, progress: &mut Progress) -> Result<netmap::Dns, LocalApiError> {
+    async fn dns(
+        &self,
+        progress: &mut SessionProgress,
+    ) -> Result<netmap::TailnetDns, LocalApiError> {
         match self.api.dns_config().await {
             Ok(config) => Ok(config.as_ref().map(read::dns_settings).unwrap_or_default()),
             Err(error) if error.is_declined() => {
@@ -446,7 +459,7 @@ impl Session {
     }
 }
 
-async fn asked_to_log_in(login: Option<&Login>) {
+async fn asked_to_log_in(login: Option<&NodeLogin>) {
     match login {
         Some(login) => login.asked().await,
         None => std::future::pending().await,
@@ -454,8 +467,8 @@ async fn asked_to_log_in(login: Option<&Login>) {
 }
 
 /// Phases of a node that was let in.
-fn was_in(phase: Phase) -> bool {
-    matches!(phase, Phase::Running | Phase::NeedsApproval | Phase::Stopped)
+fn was_in(phase: TailnetPhase) -> bool {
+    matches!(phase, TailnetPhase::Running | TailnetPhase::NeedsApproval | TailnetPhase::Stopped)
 }
 
 fn words(warning: wire::Warning) -> String {

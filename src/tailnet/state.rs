@@ -8,13 +8,13 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::explain::Fault;
+use super::explain::TailnetFault;
 use super::netmap::Netmap;
-use super::version::Version;
+use super::version::TailscaledVersion;
 
 /// How far this node has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Phase {
+pub enum TailnetPhase {
     /// tailscaled starts, or logs in.
     Starting,
     /// It runs, and is not logged in.
@@ -37,21 +37,21 @@ pub enum Phase {
 
 /// The whole of it.
 #[derive(Debug, Clone, PartialEq)]
-pub struct State {
+pub struct TailnetState {
     /// How far this node has come.
-    pub phase: Phase,
+    pub phase: TailnetPhase,
     /// Why it is not running, or what to worry about although it is.
-    pub fault: Option<Fault>,
+    pub fault: Option<TailnetFault>,
     /// Why nothing may go through this tailscaled, whatever it says of itself.
-    pub barred: Option<Fault>,
+    pub barred: Option<TailnetFault>,
     /// The first login has neither succeeded nor failed for good: connections may wait for it.
     pub first_login: bool,
     /// When the node was last let into the tailnet, while it is in.
     pub since: Option<Instant>,
     /// This node, once it is in a tailnet.
-    pub node: Option<Node>,
+    pub node: Option<OwnNode>,
     /// tailscaled's version.
-    pub version: Option<Version>,
+    pub version: Option<TailscaledVersion>,
     /// How changes of all this are learned of.
     pub feed: StatusFeed,
     /// tailscaled's own health warnings, as it words them.
@@ -83,7 +83,7 @@ pub enum StatusFeed {
 
 /// This node in its tailnet.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Node {
+pub struct OwnNode {
     /// Its MagicDNS name, without the trailing dot.
     pub name: String,
     /// Its addresses in the tailnet.
@@ -94,7 +94,7 @@ pub struct Node {
     pub key_expiry: Option<String>,
 }
 
-impl Phase {
+impl TailnetPhase {
     /// Every phase.
     pub const ALL: [Self; 9] = [
         Self::Starting,
@@ -124,11 +124,11 @@ impl Phase {
     }
 }
 
-impl State {
+impl TailnetState {
     /// Before anything is known.
     pub fn starting() -> Self {
         Self {
-            phase: Phase::Starting,
+            phase: TailnetPhase::Starting,
             fault: None,
             barred: None,
             first_login: true,
@@ -146,12 +146,12 @@ impl State {
 
     /// Whether a connection would be carried.
     pub fn is_running(&self) -> bool {
-        self.phase == Phase::Running
+        self.phase == TailnetPhase::Running
     }
 
     /// Why no connection is carried, while none is.
-    pub fn why(&self) -> Fault {
-        self.fault.clone().unwrap_or(Fault::NotYet { phase: self.phase })
+    pub fn why(&self) -> TailnetFault {
+        self.fault.clone().unwrap_or(TailnetFault::NotYet { phase: self.phase })
     }
 
     /// The same in one sentence.

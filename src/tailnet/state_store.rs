@@ -6,37 +6,37 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::explain::Fault;
-use super::state::{Phase, State};
+use super::explain::TailnetFault;
+use super::state::{TailnetPhase, TailnetState};
 
 /// The writing end. Every change is logged once, in words.
 #[derive(Debug, Clone)]
-pub(super) struct StateStore(Arc<watch::Sender<State>>);
+pub(super) struct StateStore(Arc<watch::Sender<TailnetState>>);
 
 impl StateStore {
     pub(super) fn new() -> Self {
-        Self(Arc::new(watch::Sender::new(State::starting())))
+        Self(Arc::new(watch::Sender::new(TailnetState::starting())))
     }
 
-    pub(super) fn subscribe(&self) -> watch::Receiver<State> {
+    pub(super) fn subscribe(&self) -> watch::Receiver<TailnetState> {
         self.0.subscribe()
     }
 
-    pub(super) fn phase(&self) -> Phase {
+    pub(super) fn phase(&self) -> TailnetPhase {
         self.0.borrow().phase
     }
 
-    pub(super) fn get<T>(&self, read: impl FnOnce(&State) -> T) -> T {
+    pub(super) fn get<T>(&self, read: impl FnOnce(&TailnetState) -> T) -> T {
         read(&self.0.borrow())
     }
 
     /// Changes what is known; readers wake only if something did change.
-    pub(super) fn update(&self, change: impl FnOnce(&mut State)) {
+    pub(super) fn update(&self, change: impl FnOnce(&mut TailnetState)) {
         self.0.send_if_modified(|state| {
             let before = state.clone();
             change(state);
             if let Some(fault) = &state.barred {
-                (state.phase, state.fault) = (Phase::Unreachable, Some(fault.clone()));
+                (state.phase, state.fault) = (TailnetPhase::Unreachable, Some(fault.clone()));
                 state.first_login = false;
             }
             if before.is_running() != state.is_running() {
@@ -48,7 +48,7 @@ impl StateStore {
     }
 
     /// A phase, with the fault that explains it.
-    pub(super) fn set(&self, phase: Phase, fault: impl Into<Option<Fault>>) {
+    pub(super) fn set(&self, phase: TailnetPhase, fault: impl Into<Option<TailnetFault>>) {
         let fault = fault.into();
         self.update(|state| {
             state.phase = phase;
@@ -57,7 +57,7 @@ impl StateStore {
     }
 
     /// The same; and the first login is over: connections no longer wait for it.
-    pub(super) fn settle(&self, phase: Phase, fault: impl Into<Option<Fault>>) {
+    pub(super) fn settle(&self, phase: TailnetPhase, fault: impl Into<Option<TailnetFault>>) {
         let fault = fault.into();
         self.update(|state| {
             state.phase = phase;
@@ -67,7 +67,7 @@ impl StateStore {
     }
 }
 
-fn announce(before: &State, now: &State) {
+fn announce(before: &TailnetState, now: &TailnetState) {
     if (before.phase, &before.fault) == (now.phase, &now.fault) {
         return;
     }

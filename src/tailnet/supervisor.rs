@@ -9,17 +9,17 @@ use rustix::process::Signal;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::backoff::Backoff;
+use super::backoff::RestartBackoff;
 use super::child_log::ChildLog;
-use super::explain::Fault;
+use super::explain::TailnetFault;
 use super::localapi::LocalApi;
-use super::login::Login;
+use super::login::NodeLogin;
 use super::oom::OomKills;
-use super::process::Launcher;
-use super::session::Session;
-use super::state::{Phase, StatusFeed};
+use super::process::TailscaledLauncher;
+use super::session::LocalApiSession;
+use super::state::{StatusFeed, TailnetPhase};
 use super::state_store::StateStore;
-use super::{Hooks, Settings, Stop, random};
+use super::{StopRequest, SupervisorHooks, TailnetSettings, random};
 use crate::lifecycle::children::{Child, Ended};
 use crate::lifecycle::port_owner;
 
@@ -33,18 +33,18 @@ const MISSES: u32 = 3;
 const KILLED: Duration = Duration::from_secs(2);
 
 /// Everything the life of a managed tailscaled needs.
-pub(super) struct Supervisor {
-    pub(super) settings: Arc<Settings>,
+pub(super) struct TailscaledSupervisor {
+    pub(super) settings: Arc<TailnetSettings>,
     pub(super) store: StateStore,
-    pub(super) hooks: Arc<Hooks>,
-    pub(super) launcher: Launcher,
-    pub(super) login: Box<dyn Fn() -> Login + Send + Sync>,
+    pub(super) hooks: Arc<SupervisorHooks>,
+    pub(super) launcher: TailscaledLauncher,
+    pub(super) login: Box<dyn Fn() -> NodeLogin + Send + Sync>,
     pub(super) jitter: Duration,
     pub(super) pauses: watch::Receiver<u64>,
 }
 
 /// How one life ended.
-enum End {
+enum TailscaledEnd {
     /// By itself.
     Ended(Ended),
     /// It hung, and we ended it.
@@ -53,14 +53,14 @@ enum End {
     Stopped,
 }
 
-impl Supervisor {
+impl TailscaledSupervisor {
     /// Runs until it is told to stop. `first` was started beforehand.
     pub(super) async fn run(
         mut self,
-        first: Result<Running, Fault>,
-        mut stop: watch::Receiver<Stop>,
+        first: Result<RunningTailscaled, TailnetFault>,
+        mut stop: watch::Receiver<StopRequest>,
     ) {
-        let mut backoff = Backoff::new();
+        let mut backoff = RestartBackoff::new();
         let mut next = Some(first);
         loop {
             let begun = Instant::now();
@@ -72,15 +72,15 @@ impl Supervisor {
                 Ok(mut running) => {
                     let oom = OomKills::look();
                     match self.live(&mut running, &mut stop).await {
-                        End::Stopped => return,
-                        End::Hung => self.restarting("hang"),
-                        End::Ended(ended) => {
+                        TailscaledEnd::Stopped => return,
+                        TailscaledEnd::Hung => self.restarting("hang"),
+                        TailscaledEnd::Ended(ended) => {
                             self.restarting(cause(ended, &oom));
                             self.explain(ended, &running).await;
                         }
                     }
                 }
-                Err(fault) => self.store.settle(Phase::Unreachable, fault),
+                Err(fault) => self.store.settle(TailnetPhase::Unreachable, fault),
             }
             let pause = backoff.after(begun.elapsed(), random::draw());
             if backoff.is_loop() {
@@ -88,29 +88,33 @@ impl Supervisor {
             }
             tokio::select! {
                 () = sleep(pause) => {}
-                () = told(&mut stop, Stop::Gently) => return,
+                () = told(&mut stop, StopRequest::Gently) => return,
             }
         }
     }
 
     /// Starts one.
-    pub(super) fn start(&self) -> Result<Running, Fault> {
+    pub(super) fn start(&self) -> Result<RunningTailscaled, TailnetFault> {
         let log = ChildLog::new(Arc::clone(&self.hooks.dropped_lines));
         let child = self.launcher.start(&log)?;
         let process = Some(child.id());
         self.store.update(|state| {
             state.process = process;
-            (state.phase, state.fault) = (Phase::Starting, None);
+            (state.phase, state.fault) = (TailnetPhase::Starting, None);
         });
-        Ok(Running { child, log })
+        Ok(RunningTailscaled { child, log })
     }
 
-    async fn live(&mut self, running: &mut Running, stop: &mut watch::Receiver<Stop>) -> End {
-        let Running { child, log } = running;
+    async fn live(
+        &mut self,
+        running: &mut RunningTailscaled,
+        stop: &mut watch::Receiver<StopRequest>,
+    ) -> TailscaledEnd {
+        let RunningTailscaled { child, log } = running;
         let process = child.id();
         let mut login = (self.login)();
         login.jitter = std::mem::take(&mut self.jitter);
-        let session = Session {
+        let session = LocalApiSession {
             api: LocalApi::new(&self.settings.socket),
             store: self.store.clone(),
             settings: Arc::clone(&self.settings),
@@ -119,18 +123,18 @@ impl Supervisor {
         };
         tokio::select! {
             biased;
-            () = told(stop, Stop::Gently) => {}
-            ended = child.ended() => return End::Ended(ended),
+            () = told(stop, StopRequest::Gently) => {}
+            ended = child.ended() => return TailscaledEnd::Ended(ended),
             () = self.hang(process) => {
                 let _gone_already = child.signal(Signal::KILL);
                 let _in_time = timeout(KILLED, child.ended()).await;
-                return End::Hung;
+                return TailscaledEnd::Hung;
             }
             () = Box::pin(session.run()) => {}
             () = self.find_port(log, process) => {}
         }
         self.end(child, stop).await;
-        End::Stopped
+        TailscaledEnd::Stopped
     }
 
     /// Ends when it has not answered three times in a row. A process that is still starting is left
@@ -160,7 +164,7 @@ impl Supervisor {
         match stranger(port, process) {
             None => self.store.update(|state| state.port = Some(port)),
             Some(owner) => {
-                let fault = Fault::PortStolen { port, owner: Some(owner) };
+                let fault = TailnetFault::PortStolen { port, owner: Some(owner) };
                 self.store.update(|state| state.barred = Some(fault));
             }
         }
@@ -176,8 +180,8 @@ impl Supervisor {
     }
 
     /// Logs it out and waits for its end; a second request to stop ends it at once.
-    async fn end(&self, child: &mut Child, stop: &mut watch::Receiver<Stop>) {
-        let mut patient = *stop.borrow() == Stop::Gently;
+    async fn end(&self, child: &mut Child, stop: &mut watch::Receiver<StopRequest>) {
+        let mut patient = *stop.borrow() == StopRequest::Gently;
         if patient && self.launcher.state().wants_logout() {
             patient = self.log_out(stop).await;
         }
@@ -190,7 +194,7 @@ impl Supervisor {
                 () = sleep(LOGOUT) => {
                     tracing::error!("tailscaled did not log out within {LOGOUT:?}: it is killed");
                 }
-                () = told(stop, Stop::Now) => {}
+                () = told(stop, StopRequest::Now) => {}
             }
         }
         let _gone_already = child.signal(Signal::KILL);
@@ -199,7 +203,7 @@ impl Supervisor {
 
     /// A node whose identity is kept in a file is not logged out by tailscaled itself at its end. False:
     /// it is to end at once.
-    async fn log_out(&self, stop: &mut watch::Receiver<Stop>) -> bool {
+    async fn log_out(&self, stop: &mut watch::Receiver<StopRequest>) -> bool {
         let api = LocalApi::new(&self.settings.socket);
         tokio::select! {
             logged_out = api.logout() => {
@@ -208,7 +212,7 @@ impl Supervisor {
                 }
                 true
             }
-            () = told(stop, Stop::Now) => false,
+            () = told(stop, StopRequest::Now) => false,
         }
     }
 
@@ -216,7 +220,7 @@ impl Supervisor {
     fn restarting(&self, cause: &'static str) {
         (self.hooks.restarted)(cause);
         self.store.update(|state| {
-            state.phase = Phase::Unreachable;
+            state.phase = TailnetPhase::Unreachable;
             (state.fault, state.barred) = (None, None);
             (state.process, state.port, state.node, state.version) = (None, None, None, None);
             state.feed = StatusFeed::Pending;
@@ -224,35 +228,37 @@ impl Supervisor {
         });
     }
 
-    async fn explain(&self, ended: Ended, running: &Running) {
+    async fn explain(&self, ended: Ended, running: &RunningTailscaled) {
         let (how, last) = (ended.to_string(), running.log.last());
         let fault = match (running.log.unknown_flag(), self.settings.socks) {
-            (Some(flag), _) => Fault::UnknownFlag { flag, version: self.launcher.version().await },
-            (None, Some(port)) if port.port() != 0 && port_owner::of(port).is_some() => {
-                Fault::PortStolen { port, owner: port_owner::of(port) }
+            (Some(flag), _) => {
+                TailnetFault::UnknownFlag { flag, version: self.launcher.version().await }
             }
-            (None, _) => Fault::Ended { how, last },
+            (None, Some(port)) if port.port() != 0 && port_owner::of(port).is_some() => {
+                TailnetFault::PortStolen { port, owner: port_owner::of(port) }
+            }
+            (None, _) => TailnetFault::Ended { how, last },
         };
-        self.store.set(Phase::Unreachable, fault);
+        self.store.set(TailnetPhase::Unreachable, fault);
     }
 
     fn call_it_a_loop(&self) {
         let fault = match self.store.get(|state| state.fault.clone()) {
-            Some(Fault::Ended { how, last }) => Some(Fault::CrashLoop { how, last }),
+            Some(TailnetFault::Ended { how, last }) => Some(TailnetFault::CrashLoop { how, last }),
             other => other,
         };
-        self.store.settle(Phase::CrashLoop, fault);
+        self.store.settle(TailnetPhase::CrashLoop, fault);
     }
 }
 
 /// Ends when `stop` is asked for, or more.
-async fn told(stop: &mut watch::Receiver<Stop>, least: Stop) {
+async fn told(stop: &mut watch::Receiver<StopRequest>, least: StopRequest) {
     // The sender is gone only with the gateway: then it is asked for.
     drop(stop.wait_for(|stop| *stop >= least).await);
 }
 
 /// A process that runs.
-pub(super) struct Running {
+pub(super) struct RunningTailscaled {
     child: Child,
     log: Arc<ChildLog>,
 }

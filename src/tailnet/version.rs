@@ -8,12 +8,12 @@ const LONGEST: usize = 64;
 
 /// `1.98.9-ERR-BuildInfo` is 1.98.9: what follows the three numbers does not count.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Version {
+pub struct TailscaledVersion {
     said: String,
     numbers: Option<(u32, u32, u32)>,
 }
 
-impl Version {
+impl TailscaledVersion {
     /// Reads what tailscaled says; a text that is no version is kept and counts as old.
     pub fn parse(said: &str) -> Self {
         Self { said: said.chars().take(LONGEST).collect(), numbers: numbers(said) }
@@ -38,7 +38,7 @@ fn numbers(said: &str) -> Option<(u32, u32, u32)> {
     Some((major.parse().ok()?, minor.parse().ok()?, rest[..end].parse().ok()?))
 }
 
-impl fmt::Display for Version {
+impl fmt::Display for TailscaledVersion {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.said)
     }
@@ -51,10 +51,10 @@ mod tests {
     #[test]
     fn c6_new_from_1_104_0_on_whatever_the_suffix() {
         for new in ["1.104.0", "1.104.0-t0123", "v1.105.2", "2.0.0", "1.104.0-ERR-BuildInfo"] {
-            assert!(Version::parse(new).keeps_half_close(), "{new}");
+            assert!(TailscaledVersion::parse(new).keeps_half_close(), "{new}");
         }
         for old in ["1.98.9-ERR-BuildInfo", "1.103.99", "1.104", "", "unknown", "1.x.0"] {
-            assert!(!Version::parse(old).keeps_half_close(), "{old}");
+            assert!(!TailscaledVersion::parse(old).keeps_half_close(), "{old}");
         }
     }
 }

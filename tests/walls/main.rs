@@ -41,7 +41,7 @@ const CROSSINGS: &[(&str, &[&str])] = &[
             "record",
             "tailnet::explain",
             "tailnet::memory_folder",
-            "tailnet::Phase",
+            "tailnet::TailnetPhase",
             "wrap",
         ],
     ),

@@ -32,8 +32,8 @@ impl Advice {
     }
 }
 
-impl From<explain::Advice> for Advice {
-    fn from(advice: explain::Advice) -> Self {
+impl From<explain::FaultAdvice> for Advice {
+    fn from(advice: explain::FaultAdvice) -> Self {
         Self { symptom: advice.symptom.to_owned(), cause: advice.cause, fix: advice.fix }
     }
 }

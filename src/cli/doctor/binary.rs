@@ -10,7 +10,7 @@ use super::Advice;
 use super::find::Given;
 use crate::config::{self, Loaded};
 use crate::lifecycle::program;
-use crate::tailnet::explain::Fault;
+use crate::tailnet::explain::TailnetFault;
 
 /// For its version to be told.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -41,7 +41,8 @@ pub(super) fn check(binary: &str) -> Result<String, Advice> {
     match program::find(Path::new(binary)).and_then(|binary| version(&binary)) {
         Ok(version) => Ok(format!("{binary} {version}")),
         Err(error) => {
-            let fault = Fault::Binary { binary: PathBuf::from(binary), why: error.to_string() };
+            let fault =
+                TailnetFault::Binary { binary: PathBuf::from(binary), why: error.to_string() };
             Err(fault.advice().into())
         }
     }

@@ -6,8 +6,8 @@ use serde_json::Value;
 use super::advice::{Advice, KEY, NOT_STARTED};
 use super::words::{self, of};
 use super::{Link, up_to};
-use crate::tailnet::Phase;
-use crate::tailnet::explain::Fault;
+use crate::tailnet::TailnetPhase;
+use crate::tailnet::explain::TailnetFault;
 
 /// The links up to the first broken one. `binary` checks the settings' own, where they want one.
 pub(super) fn links(
@@ -35,17 +35,17 @@ pub(super) fn links(
 /// Which link it is that keeps the tailnet from running.
 fn broken(tailnet: &Value) -> Option<(&'static str, Advice)> {
     let state = tailnet["state"].as_str().unwrap_or_default();
-    if state == Phase::Running.label() {
+    if state == TailnetPhase::Running.label() {
         return None;
     }
     let advice = Advice::of_fault(&tailnet["fault"]).unwrap_or_else(|| {
-        let phase = Phase::ALL.into_iter().find(|phase| phase.label() == state);
-        Fault::NotYet { phase: phase.unwrap_or(Phase::Starting) }.advice().into()
+        let phase = TailnetPhase::ALL.into_iter().find(|phase| phase.label() == state);
+        TailnetFault::NotYet { phase: phase.unwrap_or(TailnetPhase::Starting) }.advice().into()
     });
     let link = match advice.symptom.as_str() {
         NOT_STARTED => "process",
         KEY => "key",
-        _ if state == Phase::NeedsApproval.label() => "netmap",
+        _ if state == TailnetPhase::NeedsApproval.label() => "netmap",
         _ => "login",
     };
     Some((link, advice))
@@ -110,9 +110,9 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::tailnet::explain::Refusal;
+    use crate::tailnet::explain::KeyRefusal;
 
-    fn tailnet(state: &str, fault: Option<Fault>) -> Value {
+    fn tailnet(state: &str, fault: Option<TailnetFault>) -> Value {
         let fault = fault.map(|fault| {
             let advice = fault.advice();
             json!({"symptom": advice.symptom, "cause": advice.cause, "fix": advice.fix})
@@ -135,16 +135,16 @@ mod tests {
     #[test]
     fn each_fault_breaks_its_own_link() {
         let words = || "words".to_owned();
-        let refused = Fault::KeyRefused { refusal: Refusal::Expired, said: words() };
-        let control = Fault::Control { server: "https://c".into(), why: words() };
-        let crash = Fault::CrashLoop { how: words(), last: None };
+        let refused = TailnetFault::KeyRefused { refusal: KeyRefusal::Expired, said: words() };
+        let control = TailnetFault::Control { server: "https://c".into(), why: words() };
+        let crash = TailnetFault::CrashLoop { how: words(), last: None };
         for (state, fault, link) in [
             ("crash_loop", Some(crash), "process"),
             ("unreachable", Some(control), "login"),
             ("auth_failed", Some(refused), "key"),
-            ("rate_limited", Some(Fault::RateLimited { wait: None }), "login"),
-            ("needs_approval", Some(Fault::NeedsApproval), "netmap"),
-            ("needs_login", Some(Fault::NoKey), "login"),
+            ("rate_limited", Some(TailnetFault::RateLimited { wait: None }), "login"),
+            ("needs_approval", Some(TailnetFault::NeedsApproval), "netmap"),
+            ("needs_login", Some(TailnetFault::NoKey), "login"),
             ("starting", None, "login"),
         ] {
             assert_eq!(last(&tailnet(state, fault), None), (link, true), "{state}");
@@ -157,7 +157,7 @@ mod tests {
 
     #[test]
     fn a_binary_that_cannot_be_run_is_the_first_broken_link() {
-        let gone = Fault::Ended { how: "exit status 1".into(), last: None };
+        let gone = TailnetFault::Ended { how: "exit status 1".into(), last: None };
         let tailnet = tailnet("unreachable", Some(gone));
         let advice = Advice::of_sentence(NOT_STARTED, "it is not there: install it");
         assert_eq!(last(&tailnet, Some(Err(advice))), ("binary", true));

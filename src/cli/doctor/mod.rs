@@ -24,7 +24,7 @@ use super::find::{self, Found, Given, Unanswered};
 use super::words::{self, plain};
 use super::{exit, explain};
 use crate::config::Problems;
-use crate::tailnet::explain::Fault;
+use crate::tailnet::explain::TailnetFault;
 use crate::target::Target;
 
 /// The port of a target given without one.
@@ -122,7 +122,7 @@ fn readiness(found: &Found) -> String {
 /// Nothing answers: then whether it could be started.
 fn without_gateway(found: &Found, given: &Given, why: String) -> Result<Vec<Link>, Problems> {
     let loaded = given.load()?;
-    let fault = Fault::NoGateway { admin: found.admin, why };
+    let fault = TailnetFault::NoGateway { admin: found.admin, why };
     let mut advice: Advice = fault.advice().into();
     let Some(binary) = binary::wanted(&loaded) else {
         advice.symptom = advice::NO_GATEWAY.to_owned(); // nor will one join a tailnet

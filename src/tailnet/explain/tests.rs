@@ -7,46 +7,46 @@ fn text() -> String {
     "thing".to_owned()
 }
 
-fn every() -> Vec<Fault> {
+fn every() -> Vec<TailnetFault> {
     let port: SocketAddr = "127.0.0.1:1080".parse().unwrap();
     let target: SocketAddr = "100.64.0.1:5432".parse().unwrap();
     let (path, last) = (PathBuf::from("/thing"), Some(text()));
     let (name, asked, after) = (text(), text(), Duration::from_millis(5020));
     vec![
-        Fault::Binary { binary: path.clone(), why: text() },
-        Fault::Ended { how: text(), last: last.clone() },
-        Fault::CrashLoop { how: text(), last },
-        Fault::UnknownFlag { flag: text(), version: text() },
-        Fault::LocalApi { socket: path.clone(), why: text() },
-        Fault::NotPermitted { socket: path },
-        Fault::PortStolen { port, owner: Some(7) },
-        Fault::NoPort,
-        Fault::NoKey,
-        Fault::KeyUnavailable { why: text() },
-        Fault::KeyRefused { refusal: Refusal::Expired, said: text() },
-        Fault::RateLimited { wait: Some(text()) },
-        Fault::NeedsApproval,
-        Fault::Control { server: text(), why: text() },
-        Fault::NoRelay { why: None },
-        Fault::LogsRequired,
-        Fault::Preferences { why: text() },
-        Fault::NodeExpired,
-        Fault::LoggedOut,
-        Fault::Stopped,
-        Fault::NotYet { phase: Phase::Starting },
-        Fault::NoDnsRoute { name: name.clone(), asked: asked.clone() },
-        Fault::NoNameserver { name: name.clone(), domain: text(), skipped: text() },
-        Fault::NameUnknown { name: name.clone(), asked: asked.clone() },
-        Fault::NameserverFailed { name: name.clone(), asked: asked.clone(), why: text() },
-        Fault::NameUnknownHere { name: name.clone(), asked: asked.clone() },
-        Fault::ResolverSilent { name: name.clone(), asked: asked.clone(), after },
-        Fault::NameserverSilent { name, asked, after },
-        Fault::NoRoute { address: target.ip() },
-        Fault::NoWayOutside { address: target.ip() },
-        Fault::PeerOffline { peer: text() },
-        Fault::Refused { target },
-        Fault::Silent { target, peer: Some(text()), after },
-        Fault::Silent { target, peer: None, after },
+        TailnetFault::Binary { binary: path.clone(), why: text() },
+        TailnetFault::Ended { how: text(), last: last.clone() },
+        TailnetFault::CrashLoop { how: text(), last },
+        TailnetFault::UnknownFlag { flag: text(), version: text() },
+        TailnetFault::LocalApi { socket: path.clone(), why: text() },
+        TailnetFault::NotPermitted { socket: path },
+        TailnetFault::PortStolen { port, owner: Some(7) },
+        TailnetFault::NoPort,
+        TailnetFault::NoKey,
+        TailnetFault::KeyUnavailable { why: text() },
+        TailnetFault::KeyRefused { refusal: KeyRefusal::Expired, said: text() },
+        TailnetFault::RateLimited { wait: Some(text()) },
+        TailnetFault::NeedsApproval,
+        TailnetFault::Control { server: text(), why: text() },
+        TailnetFault::NoRelay { why: None },
+        TailnetFault::LogsRequired,
+        TailnetFault::Preferences { why: text() },
+        TailnetFault::NodeExpired,
+        TailnetFault::LoggedOut,
+        TailnetFault::Stopped,
+        TailnetFault::NotYet { phase: TailnetPhase::Starting },
+        TailnetFault::NoDnsRoute { name: name.clone(), asked: asked.clone() },
+        TailnetFault::NoNameserver { name: name.clone(), domain: text(), skipped: text() },
+        TailnetFault::NameUnknown { name: name.clone(), asked: asked.clone() },
+        TailnetFault::NameserverFailed { name: name.clone(), asked: asked.clone(), why: text() },
+        TailnetFault::NameUnknownHere { name: name.clone(), asked: asked.clone() },
+        TailnetFault::ResolverSilent { name: name.clone(), asked: asked.clone(), after },
+        TailnetFault::NameserverSilent { name, asked, after },
+        TailnetFault::NoRoute { address: target.ip() },
+        TailnetFault::NoWayOutside { address: target.ip() },
+        TailnetFault::PeerOffline { peer: text() },
+        TailnetFault::Refused { target },
+        TailnetFault::Silent { target, peer: Some(text()), after },
+        TailnetFault::Silent { target, peer: None, after },
     ]
 }
 
@@ -54,7 +54,7 @@ fn every() -> Vec<Fault> {
 fn every_fault_has_a_symptom_a_cause_and_a_fix_of_its_own() {
     let mut causes = std::collections::BTreeSet::new();
     for fault in every() {
-        let Advice { symptom, cause, fix } = fault.advice();
+        let FaultAdvice { symptom, cause, fix } = fault.advice();
         assert!(!symptom.is_empty() && fix.len() > 5, "{fault:?}");
         // The words of a fault that has none would be its debug form.
         assert!(!cause.contains(" { ") && cause != format!("{fault:?}"), "{cause}");
@@ -71,6 +71,6 @@ fn times_are_spoken_as_people_do() {
 
 #[test]
 fn t10_a_stolen_port_has_a_word_of_its_own() {
-    let words: Vec<&str> = every().iter().filter_map(Fault::word).collect();
+    let words: Vec<&str> = every().iter().filter_map(TailnetFault::word).collect();
     assert_eq!(words, ["internal_port_stolen"]);
 }

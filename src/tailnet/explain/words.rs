@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::{Fault, Refusal};
+use super::{KeyRefusal, TailnetFault};
 
 /// The symptoms, in the words of the troubleshooting table.
 pub(crate) const NOT_STARTED: &str = "tailscaled does not run";
@@ -22,7 +22,7 @@ pub(crate) const NO_GATEWAY: &str = "no gateway runs";
 /// Symptom, cause, fix.
 type Words = (&'static str, String, &'static str);
 
-impl Fault {
+impl TailnetFault {
     pub(super) fn words(&self) -> Words {
         self.of_process().or_else(|| self.of_login()).unwrap_or_else(|| self.of_target())
     }
@@ -239,19 +239,19 @@ impl Fault {
     }
 }
 
-fn refused(refusal: Refusal) -> (&'static str, &'static str) {
+fn refused(refusal: KeyRefusal) -> (&'static str, &'static str) {
     match refusal {
-        Refusal::Invalid => (
+        KeyRefusal::Invalid => (
             "the key is invalid",
             "make a new one (reusable, ephemeral, tagged) and check that it is whole",
         ),
-        Refusal::Expired => ("the key has expired", "make a new one with a longer life"),
-        Refusal::UsedUp => ("the key is used up", "restarts need a reusable key: make one"),
-        Refusal::Tags => (
+        KeyRefusal::Expired => ("the key has expired", "make a new one with a longer life"),
+        KeyRefusal::UsedUp => ("the key is used up", "restarts need a reusable key: make one"),
+        KeyRefusal::Tags => (
             "the tags are not permitted for this key",
             "leave tailnet.tags empty to take the key's own, or let its owner own them (tagOwners)",
         ),
-        Refusal::Other => {
+        KeyRefusal::Other => {
             ("the key was not accepted", "make a new one, and see what the server says")
         }
     }
