@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use criterion::{Criterion, criterion_group, criterion_main};
-use tailrace::dns::{Mode, Names, Nameserver, Settings, Zone};
+use tailrace::dns::{DnsResolver, NameserverAddress, ResolveMode, ResolverSettings, TailnetZone};
 use tailrace::policy::{self, Admitted, LocalAddresses, Policy, Rules};
 use tailrace::target::{Name, Target};
 
@@ -57,13 +57,14 @@ fn serve(mut stream: TcpStream) -> std::io::Result<()> {
 fn names(c: &mut Criterion) {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let domain = Name::parse(b"corp.example").unwrap();
-    let routes = vec![(domain, vec![Nameserver::Address(nameserver())])];
-    let zone = Arc::new(ArcSwap::from_pointee(Zone { routes, ..Zone::default() }));
+    let routes = vec![(domain, vec![NameserverAddress::Address(nameserver())])];
+    let zone = Arc::new(ArcSwap::from_pointee(TailnetZone { routes, ..TailnetZone::default() }));
     let target = admitted("db.corp.example:443");
     for (what, cache_entries) in [("cached", 10_000), ("uncached", 0)] {
         let timeout = Duration::from_secs(3);
-        let settings = Settings { mode: Mode::Tailnet, timeout, cache_entries, mark: None };
-        let names = Names::new(settings, Arc::clone(&zone), None);
+        let settings =
+            ResolverSettings { mode: ResolveMode::Tailnet, timeout, cache_entries, mark: None };
+        let names = DnsResolver::new(settings, Arc::clone(&zone), None);
         c.bench_function(&format!("split name, {what}"), |b| {
             b.iter(|| runtime.block_on(names.resolve(&target)).unwrap());
         });

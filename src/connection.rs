@@ -30,7 +30,7 @@ use self::open_upstream::permit;
 use self::sni_inspector::RelayInspector;
 use self::transparent::transparent;
 use self::tunnel::{Caller, Early, Tunnel};
-use crate::dns::Names;
+use crate::dns::DnsResolver;
 use crate::inbound::{self, Kind, Read, Reply, Request};
 use crate::lifecycle::drain::Guard;
 use crate::listener::{Accepted, Permit};
@@ -58,7 +58,7 @@ pub struct GatewayState {
     /// What belongs to this host; refreshed while the gateway runs.
     pub own: ArcSwap<LocalAddresses>,
     /// The resolver.
-    pub names: ArcSwap<Names>,
+    pub names: ArcSwap<DnsResolver>,
     /// The way out.
     pub upstream: Arc<Upstream>,
     /// `upstream.kind`, for the log.

@@ -8,21 +8,24 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use libfuzzer_sys::fuzz_target;
-use tailrace::dns::serve::{Answers, Code, Handler, Over, Question, Reply, Why};
+use tailrace::dns::serve::{
+    AnswerSource, ClientQuestion, DnsReply, ExtendedError, ExtendedErrorCode, MessageTransport,
+    QuestionHandler,
+};
 
 struct Any;
 
-impl Answers for Any {
+impl AnswerSource for Any {
     fn answer(
         &self,
-        Question { name, .. }: Question,
-    ) -> std::pin::Pin<Box<dyn Future<Output = Reply> + Send>> {
+        ClientQuestion { name, .. }: ClientQuestion,
+    ) -> std::pin::Pin<Box<dyn Future<Output = DnsReply> + Send>> {
         let length = name.as_str().len();
         let reply = match length % 4 {
-            0 => Reply::NoSuchName,
-            1 => Reply::Refused(Why::new(Code::Blocked, name.as_str())),
-            2 => Reply::Failed(None),
-            _ => Reply::Records {
+            0 => DnsReply::NoSuchName,
+            1 => DnsReply::Refused(ExtendedError::new(ExtendedErrorCode::Blocked, name.as_str())),
+            2 => DnsReply::Failed(None),
+            _ => DnsReply::Records {
                 whole: Some(name),
                 aliases: Vec::new(),
                 addresses: (0..length).map(|n| [10, 0, 0, n as u8].into()).collect(),
@@ -34,11 +37,11 @@ impl Answers for Any {
     }
 }
 
-static HANDLER: LazyLock<Handler> = LazyLock::new(|| Handler::new(Arc::new(Any)));
+static HANDLER: LazyLock<QuestionHandler> = LazyLock::new(|| QuestionHandler::new(Arc::new(Any)));
 
 fuzz_target!(|data: &[u8]| {
     let peer = SocketAddr::from(([127, 0, 0, 1], 5353));
-    for over in [Over::Datagram, Over::Stream] {
+    for over in [MessageTransport::Datagram, MessageTransport::Stream] {
         let answer = pin!(HANDLER.answer(data, peer, over));
         let Poll::Ready(answer) = answer.poll(&mut Context::from_waker(Waker::noop())) else {
             panic!("nothing here waits");
@@ -47,6 +50,6 @@ fuzz_target!(|data: &[u8]| {
         assert!(answer.len() >= 12 && data.len() >= 12);
         assert_eq!(answer[..2], data[..2], "the id is the question's");
         assert!(answer[2] & 0x80 != 0 && data[2] & 0x80 == 0, "an answer, and never to an answer");
-        assert!(answer.len() <= if over == Over::Datagram { 1232 } else { 65_535 });
+        assert!(answer.len() <= if over == MessageTransport::Datagram { 1232 } else { 65_535 });
     }
 });

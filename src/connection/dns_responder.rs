@@ -11,8 +11,10 @@ use futures_util::future::BoxFuture;
 
 use super::GatewayState;
 use super::dns_answer_map::Asker;
-use crate::dns::serve::{Answers, Code, Question, Reply, Wanted, Why};
-use crate::dns::{Family, Kind, NameError, Records, reverse};
+use crate::dns::serve::{
+    AnswerSource, ClientQuestion, DnsReply, ExtendedError, ExtendedErrorCode, QuestionKind,
+};
+use crate::dns::{DnsRecords, IpFamily, NameError, QueryKind, reverse};
 use crate::expiring_cache::ExpiringCache;
 use crate::policy::{Admitted, Decision, Refused, Verdict};
 use crate::target::Name;
@@ -38,8 +40,8 @@ impl DnsResponder {
     }
 }
 
-impl Answers for DnsResponder {
-    fn answer(&self, dns_responder: Question) -> BoxFuture<'static, Reply> {
+impl AnswerSource for DnsResponder {
+    fn answer(&self, dns_responder: ClientQuestion) -> BoxFuture<'static, DnsReply> {
         let responder = self.clone();
         async move { responder.reply(dns_responder).await.unwrap_or_else(|reply| reply) }.boxed()
     }
@@ -49,7 +51,10 @@ type QuestionVerdict = (Decision, Result<Admitted<Name>, Refused>);
 
 impl DnsResponder {
     /// An `Err` is the reply too: one that ends it early.
-    async fn reply(&self, Question { name, wanted, client }: Question) -> Result<Reply, Reply> {
+    async fn reply(
+        &self,
+        ClientQuestion { name, wanted, client }: ClientQuestion,
+    ) -> Result<DnsReply, DnsReply> {
         let gateway_state = &self.gateway_state;
         if is_localhost(&name) {
             return Ok(loopback(wanted));
@@ -63,7 +68,7 @@ impl DnsResponder {
         if !name.as_str().contains('.') || reversed.is_some() {
             down.clone()?;
         }
-        if let (Some(address), Wanted::Of(Kind::Ptr)) = (reversed, wanted) {
+        if let (Some(address), QuestionKind::Of(QueryKind::Ptr)) = (reversed, wanted) {
             return self.pointer(&name, address, client).await;
         }
         let whole = gateway_state.names.load().qualify(&name);
@@ -73,13 +78,13 @@ impl DnsResponder {
         };
         down?;
         let kind = match wanted {
-            Wanted::Other => return Ok(Reply::NOTHING),
-            Wanted::Any => return Ok(anything()),
-            Wanted::Alias => Kind::Addresses(Family::V4),
-            Wanted::Of(kind) => kind,
+            QuestionKind::Other => return Ok(DnsReply::NOTHING),
+            QuestionKind::Any => return Ok(anything()),
+            QuestionKind::Alias => QueryKind::Addresses(IpFamily::V4),
+            QuestionKind::Of(kind) => kind,
         };
-        if let Kind::Addresses(family) = kind
-            && wanted != Wanted::Alias
+        if let QueryKind::Addresses(family) = kind
+            && wanted != QuestionKind::Alias
             && self.lends(admitted.get())
         {
             return self.assign(&admitted, family, whole).await;
@@ -89,17 +94,25 @@ impl DnsResponder {
     }
 
     /// While the tailnet is down nobody is asked (docs/requirements.md, D9).
-    fn down(&self) -> Result<(), Reply> {
+    fn down(&self) -> Result<(), DnsReply> {
         let state = self.gateway_state.tailnet_gate.as_ref().map(|tailnet_gate| tailnet_gate.now());
         match state.filter(|state| !state.is_running()) {
-            Some(state) => Err(Reply::Failed(Some(Why::new(Code::NotReady, state.sentence())))),
+            Some(state) => Err(DnsReply::Failed(Some(ExtendedError::new(
+                ExtendedErrorCode::NotReady,
+                state.sentence(),
+            )))),
             None => Ok(()),
         }
     }
 
     /// Whose an address is: a name's that has it on loan, a node's, or what split DNS says. A name that is
     /// told must be one this client may hear of.
-    async fn pointer(&self, name: &Name, address: IpAddr, client: IpAddr) -> Result<Reply, Reply> {
+    async fn pointer(
+        &self,
+        name: &Name,
+        address: IpAddr,
+        client: IpAddr,
+    ) -> Result<DnsReply, DnsReply> {
         let gateway_state = &self.gateway_state;
         let known = gateway_state
             .name_behind_synthetic(address)
@@ -109,7 +122,7 @@ impl DnsResponder {
                 let told =
                     self.admit(gateway_state.policy.load().judge_mention(&known), client, &known)?;
                 gateway_state.telemetry.dns("magicdns", "ok", Duration::ZERO);
-                Records::pointer(told.get())
+                DnsRecords::pointer(told.get())
             }
             None => {
                 let judged = {
@@ -117,10 +130,10 @@ impl DnsResponder {
                     policy.judge_reverse(&own, name, address)
                 };
                 let admitted = self.admit(judged, client, name)?;
-                self.look_up(&admitted, Kind::Ptr).await?
+                self.look_up(&admitted, QueryKind::Ptr).await?
             }
         };
-        Ok(Reply::found(None, records))
+        Ok(DnsReply::found(None, records))
     }
 
     /// May it be asked? A name that may not is asked of nobody.
@@ -129,7 +142,7 @@ impl DnsResponder {
         (decision, judged): QuestionVerdict,
         client: IpAddr,
         name: &Name,
-    ) -> Result<Admitted<Name>, Reply> {
+    ) -> Result<Admitted<Name>, DnsReply> {
         let gateway_state = &self.gateway_state;
         let (mode, verdict) = (decision.mode.label(), decision.verdict.label());
         gateway_state.telemetry.decision(mode, verdict);
@@ -142,7 +155,10 @@ impl DnsResponder {
             if route != "upstream" {
                 gateway_state.telemetry.dns(route, "refused", Duration::ZERO);
             }
-            Reply::Refused(Why::new(Code::Blocked, format!("refused by policy: {rule}")))
+            DnsReply::Refused(ExtendedError::new(
+                ExtendedErrorCode::Blocked,
+                format!("refused by policy: {rule}"),
+            ))
         })
     }
 
@@ -155,15 +171,22 @@ impl DnsResponder {
         news
     }
 
-    async fn look_up(&self, name: &Admitted<Name>, kind: Kind) -> Result<Records, Reply> {
+    async fn look_up(
+        &self,
+        name: &Admitted<Name>,
+        kind: QueryKind,
+    ) -> Result<DnsRecords, DnsReply> {
         let gateway_state = &self.gateway_state;
         let (names, asked) = (gateway_state.names.load_full(), Instant::now());
         let listeners = gateway_state.own.load().listeners.clone();
-        let addresses = matches!(kind, Kind::Addresses(_));
+        let addresses = matches!(kind, QueryKind::Addresses(_));
         if addresses && names.asks_itself(name.get(), &listeners).await {
             let why = "this host's resolver asks listen.dns, which asks it";
             tracing::debug!(name = %name.get(), why);
-            return Err(Reply::Failed(Some(Why::new(Code::NoReachableAuthority, why))));
+            return Err(DnsReply::Failed(Some(ExtendedError::new(
+                ExtendedErrorCode::NoReachableAuthority,
+                why,
+            ))));
         }
         match names.records(name, kind, &listeners).await {
             Ok(Some(records)) => {
@@ -172,15 +195,21 @@ impl DnsResponder {
             }
             Ok(None) => {
                 let why = "names are passed on to the upstream here (dns.mode = \"upstream\")";
-                Err(Reply::Failed(Some(Why::new(Code::NoReachableAuthority, why))))
+                Err(DnsReply::Failed(Some(ExtendedError::new(
+                    ExtendedErrorCode::NoReachableAuthority,
+                    why,
+                ))))
             }
             Err(error) => {
                 gateway_state.telemetry.dns(error.route(), error.result(), asked.elapsed());
                 Err(match error {
-                    NameError::NotFound { .. } => Reply::NoSuchName,
+                    NameError::NotFound { .. } => DnsReply::NoSuchName,
                     other => {
-                        let why = Why::new(Code::NoReachableAuthority, other.to_string());
-                        Reply::Failed(Some(why))
+                        let why = ExtendedError::new(
+                            ExtendedErrorCode::NoReachableAuthority,
+                            other.to_string(),
+                        );
+                        DnsReply::Failed(Some(why))
                     }
                 })
             }
@@ -195,8 +224,8 @@ impl DnsResponder {
         client: IpAddr,
         name: &Admitted<Name>,
         whole: Option<Name>,
-        mut records: Records,
-    ) -> Reply {
+        mut records: DnsRecords,
+    ) -> DnsReply {
         let gateway_state = &self.gateway_state;
         let (policy, own) = (gateway_state.policy.load(), gateway_state.own.load());
         records.addresses.retain(|ip| policy.may_hear_of(&own, *ip));
@@ -205,7 +234,7 @@ impl DnsResponder {
             name.get(),
             &records.addresses,
         );
-        Reply::found(whole, records)
+        DnsReply::found(whole, records)
     }
 
     /// Whether the name gets an address on loan: names inside the tailnet do. Others have addresses that are
@@ -219,29 +248,32 @@ impl DnsResponder {
     async fn assign(
         &self,
         name: &Admitted<Name>,
-        family: Family,
+        family: IpFamily,
         whole: Option<Name>,
-    ) -> Result<Reply, Reply> {
+    ) -> Result<DnsReply, DnsReply> {
         let gateway_state = &self.gateway_state;
         let mut left = None;
-        for family in [Family::V4, Family::V6] {
-            let records = self.look_up(name, Kind::Addresses(family)).await?;
+        for family in [IpFamily::V4, IpFamily::V6] {
+            let records = self.look_up(name, QueryKind::Addresses(family)).await?;
             let (policy, own) = (gateway_state.policy.load(), gateway_state.own.load());
             if records.addresses.iter().any(|ip| policy.may_hear_of(&own, *ip)) {
                 left = Some(records.left);
                 break;
             }
         }
-        let (Some(left), Family::V4) = (left, family) else { return Ok(Reply::NOTHING) };
+        let (Some(left), IpFamily::V4) = (left, family) else { return Ok(DnsReply::NOTHING) };
         let synthetic = gateway_state.synthetic.load();
         let address =
             synthetic.as_ref().and_then(|synthetic| synthetic.assign(name.get(), Instant::now()));
         let Some(address) = address else {
             let why = "every address of dns.synthetic was used within the last hour: give it more";
             tracing::warn!(name = %name.get(), "{why}");
-            return Err(Reply::Failed(Some(Why::new(Code::NotReady, why))));
+            return Err(DnsReply::Failed(Some(ExtendedError::new(
+                ExtendedErrorCode::NotReady,
+                why,
+            ))));
         };
-        Ok(Reply::address(whole, address.into(), left))
+        Ok(DnsReply::address(whole, address.into(), left))
     }
 }
 
@@ -250,26 +282,30 @@ fn is_localhost(name: &Name) -> bool {
     name.as_str() == "localhost" || name.as_str().ends_with(".localhost")
 }
 
-fn loopback(wanted: Wanted) -> Reply {
+fn loopback(wanted: QuestionKind) -> DnsReply {
     let address: IpAddr = match wanted {
-        Wanted::Of(Kind::Addresses(Family::V6)) => Ipv6Addr::LOCALHOST.into(),
-        Wanted::Of(Kind::Addresses(Family::V4 | Family::Both)) => Ipv4Addr::LOCALHOST.into(),
-        Wanted::Any => return anything(),
-        Wanted::Of(_) | Wanted::Alias | Wanted::Other => return Reply::NOTHING,
+        QuestionKind::Of(QueryKind::Addresses(IpFamily::V6)) => Ipv6Addr::LOCALHOST.into(),
+        QuestionKind::Of(QueryKind::Addresses(IpFamily::V4 | IpFamily::Both)) => {
+            Ipv4Addr::LOCALHOST.into()
+        }
+        QuestionKind::Any => return anything(),
+        QuestionKind::Of(_) | QuestionKind::Alias | QuestionKind::Other => {
+            return DnsReply::NOTHING;
+        }
     };
-    Reply::address(None, address, LOCALHOST)
+    DnsReply::address(None, address, LOCALHOST)
 }
 
 /// Loopback's name, which nobody else is asked for (RFC 6303 section 4.2).
-fn localhost_of(address: IpAddr, wanted: Wanted) -> Option<Reply> {
+fn localhost_of(address: IpAddr, wanted: QuestionKind) -> Option<DnsReply> {
     let name = Name::parse(b"localhost").ok().filter(|_| address.is_loopback())?;
-    if wanted != Wanted::Of(Kind::Ptr) {
-        return Some(Reply::NOTHING);
+    if wanted != QuestionKind::Of(QueryKind::Ptr) {
+        return Some(DnsReply::NOTHING);
     }
-    Some(Reply::found(None, Records { left: LOCALHOST, ..Records::pointer(&name) }))
+    Some(DnsReply::found(None, DnsRecords { left: LOCALHOST, ..DnsRecords::pointer(&name) }))
 }
 
 /// The one record that stands for all there are.
-fn anything() -> Reply {
-    Reply::nothing_for(LOCALHOST)
+fn anything() -> DnsReply {
+    DnsReply::nothing_for(LOCALHOST)
 }

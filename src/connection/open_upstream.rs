@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use super::{GatewayState, Refusal, fault_of_name, watch_client};
-use crate::dns::Resolved;
+use crate::dns::Resolution;
 use crate::lifecycle::drain::{Guard, Phase};
 use crate::policy::{Address, Admitted};
 use crate::record::{Record, Stage};
@@ -214,11 +214,11 @@ async fn resolve_and_check(
     let asked = Instant::now();
     let resolved = names.resolve(&admitted).await;
     let (addresses, by) = match resolved {
-        Ok(Resolved::Passed(admitted)) => {
+        Ok(Resolution::Passed(admitted)) => {
             record.resolved("upstream", None);
             return Ok(Destination::Name(admitted));
         }
-        Ok(Resolved::Addresses { addresses, by }) => {
+        Ok(Resolution::Addresses { addresses, by }) => {
             if by != "literal" {
                 gateway_state.telemetry.dns(by, "ok", asked.elapsed());
             }

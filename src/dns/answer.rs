@@ -29,7 +29,7 @@ pub(super) enum Said {
 
 /// Why a nameserver was of no use.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Trouble {
+pub(super) enum ServerFault {
     /// It answered with an error code (RFC 1035 section 4.1.1).
     #[error("{0}")]
     Code(&'static str),
@@ -61,20 +61,20 @@ pub(super) fn belongs(message: &Message, query: &Query) -> bool {
 }
 
 /// What a nameserver says, and the aliases on the way there, in their order.
-pub(super) type Told = (Vec<Name>, Said);
+pub(super) type AnswerRecords = (Vec<Name>, Said);
 
 /// Reads an answer that belongs to `query`.
-pub(super) fn read(message: &Message, query: &Query) -> Result<Told, Trouble> {
+pub(super) fn read(message: &Message, query: &Query) -> Result<AnswerRecords, ServerFault> {
     match message.metadata.response_code {
         ResponseCode::NoError => {}
         ResponseCode::NXDomain => {
             let nothing = Said::Nothing { exists: false, ttl: negative_ttl(message) };
             return Ok((Vec::new(), nothing));
         }
-        code => return Err(Trouble::Code(word(code))),
+        code => return Err(ServerFault::Code(word(code))),
     }
     if message.metadata.truncation {
-        return Err(Trouble::Truncated);
+        return Err(ServerFault::Truncated);
     }
     let (mut at, mut ttl) = (query.name(), u32::MAX);
     let mut aliases = Vec::new();
@@ -88,7 +88,7 @@ pub(super) fn read(message: &Message, query: &Query) -> Result<Told, Trouble> {
         (at, ttl) = (next, ttl.min(its_ttl));
         aliases.push(next.clone());
     }
-    Err(Trouble::Aliases)
+    Err(ServerFault::Aliases)
 }
 
 /// A chain of aliases that ends without an address. With an SOA record the nameserver has looked
@@ -177,7 +177,7 @@ mod tests {
         Query::query(name("db.corp.example."), RecordType::A)
     }
 
-    fn read(message: &Message, query: &Query) -> Result<Said, Trouble> {
+    fn read(message: &Message, query: &Query) -> Result<Said, ServerFault> {
         super::read(message, query).map(|(_, said)| said)
     }
 
@@ -201,7 +201,7 @@ mod tests {
         Record::from_rdata(name("corp.example."), ttl, RData::SOA(soa))
     }
 
-    fn found(lasts: &[u8], ttl: u32) -> Result<Said, Trouble> {
+    fn found(lasts: &[u8], ttl: u32) -> Result<Said, ServerFault> {
         let addresses = lasts.iter().map(|last| IpAddr::from([10, 0, 0, *last])).collect();
         Ok(Said::Addresses { addresses, ttl })
     }
@@ -234,7 +234,7 @@ mod tests {
         empty.metadata.response_code = ResponseCode::NXDomain;
         assert_eq!(read(&empty, &asked()), Ok(Said::Nothing { exists: false, ttl: Some(30) }));
         empty.metadata.response_code = ResponseCode::Refused;
-        assert_eq!(read(&empty, &asked()), Err(Trouble::Code("REFUSED")));
+        assert_eq!(read(&empty, &asked()), Err(ServerFault::Code("REFUSED")));
     }
 
     #[test]
@@ -263,8 +263,8 @@ mod tests {
         let many = (0..4000).map(|n| a("db.corp.example.", (n % 250) as u8, 60)).collect();
         let (chain, ring, many) = (message(chain), message(ring), message(many));
         let start = Instant::now();
-        assert_eq!(read(&chain, &asked()), Err(Trouble::Aliases));
-        assert_eq!(read(&ring, &asked()), Err(Trouble::Aliases));
+        assert_eq!(read(&chain, &asked()), Err(ServerFault::Aliases));
+        assert_eq!(read(&ring, &asked()), Err(ServerFault::Aliases));
         let Ok(Said::Addresses { addresses, .. }) = read(&many, &asked()) else {
             unreachable!("addresses are there");
         };

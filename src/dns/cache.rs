@@ -22,7 +22,7 @@ const BIG: usize = 4096;
 
 /// Which addresses of a name are asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Family {
+pub enum IpFamily {
     /// All of them.
     Both,
     /// IPv4 (A).
@@ -31,7 +31,7 @@ pub enum Family {
     V6,
 }
 
-impl Family {
+impl IpFamily {
     /// Whether `address` is one of these.
     pub(super) fn has(self, address: IpAddr) -> bool {
         match self {
@@ -44,9 +44,9 @@ impl Family {
 
 /// What is asked of a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Kind {
+pub enum QueryKind {
     /// Addresses.
-    Addresses(Family),
+    Addresses(IpFamily),
     /// Text (TXT).
     Txt,
     /// The hosts of a service (SRV).
@@ -57,13 +57,13 @@ pub enum Kind {
     Ptr,
 }
 
-impl Kind {
+impl QueryKind {
     /// The type of record; addresses of both families are two questions.
     pub(super) fn record_type(self) -> Option<RecordType> {
         match self {
-            Self::Addresses(Family::Both) => None,
-            Self::Addresses(Family::V4) => Some(RecordType::A),
-            Self::Addresses(Family::V6) => Some(RecordType::AAAA),
+            Self::Addresses(IpFamily::Both) => None,
+            Self::Addresses(IpFamily::V4) => Some(RecordType::A),
+            Self::Addresses(IpFamily::V6) => Some(RecordType::AAAA),
             Self::Txt => Some(RecordType::TXT),
             Self::Srv => Some(RecordType::SRV),
             Self::Mx => Some(RecordType::MX),
@@ -74,16 +74,16 @@ impl Kind {
 
 /// What a name leads to.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Found {
+pub(super) struct LookupResult {
     /// The names on the way, in their order.
     pub(super) aliases: Vec<rr::Name>,
-    /// With [`Family::Both`] at least one; of other kinds none.
+    /// With [`IpFamily::Both`] at least one; of other kinds none.
     pub(super) addresses: Vec<IpAddr>,
     /// Of kinds that are no addresses.
     pub(super) data: Vec<RData>,
 }
 
-impl Found {
+impl LookupResult {
     /// Whether remembering it could cost too much: there may be thousands of its like.
     pub(super) fn is_big(&self) -> bool {
         let size = |data: &RData| data.to_bytes().map_or(usize::MAX, |bytes| bytes.len());
@@ -91,28 +91,28 @@ impl Found {
     }
 }
 
-pub(super) type Answer = Result<Found, NameError>;
+pub(super) type Answer = Result<LookupResult, NameError>;
 
 /// What is remembered apart.
-pub(super) type Key = (Name, Kind);
+pub(super) type Key = (Name, QueryKind);
 
 /// How long an answer may be kept; [`None`]: not at all.
-pub(super) type Life = Option<Duration>;
+pub(super) type AnswerLifetime = Option<Duration>;
 
 /// The life of a whole answer with this time to live, in seconds.
-pub(super) fn whole(ttl: u32) -> Life {
+pub(super) fn whole(ttl: u32) -> AnswerLifetime {
     Some(Duration::from_secs(ttl.clamp(SHORTEST, LONGEST).into()))
 }
 
 /// The life of a negative or a partial answer; without a time to live it gets the most.
-pub(super) fn doubtful(ttl: Option<u32>) -> Life {
+pub(super) fn doubtful(ttl: Option<u32>) -> AnswerLifetime {
     Some(Duration::from_secs(ttl.unwrap_or(DOUBTFUL).clamp(SHORTEST, DOUBTFUL).into()))
 }
 
 /// At most so many answers; none: nothing is remembered.
-pub(super) struct Cache(ExpiringCache<Key, Answer>);
+pub(super) struct AnswerCache(ExpiringCache<Key, Answer>);
 
-impl Cache {
+impl AnswerCache {
     pub(super) fn new(entries: u32) -> Self {
         Self(ExpiringCache::new(usize::try_from(entries).unwrap_or(usize::MAX)))
     }
@@ -122,7 +122,7 @@ impl Cache {
         self.0.get(key, Instant::now())
     }
 
-    pub(super) fn put(&self, key: &Key, answer: &Answer, life: Life) {
+    pub(super) fn put(&self, key: &Key, answer: &Answer, life: AnswerLifetime) {
         if let Some(life) = life {
             self.0.insert(key.clone(), answer.clone(), life, Instant::now());
         }
@@ -133,17 +133,17 @@ impl Cache {
 mod tests {
     use super::*;
 
-    const BOTH: Kind = Kind::Addresses(Family::Both);
+    const BOTH: QueryKind = QueryKind::Addresses(IpFamily::Both);
 
     fn name(n: usize) -> Key {
         (Name::parse(format!("n{n}.corp.example").as_bytes()).unwrap(), BOTH)
     }
 
     fn answer() -> Answer {
-        Ok(Found { addresses: vec![[10, 0, 0, 1].into()], ..Found::default() })
+        Ok(LookupResult { addresses: vec![[10, 0, 0, 1].into()], ..LookupResult::default() })
     }
 
-    impl Cache {
+    impl AnswerCache {
         fn answer(&self, key: &Key) -> Option<Answer> {
             self.get(key).map(|(answer, _)| answer)
         }
@@ -151,7 +151,7 @@ mod tests {
 
     #[test]
     fn d7_times_to_live_are_clamped() {
-        let seconds = |life: Life| life.unwrap().as_secs();
+        let seconds = |life: AnswerLifetime| life.unwrap().as_secs();
         assert_eq!(seconds(whole(0)), 1);
         assert_eq!(seconds(whole(60)), 60);
         assert_eq!(seconds(whole(1 << 31)), 300);
@@ -162,7 +162,7 @@ mod tests {
 
     #[test]
     fn d7_the_least_recently_used_goes_first() {
-        let cache = Cache::new(8);
+        let cache = AnswerCache::new(8);
         for n in 0..8 {
             cache.put(&name(n), &answer(), whole(60));
         }
@@ -174,21 +174,21 @@ mod tests {
 
     #[test]
     fn d7_what_is_left_of_a_life_counts_down_and_families_are_apart() {
-        let cache = Cache::new(8);
+        let cache = AnswerCache::new(8);
         cache.put(&name(0), &answer(), whole(60));
-        let left = |cache: &Cache| cache.get(&name(0)).unwrap().1;
+        let left = |cache: &AnswerCache| cache.get(&name(0)).unwrap().1;
         let first = left(&cache);
         assert!(first <= Duration::from_secs(60) && first > Duration::from_secs(50));
         while left(&cache) >= first {
             std::thread::yield_now();
         }
-        assert_eq!(cache.answer(&(name(0).0, Kind::Addresses(Family::V4))), None);
-        assert_eq!(cache.answer(&(name(0).0, Kind::Txt)), None);
+        assert_eq!(cache.answer(&(name(0).0, QueryKind::Addresses(IpFamily::V4))), None);
+        assert_eq!(cache.answer(&(name(0).0, QueryKind::Txt)), None);
     }
 
     #[test]
     fn d7_an_answer_ends_when_its_life_does() {
-        let cache = Cache::new(8);
+        let cache = AnswerCache::new(8);
         cache.put(&name(0), &answer(), Some(Duration::from_millis(50)));
         assert_eq!(cache.answer(&name(0)), Some(answer()));
         let put = Instant::now();
@@ -201,10 +201,10 @@ mod tests {
 
     #[test]
     fn nothing_is_kept_without_entries_or_without_a_life() {
-        let none = Cache::new(0);
+        let none = AnswerCache::new(0);
         none.put(&name(0), &answer(), whole(60));
         assert_eq!(none.answer(&name(0)), None);
-        let cache = Cache::new(8);
+        let cache = AnswerCache::new(8);
         cache.put(&name(0), &answer(), None);
         assert_eq!(cache.answer(&name(0)), None);
     }

@@ -10,18 +10,18 @@ use std::time::Duration;
 use hickory_net::runtime::iocompat::AsyncIoTokioAsStd;
 use hickory_net::runtime::{RuntimeProvider, TokioHandle, TokioTime};
 
-use super::Way;
+use super::NameserverWay;
 use crate::sys::{self, Stream};
 
 /// What hickory dials and spawns with. Its tasks end when the last clone is dropped.
 #[derive(Clone)]
-pub(super) struct Dialler {
-    pub(super) way: Option<Arc<dyn Way>>,
+pub(super) struct NameserverRuntime {
+    pub(super) way: Option<Arc<dyn NameserverWay>>,
     pub(super) mark: Option<u32>,
     pub(super) tasks: TokioHandle,
 }
 
-impl RuntimeProvider for Dialler {
+impl RuntimeProvider for NameserverRuntime {
     type Handle = TokioHandle;
     type Timer = TokioTime;
     type Udp = tokio::net::UdpSocket;
@@ -52,7 +52,11 @@ impl RuntimeProvider for Dialler {
     }
 }
 
-async fn dial(way: Option<&dyn Way>, to: SocketAddr, mark: Option<u32>) -> io::Result<Stream> {
+async fn dial(
+    way: Option<&dyn NameserverWay>,
+    to: SocketAddr,
+    mark: Option<u32>,
+) -> io::Result<Stream> {
     match way {
         Some(way) if way.covers(to.ip()) => way.dial(to).await,
         // This host's network may hold somebody else under such an address.

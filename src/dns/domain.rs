@@ -10,9 +10,9 @@ use futures_util::stream::FuturesUnordered;
 use hickory_proto::op::Query;
 use tokio::sync::Semaphore;
 
-use super::answer::{Told, Trouble};
-use super::server::{Outside, Server, label};
-use super::{Nameserver, Zone};
+use super::answer::{AnswerRecords, ServerFault};
+use super::server::{NameserverClient, NameserverContext, label};
+use super::{NameserverAddress, TailnetZone};
 use crate::target::Name;
 
 /// Names asked for at once (docs/requirements.md, D10); the rest wait. Each domain counts its own, so that
@@ -21,12 +21,12 @@ const IN_FLIGHT: usize = 64;
 /// A server silent for so long is not left, but the next one is asked too.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-pub(super) struct Domain {
+pub(super) struct ResolverDomain {
     /// The domain; none: everything else.
     pub(super) suffix: Option<Name>,
     route: &'static str,
     pub(super) permits: Semaphore,
-    servers: Vec<Arc<Server>>,
+    servers: Vec<Arc<NameserverClient>>,
     /// Nameservers that are not asked, as written.
     skipped: Vec<String>,
 }
@@ -34,16 +34,16 @@ pub(super) struct Domain {
 /// Everybody failed: what each of them said.
 pub(super) struct AllFailed(pub(super) String);
 
-impl Domain {
+impl ResolverDomain {
     pub(super) fn new(
         suffix: Option<&Name>,
-        nameservers: &[Nameserver],
-        zone: &Zone,
-        outside: &Arc<Outside>,
+        nameservers: &[NameserverAddress],
+        zone: &TailnetZone,
+        outside: &Arc<NameserverContext>,
     ) -> Self {
         let (mut servers, mut skipped) = (Vec::new(), Vec::new());
         for nameserver in nameservers {
-            match Server::new(nameserver, zone, outside) {
+            match NameserverClient::new(nameserver, zone, outside) {
                 Some(server) => servers.push(server),
                 None => skipped.push(label(nameserver)),
             }
@@ -54,8 +54,9 @@ impl Domain {
     }
 
     /// This host's resolvers, asked by ourselves.
-    pub(super) fn of_system(resolvers: &[SocketAddr], outside: &Arc<Outside>) -> Self {
-        let servers = resolvers.iter().map(|to| Server::of_system(*to, outside)).collect();
+    pub(super) fn of_system(resolvers: &[SocketAddr], outside: &Arc<NameserverContext>) -> Self {
+        let servers =
+            resolvers.iter().map(|to| NameserverClient::of_system(*to, outside)).collect();
         let permits = Semaphore::new(IN_FLIGHT);
         Self { suffix: None, route: "system", permits, servers, skipped: Vec::new() }
     }
@@ -82,7 +83,7 @@ impl Domain {
     }
 
     /// Asks one server after the other, each once, until one knows (docs/requirements.md, D2).
-    pub(super) async fn ask(&self, query: &Query) -> Result<Told, AllFailed> {
+    pub(super) async fn ask(&self, query: &Query) -> Result<AnswerRecords, AllFailed> {
         let mut left = self.servers.iter().map(|server| async move {
             server.ask(query).await.map_err(|trouble| (server.label(), trouble))
         });
@@ -108,9 +109,9 @@ impl Domain {
     }
 }
 
-fn told(server: &str, trouble: &Trouble) -> String {
+fn told(server: &str, trouble: &ServerFault) -> String {
     match trouble {
-        Trouble::Code(code) => format!("{server} says {code}"),
+        ServerFault::Code(code) => format!("{server} says {code}"),
         other => format!("{server}: {other}"),
     }
 }

@@ -8,12 +8,12 @@ use std::sync::Arc;
 use rustls::{ClientConfig, RootCertStore};
 use tokio::sync::OnceCell;
 
-use super::Zone;
+use super::TailnetZone;
 use crate::target::Host;
 
 /// A nameserver's URL, read.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Https {
+pub(super) struct HttpsEndpoint {
     pub(super) host: Host,
     pub(super) port: u16,
     /// With its query, if there is one.
@@ -22,10 +22,10 @@ pub(super) struct Https {
     pub(super) bootstrap: Vec<IpAddr>,
 }
 
-impl Https {
+impl HttpsEndpoint {
     /// Reads `https://host[:port]/path`; none: it is no such URL, or its host is an internal name
     /// that the tailnet gives no address: to find it, somebody outside would have to be asked.
-    pub(super) fn parse(url: &str, bootstrap: &[IpAddr], zone: &Zone) -> Option<Self> {
+    pub(super) fn parse(url: &str, bootstrap: &[IpAddr], zone: &TailnetZone) -> Option<Self> {
         let url: hyper::Uri = url.parse().ok()?;
         let authority = url.authority().filter(|a| !a.as_str().contains('@'))?;
         if url.scheme_str() != Some("https") {
@@ -66,9 +66,9 @@ pub(super) fn label(url: &str) -> String {
 
 /// Whom to trust, read from the system (`SSL_CERT_FILE` and `SSL_CERT_DIR` too) when first needed.
 #[derive(Default)]
-pub(super) struct Trust(OnceCell<Arc<ClientConfig>>);
+pub(super) struct TrustStore(OnceCell<Arc<ClientConfig>>);
 
-impl Trust {
+impl TrustStore {
     pub(super) async fn config(&self) -> io::Result<Arc<ClientConfig>> {
         let config = self.0.get_or_try_init(|| async {
             let read = tokio::task::spawn_blocking(system_roots).await;
@@ -113,7 +113,7 @@ mod tests {
     #[test]
     fn urls_are_read_or_refused() {
         let read = |url| {
-            Https::parse(url, &[], &Zone::default())
+            HttpsEndpoint::parse(url, &[], &TailnetZone::default())
                 .map(|at| (at.host.to_string(), at.port, at.path))
         };
         let expected = |host: &str, port, path: &str| Some((host.to_owned(), port, path.into()));
@@ -139,14 +139,15 @@ mod tests {
     fn d9_nobody_outside_is_asked_for_an_internal_host() {
         let name = |text: &str| crate::target::Name::parse(text.as_bytes()).unwrap();
         let [inside, given] = [[100, 64, 0, 1], [10, 0, 0, 1]].map(IpAddr::from);
-        let zone = Zone {
+        let zone = TailnetZone {
             suffix: Some(name("lab.ts.net")),
             hosts: [(name("dns.lab.ts.net"), vec![inside])].into(),
             routes: vec![(name("corp.example"), Vec::new())],
-            ..Zone::default()
+            ..TailnetZone::default()
         };
-        let at =
-            |url, bootstrap: &[IpAddr]| Https::parse(url, bootstrap, &zone).map(|at| at.bootstrap);
+        let at = |url, bootstrap: &[IpAddr]| {
+            HttpsEndpoint::parse(url, bootstrap, &zone).map(|at| at.bootstrap)
+        };
         assert_eq!(at("https://1.1.1.1/q", &[given]), Some(vec![[1, 1, 1, 1].into()]));
         assert_eq!(at("https://dns.lab.ts.net/q", &[]), Some(vec![inside]));
         assert_eq!(at("https://dns.corp.example/q", &[given]), Some(vec![given]));

@@ -10,9 +10,9 @@ use futures_util::future::{Either, select};
 use hickory_proto::op::Query;
 use hickory_proto::rr::{self, RData, RecordType};
 
-use super::answer::{MOST_ALIASES, Said, Trouble};
-use super::cache::{self, Found, Kind, Life};
-use super::domain::{AllFailed, Domain};
+use super::answer::{MOST_ALIASES, Said, ServerFault};
+use super::cache::{self, AnswerLifetime, LookupResult, QueryKind};
+use super::domain::{AllFailed, ResolverDomain};
 use crate::target::Name;
 
 /// How long the other family is waited for once one has an address (RFC 8305 section 3).
@@ -20,11 +20,11 @@ const GRACE: Duration = Duration::from_millis(50);
 
 /// Where the name is, IPv4 first; none: there is no such name, or with both families none with an
 /// address. And for how long that holds.
-pub(super) type LookedUp = Result<(Option<Found>, Life), AllFailed>;
+pub(super) type LookedUp = Result<(Option<LookupResult>, AnswerLifetime), AllFailed>;
 
 /// The answer of one type.
 #[derive(Default)]
-struct Part {
+struct TypeAnswer {
     aliases: Vec<rr::Name>,
     addresses: Vec<IpAddr>,
     data: Vec<RData>,
@@ -35,10 +35,10 @@ struct Part {
 
 /// Asks `domain` for `name`. An alias that `hosts` knows ends there.
 pub(super) async fn look_up(
-    domain: &Domain,
+    domain: &ResolverDomain,
     hosts: &HashMap<Name, Vec<IpAddr>>,
     name: &Name,
-    kind: Kind,
+    kind: QueryKind,
 ) -> LookedUp {
     let name = rr::Name::from_ascii(format!("{name}."))
         .map_err(|error| AllFailed(format!("it cannot be asked for: {error}")))?;
@@ -49,7 +49,7 @@ pub(super) async fn look_up(
 }
 
 async fn both_families(
-    domain: &Domain,
+    domain: &ResolverDomain,
     hosts: &HashMap<Name, Vec<IpAddr>>,
     name: rr::Name,
 ) -> LookedUp {
@@ -68,21 +68,21 @@ async fn both_families(
 }
 
 /// One type by itself: a name without a record of it is there all the same.
-fn one(part: Part) -> (Option<Found>, Life) {
-    let Part { aliases, addresses, data, ttl, gone } = part;
+fn one(part: TypeAnswer) -> (Option<LookupResult>, AnswerLifetime) {
+    let TypeAnswer { aliases, addresses, data, ttl, gone } = part;
     let life = match addresses.is_empty() && data.is_empty() {
         true => cache::doubtful(ttl),
         false => cache::whole(ttl.unwrap_or_default()),
     };
-    ((!gone).then_some(Found { aliases, addresses, data }), life)
+    ((!gone).then_some(LookupResult { aliases, addresses, data }), life)
 }
 
 /// The second family's answer: after one that settles the matter, only if it comes at once. Some
 /// nameservers say of one type that there is no such name (RFC 4074 section 4.2), so even that waits.
 async fn after(
-    first: &Result<Part, AllFailed>,
-    second: impl Future<Output = Result<Part, AllFailed>>,
-) -> Option<Result<Part, AllFailed>> {
+    first: &Result<TypeAnswer, AllFailed>,
+    second: impl Future<Output = Result<TypeAnswer, AllFailed>>,
+) -> Option<Result<TypeAnswer, AllFailed>> {
     match first {
         Ok(part) if part.gone || !part.addresses.is_empty() => {
             tokio::time::timeout(GRACE, second).await.ok()
@@ -91,7 +91,7 @@ async fn after(
     }
 }
 
-fn both(answers: [Option<Result<Part, AllFailed>>; 2]) -> LookedUp {
+fn both(answers: [Option<Result<TypeAnswer, AllFailed>>; 2]) -> LookedUp {
     let (mut parts, mut failed) = (Vec::new(), None);
     for answer in answers.into_iter().flatten() {
         match answer {
@@ -100,9 +100,9 @@ fn both(answers: [Option<Result<Part, AllFailed>>; 2]) -> LookedUp {
         }
     }
     let (whole, gone) = (parts.len() == 2, parts.iter().any(|part| part.gone));
-    let (with, without): (Vec<Part>, Vec<Part>) =
+    let (with, without): (Vec<TypeAnswer>, Vec<TypeAnswer>) =
         parts.into_iter().partition(|part| !part.addresses.is_empty());
-    let least = |parts: &[Part]| parts.iter().filter_map(|part| part.ttl).min();
+    let least = |parts: &[TypeAnswer]| parts.iter().filter_map(|part| part.ttl).min();
     match failed {
         Some(all) if with.is_empty() && !gone => return Err(all),
         _ if with.is_empty() => return Ok((None, cache::doubtful(least(&without)))),
@@ -112,39 +112,39 @@ fn both(answers: [Option<Result<Part, AllFailed>>; 2]) -> LookedUp {
     let ttl = least(&with).unwrap_or_default();
     let life = if whole { cache::whole(ttl) } else { cache::doubtful(Some(ttl)) };
     let addresses = with.into_iter().flat_map(|part| part.addresses).collect();
-    Ok((Some(Found { addresses, ..Found::default() }), life))
+    Ok((Some(LookupResult { addresses, ..LookupResult::default() }), life))
 }
 
 async fn one_type(
-    domain: &Domain,
+    domain: &ResolverDomain,
     hosts: &HashMap<Name, Vec<IpAddr>>,
     name: rr::Name,
     kind: RecordType,
-) -> Result<Part, AllFailed> {
+) -> Result<TypeAnswer, AllFailed> {
     let mut query = Query::query(name, kind);
     let (mut aliases, mut least) = (Vec::new(), u32::MAX);
     for _ in 0..MOST_ALIASES {
         let (further, said) = domain.ask(&query).await?;
         aliases.extend(further);
-        let empty = Part { aliases, ..Part::default() };
+        let empty = TypeAnswer { aliases, ..TypeAnswer::default() };
         let (of, ttl) = match said {
             Said::Addresses { addresses, ttl } => {
-                return Ok(Part { addresses, ttl: Some(ttl.min(least)), ..empty });
+                return Ok(TypeAnswer { addresses, ttl: Some(ttl.min(least)), ..empty });
             }
             Said::Data { data, ttl } => {
-                return Ok(Part { data, ttl: Some(ttl.min(least)), ..empty });
+                return Ok(TypeAnswer { data, ttl: Some(ttl.min(least)), ..empty });
             }
-            Said::Nothing { exists, ttl } => return Ok(Part { ttl, gone: !exists, ..empty }),
+            Said::Nothing { exists, ttl } => return Ok(TypeAnswer { ttl, gone: !exists, ..empty }),
             Said::Alias { of, ttl } => (of, ttl),
         };
         least = least.min(ttl);
         if let Some(addresses) = known(hosts, &of, kind) {
-            return Ok(Part { addresses, ttl: Some(least), ..empty });
+            return Ok(TypeAnswer { addresses, ttl: Some(least), ..empty });
         }
         aliases = empty.aliases;
         query = Query::query(of, kind);
     }
-    Err(AllFailed(Trouble::Aliases.to_string()))
+    Err(AllFailed(ServerFault::Aliases.to_string()))
 }
 
 fn known(

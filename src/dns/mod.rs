@@ -33,18 +33,18 @@ use hickory_proto::rr::{self, RData};
 use crate::policy::Admitted;
 use crate::target::{Host, Name, Target};
 
-use self::cache::Found;
-pub use self::cache::{Family, Kind};
+use self::cache::LookupResult;
+pub use self::cache::{IpFamily, QueryKind};
 pub use self::error::NameError;
-use self::https::Trust;
+use self::https::TrustStore;
 use self::routes::Tailnet;
-use self::server::Outside;
-use self::system::System;
-pub use self::zone::{Dialling, Nameserver, Way, Zone};
+use self::server::NameserverContext;
+use self::system::SystemResolver;
+pub use self::zone::{NameserverAddress, NameserverDial, NameserverWay, TailnetZone};
 
 /// Who resolves names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mode {
+pub enum ResolveMode {
     /// The upstream: names are passed on.
     Upstream,
     /// This host's resolver.
@@ -55,9 +55,9 @@ pub enum Mode {
 
 /// How names are resolved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Settings {
+pub struct ResolverSettings {
     /// By whom.
-    pub mode: Mode,
+    pub mode: ResolveMode,
     /// For one name, everything included.
     pub timeout: Duration,
     /// Answers of nameservers remembered at most; 0: none. What this host's resolver says carries no
@@ -69,7 +69,7 @@ pub struct Settings {
 
 /// Where an admitted host is.
 #[derive(Debug)]
-pub enum Resolved {
+pub enum Resolution {
     /// The upstream will find out.
     Passed(Admitted<Target>),
     /// Addresses, best first, none twice.
@@ -83,7 +83,7 @@ pub enum Resolved {
 
 /// What a DNS client is told of a name. Nothing there: there is nothing of this kind.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Records {
+pub struct DnsRecords {
     /// The names on the way to the addresses, in their order.
     pub aliases: Vec<rr::Name>,
     /// None twice.
@@ -92,21 +92,25 @@ pub struct Records {
     pub data: Vec<RData>,
     /// How long this holds.
     pub left: Duration,
-    /// By which route, as in [`Resolved`].
+    /// By which route, as in [`Resolution`].
     pub by: &'static str,
 }
 
-impl Records {
-    fn of(addresses: &[IpAddr], kind: Kind, left: Duration, by: &'static str) -> Self {
+impl DnsRecords {
+    fn of(addresses: &[IpAddr], kind: QueryKind, left: Duration, by: &'static str) -> Self {
         let of_kind = |ip: &IpAddr| match kind {
-            Kind::Addresses(family) => family.has(*ip),
-            Kind::Txt | Kind::Srv | Kind::Mx | Kind::Ptr => false,
+            QueryKind::Addresses(family) => family.has(*ip),
+            QueryKind::Txt | QueryKind::Srv | QueryKind::Mx | QueryKind::Ptr => false,
         };
         let addresses = addresses.iter().copied().filter(of_kind).collect();
         Self { aliases: Vec::new(), addresses, data: Vec::new(), left, by }
     }
 
-    fn found(Found { aliases, addresses, data }: Found, left: Duration, by: &'static str) -> Self {
+    fn found(
+        LookupResult { aliases, addresses, data }: LookupResult,
+        left: Duration,
+        by: &'static str,
+    ) -> Self {
         Self { aliases, addresses, data, left, by }
     }
 
@@ -119,15 +123,19 @@ impl Records {
     }
 
     /// This host's resolver tells no time to live: nobody is to remember what it says.
-    async fn of_system(system: &System, name: &Name, family: Family) -> Result<Self, NameError> {
+    async fn of_system(
+        system: &SystemResolver,
+        name: &Name,
+        family: IpFamily,
+    ) -> Result<Self, NameError> {
         let found = system.addresses(name).await?;
-        Ok(Self::of(&found, Kind::Addresses(family), Duration::ZERO, "system"))
+        Ok(Self::of(&found, QueryKind::Addresses(family), Duration::ZERO, "system"))
     }
 }
 
 /// By which way a name would be asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Plan {
+pub struct ResolvePlan {
     /// `magicdns`, `split`, `global`, `system`, or `upstream` where names are passed on.
     pub route: &'static str,
     /// The domain of the tailnet that covers the name.
@@ -138,43 +146,47 @@ pub struct Plan {
     pub skipped: Vec<String>,
 }
 
-impl Plan {
+impl ResolvePlan {
     fn without_nameservers(route: &'static str, suffix: Option<Name>) -> Self {
         Self { route, suffix, nameservers: Vec::new(), skipped: Vec::new() }
     }
 }
 
 /// The resolver of one setting.
-pub struct Names(By);
+pub struct DnsResolver(By);
 
 enum By {
     Upstream,
-    System(Arc<Outside>),
+    System(Arc<NameserverContext>),
     Tailnet(Tailnet),
 }
 
-impl Names {
-    /// A resolver. `zone` is looked at for each name; with [`Mode::Upstream`] and [`Mode::System`] it
+impl DnsResolver {
+    /// A resolver. `zone` is looked at for each name; with [`ResolveMode::Upstream`] and [`ResolveMode::System`] it
     /// and `way` do not matter.
-    pub fn new(settings: Settings, zone: Arc<ArcSwap<Zone>>, way: Option<Arc<dyn Way>>) -> Self {
-        Self::trusting(settings, zone, way, Trust::default())
+    pub fn new(
+        settings: ResolverSettings,
+        zone: Arc<ArcSwap<TailnetZone>>,
+        way: Option<Arc<dyn NameserverWay>>,
+    ) -> Self {
+        Self::trusting(settings, zone, way, TrustStore::default())
     }
 
     fn trusting(
-        settings: Settings,
-        zone: Arc<ArcSwap<Zone>>,
-        way: Option<Arc<dyn Way>>,
-        trust: Trust,
+        settings: ResolverSettings,
+        zone: Arc<ArcSwap<TailnetZone>>,
+        way: Option<Arc<dyn NameserverWay>>,
+        trust: TrustStore,
     ) -> Self {
-        let Settings { mode, timeout, cache_entries, mark } = settings;
-        let system = System::new(timeout);
+        let ResolverSettings { mode, timeout, cache_entries, mark } = settings;
+        let system = SystemResolver::new(timeout);
         Self(match mode {
-            Mode::Upstream => By::Upstream,
-            Mode::System => {
-                By::System(Arc::new(Outside { way: None, system, trust, timeout, mark }))
+            ResolveMode::Upstream => By::Upstream,
+            ResolveMode::System => {
+                By::System(Arc::new(NameserverContext { way: None, system, trust, timeout, mark }))
             }
-            Mode::Tailnet => {
-                let outside = Arc::new(Outside { way, system, trust, timeout, mark });
+            ResolveMode::Tailnet => {
+                let outside = Arc::new(NameserverContext { way, system, trust, timeout, mark });
                 By::Tailnet(Tailnet::new(zone, outside, cache_entries))
             }
         })
@@ -192,14 +204,14 @@ impl Names {
     ///
     /// # Errors
     /// [`NameError`], naming the host.
-    pub async fn resolve(&self, host: &Admitted<Target>) -> Result<Resolved, NameError> {
+    pub async fn resolve(&self, host: &Admitted<Target>) -> Result<Resolution, NameError> {
         match &host.get().host {
-            Host::Address(ip) => Ok(Resolved::Addresses { addresses: vec![*ip], by: "literal" }),
+            Host::Address(ip) => Ok(Resolution::Addresses { addresses: vec![*ip], by: "literal" }),
             Host::Name(name) => match &self.0 {
-                By::Upstream => Ok(Resolved::Passed(host.clone())),
+                By::Upstream => Ok(Resolution::Passed(host.clone())),
                 By::System(outside) => {
                     let addresses = outside.system.addresses(name).await?;
-                    Ok(Resolved::Addresses { addresses, by: "system" })
+                    Ok(Resolution::Addresses { addresses, by: "system" })
                 }
                 By::Tailnet(tailnet) => tailnet.resolve(name).await,
             },
@@ -214,14 +226,14 @@ impl Names {
     pub async fn records(
         &self,
         name: &Admitted<Name>,
-        kind: Kind,
+        kind: QueryKind,
         listeners: &[SocketAddr],
-    ) -> Result<Option<Records>, NameError> {
+    ) -> Result<Option<DnsRecords>, NameError> {
         let name = name.get();
         match (&self.0, kind) {
             (By::Upstream, _) => Ok(None),
-            (By::System(outside), Kind::Addresses(family)) => {
-                Records::of_system(&outside.system, name, family).await.map(Some)
+            (By::System(outside), QueryKind::Addresses(family)) => {
+                DnsRecords::of_system(&outside.system, name, family).await.map(Some)
             }
             (By::System(outside), _) => outside.records(name, kind, listeners).await.map(Some),
             (By::Tailnet(tailnet), _) => tailnet.records(name, kind, listeners).await.map(Some),
@@ -255,10 +267,10 @@ impl Names {
     }
 
     /// By which way `name` would be asked. Nobody is asked.
-    pub fn plan(&self, name: &Name) -> Plan {
+    pub fn plan(&self, name: &Name) -> ResolvePlan {
         match &self.0 {
-            By::Upstream => Plan::without_nameservers("upstream", None),
-            By::System(_) => Plan::without_nameservers("system", None),
+            By::Upstream => ResolvePlan::without_nameservers("upstream", None),
+            By::System(_) => ResolvePlan::without_nameservers("system", None),
             By::Tailnet(tailnet) => tailnet.plan(name),
         }
     }

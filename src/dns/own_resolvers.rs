@@ -6,38 +6,38 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use super::cache::Kind;
-use super::domain::Domain;
+use super::cache::QueryKind;
+use super::domain::ResolverDomain;
 use super::lookup;
-use super::server::Outside;
-use super::{NameError, Records, reverse};
+use super::server::NameserverContext;
+use super::{DnsRecords, NameError, reverse};
 use crate::target::Name;
 
 const ROUTE: &str = "system";
 const ASKED: &str = "this host's resolver";
 
-impl Outside {
+impl NameserverContext {
     /// This host's resolvers as resolv.conf(5) names them now.
     pub(super) async fn resolvers(
         self: &Arc<Self>,
         name: &Name,
         listeners: &[SocketAddr],
-    ) -> Result<Domain, NameError> {
+    ) -> Result<ResolverDomain, NameError> {
         let resolvers = self.system.resolvers(listeners).await;
         if resolvers.is_empty() {
             let why = "/etc/resolv.conf names no nameserver but this gateway".to_owned();
             return Err(failed(name, why));
         }
-        Ok(Domain::of_system(&resolvers, self))
+        Ok(ResolverDomain::of_system(&resolvers, self))
     }
 
     /// Asks them, and remembers nothing: they do.
     pub(super) async fn records(
         self: &Arc<Self>,
         name: &Name,
-        kind: Kind,
+        kind: QueryKind,
         listeners: &[SocketAddr],
-    ) -> Result<Records, NameError> {
+    ) -> Result<DnsRecords, NameError> {
         let nobody =
             || NameError::NotFound { name: name.clone(), route: ROUTE, asked: ASKED.to_owned() };
         if reverse::is_reserved(name) {
@@ -48,7 +48,7 @@ impl Outside {
         let looking = lookup::look_up(&domain, &hosts, name, kind);
         match tokio::time::timeout(self.timeout, looking).await {
             Ok(Ok((Some(found), life))) => {
-                Ok(Records::found(found, life.unwrap_or_default(), ROUTE))
+                Ok(DnsRecords::found(found, life.unwrap_or_default(), ROUTE))
             }
             Ok(Ok((None, _))) => Err(nobody()),
             Ok(Err(all)) => Err(failed(name, all.0)),

@@ -11,15 +11,15 @@ use futures_util::future::{BoxFuture, Shared};
 type SharedQuery<A> = Shared<BoxFuture<'static, A>>;
 
 /// Questions under way, each driven by those who wait for it.
-pub(super) struct Questions<K, A>(Mutex<HashMap<K, SharedQuery<A>>>);
+pub(super) struct QueryCoalescer<K, A>(Mutex<HashMap<K, SharedQuery<A>>>);
 
-impl<K, A> Default for Questions<K, A> {
+impl<K, A> Default for QueryCoalescer<K, A> {
     fn default() -> Self {
         Self(Mutex::default())
     }
 }
 
-impl<K: Clone + Eq + Hash, A: Clone + Send + Sync> Questions<K, A> {
+impl<K: Clone + Eq + Hash, A: Clone + Send + Sync> QueryCoalescer<K, A> {
     /// The answer to the question about `key` that is under way; `question` starts it when none is.
     pub(super) async fn ask<F>(&self, key: &K, question: impl FnOnce() -> F) -> A
     where
@@ -59,7 +59,7 @@ impl<K: Clone + Eq + Hash, A: Clone + Send + Sync> Questions<K, A> {
 
 /// One who waits for an answer. The last to go, answered or not, takes the question away.
 struct QueryWaiter<'a, K: Clone + Eq + Hash, A: Clone + Send + Sync> {
-    questions: &'a Questions<K, A>,
+    questions: &'a QueryCoalescer<K, A>,
     key: &'a K,
     question: SharedQuery<A>,
     answered: bool,
@@ -92,7 +92,7 @@ mod tests {
 
     #[tokio::test]
     async fn d10_a_thousand_askers_are_one_question() {
-        let (questions, asked) = (Questions::default(), AtomicUsize::new(0));
+        let (questions, asked) = (QueryCoalescer::default(), AtomicUsize::new(0));
         let (name, gate) = (name(), Arc::new(tokio::sync::Semaphore::new(0)));
         let ask = || {
             questions.ask(&name, || {
@@ -110,7 +110,7 @@ mod tests {
 
     #[tokio::test]
     async fn r17_who_leaves_before_the_answer_leaves_nothing_behind() {
-        let (questions, name) = (Questions::<Name, ()>::default(), name());
+        let (questions, name) = (QueryCoalescer::<Name, ()>::default(), name());
         let alive = Arc::new(());
         let question = || {
             let alive = Arc::clone(&alive);
@@ -135,7 +135,7 @@ mod tests {
         async fn gone() {
             panic!("as a bug would")
         }
-        let questions = Arc::new(Questions::<Name, ()>::default());
+        let questions = Arc::new(QueryCoalescer::<Name, ()>::default());
         let asker = Arc::clone(&questions);
         let task = tokio::spawn(async move { asker.ask(&name(), gone).await });
         assert!(task.await.is_err());

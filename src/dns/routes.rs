@@ -8,13 +8,13 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
-use super::cache::{Answer, Cache, Family, Found, Key, Kind, Life};
-use super::domain::Domain;
+use super::cache::{Answer, AnswerCache, AnswerLifetime, IpFamily, Key, LookupResult, QueryKind};
+use super::domain::ResolverDomain;
 use super::lookup;
-use super::questions::Questions;
-use super::server::Outside;
+use super::questions::QueryCoalescer;
+use super::server::NameserverContext;
 use super::zone::within;
-use super::{NameError, Plan, Records, Resolved, Zone, reverse};
+use super::{DnsRecords, NameError, Resolution, ResolvePlan, TailnetZone, reverse};
 use crate::target::Name;
 
 /// Who answers for names that are not asked of anybody.
@@ -26,23 +26,23 @@ const NOBODY: &str = "nobody outside is asked about private networks, and this g
 pub(super) const NETMAP: Duration = Duration::from_secs(5);
 
 pub(super) struct Tailnet {
-    zone: Arc<ArcSwap<Zone>>,
-    outside: Arc<Outside>,
+    zone: Arc<ArcSwap<TailnetZone>>,
+    outside: Arc<NameserverContext>,
     cache_entries: u32,
     known: ArcSwap<ZoneView>,
 }
 
 /// What one netmap says, and what was learned under it.
 struct ZoneView {
-    zone: Arc<Zone>,
-    domains: Vec<Arc<Domain>>,
-    global: Arc<Domain>,
+    zone: Arc<TailnetZone>,
+    domains: Vec<Arc<ResolverDomain>>,
+    global: Arc<ResolverDomain>,
     learned: Arc<LearnedAnswers>,
 }
 
 struct LearnedAnswers {
-    cache: Cache,
-    questions: Questions<Key, (Answer, Life)>,
+    cache: AnswerCache,
+    questions: QueryCoalescer<Key, (Answer, AnswerLifetime)>,
 }
 
 /// By which way a name is found.
@@ -54,13 +54,17 @@ enum NameRoute<'a> {
     /// The reverse name of a private network.
     Reserved,
     /// These nameservers are asked.
-    Ask(&'a Arc<Domain>),
+    Ask(&'a Arc<ResolverDomain>),
     /// This host's resolver is asked.
     System,
 }
 
 impl Tailnet {
-    pub(super) fn new(zone: Arc<ArcSwap<Zone>>, outside: Arc<Outside>, cache_entries: u32) -> Self {
+    pub(super) fn new(
+        zone: Arc<ArcSwap<TailnetZone>>,
+        outside: Arc<NameserverContext>,
+        cache_entries: u32,
+    ) -> Self {
         let known = ZoneView::new(zone.load_full(), &outside, cache_entries);
         Self { known: ArcSwap::from_pointee(known), zone, outside, cache_entries }
     }
@@ -71,16 +75,16 @@ impl Tailnet {
         self.known.store(Arc::new(fresh));
     }
 
-    pub(super) async fn resolve(&self, name: &Name) -> Result<Resolved, NameError> {
+    pub(super) async fn resolve(&self, name: &Name) -> Result<Resolution, NameError> {
         let known = self.known();
-        let found = |addresses, by| Resolved::Addresses { addresses, by };
+        let found = |addresses, by| Resolution::Addresses { addresses, by };
         match known.route(name) {
             NameRoute::Host(addresses) => Ok(found(addresses.to_vec(), "magicdns")),
             NameRoute::Nowhere(_) => Err(nowhere(name, MAGIC_DNS)),
             NameRoute::Reserved => Err(nowhere(name, NOBODY)),
             NameRoute::System => Ok(found(self.outside.system.addresses(name).await?, "system")),
             NameRoute::Ask(domain) => {
-                let both = Kind::Addresses(Family::Both);
+                let both = QueryKind::Addresses(IpFamily::Both);
                 let (learned, _, by) = self.learn(&known, domain, name, both).await?;
                 Ok(found(learned.addresses, by))
             }
@@ -91,18 +95,18 @@ impl Tailnet {
     pub(super) async fn records(
         &self,
         name: &Name,
-        kind: Kind,
+        kind: QueryKind,
         listeners: &[SocketAddr],
-    ) -> Result<Records, NameError> {
+    ) -> Result<DnsRecords, NameError> {
         let known = self.known();
         let (learned, left, by) = match (known.route(name), kind) {
             (NameRoute::Host(addresses), _) => {
-                return Ok(Records::of(addresses, kind, NETMAP, "magicdns"));
+                return Ok(DnsRecords::of(addresses, kind, NETMAP, "magicdns"));
             }
             (NameRoute::Nowhere(_), _) => return Err(nowhere(name, MAGIC_DNS)),
             (NameRoute::Reserved, _) => return Err(nowhere(name, NOBODY)),
-            (NameRoute::System, Kind::Addresses(family)) => {
-                return Records::of_system(&self.outside.system, name, family).await;
+            (NameRoute::System, QueryKind::Addresses(family)) => {
+                return DnsRecords::of_system(&self.outside.system, name, family).await;
             }
             (NameRoute::System, _) => {
                 let domain = Arc::new(self.outside.resolvers(name, listeners).await?);
@@ -110,7 +114,7 @@ impl Tailnet {
             }
             (NameRoute::Ask(domain), _) => self.learn(&known, domain, name, kind).await?,
         };
-        Ok(Records::found(learned, left, by))
+        Ok(DnsRecords::found(learned, left, by))
     }
 
     /// The node that has this address.
@@ -122,10 +126,10 @@ impl Tailnet {
     async fn learn(
         &self,
         known: &Arc<ZoneView>,
-        domain: &Arc<Domain>,
+        domain: &Arc<ResolverDomain>,
         name: &Name,
-        kind: Kind,
-    ) -> Result<(Found, Duration, &'static str), NameError> {
+        kind: QueryKind,
+    ) -> Result<(LookupResult, Duration, &'static str), NameError> {
         let key = (name.clone(), kind);
         if let Some((answer, left)) = known.learned.cache.get(&key) {
             return Ok((answer?, left, "cache"));
@@ -147,23 +151,23 @@ impl Tailnet {
         zone.hosts.contains_key(&whole).then_some(whole)
     }
 
-    pub(super) fn plan(&self, name: &Name) -> Plan {
+    pub(super) fn plan(&self, name: &Name) -> ResolvePlan {
         let known = self.known();
         let suffix = &known.zone.suffix;
         match known.route(name) {
             NameRoute::Host(_) => {
                 let suffix = suffix.as_ref().filter(|suffix| within(name, suffix));
-                Plan::without_nameservers("magicdns", suffix.cloned())
+                ResolvePlan::without_nameservers("magicdns", suffix.cloned())
             }
             NameRoute::Nowhere(domain) => {
-                Plan::without_nameservers("magicdns", Some(domain.clone()))
+                ResolvePlan::without_nameservers("magicdns", Some(domain.clone()))
             }
-            NameRoute::Reserved => Plan::without_nameservers("magicdns", None),
-            NameRoute::System => Plan {
+            NameRoute::Reserved => ResolvePlan::without_nameservers("magicdns", None),
+            NameRoute::System => ResolvePlan {
                 skipped: known.global.skipped().to_vec(),
-                ..Plan::without_nameservers("system", None)
+                ..ResolvePlan::without_nameservers("system", None)
             },
-            NameRoute::Ask(domain) => Plan {
+            NameRoute::Ask(domain) => ResolvePlan {
                 route: domain.route(),
                 suffix: domain.suffix.clone(),
                 nameservers: domain.nameservers(),
@@ -195,9 +199,9 @@ impl Tailnet {
     fn question(
         &self,
         known: &Arc<ZoneView>,
-        domain: &Arc<Domain>,
+        domain: &Arc<ResolverDomain>,
         key: Key,
-    ) -> impl Future<Output = (Answer, Life)> + Send + 'static {
+    ) -> impl Future<Output = (Answer, AnswerLifetime)> + Send + 'static {
         let (known, domain) = (Arc::clone(known), Arc::clone(domain));
         let after = self.outside.timeout;
         async move {
@@ -210,23 +214,23 @@ impl Tailnet {
 }
 
 impl ZoneView {
-    fn new(zone: Arc<Zone>, outside: &Arc<Outside>, cache_entries: u32) -> Self {
+    fn new(zone: Arc<TailnetZone>, outside: &Arc<NameserverContext>, cache_entries: u32) -> Self {
         let domain = |(suffix, servers): &(Name, Vec<_>)| {
-            Arc::new(Domain::new(Some(suffix), servers, &zone, outside))
+            Arc::new(ResolverDomain::new(Some(suffix), servers, &zone, outside))
         };
         Self {
             domains: zone.routes.iter().map(domain).collect(),
-            global: Arc::new(Domain::new(None, &zone.global, &zone, outside)),
+            global: Arc::new(ResolverDomain::new(None, &zone.global, &zone, outside)),
             learned: Arc::new(LearnedAnswers {
-                cache: Cache::new(cache_entries),
-                questions: Questions::default(),
+                cache: AnswerCache::new(cache_entries),
+                questions: QueryCoalescer::default(),
             }),
             zone,
         }
     }
 
     /// The same under another netmap that says the same.
-    fn under(&self, zone: Arc<Zone>) -> Self {
+    fn under(&self, zone: Arc<TailnetZone>) -> Self {
         Self {
             zone,
             domains: self.domains.clone(),
@@ -245,7 +249,7 @@ impl ZoneView {
         if let Some(suffix) = self.zone.suffix.as_ref().filter(|suffix| within(name, suffix)) {
             return NameRoute::Nowhere(suffix);
         }
-        let covers = |(_, suffix): &(&Arc<Domain>, &Name)| within(name, suffix);
+        let covers = |(_, suffix): &(&Arc<ResolverDomain>, &Name)| within(name, suffix);
         let named = self.domains.iter().filter_map(|d| Some((d, d.suffix.as_ref()?)));
         match named.filter(covers).max_by_key(|(_, suffix)| suffix.as_str().len()) {
             Some((domain, suffix)) if domain.is_empty() => NameRoute::Nowhere(suffix),
@@ -257,7 +261,7 @@ impl ZoneView {
         }
     }
 
-    async fn ask(&self, domain: &Domain, key: &Key) -> (Answer, Life) {
+    async fn ask(&self, domain: &ResolverDomain, key: &Key) -> (Answer, AnswerLifetime) {
         let (name, route) = (key.0.clone(), domain.route());
         if let (false, Some(suffix)) = (domain.can_be_asked(), &domain.suffix) {
             let (domain, skipped) = (suffix.clone(), domain.skipped().join(", "));
@@ -271,7 +275,7 @@ impl ZoneView {
             Ok((None, life)) => (Err(NameError::NotFound { name, route, asked: asked() }), life),
             Err(all) => (Err(NameError::Failed { name, route, asked: asked(), why: all.0 }), None),
         };
-        if !answer.as_ref().is_ok_and(Found::is_big) {
+        if !answer.as_ref().is_ok_and(LookupResult::is_big) {
             self.learned.cache.put(key, &answer, life);
         }
         (answer, life)

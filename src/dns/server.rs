@@ -20,11 +20,11 @@ use hickory_net::xfer::{DnsExchange, DnsHandle as _};
 use hickory_proto::op::{DnsRequest, DnsRequestOptions, Message, Query};
 use tokio::time::Instant;
 
-use super::answer::{self, Told, Trouble};
-use super::dial::Dialler;
-use super::https::{self, Https, Trust};
-use super::system::System;
-use super::{Nameserver, Way, Zone};
+use super::answer::{self, AnswerRecords, ServerFault};
+use super::dial::NameserverRuntime;
+use super::https::{self, HttpsEndpoint, TrustStore};
+use super::system::SystemResolver;
+use super::{NameserverAddress, NameserverWay, TailnetZone};
 use crate::target::Host;
 
 /// A connection nobody used for so long is closed (RFC 7766 section 6.2.3: a few seconds at most).
@@ -37,22 +37,22 @@ const MOST_FOREIGN: usize = 4;
 const ONE_ADDRESS: Duration = Duration::from_secs(1);
 
 /// What is asked for on the way to nameservers; shared by all of them.
-pub(super) struct Outside {
-    pub(super) way: Option<Arc<dyn Way>>,
-    pub(super) system: System,
-    pub(super) trust: Trust,
+pub(super) struct NameserverContext {
+    pub(super) way: Option<Arc<dyn NameserverWay>>,
+    pub(super) system: SystemResolver,
+    pub(super) trust: TrustStore,
     /// For one name, everything included.
     pub(super) timeout: Duration,
     /// `SO_MARK` of connections that leave by this host's network.
     pub(super) mark: Option<u32>,
 }
 
-pub(super) struct Server {
+pub(super) struct NameserverClient {
     label: String,
     at: NameserverTransport,
     /// Asked for what a datagram had no room for.
-    whole: Option<Arc<Server>>,
-    outside: Arc<Outside>,
+    whole: Option<Arc<NameserverClient>>,
+    outside: Arc<NameserverContext>,
     slot: Mutex<ConnectionSlot>,
 }
 
@@ -61,7 +61,7 @@ pub(super) struct Server {
 enum NameserverTransport {
     Tcp(SocketAddr),
     Udp(SocketAddr),
-    Https(Https),
+    Https(HttpsEndpoint),
 }
 
 /// The present connection; each has a number of its own.
@@ -72,10 +72,10 @@ struct ConnectionSlot {
 }
 
 /// A connection, wanted by several at once while it is made.
-type SharedConnection = Shared<BoxFuture<'static, Result<Arc<OpenConnection>, Trouble>>>;
+type SharedConnection = Shared<BoxFuture<'static, Result<Arc<OpenConnection>, ServerFault>>>;
 
 struct OpenConnection {
-    exchange: DnsExchange<Dialler>,
+    exchange: DnsExchange<NameserverRuntime>,
     /// Ends the connection's tasks with it.
     _tasks: TokioHandle,
     times: Mutex<ConnectionTimes>,
@@ -90,41 +90,41 @@ struct ConnectionTimes {
 
 /// How a nameserver is called in sentences: `100.64.0.1`, with a port where it is not 53; of a URL
 /// the host alone, because the rest may be somebody's key.
-pub(super) fn label(nameserver: &Nameserver) -> String {
+pub(super) fn label(nameserver: &NameserverAddress) -> String {
     match nameserver {
-        Nameserver::Address(at) if at.port() == 53 => at.ip().to_string(),
-        Nameserver::Address(at) => at.to_string(),
-        Nameserver::Https { url, .. } => https::label(url),
-        Nameserver::Other(text) => text.clone(),
+        NameserverAddress::Address(at) if at.port() == 53 => at.ip().to_string(),
+        NameserverAddress::Address(at) => at.to_string(),
+        NameserverAddress::Https { url, .. } => https::label(url),
+        NameserverAddress::Other(text) => text.clone(),
     }
 }
 
-impl Server {
+impl NameserverClient {
     /// None: it has a form that is not asked, or a host inside the tailnet that nobody knows.
     pub(super) fn new(
-        nameserver: &Nameserver,
-        zone: &Zone,
-        outside: &Arc<Outside>,
+        nameserver: &NameserverAddress,
+        zone: &TailnetZone,
+        outside: &Arc<NameserverContext>,
     ) -> Option<Arc<Self>> {
         let at = match nameserver {
-            Nameserver::Address(at) => NameserverTransport::Tcp(*at),
-            Nameserver::Https { url, bootstrap } => {
-                NameserverTransport::Https(Https::parse(url, bootstrap, zone)?)
+            NameserverAddress::Address(at) => NameserverTransport::Tcp(*at),
+            NameserverAddress::Https { url, bootstrap } => {
+                NameserverTransport::Https(HttpsEndpoint::parse(url, bootstrap, zone)?)
             }
-            Nameserver::Other(_) => return None,
+            NameserverAddress::Other(_) => return None,
         };
         Some(Self::at(label(nameserver), at, outside))
     }
 
     /// One of this host's own resolvers, asked as libc asks it.
-    pub(super) fn of_system(to: SocketAddr, outside: &Arc<Outside>) -> Arc<Self> {
-        let label = label(&Nameserver::Address(to));
+    pub(super) fn of_system(to: SocketAddr, outside: &Arc<NameserverContext>) -> Arc<Self> {
+        let label = label(&NameserverAddress::Address(to));
         let whole = Some(Self::at(label.clone(), NameserverTransport::Tcp(to), outside));
         let (at, outside) = (NameserverTransport::Udp(to), Arc::clone(outside));
         Arc::new(Self { label, at, whole, outside, slot: Mutex::default() })
     }
 
-    fn at(label: String, at: NameserverTransport, outside: &Arc<Outside>) -> Arc<Self> {
+    fn at(label: String, at: NameserverTransport, outside: &Arc<NameserverContext>) -> Arc<Self> {
         let outside = Arc::clone(outside);
         Arc::new(Self { label, at, whole: None, outside, slot: Mutex::default() })
     }
@@ -135,15 +135,15 @@ impl Server {
 
     /// Asks once; once more when the connection broke under the question (RFC 7766 section 6.2.4:
     /// a server may close after any answer).
-    pub(super) async fn ask(self: &Arc<Self>, query: &Query) -> Result<Told, Trouble> {
+    pub(super) async fn ask(self: &Arc<Self>, query: &Query) -> Result<AnswerRecords, ServerFault> {
         match (self.exchange(query).await, &self.whole) {
-            (Err(Trouble::Truncated), Some(whole)) => whole.exchange(query).await, // D5
-            (Err(Trouble::Lost(_)), _) => self.exchange(query).await,
+            (Err(ServerFault::Truncated), Some(whole)) => whole.exchange(query).await, // D5
+            (Err(ServerFault::Lost(_)), _) => self.exchange(query).await,
             (said, _) => said,
         }
     }
 
-    async fn exchange(self: &Arc<Self>, query: &Query) -> Result<Told, Trouble> {
+    async fn exchange(self: &Arc<Self>, query: &Query) -> Result<AnswerRecords, ServerFault> {
         let mut hold = self.hold();
         let answer = hold.ask(query).await;
         hold.end = if answer.is_ok() { QueryEnd::Good } else { QueryEnd::Bad };
@@ -178,10 +178,10 @@ impl Server {
         self.slot.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn open(self: Arc<Self>, number: u64) -> Result<Arc<OpenConnection>, Trouble> {
+    async fn open(self: Arc<Self>, number: u64) -> Result<Arc<OpenConnection>, ServerFault> {
         let mut tasks = TokioHandle::default();
-        let Outside { way, mark, .. } = &*self.outside;
-        let dialler = Dialler { way: way.clone(), mark: *mark, tasks: tasks.clone() };
+        let NameserverContext { way, mark, .. } = &*self.outside;
+        let dialler = NameserverRuntime { way: way.clone(), mark: *mark, tasks: tasks.clone() };
         let exchange = match &self.at {
             NameserverTransport::Tcp(to) => self.over_tcp(*to, dialler).await?,
             NameserverTransport::Udp(to) => self.over_udp(*to, dialler),
@@ -197,11 +197,11 @@ impl Server {
     async fn over_tcp(
         &self,
         to: SocketAddr,
-        dialler: Dialler,
-    ) -> Result<DnsExchange<Dialler>, Trouble> {
+        dialler: NameserverRuntime,
+    ) -> Result<DnsExchange<NameserverRuntime>, ServerFault> {
         // There is one deadline for a name, and the caller has it.
         let dialled = dialler.connect_tcp(to, None, None).await;
-        let dialled = dialled.map_err(|error| Trouble::Dial(error.to_string()))?;
+        let dialled = dialled.map_err(|error| ServerFault::Dial(error.to_string()))?;
         // By its own constructor hickory queues 32 questions and fails the next one.
         let (stream, queue) = TcpStream::from_stream_with_buffer_size(dialled, to, MOST_ACTIVE);
         let questions = DnsMultiplexer::new(TcpClientStream::from_stream(stream), queue)
@@ -213,7 +213,11 @@ impl Server {
         Ok(exchange)
     }
 
-    fn over_udp(&self, to: SocketAddr, dialler: Dialler) -> DnsExchange<Dialler> {
+    fn over_udp(
+        &self,
+        to: SocketAddr,
+        dialler: NameserverRuntime,
+    ) -> DnsExchange<NameserverRuntime> {
         let questions = UdpClientStream::builder(to, dialler.clone())
             .with_timeout(Some(self.outside.timeout * 2))
             .build();
@@ -224,10 +228,10 @@ impl Server {
 
     async fn over_https(
         &self,
-        at: &Https,
-        dialler: Dialler,
-    ) -> Result<DnsExchange<Dialler>, Trouble> {
-        let failed = |why: String| Trouble::Dial(why);
+        at: &HttpsEndpoint,
+        dialler: NameserverRuntime,
+    ) -> Result<DnsExchange<NameserverRuntime>, ServerFault> {
+        let failed = |why: String| ServerFault::Dial(why);
         let config = self.outside.trust.config().await.map_err(|e| failed(e.to_string()))?;
         let mut last = failed(format!("{} has no address", at.host));
         for ip in self.addresses(at).await? {
@@ -243,11 +247,11 @@ impl Server {
         Err(last)
     }
 
-    async fn addresses(&self, at: &Https) -> Result<Vec<IpAddr>, Trouble> {
+    async fn addresses(&self, at: &HttpsEndpoint) -> Result<Vec<IpAddr>, ServerFault> {
         match &at.host {
             Host::Name(name) if at.bootstrap.is_empty() => {
                 let found = self.outside.system.addresses(name).await;
-                found.map_err(|error| Trouble::Dial(error.to_string()))
+                found.map_err(|error| ServerFault::Dial(error.to_string()))
             }
             _ => Ok(at.bootstrap.clone()),
         }
@@ -255,7 +259,7 @@ impl Server {
 }
 
 impl OpenConnection {
-    async fn ask(&self, query: &Query) -> Result<Message, Trouble> {
+    async fn ask(&self, query: &Query) -> Result<Message, ServerFault> {
         self.times().used = Instant::now();
         let mut options = DnsRequestOptions::default();
         options.use_edns = false; // its one gain here, room in a datagram, TCP has anyway
@@ -268,11 +272,11 @@ impl OpenConnection {
                     return Ok(message.into_message());
                 }
                 Some(Ok(_)) => {}
-                Some(Err(error)) => return Err(Trouble::Lost(error.to_string())),
-                None => return Err(Trouble::Silent),
+                Some(Err(error)) => return Err(ServerFault::Lost(error.to_string())),
+                None => return Err(ServerFault::Silent),
             }
         }
-        Err(Trouble::Foreign)
+        Err(ServerFault::Foreign)
     }
 
     fn times(&self) -> MutexGuard<'_, ConnectionTimes> {
@@ -282,7 +286,7 @@ impl OpenConnection {
 }
 
 /// Takes an idle connection out of the server's hands; a question still on it keeps it open.
-async fn close_when_idle(server: Weak<Server>, open: Weak<OpenConnection>, number: u64) {
+async fn close_when_idle(server: Weak<NameserverClient>, open: Weak<OpenConnection>, number: u64) {
     loop {
         let Some(idle_at) = open.upgrade().map(|open| open.times().used + IDLE) else { return };
         if idle_at <= Instant::now() {
@@ -297,7 +301,7 @@ async fn close_when_idle(server: Weak<Server>, open: Weak<OpenConnection>, numbe
 
 /// One question's hold on a connection.
 struct QueryHold<'a> {
-    server: &'a Server,
+    server: &'a NameserverClient,
     number: u64,
     line: SharedConnection,
     since: Instant,
@@ -314,7 +318,7 @@ enum QueryEnd {
 }
 
 impl QueryHold<'_> {
-    async fn ask(&mut self, query: &Query) -> Result<Message, Trouble> {
+    async fn ask(&mut self, query: &Query) -> Result<Message, ServerFault> {
         let open = self.line.clone().await?;
         self.open.insert(open).ask(query).await
     }

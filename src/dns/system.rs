@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use tokio::sync::Semaphore;
 
-use super::questions::Questions;
+use super::questions::QueryCoalescer;
 use super::{NameError, hosts};
 use crate::target::Name;
 
@@ -30,16 +30,16 @@ const DNS_PORT: u16 = 53;
 
 pub(super) type Answer = Result<Vec<IpAddr>, NameError>;
 
-pub(super) struct System {
+pub(super) struct SystemResolver {
     timeout: Duration,
     in_flight: Arc<Semaphore>,
-    questions: Questions<Name, Answer>,
+    questions: QueryCoalescer<Name, Answer>,
 }
 
-impl System {
+impl SystemResolver {
     pub(super) fn new(timeout: Duration) -> Self {
         let in_flight = Arc::new(Semaphore::new(IN_FLIGHT));
-        Self { timeout, in_flight, questions: Questions::default() }
+        Self { timeout, in_flight, questions: QueryCoalescer::default() }
     }
 
     /// Asks once, however many want to know at the same time.
@@ -202,7 +202,7 @@ mod tests {
 
     #[tokio::test]
     async fn localhost_is_found_and_nothing_stays_behind() {
-        let system = System::new(Duration::from_secs(3));
+        let system = SystemResolver::new(Duration::from_secs(3));
         let name = name("localhost");
         let (first, second) = tokio::join!(system.addresses(&name), system.addresses(&name));
         assert_eq!(first, second);
@@ -213,7 +213,7 @@ mod tests {
     #[tokio::test]
     async fn d3_no_answer_in_time_is_a_timeout() {
         let after = Duration::from_millis(20);
-        let system = System::new(after);
+        let system = SystemResolver::new(after);
         let _all = Arc::clone(&system.in_flight).acquire_many_owned(64).await.unwrap();
         let name = name("db.corp.example");
         let asked = ASKED.to_owned();

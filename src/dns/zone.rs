@@ -12,7 +12,7 @@ use crate::target::Name;
 
 /// The tailnet's names.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Zone {
+pub struct TailnetZone {
     /// MagicDNS suffix, as `tail1234.ts.net`; a bare `db` is `db.tail1234.ts.net` when that is known.
     pub suffix: Option<Name>,
     /// MagicDNS names and `ExtraRecords`, whole; IPv4 first.
@@ -20,14 +20,14 @@ pub struct Zone {
     /// Nodes by their own addresses, for reverse names.
     pub pointers: HashMap<IpAddr, Name>,
     /// Domains with nameservers of their own (split DNS); none named: answered from `hosts` alone.
-    pub routes: Vec<(Name, Vec<Nameserver>)>,
+    pub routes: Vec<(Name, Vec<NameserverAddress>)>,
     /// Nameservers for everything else; none: this host's.
-    pub global: Vec<Nameserver>,
+    pub global: Vec<NameserverAddress>,
 }
 
 /// A nameserver.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Nameserver {
+pub enum NameserverAddress {
     /// Asked by DNS over TCP.
     Address(SocketAddr),
     /// DNS over HTTPS; `bootstrap` are addresses of its host, where some are given.
@@ -41,7 +41,7 @@ pub enum Nameserver {
     Other(String),
 }
 
-impl Zone {
+impl TailnetZone {
     /// Whether nobody but the tailnet's own nameservers may hear of `name`.
     pub(super) fn internal(&self, name: &Name) -> bool {
         let own = self.suffix.iter().chain(self.routes.iter().map(|(domain, _)| domain));
@@ -56,12 +56,12 @@ pub(super) fn within(name: &Name, domain: &Name) -> bool {
 }
 
 /// A connection under way.
-pub type Dialling = Pin<Box<dyn Future<Output = io::Result<Stream>> + Send>>;
+pub type NameserverDial = Pin<Box<dyn Future<Output = io::Result<Stream>> + Send>>;
 
 /// The way to nameservers inside the tailnet.
-pub trait Way: Send + Sync + 'static {
+pub trait NameserverWay: Send + Sync + 'static {
     /// Whether the tailnet leads to `address`.
     fn covers(&self, address: IpAddr) -> bool;
     /// Connects to a nameserver that it covers.
-    fn dial(&self, to: SocketAddr) -> Dialling;
+    fn dial(&self, to: SocketAddr) -> NameserverDial;
 }

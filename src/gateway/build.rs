@@ -10,7 +10,7 @@ use super::StartError;
 use super::tailnet::{States, ThroughUpstream};
 use crate::config::{self, Config, DnsMode, PolicyMode, UpstreamKind};
 use crate::connection::{self, GatewayState, HalfClosePolicy, SyntheticAddresses};
-use crate::dns::{self as dns_resolver, Names, Zone};
+use crate::dns::{self as dns_resolver, DnsResolver, TailnetZone};
 use crate::policy::{self, Policy, PolicyError, Rules};
 use crate::relay::{self, HalfClose};
 use crate::sys::Exiting;
@@ -33,7 +33,7 @@ pub(super) fn policy(settings: &config::Policy) -> Result<Policy, PolicyError> {
 
 /// What a resolver is made of beside its settings, so that a reload can make another one.
 pub(super) struct ResolverFactory {
-    pub(super) zone: Arc<ArcSwap<Zone>>,
+    pub(super) zone: Arc<ArcSwap<TailnetZone>>,
     way: Option<Arc<ThroughUpstream>>,
     mark: Option<u32>,
 }
@@ -50,16 +50,17 @@ impl ResolverFactory {
         }
     }
 
-    pub(super) fn names(&self, settings: &config::Dns) -> Names {
+    pub(super) fn names(&self, settings: &config::Dns) -> DnsResolver {
         let mode = match settings.mode {
-            DnsMode::Tailnet => dns_resolver::Mode::Tailnet,
-            DnsMode::Upstream => dns_resolver::Mode::Upstream,
-            DnsMode::System => dns_resolver::Mode::System,
+            DnsMode::Tailnet => dns_resolver::ResolveMode::Tailnet,
+            DnsMode::Upstream => dns_resolver::ResolveMode::Upstream,
+            DnsMode::System => dns_resolver::ResolveMode::System,
         };
         let config::Dns { timeout, cache_entries, .. } = *settings;
-        let way = self.way.clone().map(|way| way as Arc<dyn dns_resolver::Way>);
-        let settings = dns_resolver::Settings { mode, timeout, cache_entries, mark: self.mark };
-        Names::new(settings, Arc::clone(&self.zone), way)
+        let way = self.way.clone().map(|way| way as Arc<dyn dns_resolver::NameserverWay>);
+        let settings =
+            dns_resolver::ResolverSettings { mode, timeout, cache_entries, mark: self.mark };
+        DnsResolver::new(settings, Arc::clone(&self.zone), way)
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::Gateway;
 use crate::connection::DnsResponder;
-use crate::dns::serve::{self, Handler};
+use crate::dns::serve::{self, QuestionHandler};
 use crate::listener::{self, Accepted, Bound, Permit};
 
 /// Clients connected at once; they are many with one question each, so the rest waits its turn.
@@ -54,7 +54,8 @@ fn pair(address: SocketAddr) -> io::Result<Sockets> {
 
 /// Answers on all of them until the gateway stops accepting.
 pub(super) fn serve(gateway: &Gateway, sockets: Vec<Sockets>) {
-    let handler = Handler::new(Arc::new(DnsResponder::new(Arc::clone(&gateway.gateway_state))));
+    let handler =
+        QuestionHandler::new(Arc::new(DnsResponder::new(Arc::clone(&gateway.gateway_state))));
     let limits = listener::Limits::new(CLIENTS, OF_ONE);
     for Sockets { tcp, udp } in sockets {
         let (address, datagrams) =

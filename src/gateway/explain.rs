@@ -9,7 +9,7 @@ use std::time::Instant;
 use serde_json::{Value, json};
 
 use crate::connection::{GatewayState, fault_of_name};
-use crate::dns::Resolved;
+use crate::dns::Resolution;
 use crate::policy::{Admitted, Decision};
 use crate::record::Process;
 use crate::tailnet::TailnetFault;
@@ -75,8 +75,8 @@ async fn resolve_and_check(
     let resolved = names.resolve(admitted).await;
     let took = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
     let addresses = match &resolved {
-        Ok(Resolved::Addresses { addresses, .. }) => addresses.clone(),
-        Ok(Resolved::Passed(_)) | Err(_) => Vec::new(),
+        Ok(Resolution::Addresses { addresses, .. }) => addresses.clone(),
+        Ok(Resolution::Passed(_)) | Err(_) => Vec::new(),
     };
     if let Some(plan) = plan {
         told["dns"] = json!({

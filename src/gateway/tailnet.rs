@@ -17,7 +17,7 @@ use tokio::sync::watch;
 use super::{Gateway, StartError, StartupResources, local_addresses};
 use crate::config::{self, Config, UpstreamKind};
 use crate::connection::{GatewayState, TailnetGate};
-use crate::dns::{self as dns_resolver, Dialling, Way, Zone};
+use crate::dns::{self as dns_resolver, NameserverDial, NameserverWay, TailnetZone};
 use crate::lifecycle::children::Children;
 use crate::lifecycle::run_dir::Listening;
 use crate::policy::Address;
@@ -173,7 +173,7 @@ fn hooks(gateway_state: &Arc<GatewayState>, restarts: &Arc<AtomicU64>) -> Superv
 /// Carries each state from the tailnet module into the others; connections see it last.
 struct StateFollower {
     gateway_state: Arc<GatewayState>,
-    zone: Arc<ArcSwap<Zone>>,
+    zone: Arc<ArcSwap<TailnetZone>>,
     settings: config::Upstream,
     socket: PathBuf,
     bound: Listening,
@@ -248,7 +248,7 @@ fn most(set: Option<u32>, open_files: Option<u64>) -> Option<u32> {
 }
 
 /// The netmap's names, in the types of the dns module.
-fn zone(state: &TailnetState) -> Zone {
+fn zone(state: &TailnetState) -> TailnetZone {
     let netmap = &state.netmap;
     let mut hosts: HashMap<Name, Vec<IpAddr>> = HashMap::new();
     let mut pointers = HashMap::new();
@@ -270,7 +270,7 @@ fn zone(state: &TailnetState) -> Zone {
     }
     let servers = |list: &[TailnetNameserver]| list.iter().map(nameserver).collect();
     let routes = netmap.dns.routes.iter();
-    Zone {
+    TailnetZone {
         suffix: netmap.suffix.clone(),
         hosts,
         pointers,
@@ -279,13 +279,13 @@ fn zone(state: &TailnetState) -> Zone {
     }
 }
 
-fn nameserver(server: &TailnetNameserver) -> dns_resolver::Nameserver {
+fn nameserver(server: &TailnetNameserver) -> dns_resolver::NameserverAddress {
     match server.clone() {
-        TailnetNameserver::Address(address) => dns_resolver::Nameserver::Address(address),
+        TailnetNameserver::Address(address) => dns_resolver::NameserverAddress::Address(address),
         TailnetNameserver::Https { url, bootstrap } => {
-            dns_resolver::Nameserver::Https { url, bootstrap }
+            dns_resolver::NameserverAddress::Https { url, bootstrap }
         }
-        TailnetNameserver::Other(text) => dns_resolver::Nameserver::Other(text),
+        TailnetNameserver::Other(text) => dns_resolver::NameserverAddress::Other(text),
     }
 }
 
@@ -306,13 +306,13 @@ impl ThroughUpstream {
     }
 }
 
-impl Way for ThroughUpstream {
+impl NameserverWay for ThroughUpstream {
     fn covers(&self, address: IpAddr) -> bool {
         let state = self.state.borrow();
         state.netmap.cover(address).is_some() && !state.is_own(address)
     }
 
-    fn dial(&self, to: std::net::SocketAddr) -> Dialling {
+    fn dial(&self, to: std::net::SocketAddr) -> NameserverDial {
         let gateway_state = self.gateway_state.get().and_then(Weak::upgrade);
         Box::pin(async move {
             let gone = || std::io::Error::from(std::io::ErrorKind::NotConnected);
@@ -371,7 +371,7 @@ mod tests {
         };
         let state =
             TailnetState { netmap: Arc::new(netmap), node: Some(node), ..TailnetState::starting() };
-        let Zone { hosts, pointers, .. } = zone(&state);
+        let TailnetZone { hosts, pointers, .. } = zone(&state);
         assert_eq!(pointers.len(), 3, "an extra record is no node");
         assert_eq!(pointers[&ip("fd7a::1")], name("svc.lab.ts.net"));
         assert_eq!(hosts.len(), 3);

@@ -9,7 +9,7 @@ use hickory_proto::rr::rdata::opt::EdnsOption;
 use hickory_proto::rr::{DNSClass, Record, RecordType};
 use hickory_proto::serialize::binary::{BinEncodable as _, BinEncoder};
 
-use super::Why;
+use super::ExtendedError;
 
 /// The biggest datagram: one that no network cuts (DNS flag day 2020; RFC 9715 section 3.1).
 const DATAGRAM: u16 = 1232;
@@ -24,7 +24,7 @@ const EXTENDED_ERROR: u16 = 15;
 
 /// By which way a message came, and its answer goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Over {
+pub enum MessageTransport {
     /// UDP.
     Datagram,
     /// TCP.
@@ -46,11 +46,11 @@ pub(super) struct ParsedQuestion {
     metadata: Metadata,
     pub(super) query: Query,
     edns: Option<Edns>,
-    over: Over,
+    over: MessageTransport,
 }
 
 /// Reads what a client sent.
-pub(super) fn read(bytes: &[u8], over: Over) -> ParsedMessage {
+pub(super) fn read(bytes: &[u8], over: MessageTransport) -> ParsedMessage {
     let Some(head) = MessageHeader::of(bytes) else { return ParsedMessage::Nothing };
     if head.is_answer {
         return ParsedMessage::Nothing;
@@ -132,7 +132,7 @@ impl ParsedQuestion {
         &self,
         code: ResponseCode,
         records: Vec<Record>,
-        why: Option<&Why>,
+        why: Option<&ExtendedError>,
     ) -> Vec<u8> {
         let mut answer = self.blank(code, why);
         answer.add_answers(records);
@@ -152,7 +152,7 @@ impl ParsedQuestion {
         encoded(&answer, SMALLEST).map_or_else(Vec::new, |(bytes, _)| bytes)
     }
 
-    fn blank(&self, code: ResponseCode, why: Option<&Why>) -> Message {
+    fn blank(&self, code: ResponseCode, why: Option<&ExtendedError>) -> Message {
         let mut answer = Message::response(self.metadata.id, self.metadata.op_code);
         answer.metadata = Metadata::response_from_request(&self.metadata);
         answer.metadata.recursion_available = true;
@@ -166,9 +166,11 @@ impl ParsedQuestion {
 
     fn room(&self) -> u16 {
         match (self.over, &self.edns) {
-            (Over::Stream, _) => u16::MAX,
-            (Over::Datagram, Some(edns)) => edns.max_payload().clamp(SMALLEST, DATAGRAM),
-            (Over::Datagram, None) => SMALLEST,
+            (MessageTransport::Stream, _) => u16::MAX,
+            (MessageTransport::Datagram, Some(edns)) => {
+                edns.max_payload().clamp(SMALLEST, DATAGRAM)
+            }
+            (MessageTransport::Datagram, None) => SMALLEST,
         }
     }
 
@@ -198,7 +200,7 @@ fn encoded(message: &Message, room: u16) -> Option<(Vec<u8>, bool)> {
 }
 
 /// Our OPT record (RFC 6891 section 6.1.1). Its size bounds our own datagram too.
-fn ours(theirs: &Edns, why: Option<&Why>) -> Edns {
+fn ours(theirs: &Edns, why: Option<&ExtendedError>) -> Edns {
     let mut ours = Edns::new();
     ours.set_max_payload(theirs.max_payload().clamp(SMALLEST, DATAGRAM));
     ours.set_dnssec_ok(theirs.flags().dnssec_ok); // RFC 3225 section 3: copied

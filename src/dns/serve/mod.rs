@@ -1,6 +1,6 @@
 //! The DNS server for clients of this host: questions in, answers out, sizes and codes.
 //!
-//! What is answered, somebody else decides ([`Answers`]): this part knows no policy and asks nobody.
+//! What is answered, somebody else decides ([`AnswerSource`]): this part knows no policy and asks nobody.
 #![forbid(unsafe_code)]
 
 mod clients;
@@ -22,12 +22,12 @@ use tokio::sync::Semaphore;
 
 use self::clients::{ClientAdmission, ClientLimiter};
 use self::message::{ParsedMessage, ParsedQuestion};
-use super::{Family, Kind, Records};
+use super::{DnsRecords, IpFamily, QueryKind};
 use crate::target::Name;
 
-pub use self::message::Over;
+pub use self::message::MessageTransport;
 pub use self::sockets::{tcp, udp};
-pub use self::why::{Code, Why};
+pub use self::why::{ExtendedError, ExtendedErrorCode};
 
 /// Questions under way at once; whoever asks beyond that is told to try again.
 const IN_FLIGHT: usize = 1024;
@@ -35,27 +35,27 @@ const IN_FLIGHT: usize = 1024;
 const SHORTEST: u64 = 1;
 
 /// Who knows the answers.
-pub trait Answers: Send + Sync + 'static {
+pub trait AnswerSource: Send + Sync + 'static {
     /// Answers one question.
-    fn answer(&self, question: Question) -> BoxFuture<'static, Reply>;
+    fn answer(&self, question: ClientQuestion) -> BoxFuture<'static, DnsReply>;
 }
 
 /// What a client wants to know.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Question {
+pub struct ClientQuestion {
     /// Of this name.
     pub name: Name,
     /// This.
-    pub wanted: Wanted,
+    pub wanted: QuestionKind,
     /// Who asks.
     pub client: IpAddr,
 }
 
 /// What a client wants to know of a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Wanted {
+pub enum QuestionKind {
     /// Records of one kind.
-    Of(Kind),
+    Of(QueryKind),
     /// What it is an alias of (CNAME).
     Alias,
     /// Whatever there is (ANY), which nobody is asked for (RFC 8482).
@@ -66,7 +66,7 @@ pub enum Wanted {
 
 /// What a client is told.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Reply {
+pub enum DnsReply {
     /// Aliases in their order, then what was asked for; none of either: nothing of this kind (NODATA).
     Records {
         /// The whole name that a bare one stands for: an alias too, before all others.
@@ -83,12 +83,12 @@ pub enum Reply {
     /// There is no such name (NXDOMAIN).
     NoSuchName,
     /// None this client may hear of (NXDOMAIN).
-    Refused(Why),
+    Refused(ExtendedError),
     /// Nobody knows now (SERVFAIL).
-    Failed(Option<Why>),
+    Failed(Option<ExtendedError>),
 }
 
-impl Reply {
+impl DnsReply {
     /// Nothing of this kind, whatever the name.
     pub const NOTHING: Self = Self::nothing_for(Duration::ZERO);
 
@@ -110,23 +110,23 @@ impl Reply {
     }
 
     /// What was found; `whole` is the name that a bare one stands for.
-    pub fn found(whole: Option<Name>, records: Records) -> Self {
-        let Records { aliases, addresses, data, left, .. } = records;
+    pub fn found(whole: Option<Name>, records: DnsRecords) -> Self {
+        let DnsRecords { aliases, addresses, data, left, .. } = records;
         Self::Records { whole, aliases, addresses, data, left }
     }
 }
 
 /// Turns messages into questions and replies into messages. One serves every socket.
 #[derive(Clone)]
-pub struct Handler {
-    answers: Arc<dyn Answers>,
+pub struct QuestionHandler {
+    answers: Arc<dyn AnswerSource>,
     in_flight: Arc<Semaphore>,
     clients: Arc<ClientLimiter>,
 }
 
-impl Handler {
+impl QuestionHandler {
     /// A server of these answers.
-    pub fn new(answers: Arc<dyn Answers>) -> Self {
+    pub fn new(answers: Arc<dyn AnswerSource>) -> Self {
         let clients = Arc::new(ClientLimiter::new());
         Self { answers, in_flight: Arc::new(Semaphore::new(IN_FLIGHT)), clients }
     }
@@ -136,7 +136,7 @@ impl Handler {
         &self,
         bytes: &[u8],
         peer: SocketAddr,
-        over: Over,
+        over: MessageTransport,
     ) -> impl Future<Output = Option<Vec<u8>>> + Send + 'static + use<> {
         let (read, handler) = (message::read(bytes, over), self.clone());
         async move {
@@ -151,7 +151,7 @@ impl Handler {
                 // Who asks too much by datagrams shows by a connection that it is who it says it is, and
                 // waits there.
                 (ParsedMessage::Question(asked), ClientAdmission::After(_))
-                    if over == Over::Datagram =>
+                    if over == MessageTransport::Datagram =>
                 {
                     Some(asked.come_by_tcp())
                 }
@@ -173,12 +173,12 @@ impl Handler {
             return asked.answer(ResponseCode::NXDomain, Vec::new(), None);
         };
         let wanted = wanted(asked.query.query_type());
-        let question = Question { name, wanted, client: peer.ip() };
+        let question = ClientQuestion { name, wanted, client: peer.ip() };
         match self.answers.answer(question).await {
-            Reply::NoSuchName => asked.answer(ResponseCode::NXDomain, Vec::new(), None),
-            Reply::Refused(why) => asked.answer(ResponseCode::NXDomain, Vec::new(), Some(&why)),
-            Reply::Failed(why) => asked.answer(ResponseCode::ServFail, Vec::new(), why.as_ref()),
-            Reply::Records { whole, aliases, addresses, data, left } => {
+            DnsReply::NoSuchName => asked.answer(ResponseCode::NXDomain, Vec::new(), None),
+            DnsReply::Refused(why) => asked.answer(ResponseCode::NXDomain, Vec::new(), Some(&why)),
+            DnsReply::Failed(why) => asked.answer(ResponseCode::ServFail, Vec::new(), why.as_ref()),
+            DnsReply::Records { whole, aliases, addresses, data, left } => {
                 let whole = whole.and_then(|name| rr::Name::from_ascii(format!("{name}.")).ok());
                 let aliases = whole.into_iter().chain(aliases);
                 let data = addresses.iter().map(address).chain(data);
@@ -192,21 +192,24 @@ impl Handler {
 
 /// Somebody from afar. The answer is hardly bigger than the question: nobody is flooded by it.
 fn not_here(asked: &ParsedQuestion) -> Vec<u8> {
-    let why = Why::new(Code::Prohibited, "only private networks are answered here");
+    let why = ExtendedError::new(
+        ExtendedErrorCode::Prohibited,
+        "only private networks are answered here",
+    );
     asked.answer(ResponseCode::Refused, Vec::new(), Some(&why))
 }
 
-fn wanted(kind: RecordType) -> Wanted {
+fn wanted(kind: RecordType) -> QuestionKind {
     match kind {
-        RecordType::A => Wanted::Of(Kind::Addresses(Family::V4)),
-        RecordType::AAAA => Wanted::Of(Kind::Addresses(Family::V6)),
-        RecordType::TXT => Wanted::Of(Kind::Txt),
-        RecordType::SRV => Wanted::Of(Kind::Srv),
-        RecordType::MX => Wanted::Of(Kind::Mx),
-        RecordType::PTR => Wanted::Of(Kind::Ptr),
-        RecordType::CNAME => Wanted::Alias,
-        RecordType::ANY => Wanted::Any,
-        _ => Wanted::Other,
+        RecordType::A => QuestionKind::Of(QueryKind::Addresses(IpFamily::V4)),
+        RecordType::AAAA => QuestionKind::Of(QueryKind::Addresses(IpFamily::V6)),
+        RecordType::TXT => QuestionKind::Of(QueryKind::Txt),
+        RecordType::SRV => QuestionKind::Of(QueryKind::Srv),
+        RecordType::MX => QuestionKind::Of(QueryKind::Mx),
+        RecordType::PTR => QuestionKind::Of(QueryKind::Ptr),
+        RecordType::CNAME => QuestionKind::Alias,
+        RecordType::ANY => QuestionKind::Any,
+        _ => QuestionKind::Other,
     }
 }
 
@@ -219,18 +222,18 @@ fn address(ip: &IpAddr) -> RData {
 
 fn records(
     asked: &rr::Name,
-    wanted: Wanted,
+    wanted: QuestionKind,
     aliases: impl Iterator<Item = rr::Name>,
     data: impl Iterator<Item = RData>,
     left: Duration,
 ) -> Vec<Record> {
     let seconds = left.as_millis().div_ceil(1000).try_into().unwrap_or(u64::MAX);
     let ttl = u32::try_from(seconds.max(SHORTEST)).unwrap_or(u32::MAX);
-    if wanted == Wanted::Any {
+    if wanted == QuestionKind::Any {
         return vec![Record::from_rdata(asked.clone(), ttl, RData::HINFO(minimal()))];
     }
     // Who asks for an alias wants the next one alone.
-    let alone = wanted == Wanted::Alias;
+    let alone = wanted == QuestionKind::Alias;
     let mut owner = asked.clone();
     let mut records = Vec::new();
     for alias in aliases.take(if alone { 1 } else { usize::MAX }) {

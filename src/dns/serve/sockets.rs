@@ -18,7 +18,7 @@ use hickory_proto::op::SerialMessage;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::{Handler, Over};
+use super::{MessageTransport, QuestionHandler};
 use crate::sys::Stream;
 
 /// A connection without a question for so long is closed (RFC 7766 section 6.2.3: a few seconds).
@@ -40,7 +40,7 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// epoll does not take the socket.
 pub async fn udp(
     socket: UdpSocket,
-    handler: Handler,
+    handler: QuestionHandler,
     stop: impl Future<Output = ()>,
 ) -> io::Result<()> {
     let socket = Arc::new(tokio::net::UdpSocket::from_std(socket)?);
@@ -65,7 +65,7 @@ pub async fn udp(
 /// Reads what is there. What is known is answered at once, the rest gets a task of its own.
 fn batch(
     socket: &Arc<tokio::net::UdpSocket>,
-    handler: &Handler,
+    handler: &QuestionHandler,
     waiting: &mut JoinSet<()>,
 ) -> io::Result<()> {
     let mut bytes = [0; QUESTION];
@@ -80,7 +80,8 @@ fn batch(
         if peer.port() == 0 {
             continue;
         }
-        let mut answer = Box::pin(handler.answer(&bytes[..length], peer, Over::Datagram));
+        let mut answer =
+            Box::pin(handler.answer(&bytes[..length], peer, MessageTransport::Datagram));
         match (&mut answer).now_or_never() {
             Some(answer) => send(socket, answer, peer),
             None => {
@@ -102,7 +103,7 @@ fn send(socket: &tokio::net::UdpSocket, answer: Option<Vec<u8>>, peer: SocketAdd
 
 /// Answers one client, several questions at a time and each when its answer is there, until it leaves or
 /// falls silent.
-pub async fn tcp(stream: Stream, peer: SocketAddr, handler: Handler) {
+pub async fn tcp(stream: Stream, peer: SocketAddr, handler: QuestionHandler) {
     let socket = AsyncIoTokioAsStd(stream);
     let (mut questions, mut answers) =
         TcpStream::from_stream_with_buffer_size(socket, peer, WAITING);
@@ -120,7 +121,7 @@ pub async fn tcp(stream: Stream, peer: SocketAddr, handler: Handler) {
             }
             message = questions.next(), if under_way.len() < PIPELINE => {
                 let Some(Ok(message)) = message else { return };
-                under_way.push(handler.answer(message.bytes(), peer, Over::Stream));
+                under_way.push(handler.answer(message.bytes(), peer, MessageTransport::Stream));
             }
             () = &mut idle, if under_way.is_empty() => return,
         }

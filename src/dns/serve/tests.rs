@@ -21,17 +21,17 @@ use crate::sys::Stream;
 /// For one answer.
 const DEADLINE: Duration = Duration::from_secs(10);
 
-type Script = Box<dyn Fn(&Question) -> Reply + Send + Sync>;
+type Script = Box<dyn Fn(&ClientQuestion) -> DnsReply + Send + Sync>;
 
 struct Scripted {
     script: Script,
-    asked: Mutex<Vec<Question>>,
+    asked: Mutex<Vec<ClientQuestion>>,
     /// `slow.example` waits for it.
     gate: Arc<Notify>,
 }
 
-impl Answers for Scripted {
-    fn answer(&self, question: Question) -> BoxFuture<'static, Reply> {
+impl AnswerSource for Scripted {
+    fn answer(&self, question: ClientQuestion) -> BoxFuture<'static, DnsReply> {
         let reply = (self.script)(&question);
         let slow = question.name.as_str() == "slow.example";
         self.asked.lock().unwrap().push(question);
@@ -53,11 +53,11 @@ struct Serving {
 }
 
 impl Serving {
-    async fn start(script: impl Fn(&Question) -> Reply + Send + Sync + 'static) -> Self {
+    async fn start(script: impl Fn(&ClientQuestion) -> DnsReply + Send + Sync + 'static) -> Self {
         let gate = Arc::new(Notify::new());
         let scripted =
             Arc::new(Scripted { script: Box::new(script), asked: Mutex::default(), gate });
-        let handler = Handler::new(Arc::clone(&scripted) as Arc<dyn Answers>);
+        let handler = QuestionHandler::new(Arc::clone(&scripted) as Arc<dyn AnswerSource>);
         let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
         socket.set_nonblocking(true).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -91,7 +91,7 @@ impl Serving {
         Some(answer)
     }
 
-    fn asked(&self) -> Vec<Question> {
+    fn asked(&self) -> Vec<ClientQuestion> {
         self.scripted.asked.lock().unwrap().clone()
     }
 }
@@ -111,9 +111,9 @@ fn with_edns(name: &str, kind: RecordType, size: u16, version: u8) -> Message {
     message
 }
 
-fn addresses(count: u8, left: Duration) -> Reply {
+fn addresses(count: u8, left: Duration) -> DnsReply {
     let addresses = (0..count).map(|last| IpAddr::from([10, 0, 0, last])).collect();
-    Reply::Records { whole: None, aliases: Vec::new(), addresses, data: Vec::new(), left }
+    DnsReply::Records { whole: None, aliases: Vec::new(), addresses, data: Vec::new(), left }
 }
 
 fn shown(message: &Message) -> Vec<String> {
@@ -131,7 +131,7 @@ async fn an_answer_is_an_answer_to_its_question() {
         let whole =
             (question.name.as_str() == "db").then(|| Name::parse(b"db.lab.ts.net").unwrap());
         let (addresses, data) = (vec![IpAddr::from([10, 0, 0, 7])], Vec::new());
-        Reply::Records { whole, aliases, addresses, data, left: Duration::from_millis(59_001) }
+        DnsReply::Records { whole, aliases, addresses, data, left: Duration::from_millis(59_001) }
     });
     let serving = serving.await;
     let asked = question("DB.corp.example.", RecordType::A);
@@ -152,8 +152,9 @@ async fn an_answer_is_an_answer_to_its_question() {
     let alias = serving.ask(&question("db.corp.example.", RecordType::CNAME)).await;
     assert_eq!(shown(&alias), ["db.corp.example. 60 IN CNAME a.elsewhere.example."]);
     let name = Name::parse(b"db.corp.example").unwrap();
-    let (wanted, client) = (Wanted::Of(Kind::Addresses(Family::V4)), IpAddr::from([127, 0, 0, 1]));
-    let first = Question { name, wanted, client };
+    let (wanted, client) =
+        (QuestionKind::Of(QueryKind::Addresses(IpFamily::V4)), IpAddr::from([127, 0, 0, 1]));
+    let first = ClientQuestion { name, wanted, client };
     assert_eq!(serving.asked()[0], first);
 }
 
@@ -167,9 +168,9 @@ async fn d7_what_hardly_holds_any_more_holds_for_a_second() {
 #[tokio::test]
 async fn codes_say_what_is_the_matter() {
     let serving = Serving::start(|question| match question.name.as_str() {
-        "none.example" => Reply::NoSuchName,
-        "failed.example" => Reply::Failed(None),
-        _ => Reply::NOTHING,
+        "none.example" => DnsReply::NoSuchName,
+        "failed.example" => DnsReply::Failed(None),
+        _ => DnsReply::NOTHING,
     });
     let serving = serving.await;
     let code = async |message: &Message| serving.ask(message).await.metadata.response_code;
@@ -205,7 +206,7 @@ async fn codes_say_what_is_the_matter() {
     assert_eq!(serving.asked().len(), asked, "nobody was asked for any of these");
     let other = serving.ask(&question("x.example.", RecordType::HTTPS)).await;
     assert_eq!((other.metadata.response_code, other.answers.len()), (ResponseCode::NoError, 0));
-    assert_eq!(serving.asked()[asked].wanted, Wanted::Other);
+    assert_eq!(serving.asked()[asked].wanted, QuestionKind::Other);
 }
 
 #[tokio::test]
@@ -255,7 +256,7 @@ async fn d5_a_connection_gives_the_whole_answer_and_more_than_one() {
 
 #[tokio::test]
 async fn d4_what_is_no_question_gets_no_answer_or_formerr() {
-    let serving = Serving::start(|_| Reply::NOTHING).await;
+    let serving = Serving::start(|_| DnsReply::NOTHING).await;
     let mut response = question("db.example.", RecordType::A);
     response.metadata.message_type = MessageType::Response;
     let client = UdpSocket::bind("127.0.0.1:0").await.unwrap();
@@ -298,13 +299,15 @@ async fn other_kinds_are_asked_for_by_their_names() {
     let name = |text: &str| rr::Name::from_ascii(text).unwrap();
     let serving = Serving::start(move |question| {
         let data = match question.wanted {
-            Wanted::Of(Kind::Txt) => RData::TXT(TXT::new(vec!["v=1".to_owned()])),
-            Wanted::Of(Kind::Srv) => RData::SRV(SRV::new(1, 2, 5432, name("db.corp.example."))),
-            Wanted::Of(Kind::Mx) => RData::MX(MX::new(10, name("mail.corp.example."))),
-            _ => return Reply::NOTHING,
+            QuestionKind::Of(QueryKind::Txt) => RData::TXT(TXT::new(vec!["v=1".to_owned()])),
+            QuestionKind::Of(QueryKind::Srv) => {
+                RData::SRV(SRV::new(1, 2, 5432, name("db.corp.example.")))
+            }
+            QuestionKind::Of(QueryKind::Mx) => RData::MX(MX::new(10, name("mail.corp.example."))),
+            _ => return DnsReply::NOTHING,
         };
         let (aliases, addresses, left) = (Vec::new(), Vec::new(), Duration::from_secs(7));
-        Reply::Records { whole: None, aliases, addresses, data: vec![data], left }
+        DnsReply::Records { whole: None, aliases, addresses, data: vec![data], left }
     });
     let serving = serving.await;
     for (kind, expected) in [
@@ -328,8 +331,11 @@ async fn other_kinds_are_asked_for_by_their_names() {
 #[tokio::test]
 async fn who_speaks_edns_is_told_why() {
     let serving = Serving::start(|question| match question.name.as_str() {
-        "denied.example" => Reply::Refused(Why::new(Code::Blocked, "refused by policy: x")),
-        _ => Reply::Failed(Some(Why::new(Code::NotReady, "y"))),
+        "denied.example" => DnsReply::Refused(ExtendedError::new(
+            ExtendedErrorCode::Blocked,
+            "refused by policy: x",
+        )),
+        _ => DnsReply::Failed(Some(ExtendedError::new(ExtendedErrorCode::NotReady, "y"))),
     });
     let serving = serving.await;
     let option = |answer: &Message| {
@@ -349,7 +355,7 @@ async fn who_speaks_edns_is_told_why() {
 
 #[tokio::test]
 async fn r17_headers_that_promise_much_cost_nothing() {
-    let serving = Serving::start(|_| Reply::NOTHING).await;
+    let serving = Serving::start(|_| DnsReply::NOTHING).await;
     let asked = question("db.example.", RecordType::A).to_vec().unwrap();
     for (at, count) in [(4, 0), (4, 65_535), (6, 1), (8, 65_535), (10, 65_535)] {
         let mut bytes = asked.clone();
@@ -391,21 +397,23 @@ async fn a_connection_s_questions_do_not_wait_for_each_other_and_are_bounded() {
 #[tokio::test]
 async fn strangers_and_the_too_busy_are_sent_away_cheaply() {
     let serving = Serving::start(|_| addresses(200, Duration::from_secs(9))).await;
-    let handler = Handler::new(Arc::clone(&serving.scripted) as Arc<dyn Answers>);
+    let handler = QuestionHandler::new(Arc::clone(&serving.scripted) as Arc<dyn AnswerSource>);
     let bytes = with_edns("db.example.", RecordType::A, 4096, 0).to_vec().unwrap();
     let peer = |text: &str| text.parse::<SocketAddr>().unwrap();
-    for over in [Over::Datagram, Over::Stream] {
+    for over in [MessageTransport::Datagram, MessageTransport::Stream] {
         let told = handler.answer(&bytes, peer("8.8.8.8:53"), over).await.unwrap();
         let told = Message::from_vec(&told).unwrap();
         assert_eq!(told.metadata.response_code, ResponseCode::Refused);
         assert!(told.answers.is_empty());
     }
-    assert!(handler.answer(&[0; 12], peer("8.8.8.8:53"), Over::Datagram).await.is_none());
+    assert!(
+        handler.answer(&[0; 12], peer("8.8.8.8:53"), MessageTransport::Datagram).await.is_none()
+    );
     let client = peer("10.0.0.1:5353");
     let mut cut = None;
     for _ in 0..100 {
         while handler.clients.admit(client.ip(), Instant::now()) == ClientAdmission::Now {}
-        let answer = handler.answer(&bytes, client, Over::Datagram).await.unwrap();
+        let answer = handler.answer(&bytes, client, MessageTransport::Datagram).await.unwrap();
         let answer = Message::from_vec(&answer).unwrap();
         if answer.answers.is_empty() {
             cut = Some(answer);
@@ -415,7 +423,7 @@ async fn strangers_and_the_too_busy_are_sent_away_cheaply() {
     let cut = cut.expect("a bound");
     assert!(cut.metadata.truncation, "by a connection it is answered");
     assert_eq!(cut.metadata.response_code, ResponseCode::NoError);
-    let whole = handler.answer(&bytes, client, Over::Stream).await.unwrap();
+    let whole = handler.answer(&bytes, client, MessageTransport::Stream).await.unwrap();
     assert_eq!(Message::from_vec(&whole).unwrap().answers.len(), 200);
 }
 
@@ -446,9 +454,9 @@ proptest! {
         let gate = Arc::new(Notify::new());
         let script: Script = Box::new(|_| addresses(200, Duration::from_secs(9)));
         let scripted = Arc::new(Scripted { script, asked: Mutex::default(), gate });
-        let handler = Handler::new(scripted as Arc<dyn Answers>);
+        let handler = QuestionHandler::new(scripted as Arc<dyn AnswerSource>);
         let peer = "127.0.0.1:5353".parse().unwrap();
-        for (over, most) in [(Over::Datagram, 1232), (Over::Stream, 65_535)] {
+        for (over, most) in [(MessageTransport::Datagram, 1232), (MessageTransport::Stream, 65_535)] {
             let answer = handler.answer(&bytes, peer, over).now_or_never().unwrap();
             let Some(answer) = answer else { continue };
             prop_assert!((12..=most).contains(&answer.len()));

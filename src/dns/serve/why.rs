@@ -7,7 +7,7 @@ const LONGEST: usize = 160;
 /// The code, for programs (RFC 8914 section 4).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u16)]
-pub enum Code {
+pub enum ExtendedErrorCode {
     /// The tailnet is not up.
     NotReady = 14,
     /// Policy refuses the name.
@@ -20,16 +20,16 @@ pub enum Code {
 
 /// A code and a sentence.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Why {
+pub struct ExtendedError {
     /// For programs.
-    pub code: Code,
+    pub code: ExtendedErrorCode,
     /// For people; only its beginning is sent.
     pub text: String,
 }
 
-impl Why {
+impl ExtendedError {
     /// Says so.
-    pub fn new(code: Code, text: impl Into<String>) -> Self {
+    pub fn new(code: ExtendedErrorCode, text: impl Into<String>) -> Self {
         Self { code, text: text.into() }
     }
 
@@ -51,11 +51,11 @@ mod tests {
 
     #[test]
     fn a_long_sentence_is_cut_between_characters() {
-        let why = Why::new(Code::Blocked, "ü".repeat(100));
+        let why = ExtendedError::new(ExtendedErrorCode::Blocked, "ü".repeat(100));
         let bytes = why.to_bytes();
         assert_eq!(bytes[..2], [0, 15]);
         assert_eq!(std::str::from_utf8(&bytes[2..]), Ok("ü".repeat(80).as_str()));
-        let why = Why::new(Code::NotReady, format!("x{}", "ü".repeat(100)));
+        let why = ExtendedError::new(ExtendedErrorCode::NotReady, format!("x{}", "ü".repeat(100)));
         assert_eq!(why.to_bytes().len(), 2 + 159);
     }
 }

@@ -5,14 +5,14 @@ use std::time::{Duration, Instant};
 
 use hickory_proto::rr::RecordType;
 
-use super::standin::{Reply, Standin, addresses, alias, asked, with_ttl};
+use super::standin::{DnsReply, Standin, addresses, alias, asked, with_ttl};
 use super::{Lab, PATIENT, found, name, zone};
 
 #[tokio::test]
 async fn d6_both_families_are_asked_at_once_and_v4_comes_first() {
     let server = Standin::new(|question| {
         let all = ["fd00::1", "10.0.0.2", "10.0.0.1", "10.0.0.2"];
-        vec![Reply::Say(match asked(question).as_str() {
+        vec![DnsReply::Say(match asked(question).as_str() {
             "v4.corp.example" => addresses(question, &all[1..2]),
             "v6.corp.example" => addresses(question, &all[..1]),
             _ => addresses(question, &all),
@@ -33,9 +33,9 @@ async fn d6_a_family_that_stays_silent_holds_nothing_up() {
     for silent in [RecordType::A, RecordType::AAAA] {
         let server = Standin::new(move |question| {
             if question.queries[0].query_type() == silent {
-                return vec![Reply::Silence];
+                return vec![DnsReply::Silence];
             }
-            vec![Reply::Say(addresses(question, &["10.0.0.1", "fd00::1"]))]
+            vec![DnsReply::Say(addresses(question, &["10.0.0.1", "fd00::1"]))]
         });
         let server = server.await;
         let lab = Lab::new(&[&server]);
@@ -50,7 +50,7 @@ async fn d6_a_family_that_stays_silent_holds_nothing_up() {
 
 #[tokio::test]
 async fn d7_an_answer_is_remembered_for_its_time_and_not_for_ever() {
-    let server = Standin::new(|question| vec![Reply::Say(with_ttl(question, &["10.0.0.1"], 0))]);
+    let server = Standin::new(|question| vec![DnsReply::Say(with_ttl(question, &["10.0.0.1"], 0))]);
     let server = server.await;
     let lab = Lab::new(&[&server]);
     let put = Instant::now();
@@ -67,7 +67,7 @@ async fn d7_an_answer_is_remembered_for_its_time_and_not_for_ever() {
 #[tokio::test]
 async fn b23_aliases_are_followed_within_and_from_message_to_message() {
     let server = Standin::new(|question| {
-        vec![Reply::Say(match asked(question).as_str() {
+        vec![DnsReply::Say(match asked(question).as_str() {
             "db.corp.example" => alias(question, "b.corp.example."),
             "b.corp.example" => alias(question, "c.elsewhere.example."),
             "magic.corp.example" => alias(question, "grafana.lab.ts.net."),
@@ -89,7 +89,7 @@ async fn b23_aliases_are_followed_within_and_from_message_to_message() {
 #[tokio::test]
 async fn b22_each_answer_is_given_on_as_it_came() {
     let server = Standin::new(|question| {
-        vec![Reply::Say(addresses(question, &["127.0.0.1", "::ffff:10.0.0.1"]))]
+        vec![DnsReply::Say(addresses(question, &["127.0.0.1", "::ffff:10.0.0.1"]))]
     });
     let server = server.await;
     let lab = Lab::new(&[&server]);
@@ -102,7 +102,7 @@ async fn b22_each_answer_is_given_on_as_it_came() {
 #[tokio::test]
 async fn a_server_that_closes_after_each_answer_is_asked_again() {
     let server = Standin::new(|question| {
-        vec![Reply::Say(addresses(question, &["10.0.0.1", "fd00::1"])), Reply::Close]
+        vec![DnsReply::Say(addresses(question, &["10.0.0.1", "fd00::1"])), DnsReply::Close]
     });
     let server = server.await;
     let lab = Lab::new(&[&server]);
@@ -112,7 +112,7 @@ async fn a_server_that_closes_after_each_answer_is_asked_again() {
 
 #[tokio::test]
 async fn an_idle_connection_is_closed() {
-    let server = Standin::new(|question| vec![Reply::Say(addresses(question, &["10.0.0.1"]))]);
+    let server = Standin::new(|question| vec![DnsReply::Say(addresses(question, &["10.0.0.1"]))]);
     let server = server.await;
     let lab = Lab::new(&[&server]);
     let asked = Instant::now();
@@ -125,7 +125,7 @@ async fn an_idle_connection_is_closed() {
 
 #[tokio::test]
 async fn global_nameservers_get_the_rest_and_the_system_what_is_left() {
-    let server = Standin::new(|question| vec![Reply::Say(addresses(question, &["192.0.2.1"]))]);
+    let server = Standin::new(|question| vec![DnsReply::Say(addresses(question, &["192.0.2.1"]))]);
     let server = server.await;
     let mut with_global = zone(0);
     with_global.global = vec![super::inside(1)];

@@ -6,19 +6,19 @@ use std::time::{Duration, Instant};
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::RecordType;
 
-use super::standin::{Reply, Standin, addresses, code, empty};
-use super::{Lab, NameError, Nameserver, PATIENT, found, inside, name, zone};
+use super::standin::{DnsReply, Standin, addresses, code, empty};
+use super::{Lab, NameError, NameserverAddress, PATIENT, found, inside, name, zone};
 
 async fn good() -> Standin {
-    Standin::new(|question| vec![Reply::Say(addresses(question, &["10.0.0.1"]))]).await
+    Standin::new(|question| vec![DnsReply::Say(addresses(question, &["10.0.0.1"]))]).await
 }
 
 async fn saying(what: ResponseCode) -> Standin {
-    Standin::new(move |question| vec![Reply::Say(code(question, what))]).await
+    Standin::new(move |question| vec![DnsReply::Say(code(question, what))]).await
 }
 
 async fn silent() -> Standin {
-    Standin::new(|_| vec![Reply::Silence]).await
+    Standin::new(|_| vec![DnsReply::Silence]).await
 }
 
 #[tokio::test]
@@ -36,11 +36,11 @@ async fn d1_no_such_name_is_told_at_once_and_remembered() {
 
 #[tokio::test]
 async fn d1_a_name_without_addresses_is_not_found_and_one_familys_word_is_not_enough() {
-    let server = Standin::new(|question| vec![Reply::Say(empty(question))]).await;
+    let server = Standin::new(|question| vec![DnsReply::Say(empty(question))]).await;
     let error = Lab::new(&[&server]).ask("empty.corp.example").await.unwrap_err();
     assert_eq!(error.result(), "nxdomain");
     let server = Standin::new(|question| {
-        vec![Reply::Say(match question.queries[0].query_type() {
+        vec![DnsReply::Say(match question.queries[0].query_type() {
             RecordType::A => addresses(question, &["10.0.0.1"]),
             _ => code(question, ResponseCode::NXDomain),
         })]
@@ -76,7 +76,7 @@ async fn d2_everybody_failing_is_told_with_what_each_said() {
 #[tokio::test]
 async fn d2_a_server_that_is_not_there_is_passed_over() {
     let closed = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let gone = Nameserver::Address(closed.local_addr().unwrap());
+    let gone = NameserverAddress::Address(closed.local_addr().unwrap());
     drop(closed);
     let mut zone = zone(1);
     zone.routes[0].1.insert(0, gone.clone());
@@ -118,7 +118,7 @@ async fn d9_internal_names_are_asked_of_nobody_else() {
     let mut zone = zone(1);
     zone.global = vec![inside(1)];
     zone.routes.push((name("only.hosts.example"), Vec::new()));
-    let other = Nameserver::Other("http://100.64.0.7:1234/dns-query".to_owned());
+    let other = NameserverAddress::Other("http://100.64.0.7:1234/dns-query".to_owned());
     zone.routes.push((name("sub.corp.example"), vec![other]));
     let lab = Lab::of(zone, &[&server], PATIENT);
     for unknown in ["x.lab.ts.net", "lab.ts.net", "a.only.hosts.example", "only.hosts.example"] {

@@ -7,7 +7,7 @@ use hickory_proto::op::{Message, MessageType, Query};
 use hickory_proto::rr::rdata::CNAME;
 use hickory_proto::rr::{Name, RData, Record, RecordType};
 
-use super::standin::{Reply, Standin, addresses, asked, empty};
+use super::standin::{DnsReply, Standin, addresses, asked, empty};
 use super::{Lab, found, zone};
 
 /// CPU for one, judged at five times 50 ms together with everything else the test does.
@@ -65,21 +65,21 @@ fn changed(question: &Message, change: impl FnOnce(&mut Message)) -> Message {
     answer
 }
 
-fn hostile(question: &Message) -> Vec<Reply> {
+fn hostile(question: &Message) -> Vec<DnsReply> {
     let other = Name::from_ascii("other.corp.example.").unwrap();
-    let say = |change: &dyn Fn(&mut Message)| vec![Reply::Say(changed(question, |m| change(m)))];
+    let say = |change: &dyn Fn(&mut Message)| vec![DnsReply::Say(changed(question, |m| change(m)))];
     match asked(question).split('.').next().unwrap() {
-        "garbage" => vec![Reply::Bytes(vec![0xff; 700])],
-        "hollow" => vec![Reply::Bytes(Vec::new())],
+        "garbage" => vec![DnsReply::Bytes(vec![0xff; 700])],
+        "hollow" => vec![DnsReply::Bytes(Vec::new())],
         "id" => say(&|m| m.metadata.id = m.metadata.id.wrapping_add(1)),
         "qr" => say(&|m| m.metadata.message_type = MessageType::Query),
         "question" => say(&|m| m.queries = vec![Query::query(other.clone(), RecordType::A)]),
         "none" => say(&|m| m.queries.clear()),
         "tc" => say(&|m| m.metadata.truncation = true),
-        "loop" => vec![Reply::Bytes(pointer_loop(question))],
-        "long" => vec![Reply::Bytes(longest(question))],
-        "chain" => vec![Reply::Say(chain(question))],
-        _ => vec![Reply::Say(good(question))],
+        "loop" => vec![DnsReply::Bytes(pointer_loop(question))],
+        "long" => vec![DnsReply::Bytes(longest(question))],
+        "chain" => vec![DnsReply::Say(chain(question))],
+        _ => vec![DnsReply::Say(good(question))],
     }
 }
 
@@ -88,7 +88,7 @@ async fn d4_nonsense_is_passed_over_until_the_answer_comes() {
     for nonsense in ["garbage", "id", "qr", "question", "none", "loop"] {
         let server = Standin::new(|question| {
             let mut replies = hostile(question);
-            replies.push(Reply::Say(good(question)));
+            replies.push(DnsReply::Say(good(question)));
             replies
         });
         let server = server.await;
@@ -128,7 +128,7 @@ async fn d4_long_answers_and_long_chains_are_cheap() {
 #[tokio::test]
 async fn d5_a_truncated_answer_counts_as_a_failure() {
     let (cut, whole) =
-        (Standin::new(hostile).await, Standin::new(|question| vec![Reply::Say(good(question))]));
+        (Standin::new(hostile).await, Standin::new(|question| vec![DnsReply::Say(good(question))]));
     let whole = whole.await;
     let lab = Lab::new(&[&cut, &whole]);
     assert_eq!(lab.ask("tc.corp.example").await, found(&["10.0.0.1"], "split"));

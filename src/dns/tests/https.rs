@@ -12,7 +12,7 @@ use rustls::{RootCertStore, ServerConfig};
 use tokio::net::TcpListener;
 
 use super::standin::{Tunnel, addresses, until};
-use super::{Lab, Nameserver, PATIENT, Trust, found, name, zone};
+use super::{Lab, NameserverAddress, PATIENT, TrustStore, found, name, zone};
 
 /// A DoH server for `doh.example`; what it takes for a root.
 async fn standin() -> (SocketAddr, RootCertStore) {
@@ -64,10 +64,10 @@ async fn answer(
     respond.send_response(response, false).unwrap().send_data(said.into(), true).unwrap();
 }
 
-fn doh(at: SocketAddr, path: &str, trust: Trust, bootstrap: [u8; 4]) -> Lab {
+fn doh(at: SocketAddr, path: &str, trust: TrustStore, bootstrap: [u8; 4]) -> Lab {
     let mut zone = zone(0);
     let url = format!("https://doh.example:{}{path}", at.port());
-    zone.global = vec![Nameserver::Https { url, bootstrap: vec![bootstrap.into()] }];
+    zone.global = vec![NameserverAddress::Https { url, bootstrap: vec![bootstrap.into()] }];
     let tunnel = Tunnel([([100, 64, 0, 1].into(), at)].into());
     Lab::trusting(zone, tunnel, PATIENT, trust)
 }
@@ -78,7 +78,7 @@ async fn https_nameservers_are_asked_directly_and_through_the_tailnet() {
     let alive = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
     let before = alive();
     for bootstrap in [[127, 0, 0, 1], [100, 64, 0, 1]] {
-        let lab = doh(at, "/dns-query", Trust::only(roots.clone()), bootstrap);
+        let lab = doh(at, "/dns-query", TrustStore::only(roots.clone()), bootstrap);
         let both = found(&["192.0.2.1", "2001:db8::1"], "global");
         assert_eq!(lab.ask("www.example").await, both);
         let plan = lab.tailnet.plan(&name("www.example"));
@@ -91,10 +91,10 @@ async fn https_nameservers_are_asked_directly_and_through_the_tailnet() {
 #[tokio::test]
 async fn a_stranger_and_a_wrong_path_are_errors() {
     let (at, roots) = standin().await;
-    let untrusted = doh(at, "/dns-query", Trust::only(RootCertStore::empty()), [127, 0, 0, 1]);
+    let untrusted = doh(at, "/dns-query", TrustStore::only(RootCertStore::empty()), [127, 0, 0, 1]);
     let error = untrusted.ask("www.example").await.unwrap_err();
     assert!(error.to_string().contains("certificate"), "{error}");
-    let elsewhere = doh(at, "/elsewhere", Trust::only(roots), [127, 0, 0, 1]);
+    let elsewhere = doh(at, "/elsewhere", TrustStore::only(roots), [127, 0, 0, 1]);
     let error = elsewhere.ask("www.example").await.unwrap_err();
     assert!(error.to_string().contains("404"), "{error}");
     assert_eq!((error.result(), error.route()), ("error", "global"));

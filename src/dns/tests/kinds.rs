@@ -7,11 +7,11 @@ use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::rdata::{MX, PTR, SRV, TXT};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
 
-use super::super::{Family, Kind, NameError, Records};
-use super::standin::{Reply, Standin, addresses, alias, asked, code, empty};
+use super::super::{DnsRecords, IpFamily, NameError, QueryKind};
+use super::standin::{DnsReply, Standin, addresses, alias, asked, code, empty};
 use super::{Lab, inside, name, zone};
 
-async fn of(lab: &Lab, text: &str, kind: Kind) -> Result<Records, NameError> {
+async fn of(lab: &Lab, text: &str, kind: QueryKind) -> Result<DnsRecords, NameError> {
     lab.tailnet.records(&name(text), kind, &[]).await
 }
 
@@ -40,13 +40,16 @@ async fn server() -> Standin {
                 answer.add_answer(Record::from_rdata(question.queries[0].name().clone(), 60, data));
             }
         }
-        vec![Reply::Say(answer)]
+        vec![DnsReply::Say(answer)]
     })
     .await
 }
 
-const KINDS: [(Kind, RecordType); 3] =
-    [(Kind::Txt, RecordType::TXT), (Kind::Srv, RecordType::SRV), (Kind::Mx, RecordType::MX)];
+const KINDS: [(QueryKind, RecordType); 3] = [
+    (QueryKind::Txt, RecordType::TXT),
+    (QueryKind::Srv, RecordType::SRV),
+    (QueryKind::Mx, RecordType::MX),
+];
 
 #[tokio::test]
 async fn each_kind_is_asked_of_the_domain_s_nameserver_and_remembered_apart() {
@@ -59,12 +62,12 @@ async fn each_kind_is_asked_of_the_domain_s_nameserver_and_remembered_apart() {
         let kept = of(&lab, "_pg._tcp.corp.example", kind).await.unwrap();
         assert_eq!((kept.by, server.questions()), ("cache", asked));
     }
-    let told = of(&lab, "alias.corp.example", Kind::Txt).await.unwrap();
+    let told = of(&lab, "alias.corp.example", QueryKind::Txt).await.unwrap();
     assert_eq!(told.aliases, [Name::from_ascii("end.corp.example.").unwrap()]);
     assert_eq!(told.data.len(), 1);
-    let nothing = of(&lab, "bare.corp.example", Kind::Mx).await.unwrap();
+    let nothing = of(&lab, "bare.corp.example", QueryKind::Mx).await.unwrap();
     assert!(nothing.data.is_empty() && nothing.addresses.is_empty());
-    let none = of(&lab, "none.corp.example", Kind::Txt).await.unwrap_err();
+    let none = of(&lab, "none.corp.example", QueryKind::Txt).await.unwrap_err();
     assert_eq!(none.result(), "nxdomain");
 }
 
@@ -93,7 +96,7 @@ async fn d9_reverse_names_of_private_networks_are_asked_of_split_dns_or_of_nobod
     zone.global = vec![inside(1)];
     zone.routes.push((name("50.10.in-addr.arpa"), vec![inside(1)]));
     let lab = Lab::of(zone, &[&server], super::PATIENT);
-    let told = of(&lab, "7.0.50.10.in-addr.arpa", Kind::Ptr).await.unwrap();
+    let told = of(&lab, "7.0.50.10.in-addr.arpa", QueryKind::Ptr).await.unwrap();
     assert_eq!((told.data, told.by), (vec![data(RecordType::PTR).unwrap()], "split"));
     assert_eq!(server.questions(), 1);
     for private in [
@@ -102,13 +105,13 @@ async fn d9_reverse_names_of_private_networks_are_asked_of_split_dns_or_of_nobod
         "8.0.64.100.in-addr.arpa",
         "168.192.in-addr.arpa",
     ] {
-        for kind in [Kind::Ptr, Kind::Txt, Kind::Addresses(Family::V4)] {
+        for kind in [QueryKind::Ptr, QueryKind::Txt, QueryKind::Addresses(IpFamily::V4)] {
             let none = of(&lab, private, kind).await.unwrap_err();
             assert_eq!((none.route(), none.result()), ("magicdns", "nxdomain"), "{private}");
         }
     }
     assert_eq!(server.questions(), 1, "nobody else was asked");
-    let public = of(&lab, "8.8.8.8.in-addr.arpa", Kind::Ptr).await.unwrap();
+    let public = of(&lab, "8.8.8.8.in-addr.arpa", QueryKind::Ptr).await.unwrap();
     assert_eq!((public.by, server.questions()), ("global", 2));
 }
 
@@ -121,12 +124,12 @@ async fn d7_what_would_take_too_much_room_is_not_remembered() {
             let owner = question.queries[0].name().clone();
             answer.add_answer(Record::from_rdata(owner, 60, RData::TXT(TXT::new(texts))));
         }
-        vec![Reply::Say(answer)]
+        vec![DnsReply::Say(answer)]
     });
     let server = server.await;
     let lab = Lab::new(&[&server]);
     for _ in 0..2 {
-        let told = of(&lab, "big.corp.example", Kind::Txt).await.unwrap();
+        let told = of(&lab, "big.corp.example", QueryKind::Txt).await.unwrap();
         assert_eq!((told.data.len(), told.left), (2, Duration::from_secs(60)));
     }
     assert_eq!(server.questions(), 2);

@@ -8,7 +8,7 @@ use futures_util::FutureExt as _;
 use futures_util::future::join_all;
 use tokio::sync::Semaphore;
 
-use super::standin::{Reply, Standin, addresses, asked, until};
+use super::standin::{DnsReply, Standin, addresses, asked, until};
 use super::{Lab, NameError, PATIENT, found, zone};
 
 /// A server that answers when let: each permit is an answer.
@@ -16,7 +16,7 @@ async fn gated() -> (Standin, Arc<Semaphore>) {
     let gate = Arc::new(Semaphore::new(0));
     let held = Arc::clone(&gate);
     let server = Standin::new(move |question| {
-        vec![Reply::When(Arc::clone(&held), addresses(question, &["10.0.0.1"]))]
+        vec![DnsReply::When(Arc::clone(&held), addresses(question, &["10.0.0.1"]))]
     });
     (server.await, gate)
 }
@@ -58,8 +58,8 @@ async fn d10_of_a_thousand_names_sixty_four_are_asked_at_once() {
 #[tokio::test]
 async fn d3_six_hundred_who_wait_do_not_delay_a_remembered_name() {
     let server = Standin::new(|question| match asked(question).as_str() {
-        "known.corp.example" => vec![Reply::Say(addresses(question, &["10.0.0.1"]))],
-        _ => vec![Reply::Silence],
+        "known.corp.example" => vec![DnsReply::Say(addresses(question, &["10.0.0.1"]))],
+        _ => vec![DnsReply::Silence],
     });
     let server = server.await;
     let lab = Lab::of(zone(1), &[&server], PATIENT);
@@ -76,8 +76,8 @@ async fn d3_six_hundred_who_wait_do_not_delay_a_remembered_name() {
 #[tokio::test]
 async fn d10_a_dead_nameserver_holds_up_no_other_domain() {
     let (dead, alive) = (
-        Standin::new(|_| vec![Reply::Silence]).await,
-        Standin::new(|question| vec![Reply::Say(addresses(question, &["10.0.0.1"]))]).await,
+        Standin::new(|_| vec![DnsReply::Silence]).await,
+        Standin::new(|question| vec![DnsReply::Say(addresses(question, &["10.0.0.1"]))]).await,
     );
     let mut zone = zone(1);
     zone.routes.push((super::name("lab.example"), vec![super::inside(2)]));
@@ -90,7 +90,7 @@ async fn d10_a_dead_nameserver_holds_up_no_other_domain() {
 
 #[tokio::test]
 async fn r17_who_leaves_leaves_nothing_behind() {
-    let server = Standin::new(|_| vec![Reply::Silence]).await;
+    let server = Standin::new(|_| vec![DnsReply::Silence]).await;
     let before = alive_tasks();
     let lab = Lab::new(&[&server]);
     let names: Vec<String> = (0..100).map(|n| format!("n{n}.corp.example")).collect();
@@ -109,7 +109,7 @@ async fn r17_who_leaves_leaves_nothing_behind() {
 
 #[tokio::test]
 async fn a_dropped_resolver_leaves_nothing_behind() {
-    let server = Standin::new(|question| vec![Reply::Say(addresses(question, &["10.0.0.1"]))]);
+    let server = Standin::new(|question| vec![DnsReply::Say(addresses(question, &["10.0.0.1"]))]);
     let server = server.await;
     let before = alive_tasks();
     let lab = Lab::new(&[&server]);
@@ -123,7 +123,7 @@ async fn a_dropped_resolver_leaves_nothing_behind() {
 
 #[tokio::test]
 async fn d3_who_joins_late_waits_no_longer_than_the_question() {
-    let server = Standin::new(|_| vec![Reply::Silence]).await;
+    let server = Standin::new(|_| vec![DnsReply::Silence]).await;
     let after = Duration::from_millis(200);
     let lab = Lab::of(zone(1), &[&server], after);
     let first = lab.ask("db.corp.example");

@@ -17,11 +17,11 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
-use super::https::Trust;
+use super::https::TrustStore;
 use super::routes::Tailnet;
-use super::server::Outside;
-use super::system::System;
-use super::{NameError, Nameserver, Resolved, Zone};
+use super::server::NameserverContext;
+use super::system::SystemResolver;
+use super::{NameError, NameserverAddress, Resolution, TailnetZone};
 use crate::target::Name;
 use standin::{Standin, Tunnel};
 
@@ -37,14 +37,14 @@ fn ips(texts: &[&str]) -> Vec<IpAddr> {
 }
 
 /// A nameserver inside the tailnet, 100.64.0.`n`.
-fn inside(n: u8) -> Nameserver {
-    Nameserver::Address(SocketAddr::from(([100, 64, 0, n], 53)))
+fn inside(n: u8) -> NameserverAddress {
+    NameserverAddress::Address(SocketAddr::from(([100, 64, 0, n], 53)))
 }
 
 /// A tailnet `lab.ts.net` with one node, whose `corp.example` is known to 100.64.0.1 and up.
-fn zone(nameservers: usize) -> Zone {
+fn zone(nameservers: usize) -> TailnetZone {
     let nameservers = (1..=nameservers).map(|n| inside(u8::try_from(n).unwrap())).collect();
-    Zone {
+    TailnetZone {
         suffix: Some(name("lab.ts.net")),
         hosts: [(name("grafana.lab.ts.net"), ips(&["100.64.0.9", "fd7a:115c:a1e0::9"]))].into(),
         pointers: [([100, 64, 0, 9].into(), name("grafana.lab.ts.net"))].into(),
@@ -55,7 +55,7 @@ fn zone(nameservers: usize) -> Zone {
 
 /// A resolver, and the zone it looks at.
 struct Lab {
-    zone: Arc<ArcSwap<Zone>>,
+    zone: Arc<ArcSwap<TailnetZone>>,
     tailnet: Arc<Tailnet>,
 }
 
@@ -65,15 +65,16 @@ impl Lab {
         Self::of(zone(standins.len()), standins, PATIENT)
     }
 
-    fn of(zone: Zone, standins: &[&Standin], timeout: Duration) -> Self {
+    fn of(zone: TailnetZone, standins: &[&Standin], timeout: Duration) -> Self {
         let numbered = (1u8..).zip(standins);
         let tunnel = numbered.map(|(n, s)| (IpAddr::from([100, 64, 0, n]), s.address)).collect();
-        Self::trusting(zone, Tunnel(tunnel), timeout, Trust::default())
+        Self::trusting(zone, Tunnel(tunnel), timeout, TrustStore::default())
     }
 
-    fn trusting(zone: Zone, tunnel: Tunnel, timeout: Duration, trust: Trust) -> Self {
-        let system = System::new(timeout);
-        let outside = Outside { way: Some(Arc::new(tunnel)), system, trust, timeout, mark: None };
+    fn trusting(zone: TailnetZone, tunnel: Tunnel, timeout: Duration, trust: TrustStore) -> Self {
+        let system = SystemResolver::new(timeout);
+        let outside =
+            NameserverContext { way: Some(Arc::new(tunnel)), system, trust, timeout, mark: None };
         let zone = Arc::new(ArcSwap::from_pointee(zone));
         let tailnet = Tailnet::new(Arc::clone(&zone), Arc::new(outside), 100);
         Self { zone, tailnet: Arc::new(tailnet) }
@@ -81,8 +82,8 @@ impl Lab {
 
     async fn ask(&self, text: &str) -> Result<(Vec<IpAddr>, &'static str), NameError> {
         match self.tailnet.resolve(&name(text)).await? {
-            Resolved::Addresses { addresses, by } => Ok((addresses, by)),
-            Resolved::Passed(_) => unreachable!("this mode passes nothing on"),
+            Resolution::Addresses { addresses, by } => Ok((addresses, by)),
+            Resolution::Passed(_) => unreachable!("this mode passes nothing on"),
         }
     }
 }

@@ -3,13 +3,13 @@
 
 use std::sync::Arc;
 
-use super::standin::{Reply, Standin, addresses};
-use super::{Lab, Nameserver, PATIENT, found, inside, ips, name, zone};
-use crate::dns::{Names, Plan};
+use super::standin::{DnsReply, Standin, addresses};
+use super::{Lab, NameserverAddress, PATIENT, found, inside, ips, name, zone};
+use crate::dns::{DnsResolver, ResolvePlan};
 
 #[tokio::test]
 async fn nodes_are_known_without_asking() {
-    let server = Standin::new(|_| vec![Reply::Silence]).await;
+    let server = Standin::new(|_| vec![DnsReply::Silence]).await;
     let lab = Lab::new(&[&server]);
     let node = ["100.64.0.9", "fd7a:115c:a1e0::9"];
     assert_eq!(lab.ask("grafana.lab.ts.net").await, found(&node, "magicdns"));
@@ -29,18 +29,18 @@ async fn b21_a_bare_name_is_the_tailnets_when_it_has_it() {
 #[test]
 fn the_longest_route_wins_and_a_plan_asks_nobody() {
     let mut zone = zone(2);
-    let other = || Nameserver::Other("tls://1.1.1.1".to_owned());
+    let other = || NameserverAddress::Other("tls://1.1.1.1".to_owned());
     zone.routes.push((name("eu.corp.example"), vec![inside(3), other()]));
     zone.routes.push((name("de.eu.corp.example"), Vec::new()));
     zone.routes.push((name("grafana.lab.ts.net"), vec![inside(4)]));
     zone.hosts.insert(name("wiki.corp.example"), ips(&["100.64.0.8"]));
     let https =
-        Nameserver::Https { url: "https://dns.example/q".to_owned(), bootstrap: Vec::new() };
+        NameserverAddress::Https { url: "https://dns.example/q".to_owned(), bootstrap: Vec::new() };
     let at = "192.0.2.1:5353".parse().unwrap();
-    zone.global = vec![https, Nameserver::Address(at), other()];
+    zone.global = vec![https, NameserverAddress::Address(at), other()];
     let lab = Lab::of(zone.clone(), &[], PATIENT);
     let plan = |text: &str| {
-        let Plan { route, suffix, nameservers, skipped } = lab.tailnet.plan(&name(text));
+        let ResolvePlan { route, suffix, nameservers, skipped } = lab.tailnet.plan(&name(text));
         let suffix = suffix.map(|suffix| suffix.to_string()).unwrap_or_default();
         format!("{route} {suffix} [{}] [{}]", nameservers.join(" "), skipped.join(" "))
     };
@@ -65,7 +65,7 @@ fn the_longest_route_wins_and_a_plan_asks_nobody() {
 #[tokio::test]
 async fn a_new_netmap_takes_effect_with_the_next_name() {
     let told = |address: &'static str| {
-        Standin::new(move |question| vec![Reply::Say(addresses(question, &[address]))])
+        Standin::new(move |question| vec![DnsReply::Say(addresses(question, &[address]))])
     };
     let (one, two) = (told("10.0.0.1").await, told("10.0.0.2").await);
     let lab = Lab::of(zone(1), &[&one, &two], PATIENT);
@@ -85,10 +85,10 @@ async fn a_new_netmap_takes_effect_with_the_next_name() {
 
 #[test]
 fn other_modes_plan_and_qualify_nothing() {
-    use crate::dns::{Mode, Settings};
-    for (mode, route) in [(Mode::Upstream, "upstream"), (Mode::System, "system")] {
-        let settings = Settings { mode, timeout: PATIENT, cache_entries: 10, mark: None };
-        let names = Names::new(settings, Lab::new(&[]).zone, None);
+    use crate::dns::{ResolveMode, ResolverSettings};
+    for (mode, route) in [(ResolveMode::Upstream, "upstream"), (ResolveMode::System, "system")] {
+        let settings = ResolverSettings { mode, timeout: PATIENT, cache_entries: 10, mark: None };
+        let names = DnsResolver::new(settings, Lab::new(&[]).zone, None);
         assert_eq!(names.plan(&name("grafana.lab.ts.net")).route, route);
         assert_eq!(names.qualify(&name("grafana")), None);
     }

@@ -14,10 +14,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::dns::{Dialling, Way};
+use crate::dns::{NameserverDial, NameserverWay};
 
 /// What a question gets.
-pub(super) enum Reply {
+pub(super) enum DnsReply {
     /// A message.
     Say(Message),
     /// These bytes, behind their length.
@@ -30,7 +30,7 @@ pub(super) enum Reply {
     When(Arc<tokio::sync::Semaphore>, Message),
 }
 
-type Script = Arc<dyn Fn(&Message) -> Vec<Reply> + Send + Sync>;
+type Script = Arc<dyn Fn(&Message) -> Vec<DnsReply> + Send + Sync>;
 
 #[derive(Default)]
 struct Seen {
@@ -50,7 +50,7 @@ pub(super) struct Standin {
 impl Standin {
     /// Answers each question with the replies that `script` gives, in order.
     pub(super) async fn new(
-        script: impl Fn(&Message) -> Vec<Reply> + Send + Sync + 'static,
+        script: impl Fn(&Message) -> Vec<DnsReply> + Send + Sync + 'static,
     ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (address, seen) = (listener.local_addr().unwrap(), Arc::new(Seen::default()));
@@ -121,11 +121,11 @@ async fn converse(stream: TcpStream, script: Script, seen: &Arc<Seen>) {
         seen.most_unanswered.fetch_max(now, Ordering::Relaxed);
         for reply in script(&question) {
             let (bytes, gate) = match reply {
-                Reply::Say(message) => (message.to_vec().unwrap(), None),
-                Reply::Bytes(bytes) => (bytes, None),
-                Reply::Silence => continue,
-                Reply::Close => return,
-                Reply::When(gate, message) => (message.to_vec().unwrap(), Some(gate)),
+                DnsReply::Say(message) => (message.to_vec().unwrap(), None),
+                DnsReply::Bytes(bytes) => (bytes, None),
+                DnsReply::Silence => continue,
+                DnsReply::Close => return,
+                DnsReply::When(gate, message) => (message.to_vec().unwrap(), Some(gate)),
             };
             let (write, seen) = (Arc::clone(&write), Arc::clone(seen));
             let answer = async move {
@@ -202,12 +202,12 @@ pub(super) fn asked(question: &Message) -> String {
 #[derive(Default)]
 pub(super) struct Tunnel(pub(super) HashMap<IpAddr, SocketAddr>);
 
-impl Way for Tunnel {
+impl NameserverWay for Tunnel {
     fn covers(&self, address: IpAddr) -> bool {
         self.0.contains_key(&address)
     }
 
-    fn dial(&self, to: SocketAddr) -> Dialling {
+    fn dial(&self, to: SocketAddr) -> NameserverDial {
         let to = self.0[&to.ip()];
         Box::pin(crate::sys::dial(to, None))
     }
