@@ -117,10 +117,10 @@ mod tests {
     #[test]
     fn what_the_real_one_says_is_read() {
         let status: wire::Status = serde_json::from_str(
-            r#"{"BackendState":"RunningTailscaled","Self":{"DNSName":"autoheal-42.lab.ts.net.",
+            r#"{"BackendState":"Running","Self":{"DNSName":"autoheal-42.lab.ts.net.",
             "TailscaleIPs":["fd7a::2","100.64.0.2"],"Tags":["tag:x"],"KeyExpiry":"0001-01-01T00:00:00Z"},
             "CurrentTailnet":{"Name":"lab","MagicDNSSuffix":"lab.ts.net","MagicDNSEnabled":true},
-            "TailnetPeer":{"nodekey:1":{"HostName":"svc","DNSName":"svc.lab.ts.net.","Online":true,
+            "Peer":{"nodekey:1":{"HostName":"svc","DNSName":"svc.lab.ts.net.","Online":true,
             "TailscaleIPs":["100.64.0.1"],"AllowedIPs":["100.64.0.1/32","10.50.0.0/24","0.0.0.0/0"]}}}"#,
         )
         .unwrap();

@@ -230,16 +230,16 @@ mod tests {
 
     #[test]
     fn a_status_before_the_netmap_is_read() {
-        let text = r#"{"TailscaledVersion":"1.98.9-t1","TUN":false,"BackendState":"NeedsLogin","AuthURL":"",
+        let text = r#"{"Version":"1.98.9-t1","TUN":false,"BackendState":"NeedsLogin","AuthURL":"",
             "TailscaleIPs":null,"Self":{"ID":"","HostName":"box","DNSName":"","TailscaleIPs":null},
-            "Health":null,"MagicDNSSuffix":"","CurrentTailnet":null,"CertDomains":null,"TailnetPeer":null}"#;
+            "Health":null,"MagicDNSSuffix":"","CurrentTailnet":null,"CertDomains":null,"Peer":null}"#;
         let status: Status = serde_json::from_str(text).unwrap();
         assert_eq!((status.backend_state.as_str(), status.have_node_key), ("NeedsLogin", false));
     }
 
     #[test]
     fn a_line_of_the_bus_is_read_without_its_netmap() {
-        let text = r#"{"TailscaledVersion":"1","ErrMessage":null,"LoginFinished":{},"TailnetState":6,"Prefs":null,
+        let text = r#"{"Version":"1","ErrMessage":null,"LoginFinished":{},"State":6,"Prefs":null,
             "NetMap":{"Peers":[{"ID":1}]},"Engine":null,"BrowseToURL":null,
             "Health":{"Warnings":{"login-state":{"Severity":"high","Title":"t","Text":"x"}}}}"#;
         let notify: Notify = serde_json::from_str(text).unwrap();
@@ -264,7 +264,7 @@ mod tests {
             assert!(notify.changes_netmap(), "{field}");
         }
         let other: Notify =
-            serde_json::from_str(r#"{"TailnetState":6,"Prefs":{},"NetMap":null}"#).unwrap();
+            serde_json::from_str(r#"{"State":6,"Prefs":{},"NetMap":null}"#).unwrap();
         assert!(!other.changes_netmap());
     }
 }
