@@ -16,6 +16,11 @@
 //! to the next; only it and [`gateway`] know all of them. The few types that may be imported across are
 //! listed in `docs/architecture.md`, and `tests/walls` holds that list.
 
+#[cfg(not(target_os = "linux"))]
+compile_error!(
+    "tailrace runs on Linux only: epoll, splice(2), netfilter and /proc are what it is built on"
+);
+
 pub mod admin;
 pub mod cli;
 pub mod config;

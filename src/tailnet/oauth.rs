@@ -8,7 +8,6 @@
 mod api_connector;
 mod attributes;
 #[cfg(test)]
-#[cfg(target_os = "linux")]
 mod memory_tests;
 #[cfg(test)]
 mod tests;
