@@ -15,7 +15,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use zeroize::Zeroizing;
 
 use self::body_decoder::BodyDecoder;
-pub(crate) use self::body_decoder::BodyError;
+pub(crate) use self::body_decoder::BodyFramingError;
 use self::response_head::{MAX_HEAD, ResponseHead, ResponseHeadError};
 
 /// A request, before it is written. None of its parts may hold CR or LF.
@@ -46,7 +46,7 @@ pub(crate) enum HttpClientError {
     Head(#[from] ResponseHeadError),
     /// The body breaks its own framing, or is longer than the caller takes.
     #[error("{0}")]
-    Body(#[from] BodyError),
+    Body(#[from] BodyFramingError),
 }
 
 /// An answer whose head has come; its body is read as it comes.

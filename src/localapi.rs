@@ -18,7 +18,7 @@ use tokio::time::timeout;
 use zeroize::Zeroizing;
 
 pub(crate) use self::ipn_bus::IpnBus;
-use crate::http_client::{self, BodyError, HttpClientError, HttpRequest, HttpResponse};
+use crate::http_client::{self, BodyFramingError, HttpClientError, HttpRequest, HttpResponse};
 use crate::secret::Secret;
 
 /// The one value of `Host` that tailscaled accepts (client/tailscale/apitype.LocalAPIHost, `validHost`).
@@ -252,7 +252,7 @@ async fn read_body(
 
 fn of_http(path: &str, error: HttpClientError) -> LocalApiError {
     match error {
-        HttpClientError::Body(BodyError::TooLarge { .. }) => {
+        HttpClientError::Body(BodyFramingError::TooLarge { .. }) => {
             LocalApiError::TooLarge { path: path.to_owned() }
         }
         error => LocalApiError::Http(error),

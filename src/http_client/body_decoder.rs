@@ -8,7 +8,7 @@ const MAX_CHUNK_LINE: usize = 1024;
 
 /// Why a body cannot be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum BodyError {
+pub(crate) enum BodyFramingError {
     /// Bytes where a chunk's size or end should be.
     #[error("its chunks are none")]
     BadChunk,
@@ -51,13 +51,13 @@ impl BodyDecoder {
     /// are used up; the rest is to come again with more behind it.
     ///
     /// # Errors
-    /// [`BodyError`].
+    /// [`BodyFramingError`].
     pub(super) fn decode(
         &mut self,
         input: &[u8],
         body: &mut Vec<u8>,
         limit: usize,
-    ) -> Result<usize, BodyError> {
+    ) -> Result<usize, BodyFramingError> {
         let mut used = 0;
         loop {
             let rest = &input[used..];
@@ -71,7 +71,7 @@ impl BodyDecoder {
                     Ok(httparse::Status::Partial) if rest.len() < MAX_CHUNK_LINE => {
                         return Ok(used);
                     }
-                    _ => return Err(BodyError::BadChunk),
+                    _ => return Err(BodyFramingError::BadChunk),
                 },
                 Self::ChunkEnd => match rest {
                     [b'\r', b'\n', ..] => {
@@ -79,7 +79,7 @@ impl BodyDecoder {
                         *self = Self::ChunkSize;
                     }
                     [] | [b'\r'] => return Ok(used),
-                    _ => return Err(BodyError::BadChunk),
+                    _ => return Err(BodyFramingError::BadChunk),
                 },
                 Self::Length(_) | Self::ChunkData(_) | Self::UntilClose => {
                     if rest.is_empty() {
@@ -87,7 +87,7 @@ impl BodyDecoder {
                     }
                     let data = &rest[..self.bounded(rest.len())];
                     if data.len() > limit.saturating_sub(body.len()) {
-                        return Err(BodyError::TooLarge { limit });
+                        return Err(BodyFramingError::TooLarge { limit });
                     }
                     body.extend_from_slice(data);
                     used += data.len();

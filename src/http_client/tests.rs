@@ -85,7 +85,10 @@ async fn u8_garbage_is_told_and_what_is_cut_short_is_no_answer() {
     for bad in ["xyz\r\n", "1\r\nabc", "ffffffffffffffffff\r\n", &"1;".repeat(MAX_HEAD)] {
         for piece in [1, 4_096] {
             let error = exchange(chunked(bad).as_bytes(), piece).await.unwrap_err();
-            assert!(matches!(error, HttpClientError::Body(BodyError::BadChunk)), "{bad}: {error}");
+            assert!(
+                matches!(error, HttpClientError::Body(BodyFramingError::BadChunk)),
+                "{bad}: {error}"
+            );
         }
     }
     let short = [
@@ -109,7 +112,10 @@ async fn a_body_over_the_limit_is_refused_before_it_is_taken() {
     for head in [format!("Content-Length: {}\r\n", long.len()), String::new()] {
         let answer = format!("HTTP/1.1 200 OK\r\n{head}\r\n{long}");
         let error = exchange(answer.as_bytes(), 4_096).await.unwrap_err();
-        assert!(matches!(error, HttpClientError::Body(BodyError::TooLarge { .. })), "{error}");
+        assert!(
+            matches!(error, HttpClientError::Body(BodyFramingError::TooLarge { .. })),
+            "{error}"
+        );
     }
     let most = "x".repeat(LIMIT);
     let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {LIMIT}\r\n\r\n{most}");
