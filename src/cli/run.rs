@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use tailrace_run::{Gateway, Notices, ProgramToRun, ProxyAnswer, ProxyClient};
+use tailrace_run::{GatewayAccess, ProgramToRun, ProxyAnswer, ProxyClient, UserNotices};
 
 use super::args::Settings;
 use super::find::{self, Given};
@@ -72,7 +72,7 @@ pub(super) fn run(settings: &Settings, explain: bool, command: Vec<OsString>) ->
             .unwrap_or_default(),
         private_folder: &|| private_folder(&folder),
     };
-    match tailrace_run::run(&program, gateway, Notices { warn: &say, explain: &explained }) {
+    match tailrace_run::run(&program, gateway, UserNotices { warn: &say, explain: &explained }) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             let error = CommandError::of(&program.program, error);
@@ -95,7 +95,7 @@ fn private_folder(folder: &Path) -> io::Result<PathBuf> {
 }
 
 /// The running gateway, as it says itself.
-fn gateway(settings: &Settings) -> Result<Gateway, ExitCode> {
+fn gateway(settings: &Settings) -> Result<GatewayAccess, ExitCode> {
     let found = find::gateway(settings).map_err(|problems| find::misconfigured(&problems))?;
     let status = find::object(&found, "/api/v1/status");
     let status = status.map_err(|why| find::unanswered(&found, &why))?;
@@ -103,11 +103,11 @@ fn gateway(settings: &Settings) -> Result<Gateway, ExitCode> {
     let address = |value: &serde_json::Value| value.as_str()?.parse::<SocketAddr>().ok();
     let proxy: Vec<SocketAddr> = words::items(&told["proxy"]).iter().filter_map(address).collect();
     let limit = Given::new(settings).load().map(|it| it.checked.config.upstream.connect_timeout);
-    Ok(Gateway {
+    Ok(GatewayAccess {
         proxy: if proxy.is_empty() { found.proxy } else { proxy },
         admin: found.admin,
         dns: found.dns.or_else(|| address(&told["dns"])),
-        patience: limit.map_or(LONG, |limit| limit + GRACE),
+        connect_timeout: limit.map_or(LONG, |limit| limit + GRACE),
         direct: environment::direct_addresses(),
         client: &Socks5Client,
     })

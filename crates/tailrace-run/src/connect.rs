@@ -9,55 +9,66 @@ use std::time::Instant;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, sockopt};
 
-use super::address::{Address, InetAddress, for_socket};
-use super::caller::{Caller, Closed, Kind, Socket};
-use super::dial::{self, Patience};
+use super::address::{InetAddress, ParsedAddress, for_socket};
+use super::dial::{self, WaitLimit};
 use super::proxy_client::ProxyClient;
-use super::supervisor::{Asked, Carried, Supervisor};
-use super::way::{Datagram, Local, Way};
+use super::routing::{DatagramRoute, StreamRoute, UnixSocketRoute};
+use super::supervisor::{CallSupervisor, CarriedSocket, QuestionSocket};
+use super::suspended_call::{CallError, ProgramSocket, SocketKind, SuspendedCall};
 
 /// What a nested `run` is told by its outer one: an answer no Unix socket's `connect` gives.
 pub(super) const NESTED: Errno = Errno::NOTUNIQ;
 
 /// Answers `connect(fd, address, length)`.
-pub(super) fn connect(supervisor: &Supervisor, caller: &Caller<'_>) -> Result<(), Closed> {
-    match caller.address(caller.call.arguments[1], caller.number(2))? {
-        Address::Inet(address) => inet(supervisor, caller, address)?,
-        Address::Unix(name) => match supervisor.gateway.local(&name) {
-            Local::Untouched => caller.let_pass(),
-            Local::Refused => _ = caller.answer(Err(Errno::NOENT)),
-            Local::Probe => _ = caller.answer(Err(NESTED)),
+pub(super) fn handle_connect(
+    supervisor: &CallSupervisor,
+    caller: &SuspendedCall<'_>,
+) -> Result<(), CallError> {
+    match caller.read_address(caller.call.arguments[1], caller.argument_as_int(2))? {
+        ParsedAddress::Inet(address) => connect_inet(supervisor, caller, address)?,
+        ParsedAddress::Unix(name) => match supervisor.gateway.unix_socket_route(&name) {
+            UnixSocketRoute::Untouched => caller.let_pass(),
+            UnixSocketRoute::Refused => _ = caller.return_result(Err(Errno::NOENT)),
+            UnixSocketRoute::Probe => _ = caller.return_result(Err(NESTED)),
         },
-        Address::Other => caller.let_pass(),
+        ParsedAddress::Other => caller.let_pass(),
     }
     Ok(())
 }
 
-fn inet(supervisor: &Supervisor, caller: &Caller<'_>, address: InetAddress) -> Result<(), Closed> {
+fn connect_inet(
+    supervisor: &CallSupervisor,
+    caller: &SuspendedCall<'_>,
+    address: InetAddress,
+) -> Result<(), CallError> {
     let to = address.to;
-    let (stream, datagram) = (supervisor.gateway.stream(to), supervisor.gateway.datagram(to));
-    if (stream, datagram) == (Way::Untouched, Datagram::Untouched) {
+    let (stream, datagram) =
+        (supervisor.gateway.stream_route(to), supervisor.gateway.datagram_route(to));
+    if (stream, datagram) == (StreamRoute::Untouched, DatagramRoute::Untouched) {
         forget_if_ours(supervisor, caller, to);
         caller.let_pass();
         return Ok(());
     }
-    let socket = caller.socket(caller.number(0))?;
-    if !socket.takes(address) {
+    let socket = caller.find_socket(caller.argument_as_int(0))?;
+    if !socket.accepts_address(address) {
         caller.let_pass();
         return Ok(());
     }
     match (socket.kind, stream, datagram) {
-        (Kind::Stream, Way::Proxy(target), _) => tcp(supervisor, caller, &socket, target),
-        (Kind::Stream, Way::Dns(dns), _) => {
-            let connected = on_its_socket(supervisor, caller, &socket, &Purpose::Dns(dns, to));
-            caller.answer(connected.map(|()| 0));
+        (SocketKind::Stream, StreamRoute::Proxy(target), _) => {
+            carry_tcp(supervisor, caller, &socket, target)
         }
-        (Kind::Datagram, _, Datagram::Dns(dns)) => {
-            let connected = udp(supervisor, caller, &socket, to, dns);
-            caller.answer(connected.map(|()| 0));
+        (SocketKind::Stream, StreamRoute::Dns(dns), _) => {
+            let connected =
+                connect_program_socket(supervisor, caller, &socket, &ConnectPurpose::Dns(dns, to));
+            caller.return_result(connected.map(|()| 0));
         }
-        (Kind::Datagram, _, Datagram::LeftAlone) => {
-            supervisor.counts.left_alone();
+        (SocketKind::Datagram, _, DatagramRoute::Dns(dns)) => {
+            let connected = connect_udp(supervisor, caller, &socket, to, dns);
+            caller.return_result(connected.map(|()| 0));
+        }
+        (SocketKind::Datagram, _, DatagramRoute::LeftAlone) => {
+            supervisor.counts.count_left_alone();
             caller.let_pass();
         }
         _ => caller.let_pass(),
@@ -67,66 +78,73 @@ fn inet(supervisor: &Supervisor, caller: &Caller<'_>, address: InetAddress) -> R
 
 /// A program that dials the gateway itself is told just that, also on a socket that led elsewhere
 /// before it was disconnected.
-fn forget_if_ours(supervisor: &Supervisor, caller: &Caller<'_>, to: SocketAddr) {
+fn forget_if_ours(supervisor: &CallSupervisor, caller: &SuspendedCall<'_>, to: SocketAddr) {
     if supervisor.gateway.leads_to_us(to)
-        && let Some(inode) = caller.inode(caller.number(0))
+        && let Some(inode) = caller.inode_in_proc(caller.argument_as_int(0))
     {
         supervisor.carried.forget(inode);
     }
 }
 
 /// What a TCP connection is for.
-enum Purpose<'a> {
+enum ConnectPurpose<'a> {
     /// A connection through the proxy to this target.
     Proxy(&'a [SocketAddr], SocketAddr),
     /// Questions to the gateway's DNS port, in the place of this nameserver.
     Dns(SocketAddr, SocketAddr),
 }
 
-impl Purpose<'_> {
+impl ConnectPurpose<'_> {
     /// Where the program asked to go.
-    fn target(&self) -> SocketAddr {
+    fn requested_target(&self) -> SocketAddr {
         let (Self::Proxy(_, target) | Self::Dns(_, target)) = self;
         *target
     }
 }
 
-fn tcp(supervisor: &Supervisor, caller: &Caller<'_>, socket: &Socket, target: SocketAddr) {
+fn carry_tcp(
+    supervisor: &CallSupervisor,
+    caller: &SuspendedCall<'_>,
+    socket: &ProgramSocket,
+    target: SocketAddr,
+) {
     let attempts = &supervisor.attempts;
     let connected = match attempts.under_way(socket.inode, target) {
-        Some(attempt) => attempt.wait(),
+        Some(attempt) => attempt.wait_for_end(),
         None => {
-            let attempt = attempts.begin(socket.inode, target);
-            let errand = Purpose::Proxy(&supervisor.gateway.proxy, target);
-            let connected = on_its_socket(supervisor, caller, socket, &errand);
-            supervisor.counts.connection(connected);
-            attempt.end(connected);
+            let attempt = attempts.begin_attempt(socket.inode, target);
+            let purpose = ConnectPurpose::Proxy(&supervisor.gateway.proxy, target);
+            let connected = connect_program_socket(supervisor, caller, socket, &purpose);
+            supervisor.counts.count_connection(connected);
+            attempt.record_end(connected);
             connected
         }
     };
-    attempts.tell(socket.inode, || {
-        caller.answer(connected.map(|()| 0)) || caller.waits_through_signals()
+    attempts.deliver_result(socket.inode, || {
+        caller.return_result(connected.map(|()| 0)) || caller.waits_through_signals()
     });
 }
 
 /// Connects the program's own socket; where it cannot be had, or is bound to an address from which the
 /// gateway cannot be reached, one of ours that takes its place.
-fn on_its_socket(
-    supervisor: &Supervisor,
-    caller: &Caller<'_>,
-    socket: &Socket,
-    errand: &Purpose<'_>,
+fn connect_program_socket(
+    supervisor: &CallSupervisor,
+    caller: &SuspendedCall<'_>,
+    socket: &ProgramSocket,
+    purpose: &ConnectPurpose<'_>,
 ) -> Result<(), Errno> {
-    let until = Some(Instant::now() + supervisor.gateway.patience);
+    let until = Some(Instant::now() + supervisor.gateway.connect_timeout);
     // A call that signals interrupt comes again and finds this connection.
-    let alive = || !caller.waits_through_signals() || caller.alive();
-    let patience = Patience { until, alive: &alive };
+    let alive = || !caller.waits_through_signals() || caller.still_waits();
+    let wait_limit = WaitLimit { until, alive: &alive };
     let client = supervisor.gateway.client;
-    if let Some(copy) = socket.copy() {
-        match run(copy, socket.v6, socket.blocking, errand, client, &patience) {
+    if let Some(copy) = socket.duplicate() {
+        match connect_for_purpose(copy, socket.v6, socket.blocking, purpose, client, &wait_limit) {
             Err(Errno::ADDRNOTAVAIL | Errno::INVAL) => {}
             Ok(()) => {
-                supervisor.carried.put(socket.inode, Carried::to(errand.target()));
+                supervisor
+                    .carried
+                    .put(socket.inode, CarriedSocket::to_target(purpose.requested_target()));
                 return Ok(());
             }
             Err(errno) => return Err(errno),
@@ -134,38 +152,41 @@ fn on_its_socket(
     } else if supervisor.carried.get(socket.inode).is_some() {
         return Err(Errno::ISCONN);
     }
-    let ours = own(socket, SocketType::STREAM)?;
-    run(ours.as_fd(), socket.v6, true, errand, client, &patience)?;
+    let ours = new_socket(socket, SocketType::STREAM)?;
+    connect_for_purpose(ours.as_fd(), socket.v6, true, purpose, client, &wait_limit)?;
     let inode = rustix::fs::fstat(&ours)?.st_ino;
-    let carried = Carried { ends: ends(ours.as_fd()), ..Carried::to(errand.target()) };
-    caller.replace(socket.number, ours.as_fd())?;
+    let carried = CarriedSocket {
+        ends: socket_ends(ours.as_fd()),
+        ..CarriedSocket::to_target(purpose.requested_target())
+    };
+    caller.replace_socket(socket.number, ours.as_fd())?;
     supervisor.carried.put(inode, carried);
     Ok(())
 }
 
 /// The two ends of a connection, this one first.
-fn ends(fd: BorrowedFd<'_>) -> Option<(SocketAddr, SocketAddr)> {
+fn socket_ends(fd: BorrowedFd<'_>) -> Option<(SocketAddr, SocketAddr)> {
     let local = rustix::net::getsockname(fd).ok()?.try_into().ok()?;
     let remote = rustix::net::getpeername(fd).ok()??.try_into().ok()?;
     Some((local, remote))
 }
 
-fn run(
+fn connect_for_purpose(
     fd: BorrowedFd<'_>,
     v6: bool,
     blocking: bool,
-    errand: &Purpose<'_>,
+    purpose: &ConnectPurpose<'_>,
     client: &dyn ProxyClient,
-    patience: &Patience<'_>,
+    wait_limit: &WaitLimit<'_>,
 ) -> Result<(), Errno> {
     let only_v6 = v6 && sockopt::ipv6_v6only(fd)?;
-    let done = match errand {
-        Purpose::Dns(dns, _) => to_one_of(fd, v6, blocking, &[*dns], patience),
-        Purpose::Proxy(proxy, target) => {
-            to_one_of(fd, v6, blocking, proxy, patience).and_then(|()| {
-                dial::ask(fd, client, *target, patience).inspect_err(|_| dial::disconnect(fd))
-            })
-        }
+    let done = match purpose {
+        ConnectPurpose::Dns(dns, _) => connect_to_any(fd, v6, blocking, &[*dns], wait_limit),
+        ConnectPurpose::Proxy(proxy, target) => connect_to_any(fd, v6, blocking, proxy, wait_limit)
+            .and_then(|()| {
+                dial::request_target(fd, client, *target, wait_limit)
+                    .inspect_err(|_| dial::disconnect_socket(fd))
+            }),
     };
     if done.is_err() && only_v6 {
         // It was taken back to reach the gateway; refused where the socket is still bound.
@@ -175,30 +196,30 @@ fn run(
 }
 
 /// Connects to the first of the gateway's addresses that this socket can reach.
-fn to_one_of(
+fn connect_to_any(
     fd: BorrowedFd<'_>,
     v6: bool,
     blocking: bool,
     gateway: &[SocketAddr],
-    patience: &Patience<'_>,
+    wait_limit: &WaitLimit<'_>,
 ) -> Result<(), Errno> {
     let mut failed = Errno::AFNOSUPPORT;
     for address in gateway {
-        match dial::connect(fd, reachable(fd, *address, v6)?, blocking, patience) {
+        match dial::connect_socket(fd, adapt_address(fd, *address, v6)?, blocking, wait_limit) {
             Ok(()) => return Ok(()),
             Err(errno @ (Errno::ISCONN | Errno::ALREADY | Errno::TIMEDOUT | Errno::CANCELED)) => {
                 return Err(errno);
             }
             Err(errno) => failed = errno,
         }
-        dial::disconnect(fd);
+        dial::disconnect_socket(fd);
     }
     Err(failed)
 }
 
 /// `address` for a socket of this family. An IPv6 socket reaches an IPv4 gateway unless it is for IPv6
 /// alone, which can be taken back as long as it is not bound (ipv6(7), `IPV6_V6ONLY`).
-pub(super) fn reachable(
+pub(super) fn adapt_address(
     fd: BorrowedFd<'_>,
     address: SocketAddr,
     v6: bool,
@@ -210,51 +231,51 @@ pub(super) fn reachable(
 }
 
 /// A socket of ours, of the program's kind.
-fn own(socket: &Socket, kind: SocketType) -> Result<OwnedFd, Errno> {
+fn new_socket(socket: &ProgramSocket, kind: SocketType) -> Result<OwnedFd, Errno> {
     let family = if socket.v6 { AddressFamily::INET6 } else { AddressFamily::INET };
     let protocol = if kind == SocketType::STREAM { ipproto::TCP } else { ipproto::UDP };
     rustix::net::socket_with(family, kind, SocketFlags::CLOEXEC, Some(protocol))
 }
 
 /// Connects a datagram socket that is for a nameserver to the gateway's DNS port.
-fn udp(
-    supervisor: &Supervisor,
-    caller: &Caller<'_>,
-    socket: &Socket,
+fn connect_udp(
+    supervisor: &CallSupervisor,
+    caller: &SuspendedCall<'_>,
+    socket: &ProgramSocket,
     nameserver: SocketAddr,
     dns: SocketAddr,
 ) -> Result<(), Errno> {
-    let fd = datagram(supervisor, caller, socket, nameserver)?;
-    let address = reachable(fd.as_fd(), dns, socket.v6)?;
+    let fd = question_socket(supervisor, caller, socket, nameserver)?;
+    let address = adapt_address(fd.as_fd(), dns, socket.v6)?;
     rustix::net::connect(&fd, &address)?;
     let inode = rustix::fs::fstat(&fd)?.st_ino;
-    supervisor.carried.put(inode, Carried::to(nameserver));
-    supervisor.counts.question();
+    supervisor.carried.put(inode, CarriedSocket::to_target(nameserver));
+    supervisor.counts.count_question();
     Ok(())
 }
 
 /// The datagram socket on which a question to `nameserver` goes out, remembered with it: the program's
 /// own, else one of ours that has taken its place.
-pub(super) fn datagram(
-    supervisor: &Supervisor,
-    caller: &Caller<'_>,
-    socket: &Socket,
+pub(super) fn question_socket(
+    supervisor: &CallSupervisor,
+    caller: &SuspendedCall<'_>,
+    socket: &ProgramSocket,
     nameserver: SocketAddr,
 ) -> Result<Arc<OwnedFd>, Errno> {
-    if let Some(copy) = &socket.copy {
-        supervisor.asked.put(socket.inode, Asked { nameserver, ours: None });
+    if let Some(copy) = &socket.duplicate {
+        supervisor.asked.put(socket.inode, QuestionSocket { nameserver, ours: None });
         return Ok(Arc::clone(copy));
     }
     let known = supervisor.asked.get(socket.inode).and_then(|asked| asked.ours);
     let (ours, inode) = match known {
         Some(ours) => (ours, socket.inode),
         None => {
-            let ours = own(socket, SocketType::DGRAM)?;
-            caller.replace(socket.number, ours.as_fd())?;
+            let ours = new_socket(socket, SocketType::DGRAM)?;
+            caller.replace_socket(socket.number, ours.as_fd())?;
             let inode = rustix::fs::fstat(&ours)?.st_ino;
             (Arc::new(ours), inode)
         }
     };
-    supervisor.asked.put(inode, Asked { nameserver, ours: Some(Arc::clone(&ours)) });
+    supervisor.asked.put(inode, QuestionSocket { nameserver, ours: Some(Arc::clone(&ours)) });
     Ok(ours)
 }

@@ -20,21 +20,21 @@ const LOOK: Duration = Duration::from_secs(1);
 const LONGEST_ANSWER: usize = 1024;
 
 /// How long to wait, and for whom.
-pub(super) struct Patience<'a> {
+pub(super) struct WaitLimit<'a> {
     /// No longer than this.
     pub(super) until: Option<Instant>,
     /// Whether anybody still waits.
     pub(super) alive: &'a dyn Fn() -> bool,
 }
 
-impl Patience<'_> {
+impl WaitLimit<'_> {
     /// Waits for an event.
     ///
     /// # Errors
     /// `ETIMEDOUT`, or `ECANCELED` when nobody waits any longer.
-    pub(super) fn wait(&self, fd: BorrowedFd<'_>, event: PollFlags) -> Result<(), Errno> {
+    pub(super) fn wait_for(&self, fd: BorrowedFd<'_>, event: PollFlags) -> Result<(), Errno> {
         loop {
-            let left = self.left()?.map_or(LOOK, |left| left.min(LOOK));
+            let left = self.time_left()?.map_or(LOOK, |left| left.min(LOOK));
             let left = Timespec::try_from(left).map_err(|_| Errno::INVAL)?;
             match rustix::event::poll(&mut [PollFd::from_borrowed_fd(fd, event)], Some(&left)) {
                 Ok(0) if !(self.alive)() => return Err(Errno::CANCELED),
@@ -45,7 +45,7 @@ impl Patience<'_> {
         }
     }
 
-    fn left(&self) -> Result<Option<Duration>, Errno> {
+    fn time_left(&self) -> Result<Option<Duration>, Errno> {
         let left = |until: Instant| until.saturating_duration_since(Instant::now());
         match self.until.map(left) {
             Some(Duration::ZERO) => Err(Errno::TIMEDOUT),
@@ -58,20 +58,20 @@ impl Patience<'_> {
 ///
 /// # Errors
 /// What `connect(2)` says; `ETIMEDOUT`.
-pub(super) fn connect(
+pub(super) fn connect_socket(
     fd: BorrowedFd<'_>,
     address: SocketAddr,
     blocking: bool,
-    patience: &Patience<'_>,
+    wait_limit: &WaitLimit<'_>,
 ) -> Result<(), Errno> {
-    let connected = match blocking.then(|| patience.left()).transpose()?.flatten() {
+    let connected = match blocking.then(|| wait_limit.time_left()).transpose()?.flatten() {
         Some(left) => connect_within(fd, address, left),
         None => rustix::net::connect(fd, &address),
     };
     match connected {
         Err(Errno::INPROGRESS) if blocking => Err(Errno::TIMEDOUT),
         Err(Errno::INPROGRESS | Errno::INTR) => {
-            patience.wait(fd, PollFlags::OUT)?;
+            wait_limit.wait_for(fd, PollFlags::OUT)?;
             // The kernel answers the second call with how the first one ended, and only then takes the
             // socket for connected: a further call of the program's gets `EISCONN`.
             rustix::net::connect(fd, &address)
@@ -95,30 +95,30 @@ fn connect_within(fd: BorrowedFd<'_>, address: SocketAddr, left: Duration) -> Re
 ///
 /// # Errors
 /// The gateway's refusal as `connect(2)` would say it; `ETIMEDOUT`.
-pub(super) fn ask(
+pub(super) fn request_target(
     fd: BorrowedFd<'_>,
     client: &dyn ProxyClient,
     target: SocketAddr,
-    patience: &Patience<'_>,
+    wait_limit: &WaitLimit<'_>,
 ) -> Result<(), Errno> {
     let request = client.request(target);
     let sent = rustix::net::send(fd, &request, SendFlags::DONTWAIT | SendFlags::NOSIGNAL)?;
     if sent < request.len() {
         return Err(Errno::NOBUFS); // a fresh connection takes thirty bytes, or none ever
     }
-    read_answer(fd, client, patience)
+    read_answer(fd, client, wait_limit)
 }
 
 /// Reads the answer, and not a byte of what follows it.
 fn read_answer(
     fd: BorrowedFd<'_>,
     client: &dyn ProxyClient,
-    patience: &Patience<'_>,
+    wait_limit: &WaitLimit<'_>,
 ) -> Result<(), Errno> {
     let mut received = Vec::with_capacity(LONGEST_ANSWER);
     let mut bytes = [0; LONGEST_ANSWER];
     loop {
-        patience.wait(fd, PollFlags::IN)?;
+        wait_limit.wait_for(fd, PollFlags::IN)?;
         let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
         let seen = match rustix::net::recv(fd, &mut bytes[..], flags) {
             Ok((_, 0)) | Err(Errno::CONNRESET) => return Err(Errno::CONNREFUSED), // it closed
@@ -155,7 +155,7 @@ fn errno_of(reason: u8) -> Errno {
 }
 
 /// Makes the socket one that never connected, so that the program may try again on it.
-pub(super) fn disconnect(fd: BorrowedFd<'_>) {
+pub(super) fn disconnect_socket(fd: BorrowedFd<'_>) {
     // Fails on a socket that is not connected, which is what is wanted.
     let _already = rustix::net::connect_unspec(fd);
     // Disconnecting leaves an error to be read, which belongs to us.
@@ -190,8 +190,9 @@ mod tests {
             request
         });
         let until = Some(Instant::now() + Duration::from_secs(20));
-        let patience = Patience { until, alive: &|| true };
-        let result = ask(socket.as_fd(), &Lines, "10.0.0.1:80".parse().unwrap(), &patience);
+        let wait_limit = WaitLimit { until, alive: &|| true };
+        let result =
+            request_target(socket.as_fd(), &Lines, "10.0.0.1:80".parse().unwrap(), &wait_limit);
         assert_eq!(serving.join().unwrap(), *REQUEST);
         let mut rest = Vec::new();
         let mut socket = socket;

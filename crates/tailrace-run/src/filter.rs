@@ -23,37 +23,38 @@ const FASTOPEN: u32 = libc::MSG_FASTOPEN as u32;
 
 /// The filter; none for an architecture it was not written for. `with_dns`: names are redirected too,
 /// which takes the calls that carry an address with a datagram.
-pub(super) fn filter(with_dns: bool) -> Option<Vec<Instruction>> {
-    let mut all = vec![load(ARCHITECTURE), skip_if(ARCH?, 1, 0), allow(), load(NUMBER)];
-    all.extend(of(libc::SYS_connect, vec![notify()]));
-    all.extend(of(libc::SYS_getpeername, vec![notify()]));
-    all.extend(of(libc::SYS_getsockopt, notify_peer_option()));
+pub(super) fn call_filter(with_dns: bool) -> Option<Vec<Instruction>> {
+    let mut all =
+        vec![load_word(ARCHITECTURE), skip_if(ARCH?, 1, 0), return_allow(), load_word(NUMBER)];
+    all.extend(for_call(libc::SYS_connect, vec![return_notify()]));
+    all.extend(for_call(libc::SYS_getpeername, vec![return_notify()]));
+    all.extend(for_call(libc::SYS_getsockopt, notify_peer_option()));
     // Programs that find no io_uring use the calls above.
-    all.extend(of(libc::SYS_io_uring_setup, vec![refuse(libc::ENOSYS)]));
+    all.extend(for_call(libc::SYS_io_uring_setup, vec![return_errno(libc::ENOSYS)]));
     let mut sendto = no_fast_open(3);
     let mut sendmsg = no_fast_open(2);
     let mut sendmmsg = no_fast_open(3);
     match with_dns {
         true => {
             sendto.extend(notify_with_pointer(4));
-            sendmsg.push(notify());
-            sendmmsg.push(notify());
-            all.extend(of(libc::SYS_recvfrom, notify_with_pointer(4)));
-            all.extend(of(libc::SYS_recvmsg, vec![notify()]));
+            sendmsg.push(return_notify());
+            sendmmsg.push(return_notify());
+            all.extend(for_call(libc::SYS_recvfrom, notify_with_pointer(4)));
+            all.extend(for_call(libc::SYS_recvmsg, vec![return_notify()]));
         }
-        false => {
-            [&mut sendto, &mut sendmsg, &mut sendmmsg].into_iter().for_each(|b| b.push(allow()))
-        }
+        false => [&mut sendto, &mut sendmsg, &mut sendmmsg]
+            .into_iter()
+            .for_each(|b| b.push(return_allow())),
     }
-    all.extend(of(libc::SYS_sendto, sendto));
-    all.extend(of(libc::SYS_sendmsg, sendmsg));
-    all.extend(of(libc::SYS_sendmmsg, sendmmsg));
-    all.push(allow());
+    all.extend(for_call(libc::SYS_sendto, sendto));
+    all.extend(for_call(libc::SYS_sendmsg, sendmsg));
+    all.extend(for_call(libc::SYS_sendmmsg, sendmmsg));
+    all.push(return_allow());
     Some(all)
 }
 
 /// `body` for the system call of this number; `body` ends in a return on every way.
-fn of(number: libc::c_long, body: Vec<Instruction>) -> Vec<Instruction> {
+fn for_call(number: libc::c_long, body: Vec<Instruction>) -> Vec<Instruction> {
     // Both are small: numbers of calls are below 500, bodies have a few instructions.
     let mut block = vec![skip_if(number as u32, 0, body.len() as u8)];
     block.extend(body);
@@ -63,29 +64,36 @@ fn of(number: libc::c_long, body: Vec<Instruction>) -> Vec<Instruction> {
 /// A caller that is told so connects first.
 fn no_fast_open(flags: u32) -> Vec<Instruction> {
     let set = instruction(libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K, 0, 1, FASTOPEN);
-    vec![load(low(flags)), set, refuse(libc::EOPNOTSUPP)]
+    vec![load_word(low_word(flags)), set, return_errno(libc::EOPNOTSUPP)]
 }
 
 /// To the supervisor when that argument is not null.
 fn notify_with_pointer(argument: u32) -> Vec<Instruction> {
-    let (low, high) = (low(argument), low(argument) + 4);
-    vec![load(low), skip_if(0, 0, 2), load(high), skip_if(0, 1, 0), notify(), allow()]
+    let (low, high) = (low_word(argument), low_word(argument) + 4);
+    vec![
+        load_word(low),
+        skip_if(0, 0, 2),
+        load_word(high),
+        skip_if(0, 1, 0),
+        return_notify(),
+        return_allow(),
+    ]
 }
 
 /// To the supervisor when the option asked for is the peer's address: `getsockopt(fd, level, name, …)`.
 fn notify_peer_option() -> Vec<Instruction> {
     let (level, name) = (libc::SOL_SOCKET as u32, libc::SO_PEERNAME as u32);
-    let level = [load(low(1)), skip_if(level, 0, 3)];
-    let name = [load(low(2)), skip_if(name, 0, 1)];
-    [&level[..], &name, &[notify(), allow()]].concat()
+    let level = [load_word(low_word(1)), skip_if(level, 0, 3)];
+    let name = [load_word(low_word(2)), skip_if(name, 0, 1)];
+    [&level[..], &name, &[return_notify(), return_allow()]].concat()
 }
 
 /// The lower half of an argument, little endian.
-fn low(argument: u32) -> u32 {
+fn low_word(argument: u32) -> u32 {
     16 + 8 * argument
 }
 
-fn load(offset: u32) -> Instruction {
+fn load_word(offset: u32) -> Instruction {
     instruction(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, offset)
 }
 
@@ -94,19 +102,19 @@ fn skip_if(value: u32, equal: u8, not: u8) -> Instruction {
     instruction(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, equal, not, value)
 }
 
-fn notify() -> Instruction {
-    returns(libc::SECCOMP_RET_USER_NOTIF)
+fn return_notify() -> Instruction {
+    return_value(libc::SECCOMP_RET_USER_NOTIF)
 }
 
-fn allow() -> Instruction {
-    returns(libc::SECCOMP_RET_ALLOW)
+fn return_allow() -> Instruction {
+    return_value(libc::SECCOMP_RET_ALLOW)
 }
 
-fn refuse(errno: i32) -> Instruction {
-    returns(libc::SECCOMP_RET_ERRNO | errno.cast_unsigned())
+fn return_errno(errno: i32) -> Instruction {
+    return_value(libc::SECCOMP_RET_ERRNO | errno.cast_unsigned())
 }
 
-fn returns(what: u32) -> Instruction {
+fn return_value(what: u32) -> Instruction {
     instruction(libc::BPF_RET | libc::BPF_K, 0, 0, what)
 }
 
@@ -152,7 +160,7 @@ mod tests {
         let (arch, fast) = (ARCH.unwrap(), u64::from(FASTOPEN));
         let errno = |errno: i32| libc::SECCOMP_RET_ERRNO | errno.cast_unsigned();
         let (notify, allow) = (libc::SECCOMP_RET_USER_NOTIF, libc::SECCOMP_RET_ALLOW);
-        let filters = [filter(false).unwrap(), filter(true).unwrap()];
+        let filters = [call_filter(false).unwrap(), call_filter(true).unwrap()];
         let cases = [
             (libc::SYS_connect, [0; 6], notify, notify),
             (libc::SYS_io_uring_setup, [0; 6], errno(libc::ENOSYS), errno(libc::ENOSYS)),

@@ -12,25 +12,25 @@
 #![forbid(unsafe_code)]
 
 mod address;
-mod caller;
+mod call_counters;
 mod connect;
-mod counts;
 mod dial;
+mod executable;
 mod filter;
-mod known;
 mod mechanism;
 mod message;
 mod nested;
 mod peer;
 mod preload;
-mod program;
 mod proxy_client;
 mod receive;
 mod report;
+mod routing;
 mod send;
+mod socket_table;
 mod supervised_program;
 mod supervisor;
-mod way;
+mod suspended_call;
 
 use std::ffi::OsString;
 use std::io;
@@ -41,11 +41,11 @@ use std::process::Command;
 use rustix::io::Errno;
 use tailrace_sys::signals;
 
-use self::mechanism::Mechanism;
+use self::mechanism::RunMechanism;
 pub use self::proxy_client::{ProxyAnswer, ProxyClient};
-use self::report::Ended;
-use self::supervised_program::{NotWrapped, SupervisedProgram};
-pub use self::way::Gateway;
+use self::report::ProgramEnd;
+pub use self::routing::GatewayAccess;
+use self::supervised_program::{NotSupervised, SupervisedProgram};
 
 /// Gives the folder that the preloaded library is put into: one that this user alone can write to. Called where
 /// the library is needed, so that none is made for nothing.
@@ -55,7 +55,7 @@ pub type PrivateFolder<'a> = dyn Fn() -> io::Result<PathBuf> + 'a;
 pub struct ProgramToRun<'a> {
     /// A path, or a name to be found in `PATH`.
     pub program: OsString,
-    /// What follows it.
+    /// Its arguments, without its own name.
     pub arguments: Vec<OsString>,
     /// Variables of this process that it must not get.
     pub withheld: Vec<OsString>,
@@ -67,10 +67,10 @@ pub struct ProgramToRun<'a> {
 
 /// What a person may want to read, as it comes.
 #[derive(Clone, Copy)]
-pub struct Notices<'a> {
-    /// Worth saying always.
+pub struct UserNotices<'a> {
+    /// What a person has to know, whether they asked or not.
     pub warn: &'a dyn Fn(&str),
-    /// Worth saying when asked for.
+    /// How the program is run and what was carried, for those who ask for it.
     pub explain: &'a dyn Fn(&str),
 }
 
@@ -81,54 +81,62 @@ pub struct Notices<'a> {
 ///
 /// # Errors
 /// The program cannot be run: what execve(2) says, and [`io::ErrorKind::NotFound`] when there is none.
-pub fn run(program: &ProgramToRun<'_>, gateway: Gateway, notices: Notices<'_>) -> io::Result<u8> {
-    if program::would_gain(&program.program, std::env::var_os("PATH").as_deref()) {
+pub fn run(
+    program: &ProgramToRun<'_>,
+    gateway: GatewayAccess,
+    notices: UserNotices<'_>,
+) -> io::Result<u8> {
+    if executable::would_gain_privilege(&program.program, std::env::var_os("PATH").as_deref()) {
         (notices.warn)(&format!(
             "{} runs without its privilege: nothing gains one under run (no_new_privs)",
             program.program.display()
         ));
     }
-    let explain = |mechanism: Mechanism| (notices.explain)(&mechanism.to_string());
-    if nested::inside() {
-        explain(Mechanism::Nested);
-        return Err(become_it(command(program), program));
+    let explain = |mechanism: RunMechanism| (notices.explain)(&mechanism.to_string());
+    if nested::is_nested() {
+        explain(RunMechanism::Nested);
+        return Err(exec_program(build_command(program), program));
     }
-    let why = match supervised(program, &gateway) {
+    let why = match start_supervised(program, &gateway) {
         Ok(supervised_program) => {
-            explain(Mechanism::Supervised { gateway, duplicates: supervised_program.duplicates });
-            let (how, counts) = supervised_program.wait(notices.warn);
+            explain(RunMechanism::Supervised {
+                gateway,
+                duplicates: supervised_program.duplicates,
+            });
+            let (how, counts) = supervised_program.wait_for_end(notices.warn);
             if let Some(counts) = counts {
                 (notices.explain)(&counts.to_string());
             }
             return Ok(end_as(how));
         }
-        Err(NotWrapped::NotRun(error)) => return Err(cannot_run(program, error)),
-        Err(NotWrapped::NoFilter(errno)) => mechanism::no_filter(errno),
-        Err(NotWrapped::NotBegun(what)) => format!("no supervisor could be started: {what}"),
+        Err(NotSupervised::NotRun(error)) => return Err(exec_error(program, error)),
+        Err(NotSupervised::NoFilter(errno)) => mechanism::no_filter(errno),
+        Err(NotSupervised::NotBegun(what)) => format!("no supervisor could be started: {what}"),
     };
-    let mut command = command(program);
+    let mut command = build_command(program);
     let mut proxied = program.proxy_variables.clone();
-    let mechanism = match preload::set(&mut command, &gateway, program.private_folder) {
+    let mechanism = match preload::set_preload(&mut command, &gateway, program.private_folder) {
         Ok(()) => {
             proxied.retain(|(name, _)| !is_for_all_protocols(name));
-            Mechanism::Preload { why }
+            RunMechanism::Preload { why }
         }
-        Err(nor) => Mechanism::Environment { why, nor },
+        Err(nor) => RunMechanism::Environment { why, nor },
     };
     command.envs(proxied);
     explain(mechanism);
-    Err(become_it(command, program))
+    Err(exec_program(command, program))
 }
 
-fn supervised(
+fn start_supervised(
     program: &ProgramToRun<'_>,
-    gateway: &Gateway,
-) -> Result<SupervisedProgram, NotWrapped> {
+    gateway: &GatewayAccess,
+) -> Result<SupervisedProgram, NotSupervised> {
     if !mechanism::is_recent(rustix::system::uname().release()) {
-        return Err(NotWrapped::NoFilter(Errno::NOSYS));
+        return Err(NotSupervised::NoFilter(Errno::NOSYS));
     }
-    let filter = filter::filter(gateway.dns.is_some()).ok_or(NotWrapped::NoFilter(Errno::NOSYS))?;
-    SupervisedProgram::start(command(program), &filter, gateway.clone())
+    let filter =
+        filter::call_filter(gateway.dns.is_some()).ok_or(NotSupervised::NoFilter(Errno::NOSYS))?;
+    SupervisedProgram::start(build_command(program), &filter, gateway.clone())
 }
 
 /// Whether a variable names the proxy of protocols that have none of their own. curl would ask an HTTP
@@ -139,7 +147,7 @@ fn is_for_all_protocols(name: &str) -> bool {
 
 /// The program with our environment, but for what is withheld from it, and ourselves as the proxy of all
 /// protocols.
-fn command(program: &ProgramToRun<'_>) -> Command {
+fn build_command(program: &ProgramToRun<'_>) -> Command {
     let mut command = Command::new(&program.program);
     command.args(&program.arguments);
     for name in &program.withheld {
@@ -155,24 +163,24 @@ fn command(program: &ProgramToRun<'_>) -> Command {
 }
 
 /// Becomes the program; returns only when that fails.
-fn become_it(mut command: Command, program: &ProgramToRun<'_>) -> io::Error {
-    cannot_run(program, command.exec())
+fn exec_program(mut command: Command, program: &ProgramToRun<'_>) -> io::Error {
+    exec_error(program, command.exec())
 }
 
 /// As a shell says it: a folder of `PATH` that is closed to us makes no program of a name.
-fn cannot_run(program: &ProgramToRun<'_>, error: io::Error) -> io::Error {
+fn exec_error(program: &ProgramToRun<'_>, error: io::Error) -> io::Error {
     let path = std::env::var_os("PATH");
-    match program::found(&program.program, path.as_deref()) {
+    match executable::find_in_path(&program.program, path.as_deref()) {
         Some(_) => error,
         None => io::ErrorKind::NotFound.into(),
     }
 }
 
 /// Ends as the program did, or says with which status to.
-fn end_as(how: Ended) -> u8 {
+fn end_as(how: ProgramEnd) -> u8 {
     match how {
-        Ended::Code(code) => code as u8,
-        Ended::Signal(signal) => {
+        ProgramEnd::Code(code) => code as u8,
+        ProgramEnd::Signal(signal) => {
             signals::die_by(signal);
             128 | signal as u8
         }

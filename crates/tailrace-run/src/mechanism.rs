@@ -6,13 +6,13 @@ use std::fmt;
 
 use rustix::io::Errno;
 
-use super::way::Gateway;
+use super::routing::GatewayAccess;
 
-/// A rung of the ladder.
+/// How the connections of a program are led to the gateway, from the best to the least.
 #[derive(Debug, Clone)]
-pub(super) enum Mechanism {
+pub(super) enum RunMechanism {
     /// seccomp user notification; whether sockets are duplicated, or replaced.
-    Supervised { gateway: Gateway, duplicates: bool },
+    Supervised { gateway: GatewayAccess, duplicates: bool },
     /// An outer `run` does it.
     Nested,
     /// The shim, and why no supervisor.
@@ -21,7 +21,7 @@ pub(super) enum Mechanism {
     Environment { why: String, nor: String },
 }
 
-impl fmt::Display for Mechanism {
+impl fmt::Display for RunMechanism {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Supervised { gateway, duplicates } => {
@@ -30,7 +30,7 @@ impl fmt::Display for Mechanism {
                     true => "on the program's own sockets (pidfd_getfd)",
                     false => "on sockets put in the place of the program's (no pidfd_getfd here)",
                 })?;
-                supervised(f, gateway)
+                write_supervised(f, gateway)
             }
             Self::Nested => f.write_str("an outer tailrace run wraps this program already"),
             Self::Preload { why } => write!(
@@ -44,7 +44,7 @@ impl fmt::Display for Mechanism {
     }
 }
 
-fn supervised(f: &mut fmt::Formatter<'_>, gateway: &Gateway) -> fmt::Result {
+fn write_supervised(f: &mut fmt::Formatter<'_>, gateway: &GatewayAccess) -> fmt::Result {
     let proxy: Vec<String> = gateway.proxy.iter().map(ToString::to_string).collect();
     write!(f, ": TCP to {}, ", proxy.join(" or "))?;
     match gateway.dns {

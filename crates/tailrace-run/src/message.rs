@@ -4,12 +4,12 @@
 
 use rustix::io::Errno;
 
-use super::caller::{Caller, Closed};
+use super::suspended_call::{CallError, SuspendedCall};
 
 /// `sizeof(struct msghdr)`, and of `struct mmsghdr`, which adds a length.
 const HEADER: usize = 56;
 pub(super) const HEADER_WITH_LENGTH: u64 = 64;
-/// Offsets in it.
+/// Offsets of the fields that are written, in `struct msghdr`.
 const NAME_LENGTH: u64 = 8;
 const CONTROL_LENGTH: u64 = 40;
 const FLAGS: u64 = 48;
@@ -18,7 +18,7 @@ const MOST_PIECES: u64 = 1024;
 /// More than any datagram holds.
 pub(super) const MOST_BYTES: usize = 64 * 1024;
 
-/// A message's header.
+/// A `struct msghdr` in the program's memory.
 #[derive(Debug)]
 pub(super) struct MessageHeader {
     at: u64,
@@ -31,61 +31,66 @@ pub(super) struct MessageHeader {
 
 impl MessageHeader {
     /// Reads the header at `at` and where its pieces are. `EMSGSIZE` stands for too many of them.
-    pub(super) fn read(caller: &Caller<'_>, at: u64) -> Result<Self, Closed> {
-        let bytes = caller.read(at, HEADER)?;
-        let [name, name_length, vector, count] = [0, 8, 16, 24].map(|offset| word(&bytes, offset));
+    pub(super) fn read_header(caller: &SuspendedCall<'_>, at: u64) -> Result<Self, CallError> {
+        let bytes = caller.read_memory(at, HEADER)?;
+        let [name, name_length, vector, count] =
+            [0, 8, 16, 24].map(|offset| read_word(&bytes, offset));
         if count > MOST_PIECES {
-            return Err(Closed::Unreadable);
+            return Err(CallError::Unreadable);
         }
         // At most 16 KiB, by the check above.
-        let vector = caller.read(vector, count as usize * 16)?;
+        let vector = caller.read_memory(vector, count as usize * 16)?;
         let pieces = vector.chunks_exact(16).map(|piece| {
-            let length = usize::try_from(word(piece, 8)).unwrap_or(MOST_BYTES);
-            (word(piece, 0), length.min(MOST_BYTES))
+            let length = usize::try_from(read_word(piece, 8)).unwrap_or(MOST_BYTES);
+            (read_word(piece, 0), length.min(MOST_BYTES))
         });
         Ok(Self { at, name, name_length: name_length as u32, pieces: pieces.collect() })
     }
 
-    /// The message's bytes.
-    pub(super) fn gather(&self, caller: &Caller<'_>) -> Result<Vec<u8>, Closed> {
+    /// The bytes to be sent, gathered from the pieces.
+    pub(super) fn read_message(&self, caller: &SuspendedCall<'_>) -> Result<Vec<u8>, CallError> {
         let mut all = Vec::new();
         for (address, length) in &self.pieces {
             let length = (*length).min(MOST_BYTES - all.len());
-            all.extend(caller.read(*address, length)?);
+            all.extend(caller.read_memory(*address, length)?);
         }
         Ok(all)
     }
 
     /// The room for a message, in bytes.
-    pub(super) fn room(&self) -> usize {
+    pub(super) fn total_room(&self) -> usize {
         self.pieces.iter().map(|(_, length)| length).sum::<usize>().min(MOST_BYTES)
     }
 
     /// Puts a received message where it belongs.
     ///
     /// # Errors
-    /// `EFAULT`.
-    pub(super) fn fill(
+    /// `EFAULT` where the program's memory is not there.
+    pub(super) fn write_message(
         &self,
-        caller: &Caller<'_>,
+        caller: &SuspendedCall<'_>,
         mut bytes: &[u8],
         flags: u32,
     ) -> Result<(), Errno> {
         for (address, length) in &self.pieces {
             let (piece, rest) = bytes.split_at((*length).min(bytes.len()));
-            caller.write(*address, piece)?;
+            caller.write_memory(*address, piece)?;
             bytes = rest;
         }
-        caller.write(self.at + CONTROL_LENGTH, &0_u64.to_ne_bytes())?;
-        caller.write(self.at + FLAGS, &flags.to_ne_bytes())
+        caller.write_memory(self.at + CONTROL_LENGTH, &0_u64.to_ne_bytes())?;
+        caller.write_memory(self.at + FLAGS, &flags.to_ne_bytes())
     }
 
     /// Puts the address it came from where it belongs, and its length.
     ///
     /// # Errors
-    /// `EFAULT`.
-    pub(super) fn name(&self, caller: &Caller<'_>, source: &[u8]) -> Result<(), Errno> {
-        fill_name(caller, self.name, self.name_length, self.at + NAME_LENGTH, source)
+    /// `EFAULT` where the program's memory is not there.
+    pub(super) fn write_source(
+        &self,
+        caller: &SuspendedCall<'_>,
+        source: &[u8],
+    ) -> Result<(), Errno> {
+        write_address(caller, self.name, self.name_length, self.at + NAME_LENGTH, source)
     }
 }
 
@@ -94,20 +99,20 @@ impl MessageHeader {
 ///
 /// # Errors
 /// `EINVAL` for less than no room, `EFAULT`.
-pub(super) fn fill_name(
-    caller: &Caller<'_>,
+pub(super) fn write_address(
+    caller: &SuspendedCall<'_>,
     name: u64,
     room: u32,
     length: u64,
     address: &[u8],
 ) -> Result<(), Errno> {
     let room = usize::try_from(room.cast_signed()).map_err(|_| Errno::INVAL)?;
-    caller.write(name, &address[..address.len().min(room)])?;
-    caller.write(length, &(address.len() as u32).to_ne_bytes())
+    caller.write_memory(name, &address[..address.len().min(room)])?;
+    caller.write_memory(length, &(address.len() as u32).to_ne_bytes())
 }
 
 /// Eight bytes of a structure that was read whole.
-fn word(bytes: &[u8], offset: usize) -> u64 {
+fn read_word(bytes: &[u8], offset: usize) -> u64 {
     let mut word = [0; 8];
     word.copy_from_slice(&bytes[offset..offset + 8]);
     u64::from_ne_bytes(word)

@@ -4,11 +4,11 @@
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
 use super::connect::NESTED;
-use super::way::PROBE;
+use super::routing::PROBE;
 
 /// Asks an outer supervisor, by a connection to a name nobody listens at. A variable in the environment
 /// would go where the filter does not, by ssh say.
-pub(super) fn inside() -> bool {
+pub(super) fn is_nested() -> bool {
     let socket = rustix::net::socket_with(
         AddressFamily::UNIX,
         SocketType::STREAM,

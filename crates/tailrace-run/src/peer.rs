@@ -9,21 +9,24 @@
 use std::net::SocketAddr;
 
 use super::address;
-use super::caller::{Caller, Closed, Socket};
-use super::message::fill_name;
-use super::supervisor::{Carried, Supervisor};
+use super::message::write_address;
+use super::supervisor::{CallSupervisor, CarriedSocket};
+use super::suspended_call::{CallError, ProgramSocket, SuspendedCall};
 use tailrace_sys as sys;
 
 /// Answers `getpeername(fd, address, length)`.
-pub(super) fn getpeername(supervisor: &Supervisor, caller: &Caller<'_>) -> Result<(), Closed> {
+pub(super) fn handle_getpeername(
+    supervisor: &CallSupervisor,
+    caller: &SuspendedCall<'_>,
+) -> Result<(), CallError> {
     let [_, name, length, ..] = caller.call.arguments;
-    let Some(peer) = peer(supervisor, caller)? else {
+    let Some(peer) = shown_peer(supervisor, caller)? else {
         caller.let_pass();
         return Ok(());
     };
-    let room = room(caller, length)?;
-    match fill_name(caller, name, room, length, &peer) {
-        Ok(()) => _ = caller.answer(Ok(0)),
+    let room = read_room(caller, length)?;
+    match write_address(caller, name, room, length, &peer) {
+        Ok(()) => _ = caller.return_result(Ok(0)),
         Err(_) => caller.let_pass(),
     }
     Ok(())
@@ -31,50 +34,60 @@ pub(super) fn getpeername(supervisor: &Supervisor, caller: &Caller<'_>) -> Resul
 
 /// Answers `getsockopt(fd, SOL_SOCKET, SO_PEERNAME, address, length)`, which gives as much of the
 /// address as is asked for, says so, and refuses to give more than there is (net/core/sock.c).
-pub(super) fn peer_option(supervisor: &Supervisor, caller: &Caller<'_>) -> Result<(), Closed> {
+pub(super) fn handle_peer_option(
+    supervisor: &CallSupervisor,
+    caller: &SuspendedCall<'_>,
+) -> Result<(), CallError> {
     let [_, _, _, name, length, _] = caller.call.arguments;
-    let Some(peer) = peer(supervisor, caller)? else {
+    let Some(peer) = shown_peer(supervisor, caller)? else {
         caller.let_pass();
         return Ok(());
     };
-    let room = room(caller, length)?;
+    let room = read_room(caller, length)?;
     let wanted = usize::try_from(room.cast_signed()).ok().and_then(|wanted| peer.get(..wanted));
     let written = wanted.map(|wanted| {
-        caller.write(name, wanted)?;
-        caller.write(length, &room.to_ne_bytes())
+        caller.write_memory(name, wanted)?;
+        caller.write_memory(length, &room.to_ne_bytes())
     });
     match written {
-        Some(Ok(())) => _ = caller.answer(Ok(0)),
+        Some(Ok(())) => _ = caller.return_result(Ok(0)),
         Some(Err(_)) | None => caller.let_pass(),
     }
     Ok(())
 }
 
 /// The room its program has for an address.
-fn room(caller: &Caller<'_>, at: u64) -> Result<u32, Closed> {
-    let bytes = caller.read(at, 4)?;
-    bytes.first_chunk().map(|room| u32::from_ne_bytes(*room)).ok_or(Closed::Unreadable)
+fn read_room(caller: &SuspendedCall<'_>, at: u64) -> Result<u32, CallError> {
+    let bytes = caller.read_memory(at, 4)?;
+    bytes.first_chunk().map(|room| u32::from_ne_bytes(*room)).ok_or(CallError::Unreadable)
 }
 
 /// `struct sockaddr` of where a carried socket leads; none for every other one.
-fn peer(supervisor: &Supervisor, caller: &Caller<'_>) -> Result<Option<Vec<u8>>, Closed> {
-    let number = caller.number(0);
+fn shown_peer(
+    supervisor: &CallSupervisor,
+    caller: &SuspendedCall<'_>,
+) -> Result<Option<Vec<u8>>, CallError> {
+    let number = caller.argument_as_int(0);
     if supervisor.carried.is_empty() {
         return Ok(None);
     }
-    let known = caller.inode(number).and_then(|inode| supervisor.carried.get(inode));
+    let known = caller.inode_in_proc(number).and_then(|inode| supervisor.carried.get(inode));
     let Some(carried) = known else { return Ok(None) };
-    let socket = caller.socket(number)?;
+    let socket = caller.find_socket(number)?;
     // IPV6_ADDRFORM (ipv6(7)) makes an IPv6 socket an IPv4 one, which an IPv6 address does not fit.
     let fits = socket.v6 || carried.target.is_ipv4();
     let shown = fits && still_leads_to_us(supervisor, &socket, &carried);
-    Ok(shown.then(|| address::written(carried.target, socket.v6)))
+    Ok(shown.then(|| address::sockaddr_bytes(carried.target, socket.v6)))
 }
 
 /// Whether it is connected to the gateway still: the program may have disconnected it (connect(2),
 /// `AF_UNSPEC`), and a reset leaves it without a peer.
-fn still_leads_to_us(supervisor: &Supervisor, socket: &Socket, carried: &Carried) -> bool {
-    if let Some(copy) = socket.copy() {
+fn still_leads_to_us(
+    supervisor: &CallSupervisor,
+    socket: &ProgramSocket,
+    carried: &CarriedSocket,
+) -> bool {
+    if let Some(copy) = socket.duplicate() {
         let peer = rustix::net::getpeername(copy).ok().flatten();
         let peer = peer.and_then(|peer| SocketAddr::try_from(peer).ok());
         return peer.is_some_and(|peer| supervisor.gateway.leads_to_us(peer));

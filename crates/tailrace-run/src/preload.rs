@@ -1,4 +1,4 @@
-//! The rung below: a shim that dynamic programs load (ld.so(8), `LD_PRELOAD`).
+//! What is done where no supervisor is to be had: a shim that dynamic programs load (ld.so(8), `LD_PRELOAD`).
 #![forbid(unsafe_code)]
 
 use std::ffi::OsString;
@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::PrivateFolder;
-use super::way::Gateway;
+use super::routing::GatewayAccess;
 
 /// `preload.c`, built; none where there was no C compiler.
 #[cfg(preload)]
@@ -22,15 +22,15 @@ const SHIM: Option<&[u8]> = None;
 ///
 /// # Errors
 /// Why that cannot be, in a sentence.
-pub(super) fn set(
+pub(super) fn set_preload(
     command: &mut Command,
-    gateway: &Gateway,
+    gateway: &GatewayAccess,
     folder: &PrivateFolder<'_>,
 ) -> Result<(), String> {
     let shim = SHIM.ok_or("this build has no shim: it was made without a C compiler")?;
     let proxy = gateway.proxy.iter().find(|address| address.is_ipv4());
     let proxy = proxy.ok_or("the shim needs an IPv4 address in listen.proxy")?;
-    let file = folder().and_then(|folder| placed(shim, &folder));
+    let file = folder().and_then(|folder| place_library(shim, &folder));
     let file = file.map_err(|error| format!("the shim finds no place: {error}"))?;
     let mut preload = OsString::from(file);
     if let Some(others) = std::env::var_os("LD_PRELOAD").filter(|others| !others.is_empty()) {
@@ -46,7 +46,7 @@ pub(super) fn set(
 }
 
 /// The shim's file in a folder that is ours alone, named by what is in it.
-fn placed(shim: &[u8], folder: &Path) -> io::Result<PathBuf> {
+fn place_library(shim: &[u8], folder: &Path) -> io::Result<PathBuf> {
     let mut hash = DefaultHasher::new();
     shim.hash(&mut hash);
     let file = folder.join(format!("preload-{:016x}.so", hash.finish()));
@@ -69,9 +69,9 @@ mod tests {
     fn a_library_in_place_is_used_again_unless_it_is_another() {
         let folder = tempfile::tempdir().unwrap();
         let ours = folder.path();
-        let file = placed(b"shim", ours).unwrap();
+        let file = place_library(b"shim", ours).unwrap();
         assert_eq!(fs::read(&file).unwrap(), b"shim");
-        assert_eq!(placed(b"shim", ours).unwrap(), file);
-        assert_ne!(placed(b"another", ours).unwrap(), file);
+        assert_eq!(place_library(b"shim", ours).unwrap(), file);
+        assert_ne!(place_library(b"another", ours).unwrap(), file);
     }
 }

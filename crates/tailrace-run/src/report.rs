@@ -4,14 +4,14 @@
 use rustix::process::WaitStatus;
 use serde::{Deserialize, Serialize};
 
-use super::counts::CallTotals;
+use super::call_counters::CallTotals;
 
 /// More than any of them takes.
 pub(super) const LONGEST: usize = 1024;
 
-/// A message.
+/// One message, as JSON in one packet.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) enum Report {
+pub(super) enum SupervisorReport {
     /// The program runs, under this id; whether its sockets can be duplicated.
     Started { pid: i32, duplicates: bool },
     /// The kernel or a sandbox takes no filter with a listener: the errno.
@@ -23,21 +23,21 @@ pub(super) enum Report {
     /// The program was stopped.
     Stopped,
     /// The program has ended; `alone`: it left nobody running, and the supervisor ends too.
-    Ended { how: Ended, counts: CallTotals, alone: bool },
+    Ended { how: ProgramEnd, counts: CallTotals, alone: bool },
 }
 
 /// How a program ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) enum Ended {
-    /// By itself, with this status.
+pub(super) enum ProgramEnd {
+    /// By itself, with this exit status.
     Code(i32),
-    /// By this signal.
+    /// Killed, by the signal of this number.
     Signal(i32),
 }
 
-impl Ended {
+impl ProgramEnd {
     /// What the status of a process that was waited for says.
-    pub(super) fn of(status: WaitStatus) -> Self {
+    pub(super) fn from_status(status: WaitStatus) -> Self {
         match status.terminating_signal() {
             Some(signal) => Self::Signal(signal),
             None => Self::Code(status.exit_status().unwrap_or_default()),

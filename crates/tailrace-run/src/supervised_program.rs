@@ -15,18 +15,18 @@ use rustix::process::{
     Pid, PidfdFlags, Signal, WaitOptions, pidfd_open, pidfd_send_signal, waitpid,
 };
 
-use super::counts::CallTotals;
-use super::report::{self, Ended, Report};
+use super::call_counters::CallTotals;
+use super::report::{self, ProgramEnd, SupervisorReport};
+use super::routing::GatewayAccess;
 use super::supervisor;
-use super::way::Gateway;
 use tailrace_sys::seccomp::Instruction;
 use tailrace_sys::signals::{self, Came, Mask, Signals};
 use tailrace_sys::wrapped::{self, Side};
 
 /// Why no program runs under a supervisor.
 #[derive(Debug)]
-pub(super) enum NotWrapped {
-    /// Kernel or sandbox take no filter: the next rung.
+pub(super) enum NotSupervised {
+    /// Kernel or sandbox take no filter: the shim may do.
     NoFilter(Errno),
     /// The program cannot be run, wrapped or not.
     NotRun(io::Error),
@@ -47,7 +47,7 @@ pub(super) struct SupervisedProgram {
 }
 
 /// The program's end; the counts too, unless the supervisor was killed before.
-pub(super) type End = (Ended, Option<CallTotals>);
+pub(super) type EndAndTotals = (ProgramEnd, Option<CallTotals>);
 
 impl SupervisedProgram {
     /// Starts the program. Signals of this process are ours to pass on from here.
@@ -57,24 +57,24 @@ impl SupervisedProgram {
     pub(super) fn start(
         mut command: Command,
         filter: &[Instruction],
-        gateway: Gateway,
-    ) -> Result<Self, NotWrapped> {
-        let not_begun = |error: io::Error| NotWrapped::NotBegun(error.to_string());
+        gateway: GatewayAccess,
+    ) -> Result<Self, NotSupervised> {
+        let not_begun = |error: io::Error| NotSupervised::NotBegun(error.to_string());
         let mask = signals::block_all().map_err(not_begun)?;
-        let started = Self::behind(&mut command, filter, mask, gateway);
+        let started = Self::fork_supervisor(&mut command, filter, mask, gateway);
         if started.is_err() {
             mask.restore();
         }
         started
     }
 
-    fn behind(
+    fn fork_supervisor(
         command: &mut Command,
         filter: &[Instruction],
         mask: Mask,
-        gateway: Gateway,
-    ) -> Result<Self, NotWrapped> {
-        let not_begun = |error: io::Error| NotWrapped::NotBegun(error.to_string());
+        gateway: GatewayAccess,
+    ) -> Result<Self, NotSupervised> {
+        let not_begun = |error: io::Error| NotSupervised::NotBegun(error.to_string());
         let signals = Signals::open().map_err(not_begun)?;
         let (ours, theirs) =
             socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
@@ -85,27 +85,27 @@ impl SupervisedProgram {
         let supervisor_id = match wrapped::fork().map_err(not_begun)? {
             Side::Child => {
                 drop(ours);
-                supervisor::live(theirs, command, filter, mask, gateway)
+                supervisor::run_supervisor(theirs, command, filter, mask, gateway)
             }
             Side::Parent(supervisor) => supervisor,
         };
         drop(theirs);
-        let (program, handle, duplicates) = begun(&ours).inspect_err(|_| {
+        let (program, handle, duplicates) = await_start(&ours).inspect_err(|_| {
             // Whatever this process becomes next has started no child.
-            see_off(supervisor_id);
+            reap_supervisor(supervisor_id);
             _ = rustix::process::set_child_subreaper(None);
         })?;
         Ok(Self { program, handle, supervisor: ours, supervisor_id, signals, duplicates })
     }
 
     /// Waits for the program's end, passing on what comes. `warn` is told what a person should know.
-    pub(super) fn wait(&self, warn: &dyn Fn(&str)) -> End {
+    pub(super) fn wait_for_end(&self, warn: &dyn Fn(&str)) -> EndAndTotals {
         // A reader at the other end of our standard output is to see the program's end of it alone.
         let _kept = wrapped::let_go(true);
         let mut supervised = true;
         loop {
             let watched = if supervised { self.supervisor.as_fd() } else { self.handle.as_fd() };
-            let (signal, told) = self.poll(watched);
+            let (signal, told) = self.poll_events(watched);
             if signal {
                 while let Some(came) = self.signals.next() {
                     self.pass_on(came);
@@ -113,14 +113,14 @@ impl SupervisedProgram {
             }
             match (told, supervised) {
                 (false, _) => {}
-                (true, true) => match hear(&self.supervisor) {
-                    Some(Report::Ended { how, counts, alone }) => {
+                (true, true) => match receive_report(&self.supervisor) {
+                    Some(SupervisorReport::Ended { how, counts, alone }) => {
                         if alone {
-                            see_off(self.supervisor_id);
+                            reap_supervisor(self.supervisor_id);
                         }
                         return (how, Some(counts));
                     }
-                    Some(Report::Stopped) => _ = signals::stop(),
+                    Some(SupervisorReport::Stopped) => _ = signals::stop(),
                     Some(_) => {}
                     None => {
                         supervised = false;
@@ -135,7 +135,7 @@ impl SupervisedProgram {
         }
     }
 
-    fn poll(&self, watched: BorrowedFd<'_>) -> (bool, bool) {
+    fn poll_events(&self, watched: BorrowedFd<'_>) -> (bool, bool) {
         let mut all = [
             PollFd::new(&self.signals, PollFlags::IN),
             PollFd::from_borrowed_fd(watched, PollFlags::IN),
@@ -160,45 +160,45 @@ impl SupervisedProgram {
     }
 
     /// The end of a program that has become our child.
-    fn adopted_end(&self) -> Ended {
+    fn adopted_end(&self) -> ProgramEnd {
         match waitpid(Some(self.program), WaitOptions::empty()) {
-            Ok(Some((_, status))) => Ended::of(status),
+            Ok(Some((_, status))) => ProgramEnd::from_status(status),
             // The supervisor had waited for it, and was killed before it could tell.
-            _ => Ended::Code(1),
+            _ => ProgramEnd::Code(1),
         }
     }
 }
 
 /// Waits for a supervisor that ends: left to a process 1 that waits for nobody, as in many containers, each
 /// would stay as a zombie.
-fn see_off(supervisor: Pid) {
+fn reap_supervisor(supervisor: Pid) {
     let _killed_and_waited_for = waitpid(Some(supervisor), WaitOptions::empty());
 }
 
 /// The program, once it runs: its id, a handle to it, and whether its sockets can be duplicated.
-fn begun(supervisor: &OwnedFd) -> Result<(Pid, OwnedFd, bool), NotWrapped> {
-    match hear(supervisor) {
-        Some(Report::Started { pid, duplicates }) => {
+fn await_start(supervisor: &OwnedFd) -> Result<(Pid, OwnedFd, bool), NotSupervised> {
+    match receive_report(supervisor) {
+        Some(SupervisorReport::Started { pid, duplicates }) => {
             let handle = Pid::from_raw(pid)
                 .ok_or(Errno::SRCH)
                 .and_then(|program| Ok((program, pidfd_open(program, PidfdFlags::empty())?)));
-            let (program, handle) = handle.map_err(|e| NotWrapped::NotBegun(e.to_string()))?;
+            let (program, handle) = handle.map_err(|e| NotSupervised::NotBegun(e.to_string()))?;
             let _killed = rustix::net::send(supervisor, b".", SendFlags::NOSIGNAL);
             Ok((program, handle, duplicates))
         }
-        Some(Report::NoFilter { errno }) => {
-            Err(NotWrapped::NoFilter(Errno::from_raw_os_error(errno)))
+        Some(SupervisorReport::NoFilter { errno }) => {
+            Err(NotSupervised::NoFilter(Errno::from_raw_os_error(errno)))
         }
-        Some(Report::NotRun { errno }) => {
-            Err(NotWrapped::NotRun(io::Error::from_raw_os_error(errno)))
+        Some(SupervisorReport::NotRun { errno }) => {
+            Err(NotSupervised::NotRun(io::Error::from_raw_os_error(errno)))
         }
-        Some(Report::NotBegun { what }) => Err(NotWrapped::NotBegun(what)),
-        _ => Err(NotWrapped::NotBegun("its supervisor was killed".to_owned())),
+        Some(SupervisorReport::NotBegun { what }) => Err(NotSupervised::NotBegun(what)),
+        _ => Err(NotSupervised::NotBegun("its supervisor was killed".to_owned())),
     }
 }
 
 /// The next message; `None` when the supervisor is gone.
-fn hear(supervisor: &OwnedFd) -> Option<Report> {
+fn receive_report(supervisor: &OwnedFd) -> Option<SupervisorReport> {
     let mut text = [0; report::LONGEST];
     let (_, length) = rustix::net::recv(supervisor, &mut text[..], RecvFlags::empty()).ok()?;
     serde_json::from_slice(&text[..length]).ok()

@@ -10,12 +10,12 @@ use rustix::io::Errno;
 
 /// A map that forgets what was put in first.
 #[derive(Debug)]
-pub(super) struct Known<V> {
+pub(super) struct SocketTable<V> {
     most: usize,
     entries: Mutex<(HashMap<u64, V>, VecDeque<u64>)>,
 }
 
-impl<V: Clone> Known<V> {
+impl<V: Clone> SocketTable<V> {
     /// An empty one that remembers so many.
     pub(super) fn new(most: usize) -> Self {
         Self { most, entries: Mutex::default() }
@@ -31,7 +31,7 @@ impl<V: Clone> Known<V> {
         lock(&self.entries).0.get(&inode).cloned()
     }
 
-    /// Forgets it.
+    /// Forgets what is known of a socket.
     pub(super) fn forget(&self, inode: u64) {
         let (map, order) = &mut *lock(&self.entries);
         if map.remove(&inode).is_some() {
@@ -39,7 +39,7 @@ impl<V: Clone> Known<V> {
         }
     }
 
-    /// Remembers it.
+    /// Remembers this of a socket; the oldest entry makes room.
     pub(super) fn put(&self, inode: u64, value: V) {
         let (map, order) = &mut *lock(&self.entries);
         if map.insert(inode, value).is_none() {
@@ -56,13 +56,13 @@ impl<V: Clone> Known<V> {
 /// Connections being made. Before Linux 5.19 a signal takes a caller out of its call, and the kernel
 /// has it call again: the second call is told how the first one's connection ended.
 #[derive(Debug, Default)]
-pub(super) struct Attempts {
-    running: Mutex<HashMap<u64, Arc<Attempt>>>,
+pub(super) struct ConnectionAttempts {
+    running: Mutex<HashMap<u64, Arc<ConnectionAttempt>>>,
 }
 
-/// One connection.
+/// One connection being made, for the calls that wait for it.
 #[derive(Debug)]
-pub(super) struct Attempt {
+pub(super) struct ConnectionAttempt {
     target: SocketAddr,
     ended: Mutex<Option<Result<(), Errno>>>,
     tell: Condvar,
@@ -71,17 +71,24 @@ pub(super) struct Attempt {
 /// More are not remembered: callers that never came back were killed.
 const MOST_ATTEMPTS: usize = 4096;
 
-impl Attempts {
+impl ConnectionAttempts {
     /// The connection of this socket to this target, if one is being made or was made for a call that
     /// was interrupted.
-    pub(super) fn under_way(&self, inode: u64, target: SocketAddr) -> Option<Arc<Attempt>> {
+    pub(super) fn under_way(
+        &self,
+        inode: u64,
+        target: SocketAddr,
+    ) -> Option<Arc<ConnectionAttempt>> {
         lock(&self.running).get(&inode).filter(|attempt| attempt.target == target).cloned()
     }
 
-    /// Begins one.
-    pub(super) fn begin(&self, inode: u64, target: SocketAddr) -> Arc<Attempt> {
-        let attempt =
-            Arc::new(Attempt { target, ended: Mutex::default(), tell: Condvar::default() });
+    /// Notes that a connection of this socket to this target is being made.
+    pub(super) fn begin_attempt(&self, inode: u64, target: SocketAddr) -> Arc<ConnectionAttempt> {
+        let attempt = Arc::new(ConnectionAttempt {
+            target,
+            ended: Mutex::default(),
+            tell: Condvar::default(),
+        });
         let mut running = lock(&self.running);
         if running.len() >= MOST_ATTEMPTS {
             running.retain(|_, attempt| lock(&attempt.ended).is_none());
@@ -92,7 +99,7 @@ impl Attempts {
 
     /// Tells the caller how it ended: `answer` is whether that reached it, or nobody will ask again.
     /// Until then nobody else looks here: the caller's next call may come at once.
-    pub(super) fn tell(&self, inode: u64, answer: impl FnOnce() -> bool) {
+    pub(super) fn deliver_result(&self, inode: u64, answer: impl FnOnce() -> bool) {
         let mut running = lock(&self.running);
         if answer() {
             running.remove(&inode);
@@ -100,15 +107,15 @@ impl Attempts {
     }
 }
 
-impl Attempt {
-    /// How it ended.
-    pub(super) fn end(&self, result: Result<(), Errno>) {
+impl ConnectionAttempt {
+    /// Notes how it ended, and wakes the calls that wait for it.
+    pub(super) fn record_end(&self, result: Result<(), Errno>) {
         *lock(&self.ended) = Some(result);
         self.tell.notify_all();
     }
 
-    /// Waits for its end, which comes within the gateway's patience.
-    pub(super) fn wait(&self) -> Result<(), Errno> {
+    /// Waits for its end, which comes within the gateway's connect timeout.
+    pub(super) fn wait_for_end(&self) -> Result<(), Errno> {
         let mut ended = lock(&self.ended);
         loop {
             match *ended {
@@ -129,7 +136,7 @@ mod tests {
 
     #[test]
     fn the_oldest_makes_room() {
-        let known = Known::new(2);
+        let known = SocketTable::new(2);
         assert!(known.is_empty());
         for inode in [1, 2, 1, 3] {
             known.put(inode, inode * 10);
@@ -142,17 +149,17 @@ mod tests {
 
     #[test]
     fn a_call_that_comes_again_learns_how_the_first_ended() {
-        let attempts = Attempts::default();
+        let attempts = ConnectionAttempts::default();
         let target = "10.0.0.1:80".parse().unwrap();
-        let first = attempts.begin(7, target);
+        let first = attempts.begin_attempt(7, target);
         let again = attempts.under_way(7, target).unwrap();
         assert!(attempts.under_way(7, "10.0.0.2:80".parse().unwrap()).is_none());
-        let waiting = std::thread::spawn(move || again.wait());
-        first.end(Err(Errno::CONNREFUSED));
+        let waiting = std::thread::spawn(move || again.wait_for_end());
+        first.record_end(Err(Errno::CONNREFUSED));
         assert_eq!(waiting.join().unwrap(), Err(Errno::CONNREFUSED));
-        attempts.tell(7, || false);
+        attempts.deliver_result(7, || false);
         assert!(attempts.under_way(7, target).is_some(), "the second call was interrupted too");
-        attempts.tell(7, || true);
+        attempts.deliver_result(7, || true);
         assert!(attempts.under_way(7, target).is_none());
     }
 }

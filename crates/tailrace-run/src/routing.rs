@@ -1,4 +1,4 @@
-//! Which way a call goes: the pure part of a supervisor's judgement.
+//! Where a call is led: the pure part of what a supervisor decides.
 //!
 //! No policy: what is not let pass goes to the gateway, which judges (B27).
 #![forbid(unsafe_code)]
@@ -27,15 +27,15 @@ const RESOLVERS: [&[u8]; 4] = [
 
 /// The gateway, as programs under `run` reach it.
 #[derive(Debug, Clone)]
-pub struct Gateway {
-    /// The proxy's addresses.
+pub struct GatewayAccess {
+    /// The addresses of its proxy port, to be tried in this order.
     pub proxy: Vec<SocketAddr>,
-    /// The admin listener.
+    /// Its admin listener, which programs reach directly.
     pub admin: SocketAddr,
     /// The private DNS port; without it names are not redirected.
     pub dns: Option<SocketAddr>,
     /// How long a connection may take to be made, the gateway's own limit included.
-    pub patience: Duration,
+    pub connect_timeout: Duration,
     /// Addresses that are never carried to the gateway: loopback, and those of metadata services.
     pub direct: Vec<IpAddr>,
     /// The protocol of the proxy port.
@@ -44,7 +44,7 @@ pub struct Gateway {
 
 /// What is to become of a TCP connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Way {
+pub(super) enum StreamRoute {
     /// As the program made it.
     Untouched,
     /// To this address by the gateway's proxy port.
@@ -55,7 +55,7 @@ pub(super) enum Way {
 
 /// What is to become of a datagram, or of a datagram socket that is connected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Datagram {
+pub(super) enum DatagramRoute {
     /// As the program made it.
     Untouched,
     /// The same, and it is traffic the gateway does not carry.
@@ -66,7 +66,7 @@ pub(super) enum Datagram {
 
 /// What is to become of a connection to a Unix socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Local {
+pub(super) enum UnixSocketRoute {
     /// As the program made it.
     Untouched,
     /// Refused as if nobody were there.
@@ -75,35 +75,35 @@ pub(super) enum Local {
     Probe,
 }
 
-impl Gateway {
+impl GatewayAccess {
     /// The way of a TCP connection to `to`.
-    pub(super) fn stream(&self, to: SocketAddr) -> Way {
+    pub(super) fn stream_route(&self, to: SocketAddr) -> StreamRoute {
         match self.dns {
-            Some(dns) if to.port() == DNS_PORT => Way::Dns(dns),
-            None if to.port() == DNS_PORT => Way::Untouched,
-            _ if to.port() == 0 || self.is_near(to) => Way::Untouched,
-            _ => Way::Proxy(to),
+            Some(dns) if to.port() == DNS_PORT => StreamRoute::Dns(dns),
+            None if to.port() == DNS_PORT => StreamRoute::Untouched,
+            _ if to.port() == 0 || self.is_near(to) => StreamRoute::Untouched,
+            _ => StreamRoute::Proxy(to),
         }
     }
 
     /// The way of a datagram to `to`.
-    pub(super) fn datagram(&self, to: SocketAddr) -> Datagram {
+    pub(super) fn datagram_route(&self, to: SocketAddr) -> DatagramRoute {
         match self.dns {
-            Some(dns) if to.port() == DNS_PORT => Datagram::Dns(dns),
-            _ if self.is_near(to) || NO_TRAFFIC.contains(&to.port()) => Datagram::Untouched,
-            _ => Datagram::LeftAlone,
+            Some(dns) if to.port() == DNS_PORT => DatagramRoute::Dns(dns),
+            _ if self.is_near(to) || NO_TRAFFIC.contains(&to.port()) => DatagramRoute::Untouched,
+            _ => DatagramRoute::LeftAlone,
         }
     }
 
     /// The way of a connection to the Unix socket of this name.
-    pub(super) fn local(&self, name: &[u8]) -> Local {
+    pub(super) fn unix_socket_route(&self, name: &[u8]) -> UnixSocketRoute {
         if name.starts_with(PROBE) {
-            return Local::Probe;
+            return UnixSocketRoute::Probe;
         }
         let path = name.split(|byte| *byte == 0).next().unwrap_or_default();
         match self.dns.is_some() && RESOLVERS.contains(&path) {
-            true => Local::Refused,
-            false => Local::Untouched,
+            true => UnixSocketRoute::Refused,
+            false => UnixSocketRoute::Untouched,
         }
     }
 
@@ -143,12 +143,12 @@ fn is_broadcast(ip: IpAddr) -> bool {
 mod tests {
     use super::*;
 
-    fn gateway(dns: Option<&str>) -> Gateway {
-        Gateway {
+    fn gateway(dns: Option<&str>) -> GatewayAccess {
+        GatewayAccess {
             proxy: vec!["192.0.2.9:1055".parse().unwrap()],
             admin: "192.0.2.9:9155".parse().unwrap(),
             dns: dns.map(|dns| dns.parse().unwrap()),
-            patience: Duration::from_secs(1),
+            connect_timeout: Duration::from_secs(1),
             direct: ["169.254.169.254", "169.254.170.2"].map(|ip| ip.parse().unwrap()).to_vec(),
             client: &crate::proxy_client::tests::Lines,
         }
@@ -172,15 +172,23 @@ mod tests {
             "10.0.0.1:0",
             "10.0.0.53:53",
         ] {
-            assert_eq!(gateway.stream(near.parse().unwrap()), Way::Untouched, "{near}");
+            assert_eq!(
+                gateway.stream_route(near.parse().unwrap()),
+                StreamRoute::Untouched,
+                "{near}"
+            );
         }
         for far in ["10.0.0.1:5432", "192.0.2.9:22", "100.64.0.1:80", "[2001:db8::1]:443"] {
             let far = far.parse().unwrap();
-            assert_eq!(gateway.stream(far), Way::Proxy(far));
-            assert_eq!(gateway.datagram(far), Datagram::LeftAlone);
+            assert_eq!(gateway.stream_route(far), StreamRoute::Proxy(far));
+            assert_eq!(gateway.datagram_route(far), DatagramRoute::LeftAlone);
         }
         for quiet in ["10.0.0.1:0", "10.0.0.1:65535", "127.0.0.1:9", "224.0.0.251:5353"] {
-            assert_eq!(gateway.datagram(quiet.parse().unwrap()), Datagram::Untouched, "{quiet}");
+            assert_eq!(
+                gateway.datagram_route(quiet.parse().unwrap()),
+                DatagramRoute::Untouched,
+                "{quiet}"
+            );
         }
     }
 
@@ -190,16 +198,16 @@ mod tests {
         let dns = with.dns.unwrap();
         for nameserver in ["127.0.0.11:53", "127.0.0.53:53", "10.0.0.2:53", "[2001:db8::2]:53"] {
             let nameserver = nameserver.parse().unwrap();
-            assert_eq!(with.stream(nameserver), Way::Dns(dns));
-            assert_eq!(with.datagram(nameserver), Datagram::Dns(dns));
+            assert_eq!(with.stream_route(nameserver), StreamRoute::Dns(dns));
+            assert_eq!(with.datagram_route(nameserver), DatagramRoute::Dns(dns));
         }
         let resolved = b"/run/systemd/resolve/io.systemd.Resolve\0\0";
-        assert_eq!(with.local(resolved), Local::Refused);
-        assert_eq!(with.local(b"/var/run/nscd/socket"), Local::Refused);
-        assert_eq!(gateway(None).local(resolved), Local::Untouched);
+        assert_eq!(with.unix_socket_route(resolved), UnixSocketRoute::Refused);
+        assert_eq!(with.unix_socket_route(b"/var/run/nscd/socket"), UnixSocketRoute::Refused);
+        assert_eq!(gateway(None).unix_socket_route(resolved), UnixSocketRoute::Untouched);
         for other in [&b"/run/x"[..], b"", b"\0abstract", b"/run/nscd/socket2\0"] {
-            assert_eq!(with.local(other), Local::Untouched);
+            assert_eq!(with.unix_socket_route(other), UnixSocketRoute::Untouched);
         }
-        assert_eq!(with.local(PROBE), Local::Probe);
+        assert_eq!(with.unix_socket_route(PROBE), UnixSocketRoute::Probe);
     }
 }

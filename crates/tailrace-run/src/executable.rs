@@ -10,15 +10,15 @@ use std::path::{Path, PathBuf};
 use rustix::process::{getegid, geteuid};
 
 /// Whether `program` is set-user-ID or set-group-ID to somebody else (execve(2)).
-pub(super) fn would_gain(program: &OsStr, path: Option<&OsStr>) -> bool {
-    found(program, path).and_then(|file| fs::metadata(file).ok()).is_some_and(|seen| {
+pub(super) fn would_gain_privilege(program: &OsStr, path: Option<&OsStr>) -> bool {
+    find_in_path(program, path).and_then(|file| fs::metadata(file).ok()).is_some_and(|seen| {
         let (user, group) = (seen.mode() & 0o4000 != 0, seen.mode() & 0o2000 != 0);
         user && seen.uid() != geteuid().as_raw() || group && seen.gid() != getegid().as_raw()
     })
 }
 
 /// Where a shell would find it.
-pub(super) fn found(program: &OsStr, path: Option<&OsStr>) -> Option<PathBuf> {
+pub(super) fn find_in_path(program: &OsStr, path: Option<&OsStr>) -> Option<PathBuf> {
     if Path::new(program).components().count() > 1 || program.as_encoded_bytes().contains(&b'/') {
         return Some(program.into());
     }
@@ -37,10 +37,10 @@ mod tests {
         let file = folder.path().join("tool");
         fs::write(&file, "").unwrap();
         fs::set_permissions(&file, PermissionsExt::from_mode(0o4755)).unwrap();
-        assert!(!would_gain(file.as_os_str(), None), "our own");
+        assert!(!would_gain_privilege(file.as_os_str(), None), "our own");
         let path = Some(folder.path().as_os_str());
-        assert_eq!(found("tool".as_ref(), path), Some(file));
-        assert_eq!(found("other".as_ref(), path), None);
-        assert_eq!(found("./tool".as_ref(), path), Some("./tool".into()));
+        assert_eq!(find_in_path("tool".as_ref(), path), Some(file));
+        assert_eq!(find_in_path("other".as_ref(), path), None);
+        assert_eq!(find_in_path("./tool".as_ref(), path), Some("./tool".into()));
     }
 }

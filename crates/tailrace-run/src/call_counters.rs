@@ -1,4 +1,4 @@
-//! What a supervisor did, for `--explain`.
+//! How many calls a supervisor carried, refused and let pass, for `--explain`.
 #![forbid(unsafe_code)]
 
 use std::fmt;
@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
-/// The counters.
+/// Counts calls, from every thread of the supervisor.
 #[derive(Debug, Default)]
 pub(super) struct CallCounters {
     carried: AtomicU64,
@@ -17,7 +17,7 @@ pub(super) struct CallCounters {
     unreadable: AtomicU64,
 }
 
-/// Their values.
+/// What was counted until the program ended, as it is printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub(super) struct CallTotals {
     carried: u64,
@@ -29,27 +29,27 @@ pub(super) struct CallTotals {
 
 impl CallCounters {
     /// A TCP connection was made through the gateway, or was not.
-    pub(super) fn connection(&self, ended: Result<(), Errno>) {
-        add(if ended.is_ok() { &self.carried } else { &self.refused });
+    pub(super) fn count_connection(&self, ended: Result<(), Errno>) {
+        increment(if ended.is_ok() { &self.carried } else { &self.refused });
     }
 
     /// A question to a nameserver went to the gateway.
-    pub(super) fn question(&self) {
-        add(&self.questions);
+    pub(super) fn count_question(&self) {
+        increment(&self.questions);
     }
 
     /// A datagram, or a socket's worth of them, went its own way.
-    pub(super) fn left_alone(&self) {
-        add(&self.left_alone);
+    pub(super) fn count_left_alone(&self) {
+        increment(&self.left_alone);
     }
 
     /// A call was let pass because the program is closed to us.
-    pub(super) fn unreadable(&self) {
-        add(&self.unreadable);
+    pub(super) fn count_unreadable(&self) {
+        increment(&self.unreadable);
     }
 
-    /// The values now.
-    pub(super) fn total(&self) -> CallTotals {
+    /// What was counted so far.
+    pub(super) fn current_totals(&self) -> CallTotals {
         let value = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         CallTotals {
             carried: value(&self.carried),
@@ -61,7 +61,7 @@ impl CallCounters {
     }
 }
 
-fn add(counter: &AtomicU64) {
+fn increment(counter: &AtomicU64) {
     counter.fetch_add(1, Ordering::Relaxed);
 }
 
