@@ -2,7 +2,7 @@
 //! carrying out somebody else's `connect` has its test.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail loudly")]
 
-mod rig;
+use tailrace_rig as rig;
 
 #[path = "run/addresses.rs"]
 mod addresses;

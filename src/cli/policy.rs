@@ -10,6 +10,7 @@ use super::args::Settings;
 use super::exit;
 use super::find::{self, Given};
 use crate::gateway;
+use crate::policy::Verdict;
 use crate::target::Target;
 
 /// The port judged with a host given without one: ports matter only to our own listeners.
@@ -29,7 +30,7 @@ pub(super) fn test(settings: &Settings, hosts: &[String], json: bool) -> ExitCod
         Ok(loaded) => loaded,
         Err(problems) => return find::misconfigured(&problems),
     };
-    let judge = match gateway::Judge::new(&loaded.checked.config) {
+    let judge = match gateway::OfflineJudge::new(&loaded.checked.config) {
         Ok(judge) => judge,
         Err(error) => {
             eprintln!("tailrace: {error}");
@@ -44,7 +45,7 @@ pub(super) fn test(settings: &Settings, hosts: &[String], json: bool) -> ExitCod
     if refused { ExitCode::from(exit::FAILED) } else { ExitCode::SUCCESS }
 }
 
-fn answer(judge: &gateway::Judge, text: &str) -> Answer {
+fn answer(judge: &gateway::OfflineJudge, text: &str) -> Answer {
     let target = match Target::typed(text, ANY_PORT) {
         Ok(target) => target,
         Err(error) => {
@@ -52,11 +53,17 @@ fn answer(judge: &gateway::Judge, text: &str) -> Answer {
             return Answer { host, verdict: "bad_request", rule, refused: true };
         }
     };
-    let (decision, refused) = judge.ask(&target);
-    let rule = decision.rule.unwrap_or_else(|| "no rule".to_owned());
+    let decision = judge.decide(&target);
+    let verdict = decision.policy.as_ref().map(|policy| policy.verdict);
     // What enforcement would refuse counts as refused: that is what one asks this for.
-    let refused = refused || decision.verdict == crate::policy::Verdict::WouldDeny;
-    Answer { host: target.host.to_string(), verdict: decision.verdict.label(), rule, refused }
+    let refused = decision.permission.is_err() || verdict == Some(Verdict::WouldDeny);
+    let rule = decision.policy.and_then(|policy| policy.rule);
+    Answer {
+        host: decision.effective_target.host.to_string(),
+        verdict: verdict.map_or("deny", Verdict::label),
+        rule: rule.unwrap_or_else(|| "no rule".to_owned()),
+        refused,
+    }
 }
 
 fn print(answer: &Answer, json: bool) {

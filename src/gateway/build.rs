@@ -121,10 +121,10 @@ pub(super) fn half_close(settings: &config::Upstream) -> HalfClosePolicy {
     }
 }
 
-/// The `route` of the log where it is always the same; with `socks5` nobody knows what lies behind.
-pub(super) fn route(kind: UpstreamKind) -> Option<&'static str> {
+/// The route where it is always the same; with `socks5` nobody knows what lies behind.
+pub(super) fn fixed_route(kind: UpstreamKind) -> Option<policy::Route> {
     match kind {
-        UpstreamKind::Direct => Some("direct"),
+        UpstreamKind::Direct => Some(policy::Route::Direct),
         _ => None,
     }
 }
@@ -143,8 +143,8 @@ impl Live {
     }
 
     /// The deadlines of a connection.
-    pub(super) fn limits(&self, config: &Config) -> connection::Limits {
-        connection::Limits {
+    pub(super) fn limits(&self, config: &Config) -> connection::ConnectionLimits {
+        connection::ConnectionLimits {
             head_timeout: config.limits.head_timeout,
             max_head: config.limits.max_head,
             keepalive_idle: config.limits.keepalive_idle,

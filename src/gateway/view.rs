@@ -97,7 +97,7 @@ impl AdminSnapshots {
             "process": state.process,
             "health": state.health,
             "restarts": management.restarts.load(Ordering::Relaxed),
-            "fault": state.fault.as_ref().map(explain::of_fault),
+            "fault": state.fault.as_ref().map(explain::fault_answer),
         });
         if peers {
             told["peers"] = state.netmap.peers.iter().map(peer).collect();
@@ -167,7 +167,7 @@ impl admin::View for AdminSnapshots {
 
     fn explain(&self, target: &str) -> Explaining {
         let asked = target.to_owned();
-        let target = match explain::target(target) {
+        let target = match explain::parse_target(target) {
             Ok(target) => target,
             Err(why) => return Box::pin(std::future::ready(Err(why))),
         };

@@ -26,9 +26,9 @@ pub enum Verdict {
     Deny,
 }
 
-/// A verdict and the rule behind it.
+/// A verdict of the rules, and the rule behind it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Decision {
+pub struct PolicyVerdict {
     /// The mode in force.
     pub mode: Mode,
     /// What was decided.
@@ -44,6 +44,40 @@ pub enum Refused {
     Loop,
     /// A rule forbids it, or none allows it.
     Denied,
+    /// The address may be reached, but not the server that TLS asks for there.
+    ServerName,
+    /// It is an address of `dns.synthetic` that no name has: there is nobody behind it.
+    UnassignedSynthetic {
+        /// The address.
+        address: IpAddr,
+    },
+    /// Nothing in the tailnet covers the address, and no other may be dialled (`upstream.outside_tailnet`).
+    OutsideTailnet {
+        /// The address.
+        address: IpAddr,
+    },
+}
+
+/// Where an address leads by way of the upstream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Route {
+    /// To a peer of the tailnet, or to a network that a peer routes.
+    Tailnet,
+    /// Out of the tailnet: tailscaled dials it from this host's network.
+    Outside,
+    /// Out of this host's network, without any upstream.
+    Direct,
+}
+
+impl Route {
+    /// The `route` of the access log.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Tailnet => "tailnet",
+            Self::Outside => "outside",
+            Self::Direct => "direct",
+        }
+    }
 }
 
 /// Something policy has admitted. Nobody else can make one.
