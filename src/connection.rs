@@ -32,6 +32,7 @@ use self::transparent::transparent;
 use self::tunnel::{Caller, Early, Tunnel};
 use crate::dns::DnsResolver;
 use crate::inbound::{self, Kind, Read, Reply, Request};
+use crate::labels::{ErrorDetail, HostFrom, Route, UpstreamKind};
 use crate::lifecycle::drain::Guard;
 use crate::listener::{Accepted, Permit};
 use crate::outcome::Outcome;
@@ -62,9 +63,9 @@ pub struct GatewayState {
     /// The way out.
     pub upstream: Arc<Upstream>,
     /// `upstream.kind`, for the log.
-    pub upstream_kind: &'static str,
+    pub upstream_kind: UpstreamKind,
     /// The `route` of the log where it is always the same: `direct`, or none with `socks5`.
-    pub route: Option<&'static str>,
+    pub route: Option<Route>,
     /// Addresses our DNS server gave lately.
     pub dns_answers: DnsAnswerMap,
     /// Addresses it lends to names, where that is set.
@@ -102,7 +103,7 @@ impl GatewayState {
     }
 
     /// The `route` of the log.
-    fn route_to(&self, address: Option<SocketAddr>) -> Option<&'static str> {
+    fn route_to(&self, address: Option<SocketAddr>) -> Option<Route> {
         let tailnet_gate = self.tailnet_gate.as_ref().zip(address);
         self.route.or_else(|| {
             tailnet_gate.map(|(tailnet_gate, address)| tailnet_gate.route(address.ip()))
@@ -195,7 +196,7 @@ async fn asked(
             return tunnel(gateway_state, stream, connection, *request, full, drain).await;
         }
         Ok(Read::Forward(session)) => {
-            connection.kind(Kind::Http.label());
+            connection.set_inbound(Kind::Http);
             Box::pin(forward::serve(gateway_state, stream, connection, *session, full, drain))
                 .await;
         }
@@ -213,7 +214,7 @@ async fn tunnel(
     full: bool,
     drain: &Guard,
 ) -> Option<Box<Tunnel>> {
-    connection.kind(request.kind.label());
+    connection.set_inbound(request.kind);
     let mut record = connection.record();
     describe(&mut record, &request);
     let Request { kind, target, early, reply, .. } = request;
@@ -225,12 +226,12 @@ async fn tunnel(
 /// A static forward's name counts as the client's: with the listener it chose what that stands for, and
 /// nothing was guessed from its bytes.
 fn describe(record: &mut Record, request: &Request) {
-    record.target(&request.target, "client");
+    record.target(&request.target, HostFrom::Client);
     if let Some(label) = &request.label {
         record.label(label.as_str());
     }
     if request.host_mismatch {
-        record.error_word("host_mismatch");
+        record.error_word(ErrorDetail::HostMismatch);
     }
 }
 

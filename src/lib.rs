@@ -17,6 +17,7 @@
 //! listed in `docs/architecture.md`, and `tests/walls` holds that list.
 
 pub mod admin;
+pub mod api;
 pub mod cli;
 pub mod config;
 pub mod connection;
@@ -24,6 +25,7 @@ pub mod dns;
 pub mod expiring_cache;
 pub mod gateway;
 pub mod inbound;
+pub mod labels;
 pub mod lifecycle;
 pub mod listener;
 pub mod outcome;

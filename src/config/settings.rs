@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use ipnet::{IpNet, Ipv4Net};
 
+pub use crate::labels::PolicyMode;
 use crate::policy::suffix::Suffix;
 use crate::target::Forward;
 
@@ -205,17 +206,6 @@ pub struct Policy {
     pub deny_nets: Vec<IpNet>,
     /// TLS has to name its server.
     pub require_sni: bool,
-}
-
-/// What the allow-lists do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PolicyMode {
-    /// Nothing.
-    Off,
-    /// Say what enforcement would have done.
-    Log,
-    /// Refuse what they do not allow.
-    Enforce,
 }
 
 /// Bounds.

@@ -16,6 +16,7 @@ use crate::dns::serve::{
 };
 use crate::dns::{DnsRecords, IpFamily, NameError, QueryKind, reverse};
 use crate::expiring_cache::ExpiringCache;
+use crate::labels::{DnsResult, DnsRoute};
 use crate::policy::{Admitted, Decision, Refused, Verdict};
 use crate::target::Name;
 
@@ -30,7 +31,7 @@ const QUIET: Duration = Duration::from_secs(60);
 #[derive(Clone)]
 pub struct DnsResponder {
     gateway_state: Arc<GatewayState>,
-    said: Arc<ExpiringCache<(Name, &'static str), ()>>,
+    said: Arc<ExpiringCache<(Name, Verdict), ()>>,
 }
 
 impl DnsResponder {
@@ -121,7 +122,7 @@ impl DnsResponder {
             Some(known) => {
                 let told =
                     self.admit(gateway_state.policy.load().judge_mention(&known), client, &known)?;
-                gateway_state.telemetry.dns("magicdns", "ok", Duration::ZERO);
+                gateway_state.telemetry.dns(DnsRoute::Magicdns, DnsResult::Ok, Duration::ZERO);
                 DnsRecords::pointer(told.get())
             }
             None => {
@@ -144,16 +145,16 @@ impl DnsResponder {
         name: &Name,
     ) -> Result<Admitted<Name>, DnsReply> {
         let gateway_state = &self.gateway_state;
-        let (mode, verdict) = (decision.mode.label(), decision.verdict.label());
+        let (mode, verdict) = (decision.mode, decision.verdict);
         gateway_state.telemetry.decision(mode, verdict);
         let rule = decision.rule.as_deref().unwrap_or_default();
         if decision.verdict != Verdict::Allow && self.is_news(name, verdict) {
-            tracing::info!(%name, %client, mode, verdict, rule, "a DNS question that policy does not allow");
+            tracing::info!(%name, %client, %mode, %verdict, rule, "a DNS question that policy does not allow");
         }
         judged.map_err(|_| {
-            let route = gateway_state.names.load().plan(name).route;
-            if route != "upstream" {
-                gateway_state.telemetry.dns(route, "refused", Duration::ZERO);
+            let by = gateway_state.names.load().plan(name).by;
+            if let Some(route) = by.dns_route() {
+                gateway_state.telemetry.dns(route, DnsResult::Refused, Duration::ZERO);
             }
             DnsReply::Refused(ExtendedError::new(
                 ExtendedErrorCode::Blocked,
@@ -162,7 +163,7 @@ impl DnsResponder {
         })
     }
 
-    fn is_news(&self, name: &Name, verdict: &'static str) -> bool {
+    fn is_news(&self, name: &Name, verdict: Verdict) -> bool {
         let (line, now) = ((name.clone(), verdict), Instant::now());
         let news = self.said.get(&line, now).is_none();
         if news {
@@ -190,7 +191,7 @@ impl DnsResponder {
         }
         match names.records(name, kind, &listeners).await {
             Ok(Some(records)) => {
-                gateway_state.telemetry.dns(records.by, "ok", asked.elapsed());
+                gateway_state.telemetry.dns(records.by, DnsResult::Ok, asked.elapsed());
                 Ok(records)
             }
             Ok(None) => {
@@ -241,7 +242,10 @@ impl DnsResponder {
     /// theirs wherever they are asked for.
     fn lends(&self, name: &Name) -> bool {
         self.gateway_state.synthetic.load().is_some()
-            && matches!(self.gateway_state.names.load().plan(name).route, "magicdns" | "split")
+            && matches!(
+                self.gateway_state.names.load().plan(name).by.dns_route(),
+                Some(DnsRoute::Magicdns | DnsRoute::Split)
+            )
     }
 
     /// An address on loan, if a connection to the name could be dialled anywhere. They are IPv4 alone.

@@ -54,7 +54,7 @@ pub(super) async fn read_head(
 
 /// Ends a connection whose head asked for nothing we could carry.
 pub(super) async fn turn_away(stream: &Stream, connection: &mut Connection, failed: Failed) {
-    connection.kind(failed.kind.label());
+    connection.set_inbound(failed.kind);
     let mut record = connection.record();
     if let Some(asked) = &failed.asked {
         record.asked(asked);

@@ -11,6 +11,7 @@ use crate::inbound::http_forward::{
     ByteCounter, Exchange, ExchangeSockets, ForwardRequest, Session,
 };
 use crate::inbound::{self, Failed, Reply};
+use crate::labels::{ErrorDetail, HostFrom};
 use crate::lifecycle::drain::{Guard, Phase};
 use crate::outcome::Outcome;
 use crate::record::{Connection, Record, Stage};
@@ -265,11 +266,11 @@ impl ForwardContext<'_> {
 }
 
 fn describe(record: &mut Record, request: &ForwardRequest) {
-    record.target(&request.target, "client");
+    record.target(&request.target, HostFrom::Client);
     if let Some(label) = &request.label {
         record.label(label.as_str());
     }
     if request.host_mismatch {
-        record.error_word("host_mismatch");
+        record.error_word(ErrorDetail::HostMismatch);
     }
 }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::{GatewayState, Refusal, fault_of_name, watch_client};
 use crate::dns::Resolution;
+use crate::labels::{DnsResult, HostFrom, ResolvedBy};
 use crate::lifecycle::drain::{Guard, Phase};
 use crate::policy::{Address, Admitted};
 use crate::record::{Record, Stage};
@@ -117,7 +118,7 @@ pub(super) fn effective_target(
     asked: &Target,
 ) -> Target {
     if let Some(named) = gateway_state.target_by_dns_answer(record.client().ip(), asked) {
-        record.target(&named, "dns");
+        record.target(&named, HostFrom::Dns);
         return named;
     }
     let target = gateway_state.qualified(asked.clone());
@@ -138,7 +139,7 @@ pub(super) fn admit(
     let (decision, judged) = policy.judge_host(&own, target);
     let refusal = |refused| Refusal::policy(refused, target, decision.rule.as_deref());
     let judged = judged.map_err(refusal);
-    record.verdict(decision.mode.label(), decision.verdict.label(), decision.rule);
+    record.verdict(decision.mode, decision.verdict, decision.rule);
     judged
 }
 
@@ -215,12 +216,12 @@ async fn resolve_and_check(
     let resolved = names.resolve(&admitted).await;
     let (addresses, by) = match resolved {
         Ok(Resolution::Passed(admitted)) => {
-            record.resolved("upstream", None);
+            record.resolved(ResolvedBy::Upstream, None);
             return Ok(Destination::Name(admitted));
         }
         Ok(Resolution::Addresses { addresses, by }) => {
-            if by != "literal" {
-                gateway_state.telemetry.dns(by, "ok", asked.elapsed());
+            if let Some(route) = by.dns_route() {
+                gateway_state.telemetry.dns(route, DnsResult::Ok, asked.elapsed());
             }
             (addresses, by)
         }
@@ -269,7 +270,7 @@ fn judge_answers(
         Some((decision, why)) if kept.is_empty() => {
             let rule = decision.rule;
             let refusal = Refusal::policy(why, admitted.get(), rule.as_deref());
-            record.verdict(decision.mode.label(), decision.verdict.label(), rule);
+            record.verdict(decision.mode, decision.verdict, rule);
             Err(refusal)
         }
         _ => Ok(kept),

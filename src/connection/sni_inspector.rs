@@ -106,7 +106,7 @@ impl SniInspector {
             return SniVerdict::Clear;
         }
         let rule = decision.rule.clone().unwrap_or_default();
-        record.verdict(decision.mode.label(), decision.verdict.label(), decision.rule);
+        record.verdict(decision.mode, decision.verdict, decision.rule);
         match decision.verdict {
             Verdict::Deny => SniVerdict::Refused(Refusal::sni_mismatch(&self.target, &rule)),
             Verdict::Allow | Verdict::WouldDeny => SniVerdict::Clear,

@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
+use crate::labels::Route;
 use crate::relay::HalfClose;
 use crate::sys;
 use crate::tailnet::{PeerWarmup, TailnetFault, TailnetState, TailscaledVersion};
@@ -89,10 +90,10 @@ impl TailnetGate {
     }
 
     /// The `route` of the log for an address.
-    pub(super) fn route(&self, address: IpAddr) -> &'static str {
+    pub(super) fn route(&self, address: IpAddr) -> Route {
         match self.now().netmap.cover(address) {
-            Some(_) => "tailnet",
-            None => "outside",
+            Some(_) => Route::Tailnet,
+            None => Route::Outside,
         }
     }
 
@@ -279,7 +280,7 @@ mod tests {
         assert_eq!(none, TailnetFault::NoRoute { address: addresses()[1] });
         assert_eq!(
             (refusing.route(addresses()[0]), refusing.route(addresses()[1])),
-            ("tailnet", "outside")
+            (Route::Tailnet, Route::Outside)
         );
     }
 

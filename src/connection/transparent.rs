@@ -17,6 +17,7 @@ use super::{GatewayState, Refusal, refuse};
 use crate::inbound::client_hello::ServerName;
 use crate::inbound::sniff::{self, Said};
 use crate::inbound::{Kind, Reply};
+use crate::labels::HostFrom;
 use crate::lifecycle::drain::{Guard, Phase};
 use crate::outcome::Outcome;
 use crate::policy::{Admitted, Decision, Refused, Verdict};
@@ -62,7 +63,7 @@ pub(super) async fn transparent(
     full: bool,
     drain: &Guard,
 ) -> Option<Box<Tunnel>> {
-    connection.kind(Kind::Transparent.label());
+    connection.set_inbound(Kind::Transparent);
     let mut record = connection.record();
     let Some(port) = NonZeroU16::new(to.port()) else {
         stream.reset_on_close();
@@ -70,7 +71,7 @@ pub(super) async fn transparent(
         return None;
     };
     let address = Target { host: Host::from(to.ip()), port };
-    record.target(&address, "none");
+    record.target(&address, HostFrom::None);
     let mut early = BytesMut::new();
     let heard = match patience(gateway_state, &record, &address).filter(|_| !full) {
         Some(patience) => listen(stream, &mut early, patience, drain).await,
@@ -95,10 +96,10 @@ pub(super) async fn transparent(
             None
         }
         FirstBytes::Said(Said::Tls(ServerName::Host(Host::Name(name)))) => {
-            caller.by_name(record, address, name, "sni").await
+            caller.by_name(record, address, name, HostFrom::Sni).await
         }
         FirstBytes::Said(Said::Http(Some(Host::Name(name)))) => {
-            caller.by_name(record, address, name, "http_host").await
+            caller.by_name(record, address, name, HostFrom::HttpHost).await
         }
         FirstBytes::Said(_) | FirstBytes::Nothing => {
             let permitted = permit(gateway_state, stream, &mut record, caller.ask(&address)).await;
@@ -186,7 +187,7 @@ impl Caller<'_> {
         mut record: Record,
         address: Target,
         name: Name,
-        from: &'static str,
+        from: HostFrom,
     ) -> Option<Box<Tunnel>> {
         let named = Target { host: Host::Name(name), port: address.port };
         record.target(&named, from);
@@ -225,7 +226,7 @@ impl Caller<'_> {
         match (self.open(record, permitted(admitted)).await, by_itself) {
             // Nobody knows the name, and the address needs none.
             (Err(refusal), Ok(by_itself)) if refusal.is_of_dns() => {
-                record.target(address, "none");
+                record.target(address, HostFrom::None);
                 decided(record, of_address);
                 self.open(record, permitted(by_itself)).await
             }
@@ -258,5 +259,5 @@ impl Caller<'_> {
 }
 
 fn decided(record: &mut Record, decision: Decision) {
-    record.verdict(decision.mode.label(), decision.verdict.label(), decision.rule);
+    record.verdict(decision.mode, decision.verdict, decision.rule);
 }

@@ -8,21 +8,18 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 
 use super::StartError;
 use super::tailnet::{States, ThroughUpstream};
-use crate::config::{self, Config, DnsMode, PolicyMode, UpstreamKind};
+use crate::config::{self, Config, DnsMode, UpstreamKind};
 use crate::connection::{self, GatewayState, HalfClosePolicy, SyntheticAddresses};
 use crate::dns::{self as dns_resolver, DnsResolver, TailnetZone};
-use crate::policy::{self, Policy, PolicyError, Rules};
+use crate::labels::Route;
+use crate::policy::{Policy, PolicyError, Rules};
 use crate::relay::{self, HalfClose};
 use crate::sys::Exiting;
 use crate::upstream;
 
 pub(super) fn policy(settings: &config::Policy) -> Result<Policy, PolicyError> {
     Policy::new(Rules {
-        mode: match settings.mode {
-            PolicyMode::Off => policy::Mode::Off,
-            PolicyMode::Log => policy::Mode::Log,
-            PolicyMode::Enforce => policy::Mode::Enforce,
-        },
+        mode: settings.mode,
         suffixes: settings.suffixes.clone(),
         globs: settings.globs.clone(),
         nets: settings.nets.clone(),
@@ -122,9 +119,9 @@ pub(super) fn half_close(settings: &config::Upstream) -> HalfClosePolicy {
 }
 
 /// The `route` of the log where it is always the same; with `socks5` nobody knows what lies behind.
-pub(super) fn route(kind: UpstreamKind) -> Option<&'static str> {
+pub(super) fn route(kind: UpstreamKind) -> Option<Route> {
     match kind {
-        UpstreamKind::Direct => Some("direct"),
+        UpstreamKind::Direct => Some(Route::Direct),
         _ => None,
     }
 }

@@ -6,13 +6,16 @@ use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::time::Instant;
 
-use serde_json::{Value, json};
-
+use crate::api::{
+    AddressAnswer, ClientAnswer, ClientProcess, DecisionAnswer, DnsAnswer, ExplainAnswer,
+    FaultAnswer, TailnetStateAnswer,
+};
 use crate::connection::{GatewayState, fault_of_name};
 use crate::dns::Resolution;
+use crate::labels::Route;
 use crate::policy::{Admitted, Decision};
-use crate::record::Process;
 use crate::tailnet::TailnetFault;
+use crate::tailnet::explain::FaultAdvice;
 use crate::target::{Host, Target};
 
 /// The port of a target given without one.
@@ -27,23 +30,28 @@ pub(super) fn target(text: &str) -> Result<Target, String> {
 }
 
 /// The object of `/api/v1/explain`.
-pub(super) async fn explain(gateway_state: &GatewayState, asked: &str, target: Target) -> Value {
+pub(super) async fn explain(
+    gateway_state: &GatewayState,
+    asked: &str,
+    target: Target,
+) -> ExplainAnswer {
     let target = gateway_state.effective_target(target);
     let (decision, judged) =
         gateway_state.policy.load().judge_host(&gateway_state.own.load(), &target);
     let state = gateway_state.tailnet_gate.as_ref().map(|tailnet_gate| tailnet_gate.now());
     let fault = state.as_ref().filter(|state| !state.is_running()).map(|state| state.why());
-    let mut told = json!({
-        "target": target.to_string(),
-        "asked": asked,
-        "policy": of_policy(&decision),
-        "refused": judged.is_err(),
-        "dns": null,
-        "addresses": [],
-        "tailnet": state.map(|state| json!({"state": state.phase.label()})),
-        "fault": fault.as_ref().map(of_fault),
-        "clients": gateway_state.telemetry.clients_of(&target).iter().map(of_client).collect::<Vec<_>>(),
-    });
+    let clients = gateway_state.telemetry.clients_of(&target).into_iter();
+    let mut told = ExplainAnswer {
+        target: target.to_string(),
+        asked: asked.to_owned(),
+        policy: of_policy(decision),
+        refused: judged.is_err(),
+        dns: None,
+        addresses: Vec::new(),
+        tailnet: state.map(|state| TailnetStateAnswer { state: state.phase }),
+        fault: fault.as_ref().map(of_fault),
+        clients: clients.map(of_client).collect(),
+    };
     // As with a connection: nobody is asked for what is refused, or while the tailnet is down.
     if let (Ok(admitted), None) = (judged, fault) {
         resolve_and_check(gateway_state, &admitted, &mut told).await;
@@ -51,20 +59,19 @@ pub(super) async fn explain(gateway_state: &GatewayState, asked: &str, target: T
     told
 }
 
-fn of_client((process, connections): &(Option<Arc<Process>>, usize)) -> Value {
-    json!({"process": process.as_deref(), "connections": connections})
+fn of_client((process, connections): (Option<Arc<ClientProcess>>, usize)) -> ClientAnswer {
+    ClientAnswer { process: process.as_deref().cloned(), connections }
 }
 
-fn of_policy(decision: &Decision) -> Value {
-    let (mode, verdict) = (decision.mode.label(), decision.verdict.label());
-    json!({"mode": mode, "verdict": verdict, "rule": decision.rule})
+fn of_policy(Decision { mode, verdict, rule }: Decision) -> DecisionAnswer {
+    DecisionAnswer { mode, verdict, rule }
 }
 
 /// Step 4, told: by which way the host is found, and what policy says of each address.
 async fn resolve_and_check(
     gateway_state: &GatewayState,
     admitted: &Admitted<Target>,
-    told: &mut Value,
+    told: &mut ExplainAnswer,
 ) {
     let names = gateway_state.names.load_full();
     let plan = match &admitted.get().host {
@@ -79,20 +86,21 @@ async fn resolve_and_check(
         Ok(Resolution::Passed(_)) | Err(_) => Vec::new(),
     };
     if let Some(plan) = plan {
-        told["dns"] = json!({
-            "route": plan.route,
-            "suffix": plan.suffix.map(|suffix| suffix.to_string()),
-            "nameservers": plan.nameservers,
-            "skipped": plan.skipped,
-            "addresses": addresses,
-            "took_ms": took,
-            "error": resolved.as_ref().err().map(ToString::to_string),
+        told.dns = Some(DnsAnswer {
+            route: plan.by,
+            suffix: plan.suffix.map(|suffix| suffix.to_string()),
+            nameservers: plan.nameservers,
+            skipped: plan.skipped,
+            addresses: addresses.clone(),
+            took_ms: took,
+            error: resolved.as_ref().err().map(ToString::to_string),
         });
     }
     match resolved {
         Ok(_) => judge_answers(gateway_state, admitted, &addresses, told),
         Err(error) => {
-            told["fault"] = of_fault(&fault_of_name(&error, gateway_state.tailnet_gate.is_some()))
+            let fault = fault_of_name(&error, gateway_state.tailnet_gate.is_some());
+            told.fault = Some(of_fault(&fault));
         }
     }
 }
@@ -101,7 +109,7 @@ fn judge_answers(
     gateway_state: &GatewayState,
     admitted: &Admitted<Target>,
     addresses: &[IpAddr],
-    told: &mut Value,
+    told: &mut ExplainAnswer,
 ) {
     let (policy, own) = (gateway_state.policy.load(), gateway_state.own.load());
     let state = gateway_state.tailnet_gate.as_ref().map(|tailnet_gate| tailnet_gate.now());
@@ -111,26 +119,26 @@ fn judge_answers(
         let (decision, judged) = policy.judge_address(&own, admitted, *ip);
         refused &= judged.is_err();
         let cover = state.as_ref().and_then(|state| state.netmap.cover(*ip));
-        let outside = state.as_ref().map(|_| "outside");
-        rows.push(json!({
-            "address": ip,
-            "verdict": decision.verdict.label(),
-            "rule": decision.rule,
-            "route": cover.map(|_| "tailnet").or(outside).or(gateway_state.route),
-            "peer": cover.map(|cover| &cover.peer.host),
-            "net": cover.map(|cover| cover.net),
-            "online": cover.map(|cover| cover.peer.online),
-        }));
+        let outside = state.as_ref().map(|_| Route::Outside);
+        rows.push(AddressAnswer {
+            address: *ip,
+            verdict: decision.verdict,
+            rule: decision.rule,
+            route: cover.map(|_| Route::Tailnet).or(outside).or(gateway_state.route),
+            peer: cover.map(|cover| cover.peer.host.clone()),
+            net: cover.map(|cover| cover.net),
+            online: cover.map(|cover| cover.peer.online),
+        });
     }
-    told["fault"] = fault_of_all(gateway_state, &rows, addresses).as_ref().map(of_fault).into();
-    told["addresses"] = rows.into();
-    told["refused"] = refused.into();
+    told.fault = fault_of_all(gateway_state, &rows, addresses).as_ref().map(of_fault);
+    told.addresses = rows;
+    told.refused = refused;
 }
 
 /// What is known to be wrong with every address before one is dialled.
 fn fault_of_all(
     gateway_state: &GatewayState,
-    rows: &[Value],
+    rows: &[AddressAnswer],
     addresses: &[IpAddr],
 ) -> Option<TailnetFault> {
     let first = addresses.first()?;
@@ -138,16 +146,16 @@ fn fault_of_all(
         .tailnet_gate
         .as_ref()
         .is_some_and(|tailnet_gate| !tailnet_gate.goes_outside());
-    if refuses_outside && rows.iter().all(|row| row["route"] == "outside") {
+    if refuses_outside && rows.iter().all(|row| row.route == Some(Route::Outside)) {
         return Some(TailnetFault::NoRoute { address: *first });
     }
-    let offline = rows.iter().all(|row| row["online"] == false);
-    let peer = rows.first().and_then(|row| row["peer"].as_str());
-    peer.filter(|_| offline).map(|peer| TailnetFault::PeerOffline { peer: peer.to_owned() })
+    let offline = rows.iter().all(|row| row.online == Some(false));
+    let peer = rows.first().and_then(|row| row.peer.clone());
+    peer.filter(|_| offline).map(|peer| TailnetFault::PeerOffline { peer })
 }
 
 /// Symptom, cause and fix, as the API gives them.
-pub(super) fn of_fault(fault: &TailnetFault) -> Value {
-    let advice = fault.advice();
-    json!({"symptom": advice.symptom, "cause": advice.cause, "fix": advice.fix})
+pub(super) fn of_fault(fault: &TailnetFault) -> FaultAnswer {
+    let FaultAdvice { symptom, cause, fix } = fault.advice();
+    FaultAnswer { symptom: symptom.into(), cause, fix }
 }

@@ -50,8 +50,7 @@ impl Gateway {
                 }
             }
             if refused {
-                let (mode, verdict) = (decision.mode.label(), decision.verdict.label());
-                entry.judged(mode, verdict, decision.rule);
+                entry.judged(decision.mode, decision.verdict, decision.rule);
                 entry.cut().cut(CutReason::Denied);
             }
         });

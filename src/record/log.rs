@@ -20,11 +20,12 @@ use tracing::subscriber::Interest;
 use tracing::{Event, Metadata, Subscriber};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 
-use super::access_log::{Line, TotalsNow, process_json, process_text};
+use super::access_log::{Line, process_json, process_text};
 use super::escape;
 use super::json::JsonObject;
 use super::process_lookup::Process;
 use super::sink::Sink;
+use crate::api::Counters;
 use crate::config::{self, LogFormat, LogTo};
 use crate::outcome;
 
@@ -184,7 +185,7 @@ fn format(line: &Line<'_>, out: &mut Vec<u8>, json: bool) -> Range<usize> {
 impl AccessWriter {
     /// Writes `totals` as the last line and flushes; false when the reader did not take all of it
     /// within `limit`. Later lines are dropped.
-    pub fn close(&self, totals: &TotalsNow, limit: Duration) -> bool {
+    pub fn close(&self, totals: &Counters, limit: Duration) -> bool {
         self.shared.write(|out, json| last_line(out, json, totals));
         self.shared.sink.as_ref().is_none_or(|sink| sink.close(limit))
     }
@@ -217,7 +218,7 @@ impl Shared {
     }
 }
 
-fn last_line(out: &mut Vec<u8>, json: bool, totals: &TotalsNow) {
+fn last_line(out: &mut Vec<u8>, json: bool, totals: &Counters) {
     let now = jiff::Timestamp::now();
     let sums = serde_json::to_vec(totals).unwrap_or_default();
     if json {

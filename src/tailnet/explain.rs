@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::state::TailnetPhase;
+use crate::labels::ErrorDetail;
 use crate::outcome::{Outcome, Unreachable};
 
 pub(crate) use self::words::{HOST, HOST_ALONE, KEY, NAME, NO_GATEWAY, NOT_STARTED, UPSTREAM};
@@ -300,8 +301,8 @@ impl TailnetFault {
     }
 
     /// One word for the access line's `error`, where it says more than the outcome.
-    pub fn word(&self) -> Option<&'static str> {
-        matches!(self, Self::PortStolen { .. }).then_some("internal_port_stolen")
+    pub fn word(&self) -> Option<ErrorDetail> {
+        matches!(self, Self::PortStolen { .. }).then_some(ErrorDetail::InternalPortStolen)
     }
 }
 

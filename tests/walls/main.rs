@@ -12,7 +12,7 @@ use imports::imports;
 use source::{File, code, files};
 
 /// Modules that belong to no room: everybody may use them whole.
-const FREE: [&str; 5] = ["target", "outcome", "secret", "sys", "expiring_cache"];
+const FREE: [&str; 7] = ["target", "outcome", "labels", "api", "secret", "sys", "expiring_cache"];
 /// The two that know every room: one at start, one per connection.
 const CARRIERS: [&str; 2] = ["gateway", "connection"];
 
@@ -58,6 +58,8 @@ const CROSSINGS: &[(&str, &[&str])] = &[
     // What everybody may use depends on nobody.
     ("target", &[]),
     ("outcome", &[]),
+    ("labels", &[]),
+    ("api", &["lifecycle::run_dir"]),
     ("secret", &[]),
     ("expiring_cache", &[]),
     ("sys", &[]),
@@ -78,8 +80,9 @@ fn crossing(room: &str, path: &str) -> Option<&'static str> {
 fn is_free(room: &str, top: &str) -> bool {
     match room {
         // Pure: hosts in, verdicts out.
-        "policy" => top == "target",
-        "target" | "outcome" | "secret" | "sys" => false,
+        "policy" => ["target", "labels"].contains(&top),
+        "api" => top == "labels",
+        "target" | "outcome" | "labels" | "secret" | "sys" => false,
         _ => FREE.contains(&top),
     }
 }

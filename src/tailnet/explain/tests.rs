@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::*;
+use crate::labels::ErrorDetail;
 
 fn text() -> String {
     "thing".to_owned()
@@ -71,6 +72,7 @@ fn times_are_spoken_as_people_do() {
 
 #[test]
 fn t10_a_stolen_port_has_a_word_of_its_own() {
-    let words: Vec<&str> = every().iter().filter_map(TailnetFault::word).collect();
-    assert_eq!(words, ["internal_port_stolen"]);
+    let words: Vec<ErrorDetail> = every().iter().filter_map(TailnetFault::word).collect();
+    assert_eq!(words, [ErrorDetail::InternalPortStolen]);
+    assert_eq!(words[0].label(), "internal_port_stolen");
 }
