@@ -12,7 +12,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::labels::{
-    HalfClose, Inbound, NodeIdentity, PolicyMode, ReadinessPart, ResolvedBy, Route, Stage,
+    HalfClose, Inbound, NodeIdentity, PolicyMode, ReadinessPart, ResolvedBy, Route, Stage, Symptom,
     TailnetPhase, UpstreamKind, Verdict,
 };
 use crate::lifecycle::run_dir::Listening;
@@ -181,7 +181,7 @@ pub struct PeerAnswer {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FaultAnswer {
     /// What one sees.
-    pub symptom: Cow<'static, str>,
+    pub symptom: Symptom,
     /// Why, most likely.
     pub cause: String,
     /// What to do.
@@ -345,7 +345,7 @@ pub(crate) mod samples {
     pub(crate) const STATUS: &str = r#"{"commit":"0123abcd","counters":{"active":1,"bytes_down":9,"bytes_up":8,"log_dropped":0,"lost_bytes":0,"outcomes":{"denied":1,"fin_fin":2},"targets":3},"listeners":{"admin":"127.0.0.1:9155","dns":"127.0.0.1:41000","dns_clients":null,"forward":[{"listen":"127.0.0.1:5432","target":"db.corp.example:5432"}],"proxy":["127.0.0.1:1055","[::1]:1055"],"tproxy":[]},"pending":[],"pid":7,"policy":{"mode":"enforce"},"ready":true,"tailnet":{"addresses":["100.64.0.2"],"fault":null,"half_close":"defer","health":["w"],"identity":"memory","key_expiry":null,"managed":true,"name":"autoheal-1.lab.ts.net","news":{"by":"polling","why":"404"},"peers":[{"addresses":["100.64.0.1","fd7a::1"],"host":"svc","name":"svc.lab.ts.net","online":true,"routes":["10.50.0.0/24"]},{"addresses":[],"host":"x","name":null,"online":false,"routes":[]}],"process":8,"restarts":0,"state":"running","tags":["tag:autoheal-sandbox"],"version":"1.98.9"},"target":"x86_64-unknown-linux-gnu","upstream":{"address":"127.0.0.1:1080","internal_port_exposed":true,"kind":"tailscaled","pool":{"filling":0,"idle":8},"up":true},"uptime_seconds":60,"version":"0.1.0"}"#;
 
     /// `/api/v1/explain` of a name behind a split-DNS route, whose host is offline.
-    pub(crate) const EXPLANATION: &str = r#"{"addresses":[{"address":"100.64.0.1","net":"100.64.0.1/32","online":false,"peer":"svc","route":"tailnet","rule":null,"verdict":"allow"}],"asked":"grafana.corp.example:8080","clients":[{"connections":2,"process":{"name":"psql","pid":7,"started":"2025-01-02T03:04:05.60Z"}},{"connections":1,"process":null}],"dns":{"addresses":["100.64.0.1"],"error":null,"nameservers":["100.64.0.1:53"],"route":"split","skipped":["tls://1.1.1.1"],"suffix":"corp.example","took_ms":4},"fault":{"cause":"svc is offline","fix":"start it","symptom":"s"},"policy":{"mode":"log","rule":"no allowed suffix or glob","verdict":"would_deny"},"refused":false,"tailnet":{"state":"running"},"target":"grafana.corp.example:8080"}"#;
+    pub(crate) const EXPLANATION: &str = r#"{"addresses":[{"address":"100.64.0.1","net":"100.64.0.1/32","online":false,"peer":"svc","route":"tailnet","rule":null,"verdict":"allow"}],"asked":"grafana.corp.example:8080","clients":[{"connections":2,"process":{"name":"psql","pid":7,"started":"2025-01-02T03:04:05.60Z"}},{"connections":1,"process":null}],"dns":{"addresses":["100.64.0.1"],"error":null,"nameservers":["100.64.0.1:53"],"route":"split","skipped":["tls://1.1.1.1"],"suffix":"corp.example","took_ms":4},"fault":{"cause":"svc is offline","fix":"start it","symptom":"joined, but the host is not reachable"},"policy":{"mode":"log","rule":"no allowed suffix or glob","verdict":"would_deny"},"refused":false,"tailnet":{"state":"running"},"target":"grafana.corp.example:8080"}"#;
 
     pub(crate) fn status() -> StatusAnswer {
         serde_json::from_str(STATUS).unwrap()

@@ -371,6 +371,73 @@ closed_list! {
     }
 }
 
+closed_list! {
+    /// What one sees of a fault, in the words of the troubleshooting table.
+    Symptom {
+        /// tailscaled is not there, or ends.
+        NotStarted = "tailscaled does not run",
+        /// The control server, or an OAuth exchange, refuses it.
+        KeyRefused = "the key is refused",
+        /// The node has not joined.
+        NoNode = "no autoheal-* node appears in the tailnet",
+        /// The control server wants us to wait.
+        RateLimited = "the control server limits the rate of logins",
+        /// The node was in the tailnet.
+        LeftTailnet = "the node has left the tailnet",
+        /// Nobody has an address for it.
+        NameUnresolved = "the internal name does not resolve",
+        /// The tailnet is up, the target is not reached.
+        HostUnreachable = "joined, but the host is not reachable",
+        /// The same where the upstream leads into no tailnet of ours (kinds `direct` and `socks5`): there no
+        /// sentence speaks of one.
+        HostUnreachableAlone = "the host is not reachable",
+        /// The way out itself is down.
+        UpstreamUnreachable = "the upstream is not reachable",
+        /// A command finds none.
+        NoGateway = "no gateway runs",
+        /// The lists of `[policy]` refuse the target.
+        PolicyRefuses = "the policy refuses the host",
+        /// IPv6 is redirected here, IPv4 is not.
+        Ipv4Bypass = "IPv4 connections pass the gateway by",
+        /// IPv4 is redirected here, IPv6 is not.
+        Ipv6Bypass = "IPv6 connections pass the gateway by",
+    }
+}
+
+closed_list! {
+    /// One link of the chain that `doctor` walks.
+    ChainLink {
+        /// A gateway runs and answers.
+        Gateway = "gateway",
+        /// The tailscaled binary is there and can be run.
+        Binary = "binary",
+        /// tailscaled runs.
+        Process = "process",
+        /// The control server answers.
+        Login = "login",
+        /// The control server takes the key.
+        Key = "key",
+        /// The node has its netmap.
+        Netmap = "netmap",
+        /// The way out is up, where no tailnet of ours is.
+        Upstream = "upstream",
+        /// Both families are redirected, where one is.
+        Redirect = "redirect",
+        /// The target's name resolves.
+        Dns = "dns",
+        /// Policy lets the target pass.
+        Policy = "policy",
+        /// Something leads to the target's address.
+        Route = "route",
+        /// The tailnet's rules let this node reach the host.
+        Acl = "acl",
+        /// The port is open.
+        Port = "port",
+        /// The port speaks TLS.
+        Tls = "tls",
+    }
+}
+
 /// Who found the addresses of a target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ResolvedBy {

@@ -2,14 +2,15 @@
 #![forbid(unsafe_code)]
 
 use std::ffi::OsString;
-use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use super::args::Settings;
 use super::find::{self, Given};
 use super::{exit, tell, words};
+use crate::api::StatusAnswer;
 use crate::lifecycle::command::CommandLine;
+use crate::lifecycle::run_dir::Listening;
 use crate::wrap::{self, Gateway, Tell};
 
 /// Beyond the gateway's own limit for a connection, for its answer to arrive.
@@ -46,16 +47,14 @@ pub(super) fn run(settings: &Settings, explain: bool, command: Vec<OsString>) ->
 /// The running gateway, as it says itself.
 fn gateway(settings: &Settings) -> Result<Gateway, ExitCode> {
     let found = find::gateway(settings).map_err(|problems| find::misconfigured(&problems))?;
-    let status = find::object(&found, "/api/v1/status");
-    let status = status.map_err(|why| find::unanswered(&found, &why))?;
-    let told = &status["listeners"];
-    let address = |value: &serde_json::Value| value.as_str()?.parse::<SocketAddr>().ok();
-    let proxy: Vec<SocketAddr> = words::items(&told["proxy"]).iter().filter_map(address).collect();
+    let status = find::object::<StatusAnswer>(&found, "/api/v1/status");
+    let Listening { proxy, dns, .. } =
+        status.map_err(|why| find::unanswered(&found, &why))?.listeners;
     let limit = Given::new(settings).load().map(|it| it.checked.config.upstream.connect_timeout);
     Ok(Gateway {
         proxy: if proxy.is_empty() { found.proxy } else { proxy },
         admin: found.admin,
-        dns: found.dns.or_else(|| address(&told["dns"])),
+        dns: found.dns.or(dns),
         patience: limit.map_or(LONG, |limit| limit + GRACE),
     })
 }

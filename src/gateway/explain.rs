@@ -15,7 +15,6 @@ use crate::dns::Resolution;
 use crate::labels::Route;
 use crate::policy::{Admitted, Decision};
 use crate::tailnet::TailnetFault;
-use crate::tailnet::explain::FaultAdvice;
 use crate::target::{Host, Target};
 
 /// The port of a target given without one.
@@ -156,6 +155,5 @@ fn fault_of_all(
 
 /// Symptom, cause and fix, as the API gives them.
 pub(super) fn of_fault(fault: &TailnetFault) -> FaultAnswer {
-    let FaultAdvice { symptom, cause, fix } = fault.advice();
-    FaultAnswer { symptom: symptom.into(), cause, fix }
+    fault.advice()
 }

@@ -43,7 +43,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
-pub use self::explain::{FaultAdvice, TailnetFault};
+pub use self::explain::TailnetFault;
 pub use self::key::KeyProvider;
 use self::localapi::LocalApi;
 use self::login::NodeLogin;

@@ -41,7 +41,6 @@ const CROSSINGS: &[(&str, &[&str])] = &[
             "record",
             "tailnet::explain",
             "tailnet::memory_folder",
-            "tailnet::TailnetPhase",
             "wrap",
         ],
     ),

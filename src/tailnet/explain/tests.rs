@@ -55,8 +55,8 @@ fn every() -> Vec<TailnetFault> {
 fn every_fault_has_a_symptom_a_cause_and_a_fix_of_its_own() {
     let mut causes = std::collections::BTreeSet::new();
     for fault in every() {
-        let FaultAdvice { symptom, cause, fix } = fault.advice();
-        assert!(!symptom.is_empty() && fix.len() > 5, "{fault:?}");
+        let FaultAnswer { symptom, cause, fix } = fault.advice();
+        assert!(!symptom.label().is_empty() && fix.len() > 5, "{fault:?}");
         // The words of a fault that has none would be its debug form.
         assert!(!cause.contains(" { ") && cause != format!("{fault:?}"), "{cause}");
         assert_eq!(fault.sentence(), format!("{cause}: {fix}"));
