@@ -1,7 +1,8 @@
 //! The answers of the admin listener: what the gateway serialises is what the commands read.
 //!
 //! Keys are public (docs/requirements.md). Where an answer says `null`, the field is an `Option`; an answer
-//! goes out with its keys in alphabetical order, whatever the order here.
+//! goes out with its keys in alphabetical order, whatever the order here. A command may be newer than the gateway
+//! it asks: a key that is added later is `#[serde(default)]`.
 #![forbid(unsafe_code)]
 
 use std::borrow::Cow;

@@ -74,12 +74,7 @@ pub(super) fn synthetic(
 
 pub(super) fn upstream(settings: &config::Upstream) -> upstream::Settings {
     upstream::Settings {
-        kind: match settings.kind {
-            UpstreamKind::Tailscaled(_) => upstream::Kind::Tailscaled,
-            UpstreamKind::LocalApi => upstream::Kind::LocalApi,
-            UpstreamKind::Socks5(_) => upstream::Kind::Socks5,
-            UpstreamKind::Direct => upstream::Kind::Direct,
-        },
+        kind: settings.kind.into(),
         connect_timeout: settings.connect_timeout,
         local_timeout: settings.local_timeout,
         pool: settings.pool,
@@ -106,7 +101,7 @@ pub(super) fn place(kind: UpstreamKind) -> Option<upstream::Endpoint> {
 /// `auto` asks tailscaled's version behind its SOCKS5 port, and defers where nobody knows which
 /// tailscaled that is, and with LocalAPI, which keeps no half-close (docs/requirements.md, C6).
 pub(super) fn half_close(settings: &config::Upstream) -> HalfClosePolicy {
-    use config::HalfClose::{Auto, Defer, Propagate};
+    use config::HalfCloseChoice::{Auto, Defer, Propagate};
     match (settings.half_close, settings.kind) {
         (Propagate, _) | (Auto, UpstreamKind::Direct) => {
             HalfClosePolicy::Always(HalfClose::Propagate)

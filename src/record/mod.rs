@@ -19,6 +19,7 @@ mod sink;
 mod telemetry;
 #[cfg(test)]
 mod tests;
+mod tracing_events;
 
 pub use crate::labels::Stage;
 pub use guard::{Connection, Record};

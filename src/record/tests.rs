@@ -192,7 +192,7 @@ fn access_lines_obey_level_and_switch() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("log");
     let to = LogTo::File(path.clone());
-    let quiet = Log { to: to.clone(), level: tracing::Level::WARN, ..Log::default() };
+    let quiet = Log { to: to.clone(), filter: tracing::Level::WARN.into(), ..Log::default() };
     let (log, writer) = super::log::open(&quiet).unwrap();
     let telemetry = Telemetry::new(log.clone());
     telemetry.connection(CLIENT.into(), SERVER.into()).finish(Outcome::HeadTimeout);
