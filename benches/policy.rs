@@ -30,7 +30,7 @@ fn verdicts(c: &mut Criterion) {
         ] {
             let target = Target::parse_authority(host.as_bytes(), None).unwrap();
             c.bench_function(&format!("{n} suffixes, {what}"), |b| {
-                b.iter(|| policy.judge_host(&own, black_box(&target)).0);
+                b.iter(|| policy.judge_target(&own, black_box(&target)).0);
             });
         }
     }

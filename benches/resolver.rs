@@ -22,7 +22,7 @@ fn admitted(target: &str) -> Admitted<Target> {
         require_sni: false,
     });
     let target = Target::parse_authority(target.as_bytes(), None).unwrap();
-    policy.unwrap().judge_host(&LocalAddresses::default(), &target).1.unwrap()
+    policy.unwrap().judge_target(&LocalAddresses::default(), &target).1.unwrap()
 }
 
 /// A nameserver that knows one address for every name.

@@ -274,10 +274,10 @@ pub struct ExplainAnswer {
 /// What policy says of a host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DecisionAnswer {
-    /// What the allow-lists do.
-    pub mode: PolicyMode,
-    /// What was decided.
-    pub verdict: Verdict,
+    /// What the allow-lists do; `None` where they were not asked.
+    pub mode: Option<PolicyMode>,
+    /// What they decided; `None` where they were not asked.
+    pub verdict: Option<Verdict>,
     /// The rule that decided, as written; `None` when no rule spoke.
     pub rule: Option<String>,
 }

@@ -41,7 +41,7 @@ use crate::upstream::Upstream;
 
 pub use self::child_command::ChildCommand;
 pub use self::error::StartError;
-pub use self::judge::Judge;
+pub use self::judge::OfflineJudge;
 pub use self::run::{Again, run};
 
 /// How often this host's addresses are looked at again.
@@ -239,16 +239,16 @@ fn assemble(
     upstream.point(build::place(config.upstream.kind));
     Ok(Arc::new(GatewayState {
         policy: ArcSwap::from_pointee(build::policy(&config.policy)?),
-        own: ArcSwap::from_pointee(local_addresses::look(
+        local_addresses: ArcSwap::from_pointee(local_addresses::look(
             bound.all(),
             bind::internal(&config.upstream),
             states.map(tailnet::States::now).as_deref(),
         )),
-        names: ArcSwap::from_pointee(naming.names(&config.dns)),
+        resolver: ArcSwap::from_pointee(naming.names(&config.dns)),
         upstream_kind: upstream.kind(),
-        route: build::route(config.upstream.kind),
+        fixed_route: build::fixed_route(config.upstream.kind),
         dns_answers: DnsAnswerMap::default(),
-        synthetic: ArcSwapOption::new(build::synthetic(&config.dns, None)),
+        synthetic_addresses: ArcSwapOption::new(build::synthetic(&config.dns, None)),
         tailnet_gate: states.map(|states| states.tailnet_gate(config)),
         upstream,
         half_close: build::half_close(&config.upstream),
@@ -265,8 +265,8 @@ fn after_pause(gateway_state: &GatewayState, pauses: Option<&watch::Sender<u64>>
         "this process or machine was paused: names are resolved anew, and what was held open upstream is closed"
     );
     gateway_state.upstream.close_pooled();
-    gateway_state.names.load().forget();
-    gateway_state.dns_answers.forget();
+    gateway_state.resolver.load().forget();
+    gateway_state.dns_answers.forget_all();
     if let Some(pauses) = pauses {
         pauses.send_modify(|pauses| *pauses += 1);
     }
@@ -278,9 +278,9 @@ async fn refresh_own(gateway_state: Arc<GatewayState>, bound: Listening) {
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
     loop {
         tick.tick().await;
-        let internal = gateway_state.own.load().internal.clone();
+        let internal = gateway_state.local_addresses.load().internal.clone();
         let node = gateway_state.tailnet_gate.as_ref().map(TailnetGate::now);
-        gateway_state.own.store(Arc::new(local_addresses::look(
+        gateway_state.local_addresses.store(Arc::new(local_addresses::look(
             bound.all(),
             internal,
             node.as_deref(),

@@ -15,6 +15,7 @@
 //! The one-way rule: modules 1-7 do not import each other. [`connection`] carries values from one
 //! to the next; only it and [`gateway`] know all of them. The few types that may be imported across are
 //! listed in `docs/architecture.md`, and `tests/walls` holds that list.
+#![forbid(unsafe_code)]
 
 pub mod admin;
 pub mod api;
@@ -33,9 +34,8 @@ pub mod policy;
 pub mod record;
 pub mod relay;
 pub mod secret;
-pub mod sys;
 pub mod tailnet;
 pub mod target;
 pub mod upstream;
-#[cfg(target_os = "linux")]
-pub mod wrap;
+
+pub use tailrace_sys as sys;

@@ -197,9 +197,14 @@ impl Name {
         Ok(Self(name.into()))
     }
 
-    /// The name's text.
+    /// The text of the name.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// Whether it is of one label, which a tailnet may know as a longer name.
+    pub fn is_bare(&self) -> bool {
+        !self.0.contains('.')
     }
 }
 
@@ -259,13 +264,6 @@ impl Target {
             }
             None => Self::parse_authority(text, None),
         }
-    }
-}
-
-impl Target {
-    /// Whether the host is a name of one label, which a tailnet may know as a longer one.
-    pub fn is_bare(&self) -> bool {
-        self.host.name().is_some_and(|name| !name.as_str().contains('.'))
     }
 }
 

@@ -2,7 +2,7 @@
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail loudly")]
 
-mod rig;
+use tailrace_rig as rig;
 
 use std::io::Read as _;
 use std::net::SocketAddr;

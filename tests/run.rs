@@ -3,7 +3,7 @@
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail loudly")]
 
-mod rig;
+use tailrace_rig as rig;
 
 #[path = "run/addresses.rs"]
 mod addresses;

@@ -28,6 +28,11 @@ pub(super) fn plain(text: &str) -> String {
     shown
 }
 
+/// A word, or a dash where there is none.
+pub(super) fn or_dash(word: Option<&str>) -> String {
+    word.map_or_else(|| "-".to_owned(), plain)
+}
+
 /// All of them in one line.
 pub(super) fn texts<T: ToString>(items: &[T]) -> String {
     items.iter().map(|item| plain(&item.to_string())).collect::<Vec<_>>().join(" ")

@@ -10,14 +10,16 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 
 use super::GatewayState;
-use super::dns_answer_map::Asker;
+use super::names_behind_addresses::AnsweredClient;
 use crate::dns::serve::{
     AnswerSource, ClientQuestion, DnsReply, ExtendedError, ExtendedErrorCode, QuestionKind,
 };
 use crate::dns::{DnsRecords, IpFamily, NameError, QueryKind, reverse};
 use crate::expiring_cache::ExpiringCache;
 use crate::labels::{DnsResult, DnsRoute};
-use crate::policy::{Admitted, Decision, Refused, Verdict};
+use crate::policy::{
+    self, Admitted, AskedName, KnownNames as _, NameDecision, SyntheticUse, Verdict,
+};
 use crate::target::Name;
 
 /// How long loopback may be remembered as `localhost`, and that nothing is known of a name but that it is.
@@ -48,15 +50,12 @@ impl AnswerSource for DnsResponder {
     }
 }
 
-type QuestionVerdict = (Decision, Result<Admitted<Name>, Refused>);
-
 impl DnsResponder {
     /// An `Err` is the reply too: one that ends it early.
     async fn reply(
         &self,
         ClientQuestion { name, wanted, client }: ClientQuestion,
     ) -> Result<DnsReply, DnsReply> {
-        let gateway_state = &self.gateway_state;
         if is_localhost(&name) {
             return Ok(loopback(wanted));
         }
@@ -66,17 +65,15 @@ impl DnsResponder {
         }
         let down = self.down();
         // Whether the tailnet has a bare name, and a name for an address, is known once it is up.
-        if !name.as_str().contains('.') || reversed.is_some() {
+        if name.is_bare() || reversed.is_some() {
             down.clone()?;
         }
         if let (Some(address), QuestionKind::Of(QueryKind::Ptr)) = (reversed, wanted) {
             return self.pointer(&name, address, client).await;
         }
-        let whole = gateway_state.names.load().qualify(&name);
-        let admitted = {
-            let (policy, own) = (gateway_state.policy.load(), gateway_state.own.load());
-            self.admit(policy.judge_name(&own, whole.as_ref().unwrap_or(&name)), client, &name)?
-        };
+        let mut decision = self.decide(AskedName::Records(&name));
+        let whole = decision.whole.take();
+        let admitted = self.admit(decision, client, &name)?;
         down?;
         let kind = match wanted {
             QuestionKind::Other => return Ok(DnsReply::NOTHING),
@@ -114,45 +111,51 @@ impl DnsResponder {
         address: IpAddr,
         client: IpAddr,
     ) -> Result<DnsReply, DnsReply> {
-        let gateway_state = &self.gateway_state;
-        let known = gateway_state
-            .name_behind_synthetic(address)
-            .or_else(|| gateway_state.names.load().pointer(address));
+        let known = {
+            let snapshot = self.gateway_state.decision_snapshot();
+            match snapshot.synthetic(address) {
+                SyntheticUse::Assigned(name) => Some(name),
+                _ => self.gateway_state.resolver.load().pointer(address),
+            }
+        };
         let records = match known {
             Some(known) => {
-                let told =
-                    self.admit(gateway_state.policy.load().judge_mention(&known), client, &known)?;
-                gateway_state.telemetry.dns(DnsRoute::Magicdns, DnsResult::Ok, Duration::ZERO);
+                let decision = self.decide(AskedName::Mention(&known));
+                let told = self.admit(decision, client, &known)?;
+                self.gateway_state.telemetry.dns(DnsRoute::Magicdns, DnsResult::Ok, Duration::ZERO);
                 DnsRecords::pointer(told.get())
             }
             None => {
-                let judged = {
-                    let (policy, own) = (gateway_state.policy.load(), gateway_state.own.load());
-                    policy.judge_reverse(&own, name, address)
-                };
-                let admitted = self.admit(judged, client, name)?;
+                let decision = self.decide(AskedName::Reverse { reverse: name, address });
+                let admitted = self.admit(decision, client, name)?;
                 self.look_up(&admitted, QueryKind::Ptr).await?
             }
         };
         Ok(DnsReply::found(None, records))
     }
 
+    fn decide(&self, asked: AskedName<'_>) -> NameDecision {
+        policy::decide_question(asked, &self.gateway_state.decision_snapshot().context())
+    }
+
     /// May it be asked? A name that may not is asked of nobody.
     fn admit(
         &self,
-        (decision, judged): QuestionVerdict,
+        decision: NameDecision,
         client: IpAddr,
         name: &Name,
     ) -> Result<Admitted<Name>, DnsReply> {
         let gateway_state = &self.gateway_state;
-        let (mode, verdict) = (decision.mode, decision.verdict);
+        let NameDecision { policy, permission, .. } = decision;
+        let (mode, verdict) = (policy.mode, policy.verdict);
         gateway_state.telemetry.decision(mode, verdict);
-        let rule = decision.rule.as_deref().unwrap_or_default();
-        if decision.verdict != Verdict::Allow && self.is_news(name, verdict) {
+        let rule = policy.rule.as_deref().unwrap_or_default();
+        tracing::debug!(%name, %client, %mode, %verdict, rule, "DNS question decided");
+        if policy.verdict != Verdict::Allow && self.is_news(name, verdict) {
             tracing::info!(%name, %client, %mode, %verdict, rule, "a DNS question that policy does not allow");
         }
-        judged.map_err(|_| {
-            let by = gateway_state.names.load().plan(name).by;
+        permission.map_err(|_| {
+            let by = gateway_state.resolver.load().plan(name).by;
             if let Some(route) = by.dns_route() {
                 gateway_state.telemetry.dns(route, DnsResult::Refused, Duration::ZERO);
             }
@@ -178,8 +181,8 @@ impl DnsResponder {
         kind: QueryKind,
     ) -> Result<DnsRecords, DnsReply> {
         let gateway_state = &self.gateway_state;
-        let (names, asked) = (gateway_state.names.load_full(), Instant::now());
-        let listeners = gateway_state.own.load().listeners.clone();
+        let (names, asked) = (gateway_state.resolver.load_full(), Instant::now());
+        let listeners = gateway_state.local_addresses.load().listeners.clone();
         let addresses = matches!(kind, QueryKind::Addresses(_));
         if addresses && names.asks_itself(name.get(), &listeners).await {
             let why = "this host's resolver asks listen.dns, which asks it";
@@ -228,10 +231,11 @@ impl DnsResponder {
         mut records: DnsRecords,
     ) -> DnsReply {
         let gateway_state = &self.gateway_state;
-        let (policy, own) = (gateway_state.policy.load(), gateway_state.own.load());
-        records.addresses.retain(|ip| policy.may_hear_of(&own, *ip));
+        let (policy, local_addresses) =
+            (gateway_state.policy.load(), gateway_state.local_addresses.load());
+        records.addresses.retain(|ip| policy.may_tell(&local_addresses, *ip));
         gateway_state.dns_answers.remember(
-            Asker::new(&own, client),
+            AnsweredClient::new(&local_addresses, client),
             name.get(),
             &records.addresses,
         );
@@ -241,9 +245,9 @@ impl DnsResponder {
     /// Whether the name gets an address on loan: names inside the tailnet do. Others have addresses that are
     /// theirs wherever they are asked for.
     fn lends(&self, name: &Name) -> bool {
-        self.gateway_state.synthetic.load().is_some()
+        self.gateway_state.synthetic_addresses.load().is_some()
             && matches!(
-                self.gateway_state.names.load().plan(name).by.dns_route(),
+                self.gateway_state.resolver.load().plan(name).by.dns_route(),
                 Some(DnsRoute::Magicdns | DnsRoute::Split)
             )
     }
@@ -259,14 +263,15 @@ impl DnsResponder {
         let mut left = None;
         for family in [IpFamily::V4, IpFamily::V6] {
             let records = self.look_up(name, QueryKind::Addresses(family)).await?;
-            let (policy, own) = (gateway_state.policy.load(), gateway_state.own.load());
-            if records.addresses.iter().any(|ip| policy.may_hear_of(&own, *ip)) {
+            let (policy, local_addresses) =
+                (gateway_state.policy.load(), gateway_state.local_addresses.load());
+            if records.addresses.iter().any(|ip| policy.may_tell(&local_addresses, *ip)) {
                 left = Some(records.left);
                 break;
             }
         }
         let (Some(left), IpFamily::V4) = (left, family) else { return Ok(DnsReply::NOTHING) };
-        let synthetic = gateway_state.synthetic.load();
+        let synthetic = gateway_state.synthetic_addresses.load();
         let address =
             synthetic.as_ref().and_then(|synthetic| synthetic.assign(name.get(), Instant::now()));
         let Some(address) = address else {

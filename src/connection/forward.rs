@@ -4,19 +4,20 @@
 //! for each (P26).
 #![forbid(unsafe_code)]
 
-use super::open_upstream::{Ask, admit, effective_target, open_upstream};
-use super::tunnel::Tunnel;
-use super::{GatewayState, Refusal};
+use super::decision::decide_target;
+use super::open_upstream::open_upstream;
+use super::read_request::{describe_forward, turn_away};
+use super::tunnel::{Tunnel, outcome_of_relay};
+use super::{ClientContext, Refusal};
 use crate::inbound::http_forward::{
     ByteCounter, Exchange, ExchangeSockets, ForwardRequest, Session,
 };
 use crate::inbound::{self, Failed, Reply};
-use crate::labels::{ErrorDetail, HostFrom};
-use crate::lifecycle::drain::{Guard, Phase};
+use crate::lifecycle::drain::Phase;
 use crate::outcome::Outcome;
-use crate::record::{Connection, Record, Stage};
-use crate::relay::Meter;
-use crate::sys::Stream;
+use crate::policy::AskedTarget;
+use crate::record::{Record, Stage};
+use crate::relay::{Ended, Meter};
 use crate::target::Target;
 use crate::upstream::Connected;
 
@@ -28,7 +29,7 @@ struct IdleUpstream {
 
 impl IdleUpstream {
     /// Neither closed nor speaking out of turn: a request with a body cannot be sent twice.
-    fn rests(&self) -> bool {
+    fn is_reusable(&self) -> bool {
         let seen = self.connected.stream.try_peek(&mut [0]);
         seen.is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock)
     }
@@ -38,71 +39,67 @@ impl IdleUpstream {
 enum AfterRequest {
     /// The client may ask again, perhaps over the same upstream connection.
     Next(Option<IdleUpstream>),
-    /// Nothing more comes on this connection.
-    End,
+    /// Nothing more comes on this connection but what a tunnel carries, if the request was upgraded to one.
+    End(Option<Box<Tunnel>>),
 }
 
-/// Serves request after request until one side has had enough.
-pub(super) async fn serve(
-    gateway_state: &GatewayState,
-    client: &Stream,
-    connection: &mut Connection,
+/// Serves request after request until one side has had enough, or a request becomes a tunnel.
+pub(super) async fn serve_requests(
+    client: &mut ClientContext<'_>,
     mut session: Session,
-    full: bool,
-    drain: &Guard,
-) {
+) -> Option<Box<Tunnel>> {
+    // A request's body may follow at once: its client's FIN is no good-bye.
+    client.sent_early = true;
     let mut kept = None;
     loop {
-        let request = match next(gateway_state, client, &mut session, drain).await {
-            NextStep::Request(request) => *request,
-            NextStep::Closed => return,
-            NextStep::Bad(failed) => return super::turn_away(client, connection, failed).await,
+        let request = match next_request(client, &mut session).await {
+            NextRequest::Request(request) => *request,
+            NextRequest::Closed => return None,
+            NextRequest::Bad(failed) => {
+                turn_away(client.stream, client.connection, failed).await;
+                return None;
+            }
         };
-        let line = ForwardContext { gateway_state, client, full, drain };
-        match line.request(connection.record(), &mut session, request, kept.take()).await {
+        let record = client.connection.record();
+        match client.serve_request(record, &mut session, request, kept.take()).await {
             AfterRequest::Next(idle) => kept = idle,
-            AfterRequest::End => return,
+            AfterRequest::End(tunnel) => return tunnel,
         }
-        if drain.phase() >= Phase::Draining {
-            return;
+        if client.drain.phase() >= Phase::Draining {
+            return None;
         }
     }
 }
 
-enum NextStep {
+enum NextRequest {
     Request(Box<ForwardRequest>),
     Closed,
     Bad(Failed),
 }
 
 /// The next request head: an idle connection ends with the drain, a started head is heard out.
-async fn next(
-    gateway_state: &GatewayState,
-    client: &Stream,
-    session: &mut Session,
-    drain: &Guard,
-) -> NextStep {
+async fn next_request(client: &ClientContext<'_>, session: &mut Session) -> NextRequest {
     let (idle, head, max_head) = {
-        let limits = gateway_state.limits.load();
+        let limits = client.gateway_state.limits.load();
         (limits.keepalive_idle, limits.head_timeout, limits.max_head)
     };
     if !session.started() {
         let begun = tokio::select! {
             biased;
-            begun = session.begin(client, idle) => begun,
-            () = drain.reached(Phase::Draining) => false,
+            begun = session.begin(client.stream, idle) => begun,
+            () = client.drain.reached(Phase::Draining) => false,
         };
         if !begun {
-            return NextStep::Closed;
+            return NextRequest::Closed;
         }
     }
     tokio::select! {
         biased;
-        read = session.next(client, head, max_head) => match read {
-            Ok(request) => NextStep::Request(Box::new(request)),
-            Err(failed) => NextStep::Bad(failed),
+        read = session.next(client.stream, head, max_head) => match read {
+            Ok(request) => NextRequest::Request(Box::new(request)),
+            Err(failed) => NextRequest::Bad(failed),
         },
-        () = drain.reached(Phase::Forced) => NextStep::Closed,
+        () = client.drain.reached(Phase::Forced) => NextRequest::Closed,
     }
 }
 
@@ -119,26 +116,19 @@ impl ByteCounter for MeteredCounter<'_> {
     }
 }
 
-/// What every request of one client connection shares.
-struct ForwardContext<'a> {
-    gateway_state: &'a GatewayState,
-    client: &'a Stream,
-    full: bool,
-    drain: &'a Guard,
-}
-
-impl ForwardContext<'_> {
-    async fn request(
+impl ClientContext<'_> {
+    async fn serve_request(
         &self,
         mut record: Record,
         session: &mut Session,
         request: ForwardRequest,
         kept: Option<IdleUpstream>,
     ) -> AfterRequest {
-        describe(&mut record, &request);
-        let (mut connected, mut reused) = match self.way(&mut record, &request.target, kept).await {
-            Ok(way) => way,
-            Err(refusal) => return self.refuse(record, refusal).await,
+        describe_forward(&mut record, &request);
+        let opened = self.reuse_or_open(&mut record, &request.target, kept).await;
+        let (mut connected, mut reused) = match opened {
+            Ok(opened) => opened,
+            Err(refusal) => return self.refuse_request(record, refusal).await,
         };
         loop {
             record.stage(Stage::Relay);
@@ -147,41 +137,37 @@ impl ForwardContext<'_> {
                 // A tunnel may follow, which need not keep the head.
                 let ForwardRequest { target, head, .. } = request;
                 drop(head);
-                return self.end(record, session, target, connected, exchange).await;
+                return self.end_request(record, session, target, connected, exchange).await;
             }
             // The kept connection had been closed meanwhile and nothing was answered: once more.
             reused = false;
-            connected = match self.fresh(&mut record, &request.target).await {
-                Ok(connected) => connected,
-                Err(refusal) => return self.refuse(record, refusal).await,
+            connected = match self.reuse_or_open(&mut record, &request.target, None).await {
+                Ok((connected, _)) => connected,
+                Err(refusal) => return self.refuse_request(record, refusal).await,
             };
         }
     }
 
-    /// The kept connection when it leads to this target, else a new one. Policy first, always.
-    async fn way(
+    /// The kept connection when it leads to this target, else a new one, and whether it was kept. Each request is
+    /// decided about anew.
+    async fn reuse_or_open(
         &self,
         record: &mut Record,
         target: &Target,
         kept: Option<IdleUpstream>,
     ) -> Result<(Connected, bool), Refusal> {
+        let asked = AskedTarget { target, client: None, named: None };
+        let permitted = decide_target(self, record, asked).await?;
         match kept {
-            Some(kept) if kept.target == *target && !self.full && kept.rests() => {
-                let target = effective_target(self.gateway_state, record, target);
-                admit(self.gateway_state, record, &target)?;
+            Some(kept) if kept.target == *target && !self.over_limit && kept.is_reusable() => {
                 record.upstream(self.gateway_state.upstream_kind);
                 record.route(self.gateway_state.route_to(kept.connected.address));
                 record.connected();
+                tracing::debug!(address = ?kept.connected.address, "upstream connection reused");
                 Ok((kept.connected, true))
             }
-            _ => Ok((self.fresh(record, target).await?, false)),
+            _ => Ok((open_upstream(self, record, permitted).await?, false)),
         }
-    }
-
-    async fn fresh(&self, record: &mut Record, target: &Target) -> Result<Connected, Refusal> {
-        // A request's body may follow at once: its client's FIN is no good-bye.
-        let ask = Ask { target, early: true, full: self.full, drain: self.drain };
-        open_upstream(self.gateway_state, self.client, record, ask).await
     }
 
     async fn exchange(
@@ -195,7 +181,7 @@ impl ForwardContext<'_> {
         let (idle, process) = (limits.relay.idle, limits.relay.upstream_process.load_full());
         let upstream_process = process.as_deref();
         let way = ExchangeSockets {
-            client: self.client,
+            client: self.stream,
             upstream: &connected.stream,
             idle,
             max_head: limits.max_head,
@@ -209,14 +195,14 @@ impl ForwardContext<'_> {
             biased;
             exchange = Box::pin(exchange) => exchange,
             reason = live.cut().wait() => {
-                self.client.reset_on_close();
+                self.stream.reset_on_close();
                 connected.stream.reset_on_close();
-                Exchange::ended(super::ending(crate::relay::Ended::Cut(reason)))
+                Exchange::ended(outcome_of_relay(Ended::Cut(reason)))
             }
         }
     }
 
-    async fn end(
+    async fn end_request(
         &self,
         record: Record,
         session: &mut Session,
@@ -226,51 +212,39 @@ impl ForwardContext<'_> {
     ) -> AfterRequest {
         if let Some((early_up, early_down)) = exchange.upgraded {
             connected.early = early_down;
-            let tunnel = Tunnel::new(record, connected, early_up, None);
-            Box::pin(super::splice(self.gateway_state, self.client, tunnel)).await;
-            return AfterRequest::End;
+            return AfterRequest::End(Some(Tunnel::new(record, connected, early_up, None)));
         }
         match &exchange.message {
-            Some(message) => self.say(record, exchange.outcome, message).await,
+            Some(message) => self.say_and_finish(record, exchange.outcome, message).await,
             None => record.finish(exchange.outcome),
         }
         if !exchange.client_reusable {
             // Only a whole answer ends politely: after a FIN half a one would look whole.
             if exchange.outcome == Outcome::Ok {
-                session.close(self.client).await;
+                session.close(self.stream).await;
             }
-            return AfterRequest::End;
+            return AfterRequest::End(None);
         }
         // They were the beginning of this answer, and are not that of the next.
         connected.early.clear();
         AfterRequest::Next(exchange.upstream_reusable.then_some(IdleUpstream { target, connected }))
     }
 
-    async fn refuse(&self, mut record: Record, refusal: Refusal) -> AfterRequest {
+    async fn refuse_request(&self, mut record: Record, refusal: Refusal) -> AfterRequest {
         if refusal.outcome == Outcome::ClientGone {
             record.stage(Stage::Reply);
             record.finish(refusal.outcome);
         } else {
-            self.say(record, refusal.outcome, &refusal.message).await;
+            self.say_and_finish(record, refusal.outcome, &refusal.message).await;
         }
-        AfterRequest::End
+        AfterRequest::End(None)
     }
 
     /// The last words. The line is written before them, so that no client can hold it up.
-    async fn say(&self, mut record: Record, outcome: Outcome, message: &str) {
+    async fn say_and_finish(&self, mut record: Record, outcome: Outcome, message: &str) {
         record.stage(Stage::Reply);
         let said = Reply::Http.failure(outcome, message, record.id());
         record.finish(outcome);
-        inbound::reply::say_and_close(self.client, &said).await;
-    }
-}
-
-fn describe(record: &mut Record, request: &ForwardRequest) {
-    record.target(&request.target, HostFrom::Client);
-    if let Some(label) = &request.label {
-        record.label(label.as_str());
-    }
-    if request.host_mismatch {
-        record.error_word(ErrorDetail::HostMismatch);
+        inbound::reply::say_and_close(self.stream, &said).await;
     }
 }

@@ -1,221 +1,97 @@
-//! One target, from policy to an open way out, or to the reason why there is none.
+//! Steps 4 and 5: where a permitted target is, each of its addresses checked again, and an open way there; or the
+//! reason why there is none.
 #![forbid(unsafe_code)]
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use super::{GatewayState, Refusal, fault_of_name, watch_client};
+use super::decision::{PermittedTarget, write_verdict};
+use super::{ClientContext, GatewayState, Refusal, fault_of_name};
 use crate::dns::Resolution;
-use crate::labels::{DnsResult, HostFrom, ResolvedBy};
-use crate::lifecycle::drain::{Guard, Phase};
-use crate::policy::{Address, Admitted};
+use crate::labels::{DnsResult, ResolvedBy, Route};
+use crate::lifecycle::drain::Phase;
+use crate::policy::{self, AddressDecision, AddressDecisions, RouteTable as _};
 use crate::record::{Record, Stage};
-use crate::sys::Stream;
 use crate::tailnet::TailnetFault;
-use crate::target::Target;
 use crate::upstream::{Connected, Destination, UpstreamError};
 
-/// What [`open_upstream`] is asked.
-#[derive(Clone, Copy)]
-pub(super) struct Ask<'a> {
-    pub(super) target: &'a Target,
-    /// The client has already sent bytes for the far side: its FIN is then a half-close.
-    pub(super) early: bool,
-    /// The client is over a limit: it is told so once its target is known.
-    pub(super) full: bool,
-    pub(super) drain: &'a Guard,
-}
-
-/// Takes one target from policy to an open way out, or to the reason why there is none.
+/// Finds the target and connects to it, unless there is no room or the client leaves meanwhile. Where nobody knows
+/// the name of a redirected client, the address it was going to takes its place if that needs no name.
+///
+/// # Errors
+/// Why there is no way to the target, or that nobody waits for one any more.
 pub(super) async fn open_upstream(
-    gateway_state: &GatewayState,
-    client: &Stream,
+    client: &ClientContext<'_>,
     record: &mut Record,
-    ask: Ask<'_>,
+    mut permitted: PermittedTarget,
 ) -> Result<Connected, Refusal> {
-    let permitted = permit(gateway_state, client, record, ask).await?;
-    dial(gateway_state, client, record, permitted, ask).await
+    loop {
+        let refusal = match Box::pin(open_to(client, record, &permitted)).await {
+            Ok(connected) => return Ok(connected),
+            Err(refusal) => refusal,
+        };
+        if !refusal.is_of_dns() {
+            return Err(refusal);
+        }
+        let Some(by_address) = permitted.without_name(record) else { return Err(refusal) };
+        permitted = by_address;
+    }
 }
 
-/// A target that policy has admitted, and what is to be known of how it was asked for.
-pub(super) struct Permitted {
-    pub(super) admitted: Admitted<Target>,
-    /// Where a client that came by address was going: of the name's addresses this one alone is dialled,
-    /// so that the client reaches the very host it chose.
-    pub(super) chosen: Option<IpAddr>,
-    pub(super) asked_at: tokio::time::Instant,
-}
-
-/// Steps 1 to 3: the target as it is meant; may it?
-pub(super) async fn permit(
-    gateway_state: &GatewayState,
-    client: &Stream,
+async fn open_to(
+    client: &ClientContext<'_>,
     record: &mut Record,
-    ask: Ask<'_>,
-) -> Result<Permitted, Refusal> {
-    let asked_at = tokio::time::Instant::now();
-    let target = qualify_when_ready(gateway_state, client, record, ask, asked_at).await?;
-    gateway_state.reject_unassigned_synthetic(&target)?;
-    let admitted = admit(gateway_state, record, &target)?;
-    // A synthetic address is no host's: any address of its name will do.
-    let chosen = ask.target.host.address().filter(|ip| !gateway_state.is_synthetic(*ip));
-    Ok(Permitted { admitted, chosen, asked_at })
-}
-
-/// Steps 4 and 5, unless there is no room or the client leaves.
-pub(super) async fn dial(
-    gateway_state: &GatewayState,
-    client: &Stream,
-    record: &mut Record,
-    permitted: Permitted,
-    ask: Ask<'_>,
+    permitted: &PermittedTarget,
 ) -> Result<Connected, Refusal> {
-    if ask.full {
+    if client.over_limit {
         return Err(Refusal::overloaded());
     }
-    if ask.drain.phase() >= Phase::Draining {
+    if client.drain.phase() >= Phase::Draining {
         return Err(Refusal::draining());
     }
     let live = record.live();
     let connected = {
         // Pinned here: what a macro or a timeout is given is copied there, and this is large.
-        let way_out = std::pin::pin!(way_out(gateway_state, record, permitted));
+        let connect = std::pin::pin!(resolve_and_connect(client.gateway_state, record, permitted));
         tokio::select! {
             biased;
-            connected = way_out => connected?,
-            () = watch_client::client_gone(client, ask.early) => return Err(Refusal::client_gone()),
-            reason = live.cut().wait() => return Err(Refusal::cut(reason, ask.target)),
+            connected = connect => connected?,
+            () = client.gone() => return Err(Refusal::client_gone()),
+            reason = live.cut().wait() => return Err(Refusal::cut(reason, permitted.admitted.get())),
         }
     };
     record.connected();
     Ok(connected)
 }
 
-/// The target as it is judged. Whether the tailnet has a bare name is known once it is up: during the
-/// first login that is waited for.
-pub(super) async fn qualify_when_ready(
-    gateway_state: &GatewayState,
-    client: &Stream,
-    record: &mut Record,
-    ask: Ask<'_>,
-    asked_at: tokio::time::Instant,
-) -> Result<Target, Refusal> {
-    if let (Some(tailnet_gate), true) = (&gateway_state.tailnet_gate, ask.target.is_bare()) {
-        tokio::select! {
-            biased;
-            _up_or_not = tailnet_gate.pass(asked_at) => {}
-            () = watch_client::client_gone(client, ask.early) => return Err(Refusal::client_gone()),
-            () = ask.drain.reached(Phase::Draining) => return Err(Refusal::draining()),
-        }
-    }
-    Ok(effective_target(gateway_state, record, ask.target))
-}
-
-/// The target as it is judged and written down, by what is known now.
-pub(super) fn effective_target(
+/// Nothing is asked and nothing dialled unless the tailnet is up: tailscaled would dial from this host's own network.
+async fn resolve_and_connect(
     gateway_state: &GatewayState,
     record: &mut Record,
-    asked: &Target,
-) -> Target {
-    if let Some(named) = gateway_state.target_by_dns_answer(record.client().ip(), asked) {
-        record.target(&named, HostFrom::Dns);
-        return named;
-    }
-    let target = gateway_state.qualified(asked.clone());
-    if target != *asked {
-        record.whole(&target);
-    }
-    target
-}
-
-/// Step 3: may it? Every decision is recorded, whatever it is.
-pub(super) fn admit(
-    gateway_state: &GatewayState,
-    record: &mut Record,
-    target: &Target,
-) -> Result<Admitted<Target>, Refusal> {
-    record.stage(Stage::Policy);
-    let (policy, own) = (gateway_state.policy.load(), gateway_state.own.load());
-    let (decision, judged) = policy.judge_host(&own, target);
-    let refusal = |refused| Refusal::policy(refused, target, decision.rule.as_deref());
-    let judged = judged.map_err(refusal);
-    record.verdict(decision.mode, decision.verdict, decision.rule);
-    judged
-}
-
-/// Steps 4 and 5: where is it, and the way there. Nothing is asked and nothing dialled unless the
-/// tailnet is up: tailscaled would dial from this host's own network.
-async fn way_out(
-    gateway_state: &GatewayState,
-    record: &mut Record,
-    permitted: Permitted,
+    permitted: &PermittedTarget,
 ) -> Result<Connected, Refusal> {
-    let Permitted { admitted, chosen, asked_at } = permitted;
     record.stage(Stage::Dns);
     record.upstream(gateway_state.upstream_kind);
     if let Some(tailnet_gate) = &gateway_state.tailnet_gate {
-        tailnet_gate.pass(asked_at).await.map_err(|fault| refused_by(record, &fault))?;
+        let running = tailnet_gate.wait_until_running(permitted.asked_at).await;
+        running.map_err(|fault| refused_by(record, &fault))?;
     }
-    let destination = resolve_and_check(gateway_state, record, admitted, chosen).await?;
+    let destination = resolve_and_check(gateway_state, record, permitted).await?;
     record.stage(Stage::Dial);
-    let asked = destination.first();
-    record.route(gateway_state.route_to(asked));
-    if let (Some(tailnet_gate), Some(address)) = (&gateway_state.tailnet_gate, asked) {
-        tailnet_gate.warm_up(address.ip()).await;
-    }
-    let begun = Instant::now();
-    let connected = match gateway_state.upstream.connect(destination).await {
-        Ok(connected) => connected,
-        Err(error) => {
-            return Err(not_connected(gateway_state, record, error, asked, begun.elapsed()));
-        }
-    };
-    if let Some(address) = connected.address {
-        record.dialled(address);
-        if connected.address != asked {
-            record.route(gateway_state.route_to(connected.address));
-        }
-    }
-    Ok(connected)
+    connect(gateway_state, record, destination).await
 }
 
-/// The upstream's own words, or the real cause behind them.
-fn not_connected(
-    gateway_state: &GatewayState,
-    record: &mut Record,
-    error: UpstreamError,
-    asked: Option<SocketAddr>,
-    took: Duration,
-) -> Refusal {
-    let fault = gateway_state
-        .tailnet_gate
-        .as_ref()
-        .and_then(|tailnet_gate| tailnet_gate.reason(&error, asked, took));
-    match fault {
-        Some(fault) => refused_by(record, &fault),
-        None => error.into(),
-    }
-}
-
-fn refused_by(record: &mut Record, fault: &TailnetFault) -> Refusal {
-    if let Some(word) = fault.word() {
-        record.error_word(word);
-    }
-    Refusal::from(fault)
-}
-
-/// Step 4: the admitted host's addresses, each judged again before it may be dialled.
+/// Step 4: the target's addresses, each decided about before it may be dialled.
 async fn resolve_and_check(
     gateway_state: &GatewayState,
     record: &mut Record,
-    admitted: Admitted<Target>,
-    chosen: Option<IpAddr>,
+    permitted: &PermittedTarget,
 ) -> Result<Destination, Refusal> {
-    let names = gateway_state.names.load_full();
+    let resolver = gateway_state.resolver.load_full();
     let asked = Instant::now();
-    let resolved = names.resolve(&admitted).await;
-    let (addresses, by) = match resolved {
+    let (addresses, by) = match resolver.resolve(&permitted.admitted).await {
         Ok(Resolution::Passed(admitted)) => {
+            tracing::debug!("the name is passed on to the upstream");
             record.resolved(ResolvedBy::Upstream, None);
             return Ok(Destination::Name(admitted));
         }
@@ -226,53 +102,104 @@ async fn resolve_and_check(
             (addresses, by)
         }
         Err(error) => {
+            tracing::debug!(route = %error.route(), %error, "not resolved");
             gateway_state.telemetry.dns(error.route(), error.result(), asked.elapsed());
             record.resolved(error.route(), None);
-            return Err(Refusal::from(&fault_of_name(
-                &error,
-                gateway_state.tailnet_gate.is_some(),
-            )));
+            let in_a_tailnet = gateway_state.tailnet_gate.is_some();
+            return Err(Refusal::from(&fault_of_name(&error, in_a_tailnet)));
         }
     };
-    let addresses = match chosen {
-        Some(chosen) if addresses.contains(&chosen) => vec![chosen],
-        _ => addresses,
+    let decisions = {
+        let snapshot = gateway_state.decision_snapshot();
+        let PermittedTarget { admitted, pinned, .. } = permitted;
+        policy::decide_addresses(admitted, *pinned, &addresses, &snapshot.context())
     };
-    let port = admitted.get().port.get();
-    let first = addresses.first().map(|ip| SocketAddr::new(*ip, port));
-    record.resolved(by, first);
-    let judged = judge_answers(gateway_state, record, &admitted, &addresses)?;
-    let Some(tailnet_gate) = &gateway_state.tailnet_gate else {
-        return Ok(Destination::Addresses(judged));
-    };
-    let kept = tailnet_gate.inside_only(judged, |address| address.get().ip);
-    kept.map(Destination::Addresses).map_err(|fault| refused_by(record, &fault))
+    tracing::debug!(%by, ?addresses, "resolved");
+    check_addresses(record, permitted, decisions, by)
 }
 
-/// Keeps the addresses that may be dialled; none left is the refusal of the last one.
-fn judge_answers(
+/// Keeps the addresses that may be dialled; none left is a refusal.
+fn check_addresses(
+    record: &mut Record,
+    permitted: &PermittedTarget,
+    decisions: AddressDecisions,
+    by: ResolvedBy,
+) -> Result<Destination, Refusal> {
+    for AddressDecision { address, policy, route, permission } in decisions.iter() {
+        let (rule, refused) = (policy.rule.as_deref(), permission.as_ref().err());
+        tracing::debug!(%address, ?route, rule, ?refused, "address decided");
+    }
+    record.resolved(by, decisions.first().map(|first| first.address));
+    let Some(AddressDecision { policy, permission, .. }) = decisions.refusal() else {
+        return Ok(Destination::Addresses(decisions.into_permissions()));
+    };
+    let refused = match permission {
+        Err(refused) => *refused,
+        // Not to be: a refusal is of an address that was refused.
+        Ok(_) => policy::Refused::Denied,
+    };
+    let refusal = Refusal::by_decision(refused, permitted.admitted.get(), policy.rule.as_deref());
+    if policy.verdict == policy::Verdict::Deny {
+        write_verdict(record, policy.clone());
+    }
+    Err(refusal)
+}
+
+/// Step 5: the way to the first of the addresses that answers, or to the name.
+async fn connect(
     gateway_state: &GatewayState,
     record: &mut Record,
-    admitted: &Admitted<Target>,
-    addresses: &[IpAddr],
-) -> Result<Vec<Admitted<Address>>, Refusal> {
-    let (policy, own) = (gateway_state.policy.load(), gateway_state.own.load());
-    let mut refused = None;
-    let mut kept = Vec::with_capacity(addresses.len());
-    for ip in addresses {
-        let (decision, judged) = policy.judge_address(&own, admitted, *ip);
-        match judged {
-            Ok(address) => kept.push(address),
-            Err(why) => refused = Some((decision, why)),
+    destination: Destination,
+) -> Result<Connected, Refusal> {
+    let asked = destination.first();
+    record.route(gateway_state.route_to(asked));
+    if let (Some(tailnet_gate), Some(address)) = (&gateway_state.tailnet_gate, asked) {
+        tailnet_gate.warm_up(address.ip()).await;
+    }
+    let begun = Instant::now();
+    let connected = match gateway_state.upstream.connect(destination).await {
+        Ok(connected) => connected,
+        Err(error) => {
+            tracing::debug!(%error, took = ?begun.elapsed(), "not connected");
+            return Err(why_not_connected(gateway_state, record, error, asked, begun.elapsed()));
+        }
+    };
+    if let Some(address) = connected.address {
+        record.dialled(address);
+        if connected.address != asked {
+            record.route(gateway_state.route_to(connected.address));
         }
     }
-    match refused {
-        Some((decision, why)) if kept.is_empty() => {
-            let rule = decision.rule;
-            let refusal = Refusal::policy(why, admitted.get(), rule.as_deref());
-            record.verdict(decision.mode, decision.verdict, rule);
-            Err(refusal)
-        }
-        _ => Ok(kept),
+    let upstream = gateway_state.upstream_kind;
+    tracing::debug!(%upstream, address = ?connected.address, took = ?begun.elapsed(), "connected");
+    Ok(connected)
+}
+
+impl GatewayState {
+    /// The `route` of the log to an address, or to a name that is passed on.
+    pub(super) fn route_to(&self, address: Option<SocketAddr>) -> Option<Route> {
+        self.decision_snapshot().route(address.map(|address| address.ip()))
     }
+}
+
+/// The upstream's own words, or the real cause behind them.
+fn why_not_connected(
+    gateway_state: &GatewayState,
+    record: &mut Record,
+    error: UpstreamError,
+    asked: Option<SocketAddr>,
+    took: Duration,
+) -> Refusal {
+    let tailnet_gate = gateway_state.tailnet_gate.as_ref();
+    match tailnet_gate.and_then(|tailnet_gate| tailnet_gate.reason(&error, asked, took)) {
+        Some(fault) => refused_by(record, &fault),
+        None => error.into(),
+    }
+}
+
+fn refused_by(record: &mut Record, fault: &TailnetFault) -> Refusal {
+    if let Some(word) = fault.word() {
+        record.error_word(word);
+    }
+    Refusal::from(fault)
 }

@@ -41,7 +41,7 @@ impl Refusal {
     pub(super) fn cut(reason: CutReason, target: &Target) -> Self {
         match reason {
             CutReason::Drained => Self::draining(),
-            CutReason::Denied => Self::policy(Refused::Denied, target, Some("since a reload")),
+            CutReason::Denied => Self::denied(target, Some("since a reload")),
         }
     }
 
@@ -65,20 +65,44 @@ impl Refusal {
         Self::new(Outcome::BadRequest, message)
     }
 
-    pub(crate) fn policy(refused: Refused, target: &Target, rule: Option<&str>) -> Self {
-        let rule = rule.map(|rule| format!(" ({rule})")).unwrap_or_default();
+    /// For what was decided against; `rule` is policy's.
+    pub(super) fn by_decision(refused: Refused, target: &Target, rule: Option<&str>) -> Self {
         match refused {
             Refused::Loop => Self::new(
                 Outcome::Loop,
-                format!("{target} is this gateway itself{rule}: ask for another target"),
+                format!("{target} is this gateway itself{}: ask for another target", of_rule(rule)),
             ),
-            Refused::Denied => Self::new(
-                Outcome::Denied,
-                format!(
-                    "{target} is not allowed by policy{rule}: ask for another target, or have it added to [policy]"
-                ),
-            ),
+            Refused::Denied => Self::denied(target, rule),
+            Refused::ServerName => Self::sni_mismatch(target, rule.unwrap_or_default()),
+            Refused::UnassignedSynthetic { .. } | Refused::OutsideTailnet { .. } => {
+                fault_of_refusal(refused)
+                    .as_ref()
+                    .map_or_else(|| Self::denied(target, rule), Self::from)
+            }
         }
+    }
+
+    fn denied(target: &Target, rule: Option<&str>) -> Self {
+        let rule = of_rule(rule);
+        let message = format!(
+            "{target} is not allowed by policy{rule}: ask for another target, or have it added to [policy]"
+        );
+        Self::new(Outcome::Denied, message)
+    }
+}
+
+fn of_rule(rule: Option<&str>) -> String {
+    rule.map(|rule| format!(" ({rule})")).unwrap_or_default()
+}
+
+/// The fault that a decision found, in the words shared with doctor; none where it is policy that refuses.
+pub(crate) fn fault_of_refusal(refused: Refused) -> Option<TailnetFault> {
+    match refused {
+        Refused::Loop | Refused::Denied | Refused::ServerName => None,
+        Refused::UnassignedSynthetic { address } => {
+            Some(TailnetFault::UnassignedSynthetic { address })
+        }
+        Refused::OutsideTailnet { address } => Some(TailnetFault::NoRoute { address }),
     }
 }
 

@@ -4,11 +4,13 @@
 //! The target stays what it is; here the tunnel goes on or ends.
 #![forbid(unsafe_code)]
 
+use super::decision::{PermittedTarget, write_verdict};
+use super::read_request::TunnelRequest;
 use super::{GatewayState, Refusal};
 use crate::inbound::Kind;
 use crate::inbound::client_hello::{self, Hello, ServerName};
 use crate::inbound::sniff::{self, Said};
-use crate::policy::{Asked, Mode, Verdict};
+use crate::policy::{self, Mode, RequestedServer, Verdict};
 use crate::record::Record;
 use crate::relay::{Inspection, Inspector};
 use crate::target::Target;
@@ -18,99 +20,115 @@ pub(super) struct SniInspector {
     target: Target,
     redirected: bool,
     /// Policy wants to know what TLS asks for.
-    names: bool,
+    judges_names: bool,
 }
 
 /// What the first bytes say.
 pub(super) enum SniVerdict {
-    /// More bytes tell.
+    /// Nothing yet: more bytes tell.
     More,
     /// Nothing wrong, whatever follows.
     Clear,
-    /// This.
+    /// Something that ends the tunnel.
     Refused(Refusal),
 }
 
 impl SniInspector {
-    /// None where nothing is looked for.
-    pub(super) fn for_tunnel(
+    /// Looks at what has come already: what may not pass is not even dialled for. None where nothing is looked for, or
+    /// nothing more needs to be.
+    pub(super) fn inspect_early(
         gateway_state: &GatewayState,
-        kind: Kind,
-        target: &Target,
-    ) -> Option<Self> {
-        let redirected = kind == Kind::Transparent;
-        let names = gateway_state.policy.load().mode() != Mode::Off;
-        let inspector = || Self { target: target.clone(), redirected, names };
-        (redirected || names).then(inspector)
+        record: &mut Record,
+        request: &TunnelRequest,
+        permitted: &PermittedTarget,
+    ) -> Result<Option<Self>, Refusal> {
+        let redirected = request.kind == Kind::Transparent;
+        let judges_names = gateway_state.policy.load().mode() != Mode::Off;
+        // A name that redirected the connection was the target's own and has been judged.
+        if request.named.is_some() || !(redirected || judges_names) {
+            return Ok(None);
+        }
+        let inspector = Self { target: permitted.admitted.get().clone(), redirected, judges_names };
+        let verdict = match &request.sniffed {
+            // It had its time: nothing more comes to judge by.
+            Some(said) => inspector.judge(gateway_state, record, said, true),
+            None => inspector.read(gateway_state, record, &request.early, false),
+        };
+        match verdict {
+            SniVerdict::More => {
+                tracing::debug!("first bytes are inspected in the relay");
+                Ok(Some(inspector))
+            }
+            SniVerdict::Clear => Ok(None),
+            SniVerdict::Refused(refusal) => Err(refusal),
+        }
     }
 
-    /// Judges all that the client has said so far; with `over` it says nothing more, or not in time.
-    pub(super) fn judge(
+    /// Reads and judges all that the client has said so far; with `over` it says nothing more, or not in time.
+    fn read(
         &self,
         gateway_state: &GatewayState,
         record: &mut Record,
         bytes: &[u8],
         over: bool,
     ) -> SniVerdict {
-        match self.said(bytes) {
-            Said::Incomplete if !over => SniVerdict::More,
-            // A ClientHello that never becomes whole.
-            Said::Incomplete
-                if client_hello::read(bytes) == Hello::Incomplete && !bytes.is_empty() =>
-            {
-                self.tls(
-                    gateway_state,
-                    record,
-                    &ServerName::Unreadable("the ClientHello never became whole"),
-                )
+        self.judge(gateway_state, record, &self.meaning(bytes), over)
+    }
+
+    fn meaning(&self, bytes: &[u8]) -> Said {
+        if self.redirected {
+            return sniff::read(bytes);
+        }
+        match client_hello::read(bytes) {
+            Hello::Incomplete if bytes.is_empty() => Said::Incomplete,
+            Hello::Incomplete => Said::IncompleteHello,
+            Hello::Tls(name) => Said::Tls(name),
+            Hello::NotTls => Said::Opaque,
+        }
+    }
+
+    fn judge(
+        &self,
+        gateway_state: &GatewayState,
+        record: &mut Record,
+        said: &Said,
+        over: bool,
+    ) -> SniVerdict {
+        match said {
+            Said::IncompleteHello | Said::Tls(_) if !self.judges_names => SniVerdict::Clear,
+            Said::Incomplete | Said::IncompleteHello if !over => SniVerdict::More,
+            Said::IncompleteHello => {
+                let unreadable = ServerName::Unreadable("the ClientHello never became whole");
+                self.judge_name(gateway_state, record, &unreadable)
             }
-            Said::Tls(name) => self.tls(gateway_state, record, &name),
+            Said::Tls(name) => self.judge_name(gateway_state, record, name),
             Said::ForProxy => SniVerdict::Refused(Refusal::for_proxy()),
             Said::Incomplete | Said::Http(_) | Said::Opaque => SniVerdict::Clear,
         }
     }
 
-    fn said(&self, bytes: &[u8]) -> Said {
-        match client_hello::read(bytes) {
-            Hello::Incomplete | Hello::Tls(_) if !self.names && !bytes.is_empty() => Said::Opaque,
-            Hello::Incomplete => Said::Incomplete,
-            Hello::Tls(name) => Said::Tls(name),
-            Hello::NotTls if self.redirected => sniff::read(bytes),
-            Hello::NotTls => Said::Opaque,
-        }
-    }
-
-    fn tls(
+    fn judge_name(
         &self,
         gateway_state: &GatewayState,
         record: &mut Record,
         name: &ServerName,
     ) -> SniVerdict {
-        let policy = gateway_state.policy.load();
-        let host = match name {
-            // The server's own address says no more than nothing.
-            ServerName::Host(host) if host.name().is_none() && *host == self.target.host => None,
-            ServerName::Host(host) => {
-                Some(gateway_state.qualified(Target { host: host.clone(), port: self.target.port }))
-            }
-            ServerName::Absent | ServerName::Unreadable(_) => None,
+        let requested = match name {
+            ServerName::Host(host) => RequestedServer::Host(host),
+            ServerName::Absent => RequestedServer::Nobody,
+            ServerName::Unreadable(why) => RequestedServer::Unreadable(why),
         };
-        let asked = match (name, &host) {
-            (ServerName::Unreadable(why), _) => Asked::Unreadable(why),
-            (_, Some(asked)) if asked.host == self.target.host => return SniVerdict::Clear,
-            (_, Some(asked)) => Asked::Host(&asked.host),
-            (_, None) => Asked::Nobody,
-        };
-        let decision = policy.judge_server(asked);
-        if decision.verdict == Verdict::Allow {
+        let snapshot = gateway_state.decision_snapshot();
+        let decided = policy::decide_server_name(&self.target, requested, &snapshot.context());
+        let Some(decided) = decided.filter(|decided| decided.verdict != Verdict::Allow) else {
             return SniVerdict::Clear;
-        }
-        let rule = decision.rule.clone().unwrap_or_default();
-        record.verdict(decision.mode, decision.verdict, decision.rule);
-        match decision.verdict {
-            Verdict::Deny => SniVerdict::Refused(Refusal::sni_mismatch(&self.target, &rule)),
-            Verdict::Allow | Verdict::WouldDeny => SniVerdict::Clear,
-        }
+        };
+        let refusal = (decided.verdict == Verdict::Deny).then(|| {
+            let rule = decided.rule.as_deref().unwrap_or_default();
+            Refusal::sni_mismatch(&self.target, rule)
+        });
+        write_verdict(record, decided);
+        refusal.map_or(SniVerdict::Clear, SniVerdict::Refused)
     }
 }
 
@@ -119,8 +137,8 @@ pub(super) struct RelayInspector<'a> {
     inspector: SniInspector,
     gateway_state: &'a GatewayState,
     record: &'a mut Record,
-    /// Why the gate stayed shut.
-    pub(super) found: Option<Box<Refusal>>,
+    /// Why the relay is to end.
+    pub(super) refusal: Option<Box<Refusal>>,
 }
 
 impl<'a> RelayInspector<'a> {
@@ -129,17 +147,17 @@ impl<'a> RelayInspector<'a> {
         gateway_state: &'a GatewayState,
         record: &'a mut Record,
     ) -> Self {
-        Self { inspector, gateway_state, record, found: None }
+        Self { inspector, gateway_state, record, refusal: None }
     }
 }
 
 impl Inspector for RelayInspector<'_> {
     fn look(&mut self, bytes: &[u8], over: bool) -> Inspection {
-        match self.inspector.judge(self.gateway_state, self.record, bytes, over) {
+        match self.inspector.read(self.gateway_state, self.record, bytes, over) {
             SniVerdict::More => Inspection::More,
             SniVerdict::Clear => Inspection::Pass,
             SniVerdict::Refused(refusal) => {
-                self.found = Some(Box::new(refusal));
+                self.refusal = Some(Box::new(refusal));
                 Inspection::Refuse
             }
         }

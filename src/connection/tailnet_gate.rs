@@ -9,7 +9,6 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
-use crate::labels::Route;
 use crate::relay::HalfClose;
 use crate::sys;
 use crate::tailnet::{PeerWarmup, TailnetFault, TailnetState, TailscaledVersion};
@@ -25,8 +24,8 @@ pub struct TailnetGate {
     state: watch::Receiver<Arc<TailnetState>>,
     /// How long a connection waits for the first login.
     ready_wait: Duration,
-    /// Addresses that nothing in the tailnet covers may be dialled.
-    outside: bool,
+    /// Addresses that nothing in the tailnet covers may be dialled (`upstream.outside_tailnet`).
+    may_leave_tailnet: bool,
     /// Of a node that we let into the tailnet ourselves.
     warmup: Option<PeerWarmup>,
 }
@@ -36,9 +35,9 @@ impl TailnetGate {
     pub fn new(
         state: watch::Receiver<Arc<TailnetState>>,
         ready_wait: Duration,
-        outside: bool,
+        may_leave_tailnet: bool,
     ) -> Self {
-        Self { state, ready_wait, outside, warmup: None }
+        Self { state, ready_wait, may_leave_tailnet, warmup: None }
     }
 
     /// The same for a node that joins by our doing: its peers have to hear of it first.
@@ -62,8 +61,8 @@ impl TailnetGate {
     }
 
     /// Whether addresses that nothing in the tailnet covers may be dialled.
-    pub fn goes_outside(&self) -> bool {
-        self.outside
+    pub fn may_leave_tailnet(&self) -> bool {
+        self.may_leave_tailnet
     }
 
     /// Lets a connection pass while the node is in the tailnet. During the first login it waits, from
@@ -71,51 +70,24 @@ impl TailnetGate {
     ///
     /// # Errors
     /// Why nothing is carried.
-    pub(super) async fn pass(&self, asked_at: Instant) -> Result<(), TailnetFault> {
+    pub(super) async fn wait_until_running(&self, asked_at: Instant) -> Result<(), TailnetFault> {
         let now = self.now();
         if now.is_running() {
+            tracing::debug!("the tailnet is up");
             return Ok(());
         }
         if !now.first_login {
+            tracing::debug!(phase = now.phase.label(), "the tailnet is not up");
             return Err(now.why());
         }
         let mut state = self.state.clone();
-        let settled = state.wait_for(|state| state.is_running() || !state.first_login);
-        let settled = timeout_at(asked_at + self.ready_wait, settled).await;
-        let now = match settled {
+        tracing::debug!(phase = now.phase.label(), "waits for the first login");
+        let decided = state.wait_for(|state| state.is_running() || !state.first_login);
+        let now = match timeout_at(asked_at + self.ready_wait, decided).await {
             Ok(Ok(state)) => Arc::clone(&state),
             _ => self.now(),
         };
         if now.is_running() { Ok(()) } else { Err(now.why()) }
-    }
-
-    /// The `route` of the log for an address.
-    pub(super) fn route(&self, address: IpAddr) -> Route {
-        match self.now().netmap.cover(address) {
-            Some(_) => Route::Tailnet,
-            None => Route::Outside,
-        }
-    }
-
-    /// Keeps the addresses that may be dialled by where they lead.
-    ///
-    /// # Errors
-    /// All are outside, and that is refused.
-    pub(super) fn inside_only<T>(
-        &self,
-        mut addresses: Vec<T>,
-        ip: impl Fn(&T) -> IpAddr,
-    ) -> Result<Vec<T>, TailnetFault> {
-        if self.outside {
-            return Ok(addresses);
-        }
-        let first = addresses.first().map(&ip);
-        let state = self.now();
-        addresses.retain(|address| state.netmap.cover(ip(address)).is_some());
-        match first {
-            Some(address) if addresses.is_empty() => Err(TailnetFault::NoRoute { address }),
-            _ => Ok(addresses),
-        }
     }
 
     /// The real cause behind an upstream's failure, where the netmap and the time it took tell one.
@@ -150,7 +122,7 @@ impl TailnetGate {
 
     /// This host's own network was tried only for what is outside, where that is allowed.
     fn no_route(&self, state: &TailnetState, address: IpAddr) -> TailnetFault {
-        match self.outside && state.netmap.cover(address).is_none() {
+        match self.may_leave_tailnet && state.netmap.cover(address).is_none() {
             true => TailnetFault::NoWayOutside { address },
             false => TailnetFault::NoRoute { address },
         }
@@ -270,32 +242,18 @@ mod tests {
         assert_eq!(tailnet_gate.reason(&unknown, None, late), None, "a name that was passed on");
     }
 
-    #[test]
-    fn what_is_outside_is_kept_out_where_that_is_asked_for() {
-        let addresses = || ["10.50.0.7", "192.0.2.1"].map(|ip| ip.parse::<IpAddr>().unwrap());
-        let (_sender, refusing) = tailnet_gate(state(), false);
-        let kept = refusing.inside_only(addresses().to_vec(), |ip| *ip).unwrap();
-        assert_eq!(kept, addresses()[..1]);
-        let none = refusing.inside_only(addresses()[1..].to_vec(), |ip| *ip).unwrap_err();
-        assert_eq!(none, TailnetFault::NoRoute { address: addresses()[1] });
-        assert_eq!(
-            (refusing.route(addresses()[0]), refusing.route(addresses()[1])),
-            (Route::Tailnet, Route::Outside)
-        );
-    }
-
     #[tokio::test(start_paused = true)]
     async fn t7_only_the_first_login_is_waited_for() {
         let (sender, tailnet_gate) = tailnet_gate(TailnetState::starting(), true);
         let waited = Instant::now();
-        assert!(tailnet_gate.pass(waited).await.is_err());
+        assert!(tailnet_gate.wait_until_running(waited).await.is_err());
         assert_eq!(waited.elapsed(), Duration::from_secs(5));
         let waited = Instant::now();
         let later = async {
             tokio::time::sleep(Duration::from_secs(1)).await;
             sender.send_replace(Arc::new(state()));
         };
-        let (passed, ()) = tokio::join!(tailnet_gate.pass(waited), later);
+        let (passed, ()) = tokio::join!(tailnet_gate.wait_until_running(waited), later);
         assert_eq!(passed, Ok(()));
         let expired = TailnetState {
             phase: TailnetPhase::NeedsLogin,
@@ -304,7 +262,7 @@ mod tests {
         };
         sender.send_replace(Arc::new(expired));
         let waited = Instant::now();
-        assert_eq!(tailnet_gate.pass(waited).await, Err(TailnetFault::NodeExpired));
+        assert_eq!(tailnet_gate.wait_until_running(waited).await, Err(TailnetFault::NodeExpired));
         assert_eq!(waited.elapsed(), Duration::ZERO);
     }
 }

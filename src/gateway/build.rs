@@ -11,8 +11,7 @@ use super::tailnet::{States, ThroughUpstream};
 use crate::config::{self, Config, DnsMode, UpstreamKind};
 use crate::connection::{self, GatewayState, HalfClosePolicy, SyntheticAddresses};
 use crate::dns::{self as dns_resolver, DnsResolver, TailnetZone};
-use crate::labels::Route;
-use crate::policy::{Policy, PolicyError, Rules};
+use crate::policy::{self, Policy, PolicyError, Rules};
 use crate::relay::{self, HalfClose};
 use crate::sys::Exiting;
 use crate::upstream;
@@ -113,10 +112,10 @@ pub(super) fn half_close(settings: &config::Upstream) -> HalfClosePolicy {
     }
 }
 
-/// The `route` of the log where it is always the same; with `socks5` nobody knows what lies behind.
-pub(super) fn route(kind: UpstreamKind) -> Option<Route> {
+/// The route where it is always the same; with `socks5` nobody knows what lies behind.
+pub(super) fn fixed_route(kind: UpstreamKind) -> Option<policy::Route> {
     match kind {
-        UpstreamKind::Direct => Some(Route::Direct),
+        UpstreamKind::Direct => Some(policy::Route::Direct),
         _ => None,
     }
 }
@@ -135,8 +134,8 @@ impl Live {
     }
 
     /// The deadlines of a connection.
-    pub(super) fn limits(&self, config: &Config) -> connection::Limits {
-        connection::Limits {
+    pub(super) fn limits(&self, config: &Config) -> connection::ConnectionLimits {
+        connection::ConnectionLimits {
             head_timeout: config.limits.head_timeout,
             max_head: config.limits.max_head,
             keepalive_idle: config.limits.keepalive_idle,

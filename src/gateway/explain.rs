@@ -1,21 +1,23 @@
-//! The decision in slow motion: what would become of a target, told without dialling it.
+//! The decision in slow motion: what would become of a target, told without dialling it. It is the decision of
+//! `policy::decide` that a connection gets, from the same snapshots.
 #![forbid(unsafe_code)]
 
 use std::net::IpAddr;
 use std::num::NonZeroU16;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::api::{
     AddressAnswer, ClientAnswer, ClientProcess, DecisionAnswer, DnsAnswer, ExplainAnswer,
-    FaultAnswer, TailnetStateAnswer,
+    TailnetStateAnswer,
 };
-use crate::connection::{GatewayState, fault_of_name};
-use crate::dns::Resolution;
-use crate::labels::Route;
-use crate::policy::{Admitted, Decision};
-use crate::tailnet::TailnetFault;
-use crate::target::{Host, Target};
+use crate::connection::{GatewayState, fault_of_name, fault_of_refusal};
+use crate::dns::{NameError, Resolution, ResolvePlan};
+use crate::policy::{
+    self, AddressDecision, AddressDecisions, Admitted, AskedTarget, Decision, PolicyVerdict,
+};
+use crate::tailnet::{TailnetFault, TailnetState};
+use crate::target::Target;
 
 /// The port of a target given without one.
 const DEFAULT_PORT: NonZeroU16 = NonZeroU16::new(443).unwrap();
@@ -24,136 +26,129 @@ const DEFAULT_PORT: NonZeroU16 = NonZeroU16::new(443).unwrap();
 ///
 /// # Errors
 /// A sentence why it is none.
-pub(super) fn target(text: &str) -> Result<Target, String> {
+pub(super) fn parse_target(text: &str) -> Result<Target, String> {
     Target::typed(text, DEFAULT_PORT).map_err(|error| error.to_string())
 }
 
-/// The object of `/api/v1/explain`.
+/// The answer of `/api/v1/explain`.
 pub(super) async fn explain(
     gateway_state: &GatewayState,
     asked: &str,
     target: Target,
 ) -> ExplainAnswer {
-    let target = gateway_state.effective_target(target);
-    let (decision, judged) =
-        gateway_state.policy.load().judge_host(&gateway_state.own.load(), &target);
-    let state = gateway_state.tailnet_gate.as_ref().map(|tailnet_gate| tailnet_gate.now());
-    let fault = state.as_ref().filter(|state| !state.is_running()).map(|state| state.why());
-    let clients = gateway_state.telemetry.clients_of(&target).into_iter();
-    let mut told = ExplainAnswer {
-        target: target.to_string(),
+    let (decision, tailnet) = {
+        let snapshot = gateway_state.decision_snapshot();
+        let decision = policy::decide(&AskedTarget::unconnected(&target), &snapshot.context());
+        (decision, snapshot.tailnet().cloned())
+    };
+    let Decision { effective_target, policy, permission, pinned, .. } = decision;
+    let down = tailnet.as_ref().filter(|state| !state.is_running()).map(TailnetState::why);
+    let refused = permission.as_ref().err().and_then(|refused| fault_of_refusal(*refused));
+    let fault = refused.or_else(|| down.clone());
+    let clients = gateway_state.telemetry.clients_of(&effective_target);
+    let mut answer = ExplainAnswer {
+        target: effective_target.to_string(),
         asked: asked.to_owned(),
-        policy: of_policy(decision),
-        refused: judged.is_err(),
+        policy: policy_answer(policy),
+        refused: permission.is_err(),
         dns: None,
         addresses: Vec::new(),
-        tailnet: state.map(|state| TailnetStateAnswer { state: state.phase }),
-        fault: fault.as_ref().map(of_fault),
-        clients: clients.map(of_client).collect(),
+        tailnet: tailnet.map(|state| TailnetStateAnswer { state: state.phase }),
+        fault: fault.as_ref().map(TailnetFault::advice),
+        clients: clients.into_iter().map(client_answer).collect(),
     };
     // As with a connection: nobody is asked for what is refused, or while the tailnet is down.
-    if let (Ok(admitted), None) = (judged, fault) {
-        resolve_and_check(gateway_state, &admitted, &mut told).await;
+    if let (Ok(admitted), None) = (permission, down) {
+        resolve_and_check(gateway_state, &admitted, pinned, &mut answer).await;
     }
-    told
+    answer
 }
 
-fn of_client((process, connections): (Option<Arc<ClientProcess>>, usize)) -> ClientAnswer {
+fn client_answer((process, connections): (Option<Arc<ClientProcess>>, usize)) -> ClientAnswer {
     ClientAnswer { process: process.as_deref().cloned(), connections }
 }
 
-fn of_policy(Decision { mode, verdict, rule }: Decision) -> DecisionAnswer {
-    DecisionAnswer { mode, verdict, rule }
+fn policy_answer(policy: Option<PolicyVerdict>) -> DecisionAnswer {
+    DecisionAnswer {
+        mode: policy.as_ref().map(|policy| policy.mode),
+        verdict: policy.as_ref().map(|policy| policy.verdict),
+        rule: policy.and_then(|policy| policy.rule),
+    }
 }
 
-/// Step 4, told: by which way the host is found, and what policy says of each address.
+/// By which way the host is found, and the decision about each of its addresses.
 async fn resolve_and_check(
     gateway_state: &GatewayState,
     admitted: &Admitted<Target>,
-    told: &mut ExplainAnswer,
+    pinned: Option<IpAddr>,
+    answer: &mut ExplainAnswer,
 ) {
-    let names = gateway_state.names.load_full();
-    let plan = match &admitted.get().host {
-        Host::Name(name) => Some(names.plan(name)),
-        Host::Address(_) => None,
-    };
+    let resolver = gateway_state.resolver.load_full();
+    let plan = admitted.get().host.name().map(|name| resolver.plan(name));
     let started = Instant::now();
-    let resolved = names.resolve(admitted).await;
-    let took = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
-    let addresses = match &resolved {
-        Ok(Resolution::Addresses { addresses, .. }) => addresses.clone(),
-        Ok(Resolution::Passed(_)) | Err(_) => Vec::new(),
+    let (found, error) = match resolver.resolve(admitted).await {
+        Ok(Resolution::Addresses { addresses, .. }) => (addresses, None),
+        Ok(Resolution::Passed(_)) => (Vec::new(), None),
+        Err(error) => (Vec::new(), Some(error)),
     };
     if let Some(plan) = plan {
-        told.dns = Some(DnsAnswer {
-            route: plan.by,
-            suffix: plan.suffix.map(|suffix| suffix.to_string()),
-            nameservers: plan.nameservers,
-            skipped: plan.skipped,
-            addresses: addresses.clone(),
-            took_ms: took,
-            error: resolved.as_ref().err().map(ToString::to_string),
-        });
+        answer.dns = Some(dns_answer(plan, &found, started.elapsed(), error.as_ref()));
     }
-    match resolved {
-        Ok(_) => judge_answers(gateway_state, admitted, &addresses, told),
-        Err(error) => {
-            let fault = fault_of_name(&error, gateway_state.tailnet_gate.is_some());
-            told.fault = Some(of_fault(&fault));
-        }
+    if let Some(error) = error {
+        let fault = fault_of_name(&error, gateway_state.tailnet_gate.is_some());
+        answer.fault = Some(fault.advice());
+        return;
+    }
+    let snapshot = gateway_state.decision_snapshot();
+    let decisions = policy::decide_addresses(admitted, pinned, &found, &snapshot.context());
+    let rows = decisions.iter().map(|decision| address_answer(decision, snapshot.tailnet()));
+    answer.addresses = rows.collect();
+    let refused = decisions.refusal().and_then(|refusal| refusal.permission.as_ref().err());
+    let fault = match refused {
+        Some(refused) => fault_of_refusal(*refused),
+        None => offline(&decisions, snapshot.tailnet()),
+    };
+    answer.refused = refused.is_some() && fault.is_none();
+    answer.fault = fault.as_ref().map(TailnetFault::advice);
+}
+
+fn dns_answer(
+    plan: ResolvePlan,
+    found: &[IpAddr],
+    took: Duration,
+    error: Option<&NameError>,
+) -> DnsAnswer {
+    DnsAnswer {
+        route: plan.by,
+        suffix: plan.suffix.map(|suffix| suffix.to_string()),
+        nameservers: plan.nameservers,
+        skipped: plan.skipped,
+        addresses: found.to_vec(),
+        took_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+        error: error.map(ToString::to_string),
     }
 }
 
-fn judge_answers(
-    gateway_state: &GatewayState,
-    admitted: &Admitted<Target>,
-    addresses: &[IpAddr],
-    told: &mut ExplainAnswer,
-) {
-    let (policy, own) = (gateway_state.policy.load(), gateway_state.own.load());
-    let state = gateway_state.tailnet_gate.as_ref().map(|tailnet_gate| tailnet_gate.now());
-    let mut refused = !addresses.is_empty();
-    let mut rows = Vec::with_capacity(addresses.len());
-    for ip in addresses {
-        let (decision, judged) = policy.judge_address(&own, admitted, *ip);
-        refused &= judged.is_err();
-        let cover = state.as_ref().and_then(|state| state.netmap.cover(*ip));
-        let outside = state.as_ref().map(|_| Route::Outside);
-        rows.push(AddressAnswer {
-            address: *ip,
-            verdict: decision.verdict,
-            rule: decision.rule,
-            route: cover.map(|_| Route::Tailnet).or(outside).or(gateway_state.route),
-            peer: cover.map(|cover| cover.peer.host.clone()),
-            net: cover.map(|cover| cover.net),
-            online: cover.map(|cover| cover.peer.online),
-        });
+fn address_answer(decision: &AddressDecision, tailnet: Option<&TailnetState>) -> AddressAnswer {
+    let AddressDecision { address, policy, route, .. } = decision;
+    let cover = tailnet.and_then(|state| state.netmap.cover(address.ip()));
+    AddressAnswer {
+        address: address.ip(),
+        verdict: policy.verdict,
+        rule: policy.rule.clone(),
+        route: *route,
+        peer: cover.as_ref().map(|cover| cover.peer.host.clone()),
+        net: cover.as_ref().map(|cover| cover.net),
+        online: cover.as_ref().map(|cover| cover.peer.online),
     }
-    told.fault = fault_of_all(gateway_state, &rows, addresses).as_ref().map(of_fault);
-    told.addresses = rows;
-    told.refused = refused;
 }
 
-/// What is known to be wrong with every address before one is dialled.
-fn fault_of_all(
-    gateway_state: &GatewayState,
-    rows: &[AddressAnswer],
-    addresses: &[IpAddr],
-) -> Option<TailnetFault> {
-    let first = addresses.first()?;
-    let refuses_outside = gateway_state
-        .tailnet_gate
-        .as_ref()
-        .is_some_and(|tailnet_gate| !tailnet_gate.goes_outside());
-    if refuses_outside && rows.iter().all(|row| row.route == Some(Route::Outside)) {
-        return Some(TailnetFault::NoRoute { address: *first });
-    }
-    let offline = rows.iter().all(|row| row.online == Some(false));
-    let peer = rows.first().and_then(|row| row.peer.clone());
-    peer.filter(|_| offline).map(|peer| TailnetFault::PeerOffline { peer })
-}
-
-/// Symptom, cause and fix, as the API gives them.
-pub(super) fn of_fault(fault: &TailnetFault) -> FaultAnswer {
-    fault.advice()
+/// What is known to be wrong with every address before one is dialled: the peers that lead there are offline.
+fn offline(decisions: &AddressDecisions, tailnet: Option<&TailnetState>) -> Option<TailnetFault> {
+    let peers: Option<Vec<_>> = decisions
+        .iter()
+        .map(|decision| Some(tailnet?.netmap.cover(decision.address.ip())?.peer))
+        .collect();
+    let peers = peers.filter(|peers| peers.iter().all(|peer| !peer.online))?;
+    peers.first().map(|peer| TailnetFault::PeerOffline { peer: peer.host.clone() })
 }

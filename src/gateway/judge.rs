@@ -4,17 +4,19 @@
 use super::{StartError, bind, build, local_addresses};
 use crate::config::Config;
 use crate::lifecycle::run_dir::Listening;
-use crate::policy::{Decision, LocalAddresses, Policy};
+use crate::policy::{
+    self, AskedTarget, Decision, DecisionContext, LocalAddresses, NothingKnown, Policy,
+};
 use crate::target::Target;
 
-/// Settings' policy and this host as it is now.
+/// The policy of some settings, and this host as it is now.
 #[derive(Debug)]
-pub struct Judge {
+pub struct OfflineJudge {
     policy: Policy,
-    own: LocalAddresses,
+    local_addresses: LocalAddresses,
 }
 
-impl Judge {
+impl OfflineJudge {
     /// Compiles the settings' rules.
     ///
     /// # Errors
@@ -30,13 +32,18 @@ impl Judge {
         };
         let internal = bind::internal(&config.upstream);
         let behind = config.tailnet.as_ref().map(|_| crate::tailnet::TailnetState::starting());
-        let own = local_addresses::look(listening.all(), internal, behind.as_ref());
-        Ok(Self { policy: build::policy(&config.policy)?, own })
+        let local_addresses = local_addresses::look(listening.all(), internal, behind.as_ref());
+        Ok(Self { policy: build::policy(&config.policy)?, local_addresses })
     }
 
-    /// The decision about a target, and whether the present mode refuses it.
-    pub fn ask(&self, target: &Target) -> (Decision, bool) {
-        let (decision, judged) = self.policy.judge_host(&self.own, target);
-        (decision, judged.is_err())
+    /// The decision about a target as far as settings alone can tell: no name is known, and no route.
+    pub fn decide(&self, target: &Target) -> Decision {
+        let context = DecisionContext {
+            policy: &self.policy,
+            local_addresses: &self.local_addresses,
+            names: &NothingKnown,
+            routes: &NothingKnown,
+        };
+        policy::decide(&AskedTarget::unconnected(target), &context)
     }
 }

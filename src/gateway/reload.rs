@@ -1,12 +1,15 @@
 //! New settings for a running gateway: swapped whole, and live connections are judged again.
 #![forbid(unsafe_code)]
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::{Gateway, StartError, build};
 use crate::config::Config;
 use crate::lifecycle::cut::CutReason;
+use crate::policy::{self, AskedTarget, DecisionContext, PolicyVerdict, Verdict};
+use crate::target::Target;
 
 impl Gateway {
     /// Takes over `policy`, `limits`, `dns` and `relay` of `config`; live connections that the new
@@ -17,10 +20,11 @@ impl Gateway {
     pub fn reload(&mut self, config: Config) -> Result<(), StartError> {
         let policy = build::policy(&config.policy)?;
         self.gateway_state.policy.store(Arc::new(policy));
-        self.gateway_state.names.store(Arc::new(self.naming.names(&config.dns)));
-        self.gateway_state
-            .synthetic
-            .store(build::synthetic(&config.dns, self.gateway_state.synthetic.load_full()));
+        self.gateway_state.resolver.store(Arc::new(self.naming.names(&config.dns)));
+        self.gateway_state.synthetic_addresses.store(build::synthetic(
+            &config.dns,
+            self.gateway_state.synthetic_addresses.load_full(),
+        ));
         self.live.splice.store(config.relay.splice, Ordering::Relaxed);
         self.gateway_state.limits.store(Arc::new(self.live.limits(&config)));
         let most = build::fitting(config.limits.max_connections, self.descriptors.after);
@@ -36,23 +40,31 @@ impl Gateway {
 
     /// What was allowed yesterday is asked again today (docs/requirements.md, B24).
     fn judge_again(&self) {
-        let (policy, own) = (self.gateway_state.policy.load(), self.gateway_state.own.load());
         self.gateway_state.telemetry.live().each(|entry| {
             let Some(target) = entry.target() else { return };
-            // It may be caught before it was settled what it means.
-            let target = self.gateway_state.effective_target(target);
-            let (mut decision, judged) = policy.judge_host(&own, &target);
-            let mut refused = judged.is_err();
-            if let (Ok(admitted), Some(address)) = (judged, entry.address()) {
-                let (of_address, judged) = policy.judge_address(&own, &admitted, address.ip());
-                if judged.is_err() {
-                    (decision, refused) = (of_address, true);
-                }
-            }
-            if refused {
-                entry.judged(decision.mode, decision.verdict, decision.rule);
+            let snapshot = self.gateway_state.decision_snapshot();
+            if let Some(refused) = refused_now(&target, entry.address(), &snapshot.context()) {
+                entry.judged(refused.mode, refused.verdict, refused.rule);
                 entry.cut().cut(CutReason::Denied);
             }
         });
+    }
+}
+
+/// What policy says of a live connection, if it refuses it now: of its target, which may be caught before it was
+/// decided what that means, or of the address it leads to.
+fn refused_now(
+    target: &Target,
+    address: Option<SocketAddr>,
+    context: &DecisionContext<'_>,
+) -> Option<PolicyVerdict> {
+    let decision = policy::decide(&AskedTarget::unconnected(target), context);
+    match (decision.permission, address) {
+        (Err(_), _) => decision.policy,
+        (Ok(admitted), Some(address)) => {
+            let decision = policy::decide_address(&admitted, address.ip(), context);
+            (decision.policy.verdict == Verdict::Deny).then_some(decision.policy)
+        }
+        (Ok(_), None) => None,
     }
 }

@@ -217,8 +217,8 @@ impl StateFollower {
     fn look(&self, now: &TailnetState) {
         let internal = now.port.or(fixed_port(&self.settings)).into_iter().collect();
         let own = local_addresses::look(self.bound.all(), internal, Some(now));
-        if **self.gateway_state.own.load() != own {
-            self.gateway_state.own.store(Arc::new(own));
+        if **self.gateway_state.local_addresses.load() != own {
+            self.gateway_state.local_addresses.store(Arc::new(own));
         }
     }
 
@@ -320,7 +320,8 @@ impl NameserverWay for ThroughUpstream {
             let gateway_state = gateway_state.ok_or_else(gone)?;
             let port = NonZeroU16::new(to.port()).ok_or_else(gone)?;
             let judged = {
-                let (policy, own) = (gateway_state.policy.load(), gateway_state.own.load());
+                let (policy, own) =
+                    (gateway_state.policy.load(), gateway_state.local_addresses.load());
                 policy.judge_nameserver(&own, Address { ip: to.ip(), port })
             };
             let refused = |_| std::io::Error::other("policy refuses that nameserver");

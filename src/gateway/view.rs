@@ -18,7 +18,7 @@ use crate::labels::{NodeIdentity, SpliceFallback, UpstreamKind};
 use crate::lifecycle::drain::Drain;
 use crate::lifecycle::run_dir::Listening;
 use crate::record::{self, Telemetry};
-use crate::tailnet::{StatusFeed, TailnetPeer};
+use crate::tailnet::{StatusFeed, TailnetFault, TailnetPeer};
 
 struct AdminSnapshots {
     gateway_state: Arc<GatewayState>,
@@ -95,7 +95,7 @@ impl AdminSnapshots {
             process: state.process,
             health: state.health.clone(),
             restarts: management.restarts.load(Ordering::Relaxed),
-            fault: state.fault.as_ref().map(explain::of_fault),
+            fault: state.fault.as_ref().map(TailnetFault::advice),
             peers: peers.then(|| state.netmap.peers.iter().map(peer).collect()),
         })
     }
@@ -161,7 +161,7 @@ impl admin::View for AdminSnapshots {
 
     fn explain(&self, target: &str) -> Explaining {
         let asked = target.to_owned();
-        let target = match explain::target(target) {
+        let target = match explain::parse_target(target) {
             Ok(target) => target,
             Err(why) => return Box::pin(std::future::ready(Err(why))),
         };

@@ -12,8 +12,10 @@ pub const MOST: usize = client_hello::MAX_HELLO;
 /// The meaning of a client's first bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Said {
-    /// More bytes may tell.
+    /// Nothing yet, or the beginning of a line; more bytes may tell.
     Incomplete,
+    /// The beginning of TLS, or of what may be it; more bytes tell.
+    IncompleteHello,
     /// A ClientHello.
     Tls(ServerName),
     /// A whole HTTP/1 request head, and the one host it names.
@@ -29,7 +31,8 @@ pub enum Said {
 pub fn read(bytes: &[u8]) -> Said {
     match client_hello::read(bytes) {
         Hello::Tls(name) => Said::Tls(name),
-        Hello::Incomplete => Said::Incomplete,
+        Hello::Incomplete if bytes.is_empty() => Said::Incomplete,
+        Hello::Incomplete => Said::IncompleteHello,
         Hello::NotTls => http(bytes),
     }
 }

@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use super::lists::{Globs, PolicyError, Suffixes, holding, holding_any_form};
 use super::local_addresses::LocalAddresses;
 use super::suffix::Suffix;
-use super::verdict::{Address, Admitted, Decision, Mode, Refused, Verdict};
+use super::verdict::{Address, Admitted, Mode, PolicyVerdict, Refused, Verdict};
 use crate::target::{Host, Name, Target};
 
 /// The rules as written.
@@ -41,7 +41,7 @@ pub struct Policy {
 
 /// The server that a tunnel's TLS asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Asked<'a> {
+pub enum RequestedServer<'a> {
     /// This host.
     Host(&'a Host),
     /// None.
@@ -50,7 +50,7 @@ pub enum Asked<'a> {
     Unreadable(&'a str),
 }
 
-type Judged<T> = (Decision, Result<Admitted<T>, Refused>);
+type Judged<T> = (PolicyVerdict, Result<Admitted<T>, Refused>);
 
 impl Policy {
     /// Compiles the rules.
@@ -74,11 +74,15 @@ impl Policy {
     }
 
     /// Judges a target as the client gave it, before any question about it leaves this host.
-    pub fn judge_host(&self, own: &LocalAddresses, target: &Target) -> Judged<Target> {
-        if let Some(rule) = own.rule(target) {
+    pub fn judge_target(
+        &self,
+        local_addresses: &LocalAddresses,
+        target: &Target,
+    ) -> Judged<Target> {
+        if let Some(rule) = local_addresses.rule(target) {
             return self.refuse(Refused::Loop, rule.to_owned());
         }
-        match self.forbidding(own, &target.host) {
+        match self.forbidding(local_addresses, &target.host) {
             Some(rule) => self.refuse(Refused::Denied, rule),
             None => self.ask_lists(&target.host, target),
         }
@@ -87,19 +91,19 @@ impl Policy {
     /// Judges one address of an admitted host: only loops, own addresses and `deny_nets` can refuse it.
     pub fn judge_address(
         &self,
-        own: &LocalAddresses,
+        local_addresses: &LocalAddresses,
         host: &Admitted<Target>,
         ip: IpAddr,
     ) -> Judged<Address> {
         let port = host.get().port;
         let ip = ip.to_canonical();
-        self.judge_dial(own, Address { ip, port })
+        self.judge_dial(local_addresses, Address { ip, port })
     }
 
     /// Judges a name that a DNS client asks for: as a target's, but that no port of ours is meant.
-    pub fn judge_name(&self, own: &LocalAddresses, name: &Name) -> Judged<Name> {
+    pub fn judge_name(&self, local_addresses: &LocalAddresses, name: &Name) -> Judged<Name> {
         let host = Host::Name(name.clone());
-        match self.forbidding(own, &host) {
+        match self.forbidding(local_addresses, &host) {
             Some(rule) => self.refuse(Refused::Denied, rule),
             None => self.ask_lists(&host, name),
         }
@@ -107,19 +111,21 @@ impl Policy {
 
     /// Judges the server that TLS asks for within an allowed tunnel (B17): by the allow-lists, as a
     /// target. Whether the tunnel goes on is the verdict's affair.
-    pub fn judge_server(&self, asked: Asked<'_>) -> Decision {
-        let rule = match asked {
-            Asked::Host(host) => {
+    pub fn judge_server(&self, requested: RequestedServer<'_>) -> PolicyVerdict {
+        let rule = match requested {
+            RequestedServer::Host(host) => {
                 let (mut decision, _) = self.ask_lists(host, &());
                 decision.rule = decision.rule.map(|rule| format!("server name {host}: {rule}"));
                 return decision;
             }
-            Asked::Nobody if self.require_sni => {
+            RequestedServer::Nobody if self.require_sni => {
                 "require_sni: TLS without a server name".to_owned()
             }
-            Asked::Unreadable(why) if !self.unrestricted() || self.require_sni => why.to_owned(),
-            Asked::Nobody | Asked::Unreadable(_) => {
-                return Decision { mode: self.mode, verdict: Verdict::Allow, rule: None };
+            RequestedServer::Unreadable(why) if !self.unrestricted() || self.require_sni => {
+                why.to_owned()
+            }
+            RequestedServer::Nobody | RequestedServer::Unreadable(_) => {
+                return PolicyVerdict { mode: self.mode, verdict: Verdict::Allow, rule: None };
             }
         };
         let verdict = match self.mode {
@@ -127,11 +133,11 @@ impl Policy {
             Mode::Log => Verdict::WouldDeny,
             Mode::Enforce => Verdict::Deny,
         };
-        Decision { mode: self.mode, verdict, rule: Some(rule) }
+        PolicyVerdict { mode: self.mode, verdict, rule: Some(rule) }
     }
 
     /// Whether a connection to an address could be allowed by a name that it turns out to have.
-    pub fn hears_names(&self) -> bool {
+    pub fn allows_by_name(&self) -> bool {
         self.mode != Mode::Enforce || !(self.suffixes.is_empty() && self.globs.is_empty())
     }
 
@@ -144,49 +150,58 @@ impl Policy {
     /// Judges the reverse name of `address` (PTR): as that address, or by the lists of names.
     pub fn judge_reverse(
         &self,
-        own: &LocalAddresses,
+        local_addresses: &LocalAddresses,
         reverse: &Name,
         address: IpAddr,
     ) -> Judged<Name> {
         let host = Host::Address(address.to_canonical());
-        if let Some(rule) = self.forbidding(own, &host) {
+        if let Some(rule) = self.forbidding(local_addresses, &host) {
             return self.refuse(Refused::Denied, rule);
         }
         match self.ask_lists(&host, reverse) {
-            judged @ (Decision { verdict: Verdict::Allow, .. }, _) => judged,
+            judged @ (PolicyVerdict { verdict: Verdict::Allow, .. }, _) => judged,
             _ => self.ask_lists(&Host::Name(reverse.clone()), reverse),
         }
     }
 
     /// Whether a DNS client may hear of an address: not of one that no mode would dial.
-    pub fn may_hear_of(&self, own: &LocalAddresses, ip: IpAddr) -> bool {
-        self.forbidding(own, &Host::Address(ip.to_canonical())).is_none()
+    pub fn may_tell(&self, local_addresses: &LocalAddresses, ip: IpAddr) -> bool {
+        self.forbidding(local_addresses, &Host::Address(ip.to_canonical())).is_none()
     }
 
     /// Judges a nameserver of the tailnet, whose address no client asked for: the same rules.
-    pub fn judge_nameserver(&self, own: &LocalAddresses, server: Address) -> Judged<Address> {
-        self.judge_dial(own, server)
+    pub fn judge_nameserver(
+        &self,
+        local_addresses: &LocalAddresses,
+        server: Address,
+    ) -> Judged<Address> {
+        self.judge_dial(local_addresses, server)
     }
 
-    fn judge_dial(&self, own: &LocalAddresses, Address { ip, port }: Address) -> Judged<Address> {
+    fn judge_dial(
+        &self,
+        local_addresses: &LocalAddresses,
+        Address { ip, port }: Address,
+    ) -> Judged<Address> {
         let host = Host::Address(ip);
-        if let Some(rule) = own.rule(&Target { host: host.clone(), port }) {
+        if let Some(rule) = local_addresses.rule(&Target { host: host.clone(), port }) {
             return self.refuse(Refused::Loop, rule.to_owned());
         }
-        match self.forbidding(own, &host) {
+        match self.forbidding(local_addresses, &host) {
             Some(rule) => self.refuse(Refused::Denied, rule),
             None => {
-                let decision = Decision { mode: self.mode, verdict: Verdict::Allow, rule: None };
+                let decision =
+                    PolicyVerdict { mode: self.mode, verdict: Verdict::Allow, rule: None };
                 (decision, Ok(Admitted::new(Address { ip, port })))
             }
         }
     }
 
     /// What no mode allows.
-    fn forbidding(&self, own: &LocalAddresses, host: &Host) -> Option<String> {
+    fn forbidding(&self, local_addresses: &LocalAddresses, host: &Host) -> Option<String> {
         let net = host.address().and_then(|ip| holding_any_form(&self.deny_nets, ip));
         let net = net.map(|net| format!("deny_net {net}"));
-        net.or_else(|| own.is_loopback_behind(host).map(str::to_owned))
+        net.or_else(|| local_addresses.is_loopback_behind(host).map(str::to_owned))
     }
 
     fn ask_lists<T: Clone>(&self, host: &Host, asked: &T) -> Judged<T> {
@@ -195,7 +210,7 @@ impl Policy {
             Host::Address(ip) => holding(&self.nets, *ip).map(|net| format!("net {net}")),
         };
         let admit = |verdict, rule| {
-            let decision = Decision { mode: self.mode, verdict, rule };
+            let decision = PolicyVerdict { mode: self.mode, verdict, rule };
             (decision, Ok(Admitted::new(asked.clone())))
         };
         match (self.mode, rule) {
@@ -224,7 +239,7 @@ impl Policy {
     }
 
     fn refuse<T>(&self, refused: Refused, rule: String) -> Judged<T> {
-        let decision = Decision { mode: self.mode, verdict: Verdict::Deny, rule: Some(rule) };
+        let decision = PolicyVerdict { mode: self.mode, verdict: Verdict::Deny, rule: Some(rule) };
         (decision, Err(refused))
     }
 }

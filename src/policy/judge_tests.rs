@@ -31,7 +31,7 @@ fn own() -> LocalAddresses {
 
 fn verdict(policy: &Policy, target: &str) -> Result<Verdict, Refused> {
     let target = Target::parse_authority(target.as_bytes(), None).unwrap();
-    let (decision, judged) = policy.judge_host(&own(), &target);
+    let (decision, judged) = policy.judge_target(&own(), &target);
     assert_eq!(judged.is_err(), decision.verdict == Verdict::Deny);
     judged.map(|_| decision.verdict)
 }
@@ -101,7 +101,7 @@ fn b14_only_this_host_loops() {
     own.internal = vec!["198.51.100.1:1080".parse().unwrap()];
     let judge = |text: &str| {
         let target = Target::parse_authority(text.as_bytes(), None).unwrap();
-        policy.judge_host(&own, &target).1.map(|_| ())
+        policy.judge_target(&own, &target).1.map(|_| ())
     };
     assert_eq!(judge("198.51.100.1:1080"), Err(Refused::Loop));
     assert_eq!(judge("[64:ff9b::c633:6401]:1080"), Err(Refused::Loop));
@@ -127,7 +127,7 @@ fn b9_b11_addresses_need_a_net_and_deny_nets_hold_in_every_mode() {
     }
     let named = policy(Mode::Enforce, "corp.example", &[]);
     let target = Target::parse_authority(b"10.1.2.3:1", None).unwrap();
-    let (decision, _) = named.judge_host(&own(), &target);
+    let (decision, _) = named.judge_target(&own(), &target);
     assert!(decision.rule.unwrap().contains("use socks5h"));
 }
 
@@ -172,7 +172,7 @@ fn log_mode_carries_and_says_what_enforcement_would_do() {
 fn b22_each_answer_is_judged() {
     let policy = policy(Mode::Enforce, "corp.example", &[]);
     let target = Target::parse_authority(b"db.corp.example:1055", None).unwrap();
-    let admitted = policy.judge_host(&own(), &target).1.unwrap();
+    let admitted = policy.judge_target(&own(), &target).1.unwrap();
     let judge = |ip: &str| policy.judge_address(&own(), &admitted, ip.parse().unwrap()).1;
     assert_eq!(judge("192.0.2.7").unwrap_err(), Refused::Loop);
     assert_eq!(judge("127.0.0.9").unwrap_err(), Refused::Loop);
@@ -184,11 +184,11 @@ fn b17_the_server_that_tls_asks_for() {
     let host = |name: &str| Host::parse(name.as_bytes()).unwrap();
     let (good, evil, address) = (host("db.corp.example"), host("evil.com"), host("10.0.0.1"));
     let asked = [
-        Asked::Host(&good),
-        Asked::Host(&evil),
-        Asked::Host(&address),
-        Asked::Unreadable("broken"),
-        Asked::Nobody,
+        RequestedServer::Host(&good),
+        RequestedServer::Host(&evil),
+        RequestedServer::Host(&address),
+        RequestedServer::Unreadable("broken"),
+        RequestedServer::Nobody,
     ];
     let verdicts = |policy: &Policy| asked.map(|asked| policy.judge_server(asked).verdict);
     let rules = |mode, require_sni| {
@@ -238,16 +238,16 @@ fn b13_own_addresses_and_names_are_refused_in_every_mode_where_they_lead_to_loop
         for ours in ["192.0.2.7:5432", "[::ffff:192.0.2.7]:1", "[64:ff9b::c000:207]:1", "sandbox:1"]
         {
             let target = Target::parse_authority(ours.as_bytes(), None).unwrap();
-            let (decision, judged) = policy.judge_host(&behind, &target);
+            let (decision, judged) = policy.judge_target(&behind, &target);
             assert_eq!(judged.unwrap_err(), Refused::Denied, "{ours} in {mode:?}");
             assert!(decision.rule.unwrap().starts_with("own "), "{ours}");
         }
         assert_eq!(verdict(&policy, "192.0.2.7:5432"), Ok(Verdict::Allow), "by another way out");
         let target = Target::parse_authority(b"elsewhere.example:1", None).unwrap();
-        let admitted = policy_off().judge_host(&behind, &target).1.unwrap();
+        let admitted = policy_off().judge_target(&behind, &target).1.unwrap();
         let answer = policy.judge_address(&behind, &admitted, "192.0.2.7".parse().unwrap());
         assert_eq!(answer.1.unwrap_err(), Refused::Denied, "a name that resolves to it");
         let loops = Target::parse_authority(b"192.0.2.7:1055", None).unwrap();
-        assert_eq!(policy.judge_host(&behind, &loops).1.unwrap_err(), Refused::Loop);
+        assert_eq!(policy.judge_target(&behind, &loops).1.unwrap_err(), Refused::Loop);
     }
 }

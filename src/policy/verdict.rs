@@ -4,11 +4,11 @@
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU16;
 
-pub use crate::labels::{PolicyMode as Mode, Verdict};
+pub use crate::labels::{PolicyMode as Mode, Route, Verdict};
 
-/// A verdict and the rule behind it.
+/// A verdict of the rules, and the rule behind it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Decision {
+pub struct PolicyVerdict {
     /// The mode in force.
     pub mode: Mode,
     /// What was decided.
@@ -24,6 +24,18 @@ pub enum Refused {
     Loop,
     /// A rule forbids it, or none allows it.
     Denied,
+    /// The address may be reached, but not the server that TLS asks for there.
+    ServerName,
+    /// It is an address of `dns.synthetic` that no name has: there is nobody behind it.
+    UnassignedSynthetic {
+        /// The address.
+        address: IpAddr,
+    },
+    /// Nothing in the tailnet covers the address, and no other may be dialled (`upstream.outside_tailnet`).
+    OutsideTailnet {
+        /// The address.
+        address: IpAddr,
+    },
 }
 
 /// Something policy has admitted. Nobody else can make one.

@@ -182,6 +182,11 @@ pub enum TailnetFault {
         /// How long was waited.
         after: Duration,
     },
+    /// The address is one of `dns.synthetic`, and no name has it now.
+    UnassignedSynthetic {
+        /// The address.
+        address: IpAddr,
+    },
     /// No peer and no subnet route covers the address, and `outside_tailnet` is `refuse`.
     NoRoute {
         /// The address.
@@ -276,7 +281,8 @@ impl TailnetFault {
             | Self::NoNameserver { .. }
             | Self::NameUnknown { .. }
             | Self::NameUnknownHere { .. }
-            | Self::NameserverFailed { .. } => Outcome::DnsError,
+            | Self::NameserverFailed { .. }
+            | Self::UnassignedSynthetic { .. } => Outcome::DnsError,
             Self::NameserverSilent { .. } | Self::ResolverSilent { .. } => Outcome::DnsTimeout,
             Self::NoRoute { .. } | Self::NoWayOutside { .. } => {
                 Outcome::Unreachable(Unreachable::NoRoute)

@@ -42,6 +42,7 @@ fn every() -> Vec<TailnetFault> {
         TailnetFault::NameUnknownHere { name: name.clone(), asked: asked.clone() },
         TailnetFault::ResolverSilent { name: name.clone(), asked: asked.clone(), after },
         TailnetFault::NameserverSilent { name, asked, after },
+        TailnetFault::UnassignedSynthetic { address: target.ip() },
         TailnetFault::NoRoute { address: target.ip() },
         TailnetFault::NoWayOutside { address: target.ip() },
         TailnetFault::PeerOffline { peer: text() },

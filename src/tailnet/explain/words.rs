@@ -191,6 +191,14 @@ impl TailnetFault {
                 format!("{asked} gave no answer for {name} within {}", spoken(*after)),
                 "see whether the nameservers of this host can be reached",
             ),
+            Self::UnassignedSynthetic { address } => (
+                Symptom::NameUnresolved,
+                format!(
+                    "{address} is an address that this gateway lends to names (dns.synthetic), and no \
+                     name has it now"
+                ),
+                "look the name up again",
+            ),
             Self::NoRoute { address } => (
                 Symptom::HostUnreachable,
                 format!("no peer and no accepted subnet route covers {address}"),
