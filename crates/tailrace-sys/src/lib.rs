@@ -8,6 +8,8 @@ mod command;
 mod dial;
 #[cfg_attr(not(target_os = "linux"), path = "exiting_unsupported.rs")]
 mod exiting;
+#[cfg(target_os = "linux")]
+pub mod filtered_process;
 pub mod limits;
 mod listen;
 #[cfg(target_os = "linux")]
@@ -35,8 +37,6 @@ mod stream_io;
 mod tune;
 #[cfg_attr(not(target_os = "linux"), path = "unreadable_unsupported.rs")]
 mod unreadable;
-#[cfg(target_os = "linux")]
-pub mod wrapped;
 
 pub use closing_sockets::closing_sockets;
 pub use command::{Preparation, prepare};
