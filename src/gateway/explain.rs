@@ -154,7 +154,3 @@ pub(super) fn fault_answer(fault: &TailnetFault) -> Value {
     let advice = fault.advice();
     json!({"symptom": advice.symptom, "cause": advice.cause, "fix": advice.fix})
 }
-
-#[cfg(test)]
-#[path = "explain_tests.rs"]
-mod tests;
