@@ -23,17 +23,17 @@ test: ## every test, then again as an unprivileged user; names what it had to sk
 
 check: ## formatting, clippy and the fast tests, before each commit
 	$(CARGO) fmt --check
-	$(CARGO) clippy --all-targets --locked -- -D warnings
+	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
 	$(CARGO) build --quiet --locked --example fake-tailscaled
-	$(CARGO) test --quiet --locked --no-fail-fast --lib $(FAST_TESTS:%=--test %)
+	$(CARGO) test --workspace --quiet --locked --no-fail-fast --lib $(FAST_TESTS:%=--test %)
 
 one: ## the tests with T in their names: make one T=p17_
 	@CARGO="$(CARGO)" tests/one "$(T)"
 
 lint: ## formatting, clippy and documentation, warnings are errors
 	$(CARGO) fmt --check
-	$(CARGO) clippy --all-targets --locked -- -D warnings
-	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --no-deps --locked
+	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --workspace --no-deps --locked
 
 msrv: ## the program builds with the oldest Rust that Cargo.toml promises; needs that toolchain
 	CARGO_TARGET_DIR=target/msrv $(CARGO) +$(MSRV) check --locked --lib --bins

@@ -1,5 +1,4 @@
-//! Tells the binary which commit and target it was built from, for `--version`, and builds the shim
-//! that `run` preloads where it cannot supervise.
+//! Tells the binary which commit and target it was built from, for `--version`.
 
 use std::path::Path;
 use std::process::Command;
@@ -12,29 +11,6 @@ fn main() {
         println!("cargo::rerun-if-changed=.git/HEAD");
     }
     println!("cargo::rerun-if-changed=build.rs");
-    shim();
-}
-
-/// Builds `src/wrap/preload.c`; where there is no C compiler for the target the binary goes without.
-fn shim() {
-    println!("cargo::rustc-check-cfg=cfg(preload)");
-    println!("cargo::rerun-if-changed=src/wrap/preload.c");
-    if std::env::var("CARGO_CFG_TARGET_OS").as_deref() != Ok("linux") {
-        return;
-    }
-    let Ok(compiler) = cc::Build::new().cargo_metadata(false).try_get_compiler() else { return };
-    let out = std::env::var("OUT_DIR").unwrap_or_default();
-    // Linked against nothing: it finds what it calls in the program, whatever its libc.
-    let built = compiler
-        .to_command()
-        .args(["-O2", "-shared", "-fPIC", "-nostdlib", "-fno-stack-protector", "-o"])
-        .arg(Path::new(&out).join("preload.so"))
-        .arg("src/wrap/preload.c")
-        .status();
-    match built.is_ok_and(|status| status.success()) {
-        true => println!("cargo::rustc-cfg=preload"),
-        false => println!("cargo::warning=no C compiler: `tailrace run` goes without its shim"),
-    }
 }
 
 /// The commit, or "unknown" where the sources came without git.

@@ -4,8 +4,7 @@
 //! in turn; medians of the rounds. Debian: dnsperf, dnsmasq-base, unbound. What is not installed is left out.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)]
 
-#[path = "../tests/rig/mod.rs"]
-mod rig;
+use tailrace_rig as rig;
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};

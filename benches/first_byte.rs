@@ -3,8 +3,7 @@
 //! Gateways of every mode in turn, in one run; `off` does not look. The quickest of fifteen rounds.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)]
 
-#[path = "../tests/rig/mod.rs"]
-mod rig;
+use tailrace_rig as rig;
 
 use std::time::Instant;
 

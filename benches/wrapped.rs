@@ -9,8 +9,7 @@ mod nameserver;
 #[path = "../tests/run/programs.rs"]
 #[allow(dead_code, reason = "one of them is measured")]
 mod programs;
-#[path = "../tests/rig/mod.rs"]
-mod rig;
+use tailrace_rig as rig;
 
 use nameserver::Nameserver;
 use programs::Program;

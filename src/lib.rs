@@ -15,6 +15,12 @@
 //! The one-way rule: modules 1-7 do not import each other. [`connection`] carries values from one
 //! to the next; only it and [`gateway`] know all of them. The few types that may be imported across are
 //! listed in `docs/architecture.md`, and `tests/walls` holds that list.
+#![forbid(unsafe_code)]
+
+#[cfg(not(target_os = "linux"))]
+compile_error!(
+    "tailrace runs on Linux only: epoll, splice(2), netfilter and /proc are what it is built on"
+);
 
 pub mod admin;
 pub mod cli;
@@ -23,17 +29,19 @@ pub mod connection;
 pub mod dns;
 pub mod expiring_cache;
 pub mod gateway;
+pub mod http_client;
 pub mod inbound;
 pub mod lifecycle;
 pub mod listener;
+pub mod localapi;
 pub mod outcome;
 pub mod policy;
 pub mod record;
 pub mod relay;
 pub mod secret;
-pub mod sys;
 pub mod tailnet;
 pub mod target;
+pub(crate) mod tls_client;
 pub mod upstream;
-#[cfg(target_os = "linux")]
-pub mod wrap;
+
+pub use tailrace_sys as sys;

@@ -3,7 +3,7 @@
 //! A10 needs a tailscaled and is in `tailnet_rules.rs`.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail loudly")]
 
-mod rig;
+use tailrace_rig as rig;
 
 use std::collections::BTreeSet;
 use std::io::{Read as _, Write as _};

@@ -2,7 +2,7 @@
 //! reaches the upstream. What a redirected connection may do is in `transparent.rs`.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail loudly")]
 
-mod rig;
+use tailrace_rig as rig;
 
 #[path = "bypass/hosts.rs"]
 mod hosts;

@@ -1,7 +1,7 @@
 //! The commands as people and scripts meet them: output, exit codes, shells.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail loudly")]
 
-mod rig;
+use tailrace_rig as rig;
 
 use std::io::Write as _;
 use std::os::unix::process::ExitStatusExt as _;

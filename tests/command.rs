@@ -1,7 +1,7 @@
 //! `tailrace up -- CMD`: what CMD starts with, the signals it gets, how both end; and process 1's duties.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail loudly")]
 
-mod rig;
+use tailrace_rig as rig;
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;

@@ -1,7 +1,7 @@
 //! Chapter F: settings that must not start a gateway, and what it says about them.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail loudly")]
 
-mod rig;
+use tailrace_rig as rig;
 
 use std::fs;
 use std::net::TcpListener;

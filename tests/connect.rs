@@ -1,7 +1,7 @@
 //! `tailrace connect`: bytes, ends and exit codes, as ssh, git and socat meet them.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail loudly")]
 
-mod rig;
+use tailrace_rig as rig;
 
 use std::fs::File;
 use std::io::{Read as _, Write as _};

@@ -1,6 +1,6 @@
 //! `tailrace demo`, as a newcomer runs it: the built binary, its table and its exit code.
 
-mod rig;
+use tailrace_rig as rig;
 
 use std::process::{Command, Stdio};
 

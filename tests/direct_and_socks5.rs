@@ -2,7 +2,7 @@
 //! anybody to its admin console.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail loudly")]
 
-mod rig;
+use tailrace_rig as rig;
 
 use rig::dns::Record;
 use rig::{ClosedPort, Dns, FullBacklog, Gateway, Inbound, Reply, Setup, Tailscaled, ask, netns};

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail loudly")]
 #![allow(unreachable_pub, reason = "a test binary exports nothing")]
 
-mod rig;
+use tailrace_rig as rig;
 
 #[path = "dns/addresses.rs"]
 mod addresses;

@@ -13,7 +13,7 @@ mod kinds;
 mod lent;
 #[path = "dns_server/policy.rs"]
 mod policy;
-mod rig;
+use tailrace_rig as rig;
 
 use std::net::UdpSocket;
 use std::time::{Duration, Instant};

@@ -2,7 +2,7 @@
 //! witnesses of what is usual. Every case of it byte by byte: `parse/everyday.rs`.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail loudly")]
 
-mod rig;
+use tailrace_rig as rig;
 
 #[path = "everyday/clients.rs"]
 mod clients;

@@ -1,7 +1,7 @@
 //! The fake tailscaled tested against itself: it does what the chapters on the tailnet rely on.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail loudly")]
 
-mod rig;
+use tailrace_rig as rig;
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -92,7 +92,7 @@ impl Stream {
     }
 
     fn next(&mut self) -> Value {
-        self.0.next().unwrap()
+        self.0.next_message().unwrap()
     }
 
     /// The next one whose `field` says something.
@@ -213,7 +213,7 @@ fn the_netmap_changes_on_the_bus_and_states_flip() {
     tailnet.order(Order::Error("node registration rate limited".to_owned()));
     assert_eq!(bus.field("ErrMessage"), "node registration rate limited");
     tailnet.order(Order::EndBus);
-    assert_eq!(bus.0.next(), None);
+    assert_eq!(bus.0.next_message(), None);
 }
 
 #[test]
@@ -554,7 +554,7 @@ fn the_bus_can_be_refused_narrowed_closed_and_be_missing() {
     fate(Fate::Closes(Duration::from_millis(20)));
     let mut bus = Stream::open(&fake.socket, 2);
     bus.next();
-    assert_eq!(bus.0.next(), None, "it closes by itself");
+    assert_eq!(bus.0.next_message(), None, "it closes by itself");
     fate(Fate::Normal);
     tailnet.change(|s| s.version = "1.150.0-t1".to_owned());
     for (mask, taken) in [("256", false), ("8", false), ("2", true), ("36994", true)] {

@@ -1,7 +1,7 @@
 //! Case T13: the gateway as the first process of its namespace, where orphans become its children.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail loudly")]
 
-mod rig;
+use tailrace_rig as rig;
 
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};

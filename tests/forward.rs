@@ -1,7 +1,7 @@
 //! `[[forward]]`: listeners that stand for one target each, for clients that know no proxy.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail loudly")]
 
-mod rig;
+use tailrace_rig as rig;
 
 use std::net::SocketAddr;
 

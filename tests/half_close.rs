@@ -1,7 +1,7 @@
 //! Case C6: a half-close on the way to a tailscaled that would lose the answer.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail loudly")]
 
-mod rig;
+use tailrace_rig as rig;
 
 use std::time::Duration;
 

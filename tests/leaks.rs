@@ -2,7 +2,7 @@
 //! after 20,000 endings), R17 (tasks after clients vanish in every phase).
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail loudly")]
 
-mod rig;
+use tailrace_rig as rig;
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};

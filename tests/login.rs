@@ -1,7 +1,7 @@
 //! Cases T5 and T6: logging in, every way it fails, and what ends a node's stay.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail loudly")]
 
-mod rig;
+use tailrace_rig as rig;
 
 use std::time::{Duration, Instant};
 

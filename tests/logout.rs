@@ -1,7 +1,7 @@
 //! Chapter S with a tailscaled to end: the drain first, then the log-out.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail loudly")]
 
-mod rig;
+use tailrace_rig as rig;
 
 use std::os::unix::process::CommandExt as _;
 use std::process::Stdio;

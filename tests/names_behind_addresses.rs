@@ -4,7 +4,7 @@
 
 #[path = "hellos/say.rs"]
 mod hellos;
-mod rig;
+use tailrace_rig as rig;
 
 use std::net::UdpSocket;
 use std::time::{Duration, Instant};

@@ -2,7 +2,7 @@
 //! (docs/requirements.md, B28), and what `tailrace doctor` says of one that is not whole.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail loudly")]
 
-mod rig;
+use tailrace_rig as rig;
 
 use std::net::{SocketAddr, TcpListener};
 use std::process::Output;

@@ -2,7 +2,7 @@
 //! byte of it reaches the upstream.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail loudly")]
 
-mod rig;
+use tailrace_rig as rig;
 
 #[path = "parse/everyday.rs"]
 mod everyday;

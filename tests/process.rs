@@ -1,7 +1,7 @@
 //! Chapter T: faults of a tailscaled the gateway started itself.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail loudly")]
 
-mod rig;
+use tailrace_rig as rig;
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::time::{Duration, Instant};

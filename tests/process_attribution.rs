@@ -1,8 +1,7 @@
 //! Which program a client is: in the access log, the live table and `explain`, by what `/proc` shows.
-#![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail loudly")]
 
-mod rig;
+use tailrace_rig as rig;
 
 use std::io::Read as _;
 use std::net::SocketAddr;

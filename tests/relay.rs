@@ -5,7 +5,7 @@
 //! the relay alone in `src/relay/tests/`, where its inside can be seen.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail loudly")]
 
-mod rig;
+use tailrace_rig as rig;
 
 #[path = "relay/ends.rs"]
 mod ends;

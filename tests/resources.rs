@@ -2,7 +2,7 @@
 //! and R17 in `leaks.rs`, R16 with the inbounds.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail loudly")]
 
-mod rig;
+use tailrace_rig as rig;
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};

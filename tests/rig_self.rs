@@ -1,7 +1,7 @@
 //! The rig tested against itself: the fakes do what the other chapters rely on.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail loudly")]
 
-mod rig;
+use tailrace_rig as rig;
 
 use std::time::Duration;
 

@@ -2,7 +2,7 @@
 //! had by other programs of the same user, and a copied folder joins as a new node.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail loudly")]
 
-mod rig;
+use tailrace_rig as rig;
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,7 +1,7 @@
 //! Chapter K: the key is seen by tailscaled and by nobody else.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail loudly")]
 
-mod rig;
+use tailrace_rig as rig;
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Command, Stdio};

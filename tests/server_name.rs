@@ -3,7 +3,7 @@
 
 #[path = "hellos/say.rs"]
 mod hellos;
-mod rig;
+use tailrace_rig as rig;
 
 use std::time::{Duration, Instant};
 

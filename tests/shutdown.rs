@@ -3,7 +3,7 @@
 //! The child's parts of S2, S5 and S6 belong to a gateway that has one.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail loudly")]
 
-mod rig;
+use tailrace_rig as rig;
 
 use std::net::TcpListener;
 use std::os::unix::process::CommandExt as _;

@@ -6,7 +6,7 @@
 //! `SOAK_SECONDS` (12) is its length: `make soak` is an hour. `SOAK_SEED` repeats a run's choices.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, reason = "tests fail loudly")]
 
-mod rig;
+use tailrace_rig as rig;
 
 #[path = "soak/exchange.rs"]
 mod exchange;

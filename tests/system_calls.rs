@@ -2,7 +2,7 @@
 //! gateway does in between.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail loudly")]
 
-mod rig;
+use tailrace_rig as rig;
 
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader};

@@ -2,7 +2,7 @@
 //! (B13, B14), names (B21), reloads (B24), ports (B25), and nothing forwarded unless Running.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail loudly")]
 
-mod rig;
+use tailrace_rig as rig;
 
 use std::process::Command;
 use std::time::Duration;

@@ -3,7 +3,7 @@
 //! that `tailrace nft` prints.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail loudly")]
 
-mod rig;
+use tailrace_rig as rig;
 
 use std::io::Read as _;
 use std::net::{SocketAddr, TcpStream};

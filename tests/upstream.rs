@@ -3,7 +3,7 @@
 //! U11 is about an HTTP parent, which is not a kind of upstream.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail loudly")]
 
-mod rig;
+use tailrace_rig as rig;
 
 #[path = "upstream/answer_ends.rs"]
 mod answer_ends;

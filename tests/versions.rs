@@ -2,7 +2,7 @@
 //! doctor and readiness are the same with both, on the versions that are known and on one that is not.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail loudly")]
 
-mod rig;
+use tailrace_rig as rig;
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};

@@ -32,9 +32,9 @@ pub fn preferred(proxy: &[SocketAddr]) -> Option<SocketAddr> {
     v4.or(proxy.first()).copied().map(reachable)
 }
 
-/// Whether `ip` is one of the addresses that never go through the proxy.
-pub fn is_direct(ip: IpAddr) -> bool {
-    DIRECT.iter().any(|host| host.parse() == Ok(ip))
+/// The addresses among those hosts.
+pub fn direct_addresses() -> Vec<IpAddr> {
+    DIRECT.iter().filter_map(|host| host.parse().ok()).collect()
 }
 
 /// Where a listener is reached from this host.

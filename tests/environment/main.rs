@@ -1,8 +1,7 @@
 //! `tailrace env` as the programs that read it understand it: the same exceptions for all of them.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail loudly")]
 
-#[path = "../rig/mod.rs"]
-mod rig;
+use tailrace_rig as rig;
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};

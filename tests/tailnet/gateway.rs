@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 
 use rustix::process::{Pid, Signal};
 use serde_json::Value;
+use tailrace_rig::built;
 
 use crate::process::{Process, wait_for};
 use crate::tailnet::Tailnet;
@@ -68,7 +69,7 @@ impl Launch {
 
     /// A command of `tailrace` with these settings and nothing else in its environment.
     pub fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(binary());
+        let mut command = Command::new(built::gateway());
         command.args(arguments).env_clear().envs(&self.environment);
         command
     }
@@ -230,10 +231,4 @@ impl Drop for Gateway {
             eprintln!("{}", self.process.tail());
         }
     }
-}
-
-/// The built binary: `TAILRACE_BIN`, or the one cargo built for this test.
-fn binary() -> PathBuf {
-    std::env::var_os("TAILRACE_BIN")
-        .map_or_else(|| env!("CARGO_BIN_EXE_tailrace").into(), PathBuf::from)
 }

@@ -22,8 +22,6 @@
 mod bare;
 mod beside;
 mod bulk;
-#[path = "../rig/bus.rs"]
-mod bus;
 mod case;
 mod client;
 #[path = "../clients/mod.rs"]
@@ -41,23 +39,18 @@ mod namespace;
 mod nodes;
 mod origin;
 mod policy;
-#[path = "../rig/probes.rs"]
-mod probes;
 mod process;
 mod reach;
 mod real;
 mod redirected;
 mod sockets;
-#[path = "../rig/source.rs"]
-mod source;
 mod stage;
 mod tailnet;
 mod trace;
 mod version;
 mod versions;
-#[path = "../rig/wait.rs"]
-#[allow(dead_code, reason = "the rig has more use for it")]
-mod wait;
+
+use tailrace_rig::{probes, source, wait};
 
 fn main() -> std::process::ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();

@@ -1,4 +1,4 @@
-//! The real tailscaled asked what the fake is asked: both are held to the answers in `tests/fake/real/`.
+//! The real tailscaled asked what the fake is asked: both are held to the answers in `crates/tailrace-rig/real/`.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -12,6 +12,11 @@ const PAGE: &str = "docs/requirements.md";
 const PLANNED: &str = "*planned*";
 /// What the rig checks after every case; its messages have the numbers: `(I1)`.
 const INVARIANTS: char = 'I';
+/// The files it checks them in.
+const CHECKS: [&str; 2] =
+    ["crates/tailrace-rig/src/answers.rs", "crates/tailrace-rig/src/vitals.rs"];
+/// Where unit tests are, beside the code: no page lists them.
+const BESIDE_CODE: [&str; 3] = ["src/", "crates/tailrace-run/", "crates/tailrace-sys/"];
 
 /// `P13`: a chapter's letter and a number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -66,7 +71,7 @@ fn cited(files: &[File]) -> Cited {
         let names = tests(&file.text);
         let by_name = names.iter().flat_map(|name| cases_of(name));
         let mut cases: Vec<Case> = by_name.collect();
-        if file.path.starts_with("tests/rig/") {
+        if CHECKS.contains(&file.path.as_str()) {
             let in_brackets = file.text.split('(').filter_map(|rest| rest.split(')').next());
             cases.extend(in_brackets.filter_map(Case::parse).filter(|c| c.chapter == INVARIANTS));
         }
@@ -127,7 +132,8 @@ fn disagreements(page: &str, cited: &Cited) -> Vec<String> {
     for (case, planned) in &page.cases {
         let (files, nowhere) = (cited.get(case), Vec::new());
         let listed = page.proved_in.get(&case.chapter).unwrap_or(&nowhere);
-        let told = |file: &String| listed.contains(file) || file.starts_with("src/");
+        let beside_code = |file: &String| BESIDE_CODE.iter().any(|place| file.starts_with(place));
+        let told = |file: &String| listed.contains(file) || beside_code(file);
         match files {
             None if !planned => found.push(format!("no test's name cites {case} of {PAGE}")),
             Some(files) if *planned => {
@@ -161,8 +167,8 @@ fn pointed_to(text: &str) -> Vec<Case> {
 
 #[test]
 fn the_page_and_the_names_of_the_tests_agree() {
-    let mut files = below("src", &["rs"]);
-    files.extend(below("tests", &["rs"]));
+    let files = ["src", "crates", "tests"].into_iter().flat_map(|folder| below(folder, &["rs"]));
+    let files: Vec<File> = files.collect();
     let page = std::fs::read_to_string(root().join(PAGE)).unwrap();
     let cited = cited(&files);
     assert!(cited.len() > 100, "the names of the tests are read");
