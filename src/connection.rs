@@ -34,10 +34,11 @@ use self::sni_inspector::SniInspector;
 use self::tunnel::{Tunnel, relay_tunnel, reply_success};
 use crate::dns::DnsResolver;
 use crate::inbound::{self, Reply};
+use crate::labels::{Route, UpstreamKind};
 use crate::lifecycle::drain::Guard;
 use crate::listener::{Accepted, Permit};
 use crate::outcome::Outcome;
-use crate::policy::{LocalAddresses, Policy, Route};
+use crate::policy::{LocalAddresses, Policy};
 use crate::record::{Connection, Record, Stage, Telemetry};
 use crate::relay::{self, HalfClose, PipePool};
 use crate::sys::Stream;
@@ -62,7 +63,7 @@ pub struct GatewayState {
     /// The way out of this gateway.
     pub upstream: Arc<Upstream>,
     /// `upstream.kind`, for the log.
-    pub upstream_kind: &'static str,
+    pub upstream_kind: UpstreamKind,
     /// The route where it is always the same, as with kind `direct`.
     pub fixed_route: Option<Route>,
     /// Addresses that our DNS server gave lately, and for which names.

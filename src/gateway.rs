@@ -144,7 +144,7 @@ impl Gateway {
 
     /// Whether a connection would be carried now.
     pub fn readiness(&self) -> crate::admin::Readiness {
-        readiness::look(&self.gateway_state, &self.drain)
+        readiness::readiness(&self.gateway_state, &self.drain)
     }
 
     /// Why waiting will not make it ready, if so: the key was refused, or tailscaled cannot be run.
@@ -242,7 +242,7 @@ fn assemble(
             states.map(tailnet::States::now).as_deref(),
         )),
         resolver: ArcSwap::from_pointee(naming.names(&config.dns)),
-        upstream_kind: upstream.kind().label(),
+        upstream_kind: upstream.kind(),
         fixed_route: build::fixed_route(config.upstream.kind),
         dns_answers: DnsAnswerMap::default(),
         synthetic_addresses: ArcSwapOption::new(build::synthetic(&config.dns, None)),

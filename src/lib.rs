@@ -23,6 +23,7 @@ compile_error!(
 );
 
 pub mod admin;
+pub mod api;
 pub mod cli;
 pub mod config;
 pub mod connection;
@@ -31,6 +32,7 @@ pub mod expiring_cache;
 pub mod gateway;
 pub mod http_client;
 pub mod inbound;
+pub mod labels;
 pub mod lifecycle;
 pub mod listener;
 pub mod localapi;

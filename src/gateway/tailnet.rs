@@ -18,6 +18,7 @@ use super::{Gateway, StartError, StartupResources, local_addresses};
 use crate::config::{self, Config, UpstreamKind};
 use crate::connection::{GatewayState, TailnetGate};
 use crate::dns::{self as dns_resolver, NameserverDial, NameserverWay, TailnetZone};
+use crate::labels::NodeIdentity;
 use crate::lifecycle::children::Children;
 use crate::lifecycle::run_dir::Listening;
 use crate::policy::Address;
@@ -132,7 +133,7 @@ impl Membership {
     }
 
     /// Where a managed node's identity is kept.
-    pub(super) fn identity(&self) -> Option<&'static str> {
+    pub(super) fn identity(&self) -> Option<NodeIdentity> {
         self.tailnet.identity()
     }
 
@@ -214,7 +215,7 @@ impl StateFollower {
         self.gateway_state.upstream.bound(most(self.settings.max_connections, now.open_files));
         self.gateway_state.upstream.point(self.place(now));
         self.look(now);
-        self.gateway_state.telemetry.tailnet_state(now.phase.label());
+        self.gateway_state.telemetry.tailnet_state(now.phase);
     }
 
     /// This host and its node, as they are now.
