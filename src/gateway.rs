@@ -15,6 +15,8 @@ mod readiness;
 mod reload;
 mod run;
 mod tailnet;
+#[cfg(test)]
+mod tests;
 mod view;
 
 use std::future::Future;
@@ -142,7 +144,7 @@ impl Gateway {
 
     /// Whether a connection would be carried now.
     pub fn readiness(&self) -> crate::admin::Readiness {
-        readiness::look(&self.gateway_state, &self.drain)
+        readiness::readiness(&self.gateway_state, &self.drain)
     }
 
     /// Why waiting will not make it ready, if so: the key was refused, or tailscaled cannot be run.
@@ -179,12 +181,7 @@ impl Gateway {
             self.bound.all(),
             move |errno| telemetry.accept_error(errno),
             move |accepted| {
-                // A panic ends this task only: the record's guard writes its line on the way out.
-                drop(tokio::spawn(connection::serve(
-                    Arc::clone(&gateway_state),
-                    accepted,
-                    drain.guard(),
-                )));
+                connection::spawn(Arc::clone(&gateway_state), accepted, drain.guard());
             },
             self.stopped(),
         ));
@@ -245,7 +242,7 @@ fn assemble(
             states.map(tailnet::States::now).as_deref(),
         )),
         resolver: ArcSwap::from_pointee(naming.names(&config.dns)),
-        upstream_kind: upstream.kind().label(),
+        upstream_kind: upstream.kind(),
         fixed_route: build::fixed_route(config.upstream.kind),
         dns_answers: DnsAnswerMap::default(),
         synthetic_addresses: ArcSwapOption::new(build::synthetic(&config.dns, None)),

@@ -18,6 +18,7 @@
 #![forbid(unsafe_code)]
 
 pub mod admin;
+pub mod api;
 pub mod cli;
 pub mod config;
 pub mod connection;
@@ -26,6 +27,7 @@ pub mod expiring_cache;
 pub mod gateway;
 pub mod http_client;
 pub mod inbound;
+pub mod labels;
 pub mod lifecycle;
 pub mod listener;
 pub mod localapi;

@@ -182,6 +182,11 @@ impl Outcome {
         self.row().label
     }
 
+    /// The outcome with this name; of two with one name the first.
+    pub fn of_label(label: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|outcome| outcome.label() == label)
+    }
+
     /// Seconds for `Retry-After`, where trying again soon makes sense.
     pub const fn retry_after(self) -> Option<u32> {
         match self.row().http {

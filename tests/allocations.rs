@@ -8,7 +8,7 @@
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 
-use tailrace::config::{Config, HalfClose, LogFormat, LogTo, UpstreamKind};
+use tailrace::config::{Config, HalfCloseChoice, LogFormat, LogTo, UpstreamKind};
 use tailrace::gateway::{Gateway, StartupResources};
 use tailrace::record::{Telemetry, log};
 
@@ -81,7 +81,7 @@ fn settings(folder: &std::path::Path, naming: bool) -> Config {
     let mut config = Config::with_upstream(UpstreamKind::Socks5(far_end()), folder.join("run"));
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
     (config.listen.proxy, config.listen.admin) = (vec![any], any);
-    config.upstream.half_close = HalfClose::Propagate;
+    config.upstream.half_close = HalfCloseChoice::Propagate;
     config.log.format = LogFormat::Json;
     config.log.to = LogTo::File(folder.join("log"));
     config.record.process = naming;

@@ -240,8 +240,15 @@ impl Told {
 
 fn status(state: &str, fault: Value) -> Value {
     json!({
-        "version": "0.1.0", "pid": 7,
+        "version": "0.1.0", "commit": "0", "target": "t", "pid": 7, "uptime_seconds": 1,
+        "ready": fault.is_null(), "pending": [], "policy": {"mode": "log"},
+        "listeners": {"proxy": [], "admin": "127.0.0.1:1", "dns": null, "dns_clients": null},
+        "upstream": {"kind": "localapi", "address": null, "up": true,
+                     "pool": {"idle": 0, "filling": 0}, "internal_port_exposed": false},
+        "counters": {"targets": 0, "active": 0, "bytes_up": 0, "bytes_down": 0, "lost_bytes": 0,
+                     "log_dropped": 0, "outcomes": {}},
         "tailnet": {
+            "identity": "memory", "half_close": "defer", "news": {"by": "bus"},
             "managed": true, "state": state, "name": "autoheal-x.lab.ts.net",
             "addresses": ["100.64.0.9"], "tags": ["tag:box"], "key_expiry": null,
             "version": "1.98.9", "process": 123, "health": [], "restarts": 0, "fault": fault,
@@ -279,7 +286,7 @@ fn a_name_nobody_knows_and_a_resolver_that_is_not_asked() {
         "policy": {"mode": "log", "verdict": "allow", "rule": null}, "refused": false,
         "dns": {"route": "split", "suffix": "corp.example", "nameservers": ["100.64.0.1:53"],
                 "skipped": ["tls://9.9.9.9"], "addresses": [], "took_ms": 3, "error": "no answer"},
-        "addresses": [], "tailnet": {"state": "running"}, "fault": fault,
+        "addresses": [], "tailnet": {"state": "running"}, "fault": fault, "clients": [],
     });
     let gateway = Told::start(&[
         ("/api/v1/status?peers=true", status("running", Value::Null)),

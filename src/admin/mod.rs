@@ -13,23 +13,29 @@ mod tests;
 
 use std::pin::Pin;
 
-use serde_json::Value;
+use crate::api::{ConnectionAnswer, ExplainAnswer, StatusAnswer};
+use crate::labels::ReadinessPart;
 
 pub use serve::serve;
 
-/// Whether a connection would be carried, and if not, why.
+/// Whether a connection would be carried.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Readiness {
-    /// One word: the tailnet's state, `upstream_down`, `draining` or `starting`. Empty when ready.
-    pub error: &'static str,
-    /// A sentence a person can act on. Empty when ready.
-    pub message: String,
-    /// What is missing, by name; empty when ready.
-    pub pending: Vec<&'static str>,
+pub enum Readiness {
+    /// It would.
+    Ready,
+    /// It would not.
+    NotReady {
+        /// One word: the tailnet's state, `upstream_down` or `draining`.
+        error: &'static str,
+        /// A sentence a person can act on.
+        message: String,
+        /// What is missing; never empty.
+        pending: Vec<ReadinessPart>,
+    },
 }
 
-/// An explanation under way: an object, or a sentence why the target is none.
-pub type Explaining = Pin<Box<dyn Future<Output = Result<Value, String>> + Send>>;
+/// An explanation under way, or a sentence why the target is none.
+pub type Explaining = Pin<Box<dyn Future<Output = Result<ExplainAnswer, String>> + Send>>;
 
 /// What the admin listener may know of the gateway.
 pub trait View: Send + Sync + 'static {
@@ -37,10 +43,10 @@ pub trait View: Send + Sync + 'static {
     fn metrics(&self) -> String;
     /// Whether a connection would be carried.
     fn readiness(&self) -> Readiness;
-    /// The object of `/api/v1/status`, with the tailnet's peers if asked; it holds no secret.
-    fn status(&self, peers: bool) -> Value;
+    /// The answer of `/api/v1/status`, with the tailnet's peers if asked; it holds no secret.
+    fn status(&self, peers: bool) -> StatusAnswer;
     /// The rows of `/api/v1/connections`.
-    fn connections(&self) -> Value;
+    fn connections(&self) -> Vec<ConnectionAnswer>;
     /// What would become of `target`, `HOST` or `HOST:PORT`, and why. It dials nothing, but asks
     /// for the name as a connection would.
     fn explain(&self, target: &str) -> Explaining;
@@ -49,13 +55,16 @@ pub trait View: Send + Sync + 'static {
 }
 
 impl Readiness {
-    /// Nothing is missing.
-    pub fn ready() -> Self {
-        Self { error: "", message: String::new(), pending: Vec::new() }
-    }
-
     /// Whether a connection would be carried.
     pub fn is_ready(&self) -> bool {
-        self.pending.is_empty()
+        matches!(self, Self::Ready)
+    }
+
+    /// What is missing, in alphabetical order; empty when ready.
+    pub fn pending(self) -> Vec<ReadinessPart> {
+        match self {
+            Self::Ready => Vec::new(),
+            Self::NotReady { pending, .. } => pending,
+        }
     }
 }

@@ -5,10 +5,11 @@ use bytes::Bytes;
 use http_body_util::Full;
 use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, X_CONTENT_TYPE_OPTIONS};
 use hyper::{Method, Response, StatusCode, Uri};
-use serde_json::{Value, json};
+use serde::Serialize;
 
 use super::query::{self, BadQuery};
 use super::{Readiness, View};
+use crate::api::{ErrorAnswer, HealthAnswer, NotReadyAnswer, ReadyAnswer};
 
 /// A whole answer.
 pub(super) type Answer = Response<Full<Bytes>>;
@@ -23,8 +24,8 @@ pub(super) async fn answer(view: &dyn View, method: &Method, uri: &Uri) -> Answe
     }
     let answered = match uri.path() {
         "/metrics" => Ok(with_type(StatusCode::OK, METRICS_TYPE, view.metrics())),
-        "/healthz" => Ok(object(StatusCode::OK, &json!({"status": "ok"}))),
-        "/readyz" => Ok(readiness(&view.readiness())),
+        "/healthz" => Ok(object(StatusCode::OK, &HealthAnswer { status: "ok".into() })),
+        "/readyz" => Ok(readiness(view.readiness())),
         path => match path.strip_prefix("/api/v1/") {
             Some(name) => api(view, name, uri.query()).await,
             None => Ok(not_found()),
@@ -35,19 +36,18 @@ pub(super) async fn answer(view: &dyn View, method: &Method, uri: &Uri) -> Answe
 
 /// The API proper. Unlike scrapers and probes, who asks it knows its parameters.
 async fn api(view: &dyn View, name: &str, query: Option<&str>) -> Result<Answer, BadQuery> {
-    let value = match name {
-        "status" => view.status(query::switch(query, "peers")?),
+    Ok(match name {
+        "status" => object(StatusCode::OK, &view.status(query::switch(query, "peers")?)),
         "connections" => {
             query::none(query)?;
-            view.connections()
+            object(StatusCode::OK, &view.connections())
         }
         "explain" => match query::only(query, "target")? {
-            Some(target) => view.explain(&target).await?,
+            Some(target) => object(StatusCode::OK, &view.explain(&target).await?),
             None => return Err("explain what? Give ?target=HOST or ?target=HOST:PORT".to_owned()),
         },
-        _ => return Ok(not_found()),
-    };
-    Ok(object(StatusCode::OK, &value))
+        _ => not_found(),
+    })
 }
 
 fn not_found() -> Answer {
@@ -69,21 +69,30 @@ fn method_not_allowed() -> Answer {
     answer
 }
 
-fn readiness(readiness: &Readiness) -> Answer {
-    let Readiness { error, message, pending } = readiness;
-    if readiness.is_ready() {
-        return object(StatusCode::OK, &json!({"status": "ready", "pending": []}));
+fn readiness(readiness: Readiness) -> Answer {
+    match readiness {
+        Readiness::Ready => {
+            let ready = ReadyAnswer { status: "ready".into(), pending: Vec::new() };
+            object(StatusCode::OK, &ready)
+        }
+        Readiness::NotReady { error, message, pending } => {
+            let missing = NotReadyAnswer { error: error.into(), message, pending };
+            object(StatusCode::SERVICE_UNAVAILABLE, &missing)
+        }
     }
-    let body = json!({"error": error, "message": message, "pending": pending});
-    object(StatusCode::SERVICE_UNAVAILABLE, &body)
 }
 
-fn error(status: StatusCode, error: &str, message: &str) -> Answer {
-    object(status, &json!({"error": error, "message": message}))
+fn error(status: StatusCode, error: &'static str, message: &str) -> Answer {
+    object(status, &ErrorAnswer { error: error.into(), message: message.to_owned() })
 }
 
-fn object(status: StatusCode, value: &Value) -> Answer {
-    with_type(status, "application/json", format!("{value}\n"))
+/// Every answer has its keys in alphabetical order, as a [`serde_json::Value`] keeps them.
+fn object(status: StatusCode, answer: &impl Serialize) -> Answer {
+    match serde_json::to_value(answer) {
+        Ok(value) => with_type(status, "application/json", format!("{value}\n")),
+        // Only a map whose keys are no texts cannot be written, and no answer has one.
+        Err(_) => with_type(StatusCode::INTERNAL_SERVER_ERROR, "application/json", String::new()),
+    }
 }
 
 fn with_type(status: StatusCode, kind: &'static str, body: String) -> Answer {

@@ -9,6 +9,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::{Explaining, Readiness, View};
+use crate::api::{ConnectionAnswer, ExplainAnswer, StatusAnswer, samples};
+use crate::labels::ReadinessPart;
 
 struct Fixed;
 
@@ -18,12 +20,19 @@ impl View for Fixed {
     }
 
     fn readiness(&self) -> Readiness {
-        let message = "the key has expired".to_owned();
-        Readiness { error: "auth_failed", message, pending: vec!["tailnet"] }
+        Readiness::NotReady {
+            error: "auth_failed",
+            message: "the key has expired".to_owned(),
+            pending: vec![ReadinessPart::Tailnet],
+        }
     }
 
-    fn status(&self, peers: bool) -> Value {
-        json!({"version": "0", "peers": peers})
+    fn status(&self, peers: bool) -> StatusAnswer {
+        let mut status = samples::status();
+        if let (false, Some(tailnet)) = (peers, &mut status.tailnet) {
+            tailnet.peers = None;
+        }
+        status
     }
 
     fn explain(&self, target: &str) -> Explaining {
@@ -33,13 +42,13 @@ impl View for Fixed {
             if target == "bad" {
                 Err("no such host".to_owned())
             } else {
-                Ok(json!({"target": target}))
+                Ok(ExplainAnswer { target, ..samples::explanation() })
             }
         })
     }
 
-    fn connections(&self) -> Value {
-        json!([])
+    fn connections(&self) -> Vec<ConnectionAnswer> {
+        Vec::new()
     }
 
     fn tick(&self) {}
@@ -138,8 +147,8 @@ fn the_api_knows_its_parameters_and_no_others() {
         assert!(answer.starts_with("HTTP/1.1 200 "), "{path}: {answer}");
         body(&answer)
     };
-    assert_eq!(ok("/api/v1/status")["peers"], false);
-    assert_eq!(ok("/api/v1/status?peers=true")["peers"], true);
+    assert!(ok("/api/v1/status")["tailnet"]["peers"].is_null());
+    assert!(ok("/api/v1/status?peers=true")["tailnet"]["peers"].is_array());
     assert_eq!(ok("/api/v1/explain?target=a.example%3A443")["target"], "a.example:443");
     for path in [
         "/api/v1/status?peers=yes",

@@ -49,7 +49,7 @@ pub(super) fn show(settings: &Settings, json: bool) -> ExitCode {
 
 fn print_text(shown: &[config::Shown], forwards: &[(&Forward, &Origin)]) {
     for one in shown {
-        println!("{} = {}  # {}", one.path, one.value, one.origin);
+        println!("{} = {}  # {}", one.key.path(), one.value, one.origin);
     }
     for (Forward { listen, target }, origin) in forwards {
         println!("[[forward]]  # {origin}\nlisten = \"{listen}\"\ntarget = \"{target}\"");
@@ -61,7 +61,7 @@ fn print_json(shown: &[config::Shown], forwards: &[(&Forward, &Origin)]) {
         .iter()
         .map(|one| {
             let row = json!({"value": one.value, "origin": one.origin.to_string()});
-            (one.path.to_owned(), row)
+            (one.key.path().to_owned(), row)
         })
         .collect();
     if !forwards.is_empty() {

@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 
 use super::args::{Settings, Shell};
 use super::{exit, find};
+use crate::config::Key;
 use crate::lifecycle::environment::{self, Ours, Variable};
 
 pub(super) fn run(settings: &Settings, shell: Shell) -> ExitCode {
@@ -29,7 +30,7 @@ pub(super) fn ours(settings: &Settings) -> Ours {
     let mut given: Vec<_> = file.map(|file| ("TAILRACE_CONFIG", file)).into_iter().collect();
     let run_dir = settings.set.iter().rev().find_map(|set| {
         let (key, value) = set.split_once('=')?;
-        (key.trim() == "run_dir").then(|| value.trim().to_owned())
+        (key.trim() == Key::RunDir.path()).then(|| value.trim().to_owned())
     });
     given.extend(run_dir.map(|run_dir| ("TAILRACE_RUN_DIR", run_dir)));
     Ours { program: std::env::current_exe().ok(), settings: given }

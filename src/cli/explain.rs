@@ -3,27 +3,25 @@
 
 use std::process::ExitCode;
 
-use serde_json::Value;
-
 use super::args::Settings;
 use super::find;
-use super::words::{self, of};
+use super::words::{or_dash, plain};
+use crate::api::{AddressAnswer, ClientAnswer, DecisionAnswer, DnsAnswer, ExplainAnswer};
+use crate::labels::{PolicyMode, Verdict};
 
 pub(super) fn run(settings: &Settings, target: &str, json: bool) -> ExitCode {
     let found = match find::gateway(settings) {
         Ok(found) => found,
         Err(problems) => return find::misconfigured(&problems),
     };
-    let told = match find::object(&found, &path(target)) {
-        Ok(told) => told,
-        Err(why) => return find::unanswered(&found, &why),
+    let path = path(target);
+    let told = match json {
+        true => find::object(&found, &path).map(|told: serde_json::Value| vec![told.to_string()]),
+        false => find::object(&found, &path).map(|told| text(&told)),
     };
-    if json {
-        println!("{told}");
-    } else {
-        for (name, text) in lines(&told) {
-            println!("{name:<10} {text}");
-        }
+    match told {
+        Ok(lines) => lines.iter().for_each(|line| println!("{line}")),
+        Err(why) => return find::unanswered(&found, &why),
     }
     ExitCode::SUCCESS
 }
@@ -33,68 +31,68 @@ pub(super) fn path(target: &str) -> String {
     format!("/api/v1/explain?target={}", find::in_a_query(target))
 }
 
+fn text(told: &ExplainAnswer) -> Vec<String> {
+    let line = |(name, text): &(&str, String)| format!("{name:<10} {text}");
+    lines(told).iter().map(line).collect()
+}
+
 /// What is to be read, top to bottom, in the order of the decision.
-fn lines(told: &Value) -> Vec<(&'static str, String)> {
-    let mut lines = vec![("target", of(&told["target"])), ("policy", of_policy(told))];
-    if told["dns"].is_object() {
-        lines.push(("dns", of_dns(&told["dns"])));
-        let skipped = words::items(&told["dns"]["skipped"]).iter();
-        lines.extend(skipped.map(|one| ("", format!("{}: a form that is not asked", of(one)))));
+fn lines(told: &ExplainAnswer) -> Vec<(&'static str, String)> {
+    let mut lines = vec![("target", plain(&told.target)), ("policy", of_policy(told))];
+    if let Some(dns) = &told.dns {
+        lines.push(("dns", of_dns(dns)));
+        let skipped = |one: &String| ("", format!("{}: a form that is not asked", plain(one)));
+        lines.extend(dns.skipped.iter().map(skipped));
     }
-    let addresses = words::items(&told["addresses"]).iter();
-    lines.extend(addresses.map(|address| ("address", of_address(address))));
-    if told["tailnet"].is_object() {
-        lines.push(("tailnet", of(&told["tailnet"]["state"])));
-    }
-    let clients = words::items(&told["clients"]).iter();
-    lines.extend(clients.map(|client| ("used by", of_client(client))));
-    let fault = &told["fault"];
-    if fault.is_object() {
-        let part = |name: &'static str| (name, of(&fault[name]));
-        lines.extend([part("symptom"), part("cause"), part("fix")]);
+    lines.extend(told.addresses.iter().map(|address| ("address", of_address(address))));
+    lines.extend(told.tailnet.map(|tailnet| ("tailnet", tailnet.state.to_string())));
+    lines.extend(told.clients.iter().map(|client| ("used by", of_client(client))));
+    if let Some(fault) = &told.fault {
+        lines.push(("symptom", fault.symptom.to_string()));
+        lines.extend([("cause", plain(&fault.cause)), ("fix", plain(&fault.fix))]);
     }
     lines
 }
 
-fn of_policy(told: &Value) -> String {
-    let policy = &told["policy"];
-    let rule = policy["rule"].as_str().map(|rule| format!(" ({})", words::plain(rule)));
-    let refused = if told["refused"] == true { "; refused" } else { "" };
-    let (verdict, mode) = (of(&policy["verdict"]), of(&policy["mode"]));
-    format!("{verdict}{}, mode {mode}{refused}", rule.unwrap_or_default())
+fn of_policy(told: &ExplainAnswer) -> String {
+    let DecisionAnswer { mode, verdict, rule } = &told.policy;
+    let rule = rule.as_ref().map(|rule| format!(" ({})", plain(rule))).unwrap_or_default();
+    let refused = if told.refused { "; refused" } else { "" };
+    let (verdict, mode) =
+        (or_dash(verdict.map(Verdict::label)), or_dash(mode.map(PolicyMode::label)));
+    format!("{verdict}{rule}, mode {mode}{refused}")
 }
 
 /// By which route a name was asked, of whom, and what came back.
-pub(super) fn of_dns(dns: &Value) -> String {
-    let mut text = of(&dns["route"]);
-    if let Some(suffix) = dns["suffix"].as_str() {
-        text += &format!(" route of {}", words::plain(suffix));
+pub(super) fn of_dns(dns: &DnsAnswer) -> String {
+    let mut text = dns.route.to_string();
+    if let Some(suffix) = &dns.suffix {
+        text += &format!(" route of {}", plain(suffix));
     }
-    if !words::items(&dns["nameservers"]).is_empty() {
-        text += &format!(", asked {}", of(&dns["nameservers"]));
+    if !dns.nameservers.is_empty() {
+        text += &format!(", asked {}", plain(&dns.nameservers.join(" ")));
     }
-    if dns["took_ms"].is_number() {
-        text += &format!(", {} ms", of(&dns["took_ms"]));
-    }
-    match dns["error"].as_str() {
-        Some(error) => text + ": " + &words::plain(error),
+    text += &format!(", {} ms", dns.took_ms);
+    match &dns.error {
+        Some(error) => text + ": " + &plain(error),
         None => text,
     }
 }
 
 /// Where an address leads, and what policy says of it.
-pub(super) fn of_address(row: &Value) -> String {
-    let mut text = format!("{}  {}", of(&row["address"]), of(&row["verdict"]));
-    if let Some(rule) = row["rule"].as_str() {
-        text += &format!(" ({})", words::plain(rule));
+pub(super) fn of_address(row: &AddressAnswer) -> String {
+    let mut text = format!("{}  {}", row.address, row.verdict);
+    if let Some(rule) = &row.rule {
+        text += &format!(" ({})", plain(rule));
     }
-    if let Some(route) = row["route"].as_str() {
-        text += &format!("  {}", words::plain(route));
+    if let Some(route) = row.route {
+        text += &format!("  {route}");
     }
-    if let Some(peer) = row["peer"].as_str() {
-        text += &format!(" by {} ({})", words::plain(peer), of(&row["net"]));
+    if let Some(peer) = &row.peer {
+        let net = row.net.map(|net| format!(" ({net})")).unwrap_or_default();
+        text += &format!(" by {}{net}", plain(peer));
     }
-    match row["online"].as_bool() {
+    match row.online {
         Some(true) => text + ", online",
         Some(false) => text + ", offline",
         None => text,
@@ -102,47 +100,28 @@ pub(super) fn of_address(row: &Value) -> String {
 }
 
 /// A program that has connections to the target open now.
-fn of_client(client: &Value) -> String {
-    let process = &client["process"];
-    let who = match process.is_object() {
-        true => {
-            let (name, pid) = (of(&process["name"]), of(&process["pid"]));
-            format!("{name} (pid {pid}, since {})", of(&process["started"]))
+fn of_client(client: &ClientAnswer) -> String {
+    let who = match &client.process {
+        Some(process) => {
+            let (name, started) = (plain(&process.name), plain(&process.started));
+            format!("{name} (pid {}, since {started})", process.pid)
         }
-        false => "clients not known".to_owned(),
+        None => "clients not known".to_owned(),
     };
-    match client["connections"].as_u64() {
-        Some(1) => format!("{who}, 1 connection"),
-        _ => format!("{who}, {} connections", of(&client["connections"])),
+    match client.connections {
+        1 => format!("{who}, 1 connection"),
+        more => format!("{who}, {more} connections"),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
+    use crate::api::samples;
 
     #[test]
     fn a_split_name_told_line_by_line() {
-        let told = json!({
-            "target": "grafana.corp.example:8080", "asked": "grafana.corp.example:8080",
-            "policy": {"mode": "log", "verdict": "would_deny", "rule": "no allowed suffix or glob"},
-            "refused": false,
-            "dns": {"route": "split", "suffix": "corp.example", "nameservers": ["100.64.0.1:53"],
-                    "skipped": ["tls://1.1.1.1"], "addresses": ["100.64.0.1"], "took_ms": 4,
-                    "error": null},
-            "addresses": [{"address": "100.64.0.1", "verdict": "allow", "rule": null,
-                           "route": "tailnet", "peer": "svc", "net": "100.64.0.1/32",
-                           "online": false}],
-            "tailnet": {"state": "running"},
-            "clients": [
-                {"process": {"pid": 7, "name": "psql", "started": "2025-01-02T03:04:05.60Z"},
-                 "connections": 2},
-                {"process": null, "connections": 1},
-            ],
-            "fault": {"symptom": "s", "cause": "svc is offline", "fix": "start it"},
-        });
+        let told = samples::explanation();
         let said: Vec<String> =
             lines(&told).iter().map(|(name, text)| format!("{name}: {text}")).collect();
         let wanted = [
@@ -154,7 +133,7 @@ mod tests {
             "tailnet: running",
             "used by: psql (pid 7, since 2025-01-02T03:04:05.60Z), 2 connections",
             "used by: clients not known, 1 connection",
-            "symptom: s",
+            "symptom: joined, but the host is not reachable",
             "cause: svc is offline",
             "fix: start it",
         ];

@@ -9,10 +9,11 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use serde_json::Value;
+use serde::de::DeserializeOwned;
 
 use super::args::Settings;
 use super::{exit, tell};
+use crate::api::{ErrorAnswer, StatusAnswer};
 use crate::config::{self, Environment, Flag, Loaded, Problems, Whereabouts};
 use crate::http_client::response_head::ResponseHead;
 use crate::lifecycle::run_dir::{self, Listening};
@@ -69,9 +70,10 @@ pub(super) fn listening(settings: &Settings) -> Result<Found, Problems> {
     let asked = Given::new(settings).whereabouts()?;
     Ok(published(&asked).unwrap_or_else(|| {
         let found = set(asked);
-        let told = object(&found, "/api/v1/status").ok();
-        let told = told.and_then(|mut told| serde_json::from_value(told["listeners"].take()).ok());
-        told.unwrap_or(found)
+        match object::<StatusAnswer>(&found, "/api/v1/status") {
+            Ok(status) => status.listeners,
+            Err(_) => found,
+        }
     }))
 }
 
@@ -115,17 +117,18 @@ pub(super) enum Unanswered {
     Refused(String),
 }
 
-/// Asks the admin listener for an object.
-pub(super) fn object(found: &Found, path: &str) -> Result<Value, Unanswered> {
+/// Asks the admin listener one question of its API.
+pub(super) fn object<T: DeserializeOwned>(found: &Found, path: &str) -> Result<T, Unanswered> {
     let answer = get(found.admin, path).map_err(|error| Unanswered::Nobody(error.to_string()))?;
-    let body = serde_json::from_str::<Value>(&answer.body);
-    match (answer.status, body) {
-        (200, Ok(object)) => Ok(object),
-        (200, Err(_)) => Err(Unanswered::Nobody("it answered no JSON".to_owned())),
-        (400, Ok(body)) => {
-            Err(Unanswered::Refused(body["message"].as_str().unwrap_or_default().to_owned()))
-        }
-        (status, _) => Err(Unanswered::Nobody(format!("it answered {status}"))),
+    match answer.status {
+        200 => serde_json::from_str(&answer.body).map_err(|error| {
+            Unanswered::Nobody(format!("its answer is none of this version's ({error})"))
+        }),
+        400 => Err(match serde_json::from_str(&answer.body) {
+            Ok(ErrorAnswer { message, .. }) => Unanswered::Refused(message),
+            Err(_) => Unanswered::Nobody("it answered 400".to_owned()),
+        }),
+        status => Err(Unanswered::Nobody(format!("it answered {status}"))),
     }
 }
 

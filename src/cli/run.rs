@@ -13,9 +13,10 @@ use tailrace_run::{GatewayAccess, ProgramToRun, ProxyAnswer, ProxyClient, UserNo
 use super::args::Settings;
 use super::find::{self, Given};
 use super::{exit, tell, words};
+use crate::api::StatusAnswer;
 use crate::lifecycle::command::CommandError;
 use crate::lifecycle::environment;
-use crate::lifecycle::run_dir::RunDir;
+use crate::lifecycle::run_dir::{Listening, RunDir};
 use crate::upstream::Unparsed;
 use crate::upstream::socks5::{self, Parsed, Reply};
 
@@ -97,16 +98,14 @@ fn private_folder(folder: &Path) -> io::Result<PathBuf> {
 /// The running gateway, as it says itself.
 fn gateway(settings: &Settings) -> Result<GatewayAccess, ExitCode> {
     let found = find::gateway(settings).map_err(|problems| find::misconfigured(&problems))?;
-    let status = find::object(&found, "/api/v1/status");
-    let status = status.map_err(|why| find::unanswered(&found, &why))?;
-    let told = &status["listeners"];
-    let address = |value: &serde_json::Value| value.as_str()?.parse::<SocketAddr>().ok();
-    let proxy: Vec<SocketAddr> = words::items(&told["proxy"]).iter().filter_map(address).collect();
+    let status = find::object::<StatusAnswer>(&found, "/api/v1/status");
+    let Listening { proxy, dns, .. } =
+        status.map_err(|why| find::unanswered(&found, &why))?.listeners;
     let limit = Given::new(settings).load().map(|it| it.checked.config.upstream.connect_timeout);
     Ok(GatewayAccess {
         proxy: if proxy.is_empty() { found.proxy } else { proxy },
         admin: found.admin,
-        dns: found.dns.or_else(|| address(&told["dns"])),
+        dns: found.dns.or(dns),
         connect_timeout: limit.map_or(LONG, |limit| limit + GRACE),
         direct: environment::direct_addresses(),
         client: &Socks5Client,

@@ -7,10 +7,11 @@ use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use serde_json::Value;
 
 use super::find;
+use crate::api::ErrorAnswer;
 use crate::http_client::response_head::{ResponseHead, ResponseHeadError};
+use crate::outcome::Outcome;
 use crate::target::Target;
 
 /// For the proxy itself, which is on this host or near, to take a connection.
@@ -28,11 +29,19 @@ pub(super) struct Open {
     pub(super) took: Duration,
 }
 
-/// Why there is none: the gateway's outcome and sentence.
+/// Why there is none: the gateway's sentence.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Refusal {
-    pub(super) error: String,
+    /// How the target ended; `None` where no gateway said it.
+    pub(super) outcome: Option<Outcome>,
     pub(super) message: String,
+}
+
+impl Refusal {
+    /// The outcome's name, for people.
+    pub(super) fn error(&self) -> &'static str {
+        self.outcome.map_or("unknown", Outcome::label)
+    }
 }
 
 /// Asks the proxy for a tunnel. The answer may take `patience`; none: as long as the gateway's own
@@ -88,11 +97,11 @@ fn more(stream: &mut TcpStream, said: &mut Vec<u8>) -> io::Result<()> {
 
 fn refusal(said: &[u8]) -> Refusal {
     let body = find::parse(said).map(|answer| answer.body).unwrap_or_default();
-    let body: Value = serde_json::from_str(&body).unwrap_or_default();
-    let part = |name: &str, otherwise: &str| body[name].as_str().unwrap_or(otherwise).to_owned();
-    Refusal {
-        error: part("error", "unknown"),
-        message: part("message", "the proxy gave no reason"),
+    match serde_json::from_str(&body) {
+        Ok(ErrorAnswer { error, message }) => {
+            Refusal { outcome: Outcome::of_label(&error), message }
+        }
+        Err(_) => Refusal { outcome: None, message: "the proxy gave no reason".to_owned() },
     }
 }
 
@@ -104,8 +113,9 @@ mod tests {
     fn a_refusal_says_why() {
         let body = r#"{"error":"refused","message":"nobody listens: see there","id":"1"}"#;
         let said = format!("HTTP/1.1 502 Bad Gateway\r\nConnection: close\r\n\r\n{body}\n");
-        let Refusal { error, message } = refusal(said.as_bytes());
-        assert_eq!([error.as_str(), message.as_str()], ["refused", "nobody listens: see there"]);
-        assert_eq!(refusal(b"HTTP/1.1 407 No\r\n\r\n").error, "unknown");
+        let refused = refusal(said.as_bytes());
+        assert_eq!(refused.outcome, Some(Outcome::Refused));
+        assert_eq!([refused.error(), &refused.message], ["refused", "nobody listens: see there"]);
+        assert_eq!(refusal(b"HTTP/1.1 407 No\r\n\r\n").error(), "unknown");
     }
 }

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use super::args::Settings;
 use super::find::{self, Given};
 use super::{exit, key, tell};
-use crate::config::{self, Config, Loaded, LogTo, Origin};
+use crate::config::{self, Config, Key, Loaded, LogTo, Origin};
 use crate::gateway::{self, ChildCommand, StartError};
 use crate::lifecycle::run_dir::RunDir;
 use crate::record::log::{AccessLog, AccessWriter};
@@ -64,12 +64,9 @@ fn open_log(config: &Config) -> Result<(AccessLog, AccessWriter), StartError> {
 
 /// Says why the gateway did not start, or its program did not.
 fn failed(written: &config::RawConfig, error: &StartError) -> ExitCode {
-    match error.key() {
-        Some(key) => {
-            let forward = error.address().and_then(|address| written.forward_at(address));
-            let origin = forward.unwrap_or_else(|| written.origin(key));
-            tell::error(format_args!("config: {origin}: {error}"));
-        }
+    let forward = error.address().and_then(|address| written.forward_at(address));
+    match forward.or_else(|| error.key().map(|key| written.origin(key))) {
+        Some(origin) => tell::error(format_args!("config: {origin}: {error}")),
         None => tell::error(format_args!("tailrace: {error}")),
     }
     ExitCode::from(error.exit_code())
@@ -80,7 +77,7 @@ fn failed(written: &config::RawConfig, error: &StartError) -> ExitCode {
 fn load(given: &Given, with_program: bool) -> Result<Loaded, config::Problems> {
     let mut loaded = given.load()?;
     let config = &mut loaded.checked.config;
-    if with_program && loaded.written.origin("log.to") == Origin::Default {
+    if with_program && loaded.written.origin(Key::LogTo) == Origin::Default {
         config.log.to = LogTo::File(config.run_dir.join(LOG_FILE));
     }
     Ok(loaded)

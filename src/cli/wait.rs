@@ -4,10 +4,9 @@
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
-
 use super::args::Settings;
 use super::{exit, find};
+use crate::api::NotReadyAnswer;
 
 /// Between two looks.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -36,7 +35,8 @@ fn missing(found: &find::Found) -> Option<String> {
         Ok(answer) => answer,
         Err(error) => return Some(format!("no gateway answers at {}: {error}", found.admin)),
     };
-    let body: Value = serde_json::from_str(&answer.body).unwrap_or_default();
-    let message = body["message"].as_str().unwrap_or("it does not say why");
-    Some(format!("{message} ({})", body["error"].as_str().unwrap_or("unknown")))
+    match serde_json::from_str(&answer.body) {
+        Ok(NotReadyAnswer { error, message, .. }) => Some(format!("{message} ({error})")),
+        Err(_) => Some(format!("it answers {} and does not say why", answer.status)),
+    }
 }

@@ -28,9 +28,14 @@ pub(super) fn plain(text: &str) -> String {
     shown
 }
 
-/// The items, if it is a list.
-pub(super) fn items(value: &Value) -> &[Value] {
-    value.as_array().map_or(&[], Vec::as_slice)
+/// A word, or a dash where there is none.
+pub(super) fn or_dash(word: Option<&str>) -> String {
+    word.map_or_else(|| "-".to_owned(), plain)
+}
+
+/// All of them in one line.
+pub(super) fn texts<T: ToString>(items: &[T]) -> String {
+    items.iter().map(|item| plain(&item.to_string())).collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(test)]
@@ -43,6 +48,6 @@ mod tests {
     fn a6_nothing_reaches_the_terminal_but_text() {
         assert_eq!(of(&json!("a\u{1b}[2Jb\n\u{202e}c é")), "a\\u{1b}[2Jb\\u{a}\\u{202e}c é");
         assert_eq!(of(&json!(["a", null, 1, true])), "a - 1 true");
-        assert_eq!(items(&json!(null)).len(), 0);
+        assert_eq!(texts(&["a\n", "b"]), "a\\u{a} b");
     }
 }

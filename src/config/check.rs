@@ -5,11 +5,12 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use super::environment::Environment;
+use super::keys::{self, Key, OutsideChoice, UpstreamChoice};
+use super::log_filter::LogFilter;
 use super::problem::{Origin, Problem, Problems, quoted};
 use super::raw_config::RawConfig;
 use super::settings::{
-    Config, DnsMode, HalfClose, Limits, Listen, Log, LogFormat, LogTo, Record, Relay, Transparent,
-    Upstream, UpstreamKind,
+    Config, DnsMode, Limits, Listen, Log, LogTo, Record, Relay, Transparent, Upstream, UpstreamKind,
 };
 use super::{check_policy, check_tailnet};
 use crate::target::Forward;
@@ -76,15 +77,15 @@ pub fn check(written: &RawConfig, env: &Environment) -> Result<Checked, Problems
                 listen,
                 forwards: forwards.into_iter().map(|(forward, _)| forward).collect(),
                 transparent: Transparent {
-                    server_first: written.duration("transparent.server_first"),
+                    server_first: written.get(keys::TRANSPARENT_SERVER_FIRST),
                 },
                 upstream,
                 tailnet,
                 dns,
                 policy,
                 limits: limits(written),
-                relay: Relay { splice: written.switch("relay.splice") },
-                record: Record { process: written.switch("record.process") },
+                relay: Relay { splice: written.get(keys::RELAY_SPLICE) },
+                record: Record { process: written.get(keys::RECORD_PROCESS) },
                 log,
             };
             let notices = notices(&config);
@@ -123,18 +124,18 @@ impl Check<'_> {
     }
 
     /// Was something written for this setting that could not be read?
-    pub(super) fn broken(&self, path: &str) -> bool {
-        self.written.entry(path).is_some_and(|entry| entry.broken)
+    pub(super) fn broken(&self, key: impl Into<Key>) -> bool {
+        self.written.entry(key).broken
     }
 
     fn run_dir(&mut self, env: &Environment) -> PathBuf {
-        let text = self.written.text("run_dir");
+        let text = self.written.get(keys::RUN_DIR);
         if text.is_empty() {
             return default_run_dir(env.get("XDG_RUNTIME_DIR"));
         }
         if !Path::new(text).is_absolute() {
             let what = format!("run_dir wants an absolute path, not {}", quoted(text));
-            self.fail(self.written.origin("run_dir"), what);
+            self.fail(self.written.origin(keys::RUN_DIR), what);
         }
         text.into()
     }
@@ -144,58 +145,58 @@ impl Check<'_> {
         let kind = self.kind(draft)?;
         Some(Upstream {
             kind,
-            connect_timeout: w.duration("upstream.connect_timeout"),
-            local_timeout: w.duration("upstream.local_timeout"),
-            half_close: match w.text("upstream.half_close") {
-                "propagate" => HalfClose::Propagate,
-                "defer" => HalfClose::Defer,
-                _ => HalfClose::Auto,
-            },
-            max_connections: Some(w.number("upstream.max_connections")).filter(|most| *most != 0),
-            pool: w.number("upstream.pool"),
-            mark: Some(w.number("upstream.mark")).filter(|mark| *mark != 0),
-            outside_tailnet: w.text("upstream.outside_tailnet") != "refuse",
+            connect_timeout: w.get(keys::UPSTREAM_CONNECT_TIMEOUT),
+            local_timeout: w.get(keys::UPSTREAM_LOCAL_TIMEOUT),
+            half_close: w.get(keys::UPSTREAM_HALF_CLOSE),
+            max_connections: Some(w.get(keys::UPSTREAM_MAX_CONNECTIONS)).filter(|most| *most != 0),
+            pool: w.get(keys::UPSTREAM_POOL),
+            mark: Some(w.get(keys::UPSTREAM_MARK)).filter(|mark| *mark != 0),
+            outside_tailnet: w.get(keys::UPSTREAM_OUTSIDE_TAILNET) == OutsideChoice::Allow,
         })
     }
 
     /// `auto` is `socks5` only where a port is all there is to go by.
     fn kind(&mut self, draft: &check_tailnet::Draft) -> Option<UpstreamKind> {
         let w = self.written;
-        let (kind, server) = (w.text("upstream.kind"), w.text("upstream.socks5"));
+        let (kind, server) = (w.get(keys::UPSTREAM_KIND), w.get(keys::UPSTREAM_SOCKS5));
         let port = match server.is_empty() {
             true => None,
             false => Some(self.socks5(server)?),
         };
-        if self.broken("upstream.kind") || self.broken("upstream.socks5") {
+        if self.broken(keys::UPSTREAM_KIND) || self.broken(keys::UPSTREAM_SOCKS5) {
             return None;
         }
         match (kind, port) {
-            ("direct", _) => Some(UpstreamKind::Direct),
-            ("localapi", _) => Some(UpstreamKind::LocalApi),
-            ("socks5", Some(port)) => Some(UpstreamKind::Socks5(port)),
-            ("socks5", None) => {
+            (UpstreamChoice::Direct, _) => Some(UpstreamKind::Direct),
+            (UpstreamChoice::LocalApi, _) => Some(UpstreamKind::LocalApi),
+            (UpstreamChoice::Socks5, Some(port)) => Some(UpstreamKind::Socks5(port)),
+            (UpstreamChoice::Socks5, None) => {
                 let what =
                     "upstream.kind = \"socks5\" needs upstream.socks5, such as 127.0.0.1:1080";
-                self.fail(w.origin("upstream.kind"), what);
+                self.fail(w.origin(keys::UPSTREAM_KIND), what);
                 None
             }
-            ("tailscaled", None) if !draft.manage => {
+            (UpstreamChoice::Tailscaled, None) if !draft.manage => {
                 let what = "upstream.kind = \"tailscaled\" without a key needs upstream.socks5, the \
                             port tailscaled was started with: set it, or use kind \"localapi\"";
-                self.fail(w.origin("upstream.kind"), what);
+                self.fail(w.origin(keys::UPSTREAM_KIND), what);
                 None
             }
-            ("tailscaled", port) => Some(UpstreamKind::Tailscaled(port)),
-            (_auto, Some(port)) if !draft.tailscaled => Some(UpstreamKind::Socks5(port)),
-            (_auto, None) if !draft.manage => Some(UpstreamKind::LocalApi),
-            (_auto, _) if draft.manage && draft.enforce => Some(UpstreamKind::LocalApi),
-            (_auto, port) => Some(UpstreamKind::Tailscaled(port)),
+            (UpstreamChoice::Tailscaled, port) => Some(UpstreamKind::Tailscaled(port)),
+            (UpstreamChoice::Auto, Some(port)) if !draft.tailscaled => {
+                Some(UpstreamKind::Socks5(port))
+            }
+            (UpstreamChoice::Auto, None) if !draft.manage => Some(UpstreamKind::LocalApi),
+            (UpstreamChoice::Auto, _) if draft.manage && draft.enforce => {
+                Some(UpstreamKind::LocalApi)
+            }
+            (UpstreamChoice::Auto, port) => Some(UpstreamKind::Tailscaled(port)),
         }
     }
 
     fn socks5(&mut self, text: &str) -> Option<SocketAddr> {
-        let origin = self.written.origin("upstream.socks5");
-        let address = self.address("upstream.socks5", text, &origin)?;
+        let origin = self.written.origin(keys::UPSTREAM_SOCKS5);
+        let address = self.address(keys::UPSTREAM_SOCKS5, text, &origin)?;
         if address.port() == 0 || address.ip().is_unspecified() {
             let what = format!("upstream.socks5 = {address} is no place to connect to");
             self.fail(origin, what);
@@ -206,30 +207,36 @@ impl Check<'_> {
 
     fn log(&mut self) -> Log {
         let w = self.written;
-        let to = match w.text("log.to") {
+        let to = match w.get(keys::LOG_TO) {
             "stderr" => LogTo::Stderr,
             "stdout" => LogTo::Stdout,
             path => {
-                if !path.contains('/') && !self.broken("log.to") {
+                if !path.contains('/') && !self.broken(keys::LOG_TO) {
                     let what = format!(
                         "log.to wants stderr, stdout or a path with a / in it, not {}",
                         quoted(path)
                     );
-                    self.fail(w.origin("log.to"), what);
+                    self.fail(w.origin(keys::LOG_TO), what);
                 }
                 LogTo::File(path.into())
             }
         };
         Log {
-            level: w.text("log.level").parse().unwrap_or(tracing::Level::INFO),
-            format: match w.text("log.format") {
-                "text" => LogFormat::Text,
-                "json" => LogFormat::Json,
-                _ => LogFormat::Auto,
-            },
+            filter: self.log_filter(),
+            format: w.get(keys::LOG_FORMAT),
             to,
-            access: w.switch("log.access"),
+            access: w.get(keys::LOG_ACCESS),
         }
+    }
+}
+
+impl Check<'_> {
+    fn log_filter(&mut self) -> LogFilter {
+        let text = self.written.get(keys::LOG_LEVEL);
+        LogFilter::parse(text).unwrap_or_else(|why| {
+            self.fail(self.written.origin(keys::LOG_LEVEL), format!("log.level {why}"));
+            LogFilter::default()
+        })
     }
 }
 
@@ -247,14 +254,14 @@ fn default_run_dir(xdg_runtime_dir: Option<&str>) -> PathBuf {
 
 fn limits(w: &RawConfig) -> Limits {
     Limits {
-        max_connections: w.number("limits.max_connections"),
-        per_client: w.number("limits.per_client"),
-        max_head: usize::try_from(w.size("limits.max_head")).unwrap_or(usize::MAX),
-        head_timeout: w.duration("limits.head_timeout"),
-        keepalive_idle: w.duration("limits.keepalive_idle"),
-        idle_timeout: w.duration("limits.idle_timeout"),
-        half_close_timeout: w.duration("limits.half_close_timeout"),
-        drain_timeout: w.duration("limits.drain_timeout"),
+        max_connections: w.get(keys::LIMITS_MAX_CONNECTIONS),
+        per_client: w.get(keys::LIMITS_PER_CLIENT),
+        max_head: usize::try_from(w.get(keys::LIMITS_MAX_HEAD)).unwrap_or(usize::MAX),
+        head_timeout: w.get(keys::LIMITS_HEAD_TIMEOUT),
+        keepalive_idle: w.get(keys::LIMITS_KEEPALIVE_IDLE),
+        idle_timeout: w.get(keys::LIMITS_IDLE_TIMEOUT),
+        half_close_timeout: w.get(keys::LIMITS_HALF_CLOSE_TIMEOUT),
+        drain_timeout: w.get(keys::LIMITS_DRAIN_TIMEOUT),
     }
 }
 

@@ -7,10 +7,12 @@ use ipnet::{IpNet, Ipv4Net};
 
 use super::check::Check;
 use super::check_listen::Listener;
+use super::keys::{self, Setting};
 use super::problem::quoted;
+use super::setting_types::Text;
 use super::settings::{Dns, DnsMode, Policy, UpstreamKind};
 
-const SYNTHETIC: &str = "dns.synthetic";
+const SYNTHETIC: Setting<Text> = keys::DNS_SYNTHETIC;
 /// Prefixes of a range worth lending from: some names at least, and not half the Internet.
 const PREFIXES: std::ops::RangeInclusive<u8> = 8..=28;
 /// Networks whose addresses mean something by themselves, and what they are.
@@ -26,26 +28,27 @@ impl Check<'_> {
     pub(super) fn dns(&mut self, kind: Option<UpstreamKind>) -> Dns {
         use UpstreamKind::{Direct, LocalApi, Socks5, Tailscaled};
         let w = self.written;
-        let mode = match (w.text("dns.mode"), kind) {
-            ("system", _) | (_, Some(Direct)) => DnsMode::System,
-            ("upstream", _) | (_, Some(Socks5(_))) => DnsMode::Upstream,
+        let mode = match (w.get(keys::DNS_MODE), kind) {
+            (Some(DnsMode::System), _) | (_, Some(Direct)) => DnsMode::System,
+            (Some(DnsMode::Upstream), _) | (_, Some(Socks5(_))) => DnsMode::Upstream,
             (_, Some(Tailscaled(_) | LocalApi) | None) => DnsMode::Tailnet,
         };
-        if w.text("dns.mode") == "tailnet" && matches!(kind, Some(Direct | Socks5(_))) {
+        let wants_tailnet = w.get(keys::DNS_MODE) == Some(DnsMode::Tailnet);
+        if wants_tailnet && matches!(kind, Some(Direct | Socks5(_))) {
             let what = "dns.mode = \"tailnet\" needs upstream.kind tailscaled or localapi, which \
                         know the tailnet's names: leave it out, or use \"upstream\" or \"system\"";
-            self.fail(w.origin("dns.mode"), what);
+            self.fail(w.origin(keys::DNS_MODE), what);
         }
         Dns {
             mode,
-            timeout: w.duration("dns.timeout"),
-            cache_entries: w.number("dns.cache_entries"),
+            timeout: w.get(keys::DNS_TIMEOUT),
+            cache_entries: w.get(keys::DNS_CACHE_ENTRIES),
             synthetic: self.synthetic(mode),
         }
     }
 
     fn synthetic(&mut self, mode: DnsMode) -> Option<Ipv4Net> {
-        let text = self.written.text(SYNTHETIC);
+        let text = self.written.get(SYNTHETIC);
         if text.is_empty() {
             return None;
         }

@@ -1,54 +1,58 @@
 //! Where the gateway listens: addresses, who may reach them, and which of them cannot go together.
 #![forbid(unsafe_code)]
 
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
 use super::check::Check;
 use super::check_policy;
+use super::keys::{self, Key, ListenerKey, Setting};
 use super::problem::{Origin, quoted};
 use super::raw_config::RawForward;
+use super::setting_types::TextList;
 use super::settings::{Listen, UpstreamKind};
 use crate::target::{Forward, Host, Target};
 
 /// A listener as set, and where that was written.
 pub(super) struct Listener {
-    path: &'static str,
+    key: ListenerKey,
     pub(super) address: SocketAddr,
     origin: Origin,
 }
 
 impl Check<'_> {
     pub(super) fn listen(&mut self) -> Option<Listen> {
-        let (proxy, tproxy) = (self.proxy(), self.addresses("listen.tproxy"));
-        let origin = self.written.origin("listen.admin");
-        let admin = self.address("listen.admin", self.written.text("listen.admin"), &origin)?;
+        let (proxy, tproxy) = (self.proxy(), self.addresses(keys::LISTEN_TPROXY));
+        let origin = self.written.origin(keys::LISTEN_ADMIN);
+        let admin =
+            self.address(ListenerKey::Admin, self.written.get(keys::LISTEN_ADMIN), &origin)?;
         self.near(admin, &origin);
         let (admin_hosts, dns) = (self.admin_hosts(), self.dns_listener());
-        let allow_remote = self.written.switch("listen.allow_remote");
+        let allow_remote = self.written.get(keys::LISTEN_ALLOW_REMOTE);
         Some(Listen { proxy, tproxy, admin, admin_hosts, dns, allow_remote })
     }
 
     fn dns_listener(&mut self) -> Option<SocketAddr> {
-        let text = self.written.text("listen.dns");
+        let text = self.written.get(keys::LISTEN_DNS);
         if text.is_empty() {
             return None;
         }
-        let origin = self.written.origin("listen.dns");
-        let address = self.address("listen.dns", text, &origin)?;
+        let origin = self.written.origin(keys::LISTEN_DNS);
+        let address = self.address(ListenerKey::Dns, text, &origin)?;
         self.near(address, &origin);
         Some(address)
     }
 
     /// A list of listeners, no address twice.
-    fn addresses(&mut self, path: &'static str) -> Vec<SocketAddr> {
+    fn addresses(&mut self, setting: Setting<TextList>) -> Vec<SocketAddr> {
         let mut all: Vec<SocketAddr> = Vec::new();
-        for item in self.written.list(path) {
-            let Some(address) = self.address(path, &item.text, &item.origin) else {
+        for item in self.written.get(setting) {
+            let Some(address) = self.address(setting, &item.text, &item.origin) else {
                 continue;
             };
             self.near(address, &item.origin);
             if all.contains(&address) && address.port() != 0 {
-                self.fail(item.origin.clone(), format!("{path} has {address} twice"));
+                self.fail(item.origin.clone(), format!("{setting} has {address} twice"));
             }
             all.push(address);
         }
@@ -56,17 +60,17 @@ impl Check<'_> {
     }
 
     fn proxy(&mut self) -> Vec<SocketAddr> {
-        let proxy = self.addresses("listen.proxy");
-        if self.written.list("listen.proxy").is_empty() && !self.broken("listen.proxy") {
+        let proxy = self.addresses(keys::LISTEN_PROXY);
+        if self.written.get(keys::LISTEN_PROXY).is_empty() && !self.broken(keys::LISTEN_PROXY) {
             let what = "listen.proxy is empty: give at least one address";
-            self.fail(self.written.origin("listen.proxy"), what);
+            self.fail(self.written.origin(keys::LISTEN_PROXY), what);
         }
         proxy
     }
 
     fn admin_hosts(&mut self) -> Vec<String> {
         let mut hosts = Vec::new();
-        for item in self.written.list("listen.admin_hosts") {
+        for item in self.written.get(keys::LISTEN_ADMIN_HOSTS) {
             let bare = item.text.trim_matches(['[', ']']);
             match Host::parse(bare.as_bytes()) {
                 Ok(host) => hosts.push(host.to_string()),
@@ -94,7 +98,7 @@ impl Check<'_> {
             }
         }
         let listen = written.listen.as_ref().and_then(|item| {
-            let address = self.address("forward.listen", &item.text, &item.origin)?;
+            let address = self.address(ListenerKey::Forward, &item.text, &item.origin)?;
             self.near(address, &item.origin);
             Some((address, item.origin.clone()))
         });
@@ -117,7 +121,7 @@ impl Check<'_> {
 
     pub(super) fn address(
         &mut self,
-        path: &str,
+        setting: impl fmt::Display,
         text: &str,
         origin: &Origin,
     ) -> Option<SocketAddr> {
@@ -125,7 +129,7 @@ impl Check<'_> {
             return Some(address);
         }
         let what = format!(
-            "{path} wants an address and a port such as 127.0.0.1:1055 or [::1]:1055, not {}",
+            "{setting} wants an address and a port such as 127.0.0.1:1055 or [::1]:1055, not {}",
             quoted(text)
         );
         self.fail(origin.clone(), what);
@@ -135,7 +139,7 @@ impl Check<'_> {
     /// F7: a listener beyond loopback is asked for twice.
     fn near(&mut self, address: SocketAddr, origin: &Origin) {
         let remote =
-            self.written.switch("listen.allow_remote") || self.broken("listen.allow_remote");
+            self.written.get(keys::LISTEN_ALLOW_REMOTE) || self.broken(keys::LISTEN_ALLOW_REMOTE);
         if !remote && !address.ip().to_canonical().is_loopback() {
             let what = format!(
                 "{address} is not loopback: others could use the gateway; set \
@@ -164,7 +168,7 @@ impl Check<'_> {
         if let Some(ours) = ours {
             let what =
                 format!("upstream.socks5 {server} has the port of {ours}: that is this gateway");
-            let origin = written(&self.written.origin("upstream.socks5"), &ours.origin);
+            let origin = written(&self.written.origin(keys::UPSTREAM_SOCKS5), &ours.origin);
             self.fail(origin, what);
         }
     }
@@ -175,15 +179,22 @@ impl Check<'_> {
         listen: &Listen,
         forwards: &[(Forward, Origin)],
     ) -> Vec<Listener> {
-        let of = |path, address, origin| Listener { path, address, origin };
-        let single = |path, address| of(path, address, self.written.origin(path));
-        let mut all: Vec<Listener> =
-            listen.proxy.iter().map(|address| single("listen.proxy", *address)).collect();
-        all.extend(listen.tproxy.iter().map(|address| single("listen.tproxy", *address)));
-        all.push(single("listen.admin", listen.admin));
-        all.extend(listen.dns.map(|address| single("listen.dns", address)));
-        let forwards = forwards.iter();
-        all.extend(forwards.map(|(f, origin)| of("forward.listen", f.listen, origin.clone())));
+        let of = |key, setting: Key, address| {
+            let origin = self.written.origin(setting);
+            Listener { key, address, origin }
+        };
+        let proxy = |address: &SocketAddr| of(ListenerKey::Proxy, Key::ListenProxy, *address);
+        let tproxy = |address: &SocketAddr| of(ListenerKey::Tproxy, Key::ListenTproxy, *address);
+        let forward = |(forward, origin): &(Forward, Origin)| Listener {
+            key: ListenerKey::Forward,
+            address: forward.listen,
+            origin: origin.clone(),
+        };
+        let mut all: Vec<Listener> = listen.proxy.iter().map(proxy).collect();
+        all.extend(listen.tproxy.iter().map(tproxy));
+        all.push(of(ListenerKey::Admin, Key::ListenAdmin, listen.admin));
+        all.extend(listen.dns.map(|address| of(ListenerKey::Dns, Key::ListenDns, address)));
+        all.extend(forwards.iter().map(forward));
         all
     }
 }
@@ -200,19 +211,19 @@ impl Listener {
         if one.port() == 0 || one.port() != two.port() {
             return false;
         }
-        match (self.path, other.path) {
-            ("listen.proxy", "listen.proxy") | ("listen.tproxy", "listen.tproxy") => false,
+        use ListenerKey::{Admin, Proxy, Tproxy};
+        match (self.key, other.key) {
+            (Proxy, Proxy) | (Tproxy, Tproxy) => false,
             // Whoever mixes them up is never meant: one port, one purpose.
-            ("listen.admin", "listen.proxy" | "listen.tproxy")
-            | ("listen.tproxy", "listen.proxy") => true,
+            (Admin, Proxy | Tproxy) | (Tproxy, Proxy) => true,
             // Servers of one kind are often told apart by address, as 127.0.0.2 and 127.0.0.3.
             _ => one.ip() == two.ip() || one.ip().is_unspecified() || two.ip().is_unspecified(),
         }
     }
 }
 
-impl std::fmt::Display for Listener {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} {}", self.path, self.address)
+impl fmt::Display for Listener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.key, self.address)
     }
 }

@@ -7,50 +7,54 @@ use globset::GlobBuilder;
 use ipnet::IpNet;
 
 use super::check::Check;
+use super::keys::{self, Setting};
 use super::problem::quoted;
 use super::raw_config::Item;
+use super::setting_types::TextList;
 use super::settings::{Policy, PolicyMode};
 use crate::policy::suffix::{Suffix, SuffixError};
 use crate::target::HostError;
 
-const SUFFIXES: &str = "policy.allowed_host_suffixes";
-const GLOBS: &str = "policy.allowed_hosts";
-const NETS: &str = "policy.allowed_nets";
+const SUFFIXES: Setting<TextList> = keys::POLICY_ALLOWED_HOST_SUFFIXES;
+const GLOBS: Setting<TextList> = keys::POLICY_ALLOWED_HOSTS;
+const NETS: Setting<TextList> = keys::POLICY_ALLOWED_NETS;
 
 /// Reads `[policy]`.
 pub(super) fn policy(check: &mut Check<'_>) -> Policy {
-    let mode = match check.written.text("policy.mode") {
-        "off" => PolicyMode::Off,
-        "enforce" => PolicyMode::Enforce,
-        _ => PolicyMode::Log,
-    };
+    let mode = check.written.get(keys::POLICY_MODE);
     let lists = [SUFFIXES, GLOBS, NETS];
-    let none = lists.iter().all(|list| check.written.list(list).is_empty() && !check.broken(list));
+    let is_empty =
+        |list: Setting<TextList>| check.written.get(list).is_empty() && !check.broken(list);
+    let none = lists.into_iter().all(is_empty);
     if mode == PolicyMode::Enforce && none {
         let what = format!(
             "policy.mode = \"enforce\" with {SUFFIXES}, {GLOBS} and {NETS} all empty would refuse \
              everything: allow something, or use \"log\""
         );
-        check.fail(check.written.origin("policy.mode"), what);
+        check.fail(check.written.origin(keys::POLICY_MODE), what);
     }
     Policy {
         mode,
         suffixes: each(check, SUFFIXES, read_suffix),
         globs: each(check, GLOBS, read_glob),
         nets: each(check, NETS, read_net),
-        deny_nets: each(check, "policy.deny_nets", read_net),
-        require_sni: check.written.switch("policy.require_sni"),
+        deny_nets: each(check, keys::POLICY_DENY_NETS, read_net),
+        require_sni: check.written.get(keys::POLICY_REQUIRE_SNI),
     }
 }
 
 /// Reads every item of a list; what cannot be read becomes a problem at its own place.
-fn each<T>(check: &mut Check<'_>, path: &str, read: fn(&str) -> Result<T, String>) -> Vec<T> {
-    let items: &[Item] = check.written.list(path);
+fn each<T>(
+    check: &mut Check<'_>,
+    setting: Setting<TextList>,
+    read: fn(&str) -> Result<T, String>,
+) -> Vec<T> {
+    let items: &[Item] = check.written.get(setting);
     let mut values = Vec::with_capacity(items.len());
     for item in items {
         match read(&item.text) {
             Ok(value) => values.push(value),
-            Err(why) => check.fail(item.origin.clone(), format!("{path}: {why}")),
+            Err(why) => check.fail(item.origin.clone(), format!("{setting}: {why}")),
         }
     }
     values

@@ -7,8 +7,10 @@ use std::path::{Path, PathBuf};
 use super::check::Check;
 use super::environment::Environment;
 use super::from_words::KEY_FD;
+use super::keys::{self, ManageChoice, Setting, UpstreamChoice};
 use super::problem::quoted;
-use super::settings::{KeySource, Listen, NodeState, Tailnet, UpstreamKind};
+use super::setting_types::Text;
+use super::settings::{KeySource, Listen, NodeState, PolicyMode, Tailnet, UpstreamKind};
 
 /// Where tailscaled puts its socket by itself (tailscale.com/paths, Linux).
 const DEFAULT_SOCKET: &str = "/var/run/tailscale/tailscaled.sock";
@@ -34,18 +36,19 @@ pub(super) struct Draft {
 /// The first look: whether there is a key, and who starts tailscaled.
 pub(super) fn draft(check: &Check<'_>, env: &Environment) -> Draft {
     let w = check.written;
-    let key = key(w.text("tailnet.auth_key_file"), env);
-    let elsewhere = matches!(w.text("upstream.kind"), "socks5" | "direct");
-    let (manage, insisted) = match w.text("tailnet.manage") {
-        "true" => (true, true),
-        "false" => (false, false),
-        _auto => (key.is_some() && !elsewhere, false),
+    let key = key(w.get(keys::TAILNET_AUTH_KEY_FILE), env);
+    let elsewhere =
+        matches!(w.get(keys::UPSTREAM_KIND), UpstreamChoice::Socks5 | UpstreamChoice::Direct);
+    let (manage, insisted) = match w.get(keys::TAILNET_MANAGE) {
+        ManageChoice::True => (true, true),
+        ManageChoice::False => (false, false),
+        ManageChoice::Auto => (key.is_some() && !elsewhere, false),
     };
     Draft {
         manage,
         insisted,
-        tailscaled: key.is_some() || insisted || !w.text("tailnet.socket").is_empty(),
-        enforce: w.text("policy.mode") == "enforce",
+        tailscaled: key.is_some() || insisted || !w.get(keys::TAILNET_SOCKET).is_empty(),
+        enforce: w.get(keys::POLICY_MODE) == PolicyMode::Enforce,
         key,
     }
 }
@@ -79,39 +82,39 @@ pub(super) fn tailnet(
         if draft.insisted {
             let what = "tailnet.manage = true starts a tailscaled, which upstream.kind socks5 and \
                         direct do not use: leave one of them out";
-            check.fail(w.origin("tailnet.manage"), what);
+            check.fail(w.origin(keys::TAILNET_MANAGE), what);
         }
         return None;
     }
-    if draft.insisted && draft.key.is_none() && !check.broken("tailnet.auth_key_file") {
+    if draft.insisted && draft.key.is_none() && !check.broken(keys::TAILNET_AUTH_KEY_FILE) {
         let what = "tailnet.manage = true needs a key: set TS_AUTHKEY, TS_AUTHKEY_FILE or \
                     tailnet.auth_key_file";
-        check.fail(w.origin("tailnet.manage"), what);
+        check.fail(w.origin(keys::TAILNET_MANAGE), what);
     }
     let tags = tags(check);
     needs_tags(check, &tags, env);
     Some(Tailnet {
         manage: draft.manage,
         insisted: draft.insisted,
-        tailscaled: w.text("tailnet.tailscaled").into(),
+        tailscaled: w.get(keys::TAILNET_TAILSCALED).into(),
         socket: socket(check, draft.manage, run_dir),
         key: draft.key,
         hostname: hostname(check, env),
         id: env.get("TAILRACE_ID").map(str::to_owned),
         tags,
-        login_server: url(check, "tailnet.login_server"),
+        login_server: url(check, keys::TAILNET_LOGIN_SERVER),
         environment: environment(check, env, listen),
-        accept_routes: w.switch("tailnet.accept_routes"),
-        tailnet: w.text("tailnet.tailnet").to_owned(),
-        ready_wait: w.duration("tailnet.ready_wait"),
-        start_jitter: w.duration("tailnet.start_jitter"),
+        accept_routes: w.get(keys::TAILNET_ACCEPT_ROUTES),
+        tailnet: w.get(keys::TAILNET_TAILNET).to_owned(),
+        ready_wait: w.get(keys::TAILNET_READY_WAIT),
+        start_jitter: w.get(keys::TAILNET_START_JITTER),
         state: state(check),
     })
 }
 
 /// One of two words, or the absolute path of a folder.
 fn state(check: &mut Check<'_>) -> NodeState {
-    let text = check.written.text("tailnet.state");
+    let text = check.written.get(keys::TAILNET_STATE);
     match text {
         "memory" => NodeState::Memory,
         "ephemeral" => NodeState::Ephemeral,
@@ -121,15 +124,15 @@ fn state(check: &mut Check<'_>) -> NodeState {
                 "tailnet.state wants \"memory\", \"ephemeral\" or the absolute path of a folder, not {}",
                 quoted(other)
             );
-            check.fail(check.written.origin("tailnet.state"), what);
+            check.fail(check.written.origin(keys::TAILNET_STATE), what);
             NodeState::Ephemeral
         }
     }
 }
 
 fn socket(check: &mut Check<'_>, manage: bool, run_dir: &Path) -> PathBuf {
-    let text = check.written.text("tailnet.socket");
-    let origin = check.written.origin("tailnet.socket");
+    let text = check.written.get(keys::TAILNET_SOCKET);
+    let origin = check.written.origin(keys::TAILNET_SOCKET);
     let path: PathBuf = match text {
         "" if manage => run_dir.join(SOCKET),
         "" => DEFAULT_SOCKET.into(),
@@ -151,7 +154,7 @@ fn socket(check: &mut Check<'_>, manage: bool, run_dir: &Path) -> PathBuf {
 
 /// A DNS label, as the control server wants it, once `{id}` is filled in.
 fn hostname(check: &mut Check<'_>, env: &Environment) -> String {
-    let text = check.written.text("tailnet.hostname");
+    let text = check.written.get(keys::TAILNET_HOSTNAME);
     // Eight characters stand for the ones that will be drawn.
     let id = env.get("TAILRACE_ID").unwrap_or("00000000");
     let name = text.replace("{id}", id);
@@ -160,13 +163,13 @@ fn hostname(check: &mut Check<'_>, env: &Environment) -> String {
         && name.bytes().all(fine)
         && !name.starts_with('-')
         && !name.ends_with('-');
-    if !label && !check.broken("tailnet.hostname") {
+    if !label && !check.broken(keys::TAILNET_HOSTNAME) {
         let what = format!(
             "tailnet.hostname {} with id {} is no host name: use letters, digits and '-', at most 63",
             quoted(text),
             quoted(id)
         );
-        check.fail(check.written.origin("tailnet.hostname"), what);
+        check.fail(check.written.origin(keys::TAILNET_HOSTNAME), what);
     }
     text.to_owned()
 }
@@ -174,7 +177,7 @@ fn hostname(check: &mut Check<'_>, env: &Environment) -> String {
 /// Each with its `tag:` (tailcfg.CheckTag: a letter, then letters, digits and dashes).
 fn tags(check: &mut Check<'_>) -> Vec<String> {
     let mut tags = Vec::new();
-    for item in check.written.list("tailnet.tags") {
+    for item in check.written.get(keys::TAILNET_TAGS) {
         let bare = item.text.strip_prefix("tag:").unwrap_or(&item.text);
         let fine = bare.starts_with(|c: char| c.is_ascii_alphabetic())
             && bare.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
@@ -194,15 +197,15 @@ fn tags(check: &mut Check<'_>) -> Vec<String> {
 /// seen here; one in a file is told apart when it is read.
 fn needs_tags(check: &mut Check<'_>, tags: &[String], env: &Environment) {
     let client = env.get("TS_AUTHKEY").is_some_and(|key| key.starts_with("tskey-client-"));
-    if client && tags.is_empty() && !check.broken("tailnet.tags") {
+    if client && tags.is_empty() && !check.broken(keys::TAILNET_TAGS) {
         let what =
             "an OAuth secret (tskey-client-) needs tailnet.tags: name the tags its keys may carry";
-        check.fail(check.written.origin("tailnet.tags"), what);
+        check.fail(check.written.origin(keys::TAILNET_TAGS), what);
     }
 }
 
-fn url(check: &mut Check<'_>, path: &str) -> Option<String> {
-    let text = check.written.text(path);
+fn url(check: &mut Check<'_>, setting: Setting<Text>) -> Option<String> {
+    let text = check.written.get(setting);
     if text.is_empty() {
         return None;
     }
@@ -211,9 +214,11 @@ fn url(check: &mut Check<'_>, path: &str) -> Option<String> {
         matches!(url.scheme_str(), Some("http" | "https")) && url.host().is_some()
     });
     if !fine {
-        let what =
-            format!("{path} wants a URL such as https://control.example.com, not {}", quoted(text));
-        check.fail(check.written.origin(path), what);
+        let what = format!(
+            "{setting} wants a URL such as https://control.example.com, not {}",
+            quoted(text)
+        );
+        check.fail(check.written.origin(setting), what);
     }
     Some(text.to_owned())
 }
@@ -226,7 +231,7 @@ fn environment(
 ) -> Vec<(&'static str, String)> {
     let mut all = Vec::new();
     let inherited = || env.get("HTTPS_PROXY").or_else(|| env.get("https_proxy")).map(str::to_owned);
-    let asked = url(check, "tailnet.control_proxy");
+    let asked = url(check, keys::TAILNET_CONTROL_PROXY);
     let ours = |proxy: &String| listen.is_some_and(|listen| leads_to(proxy, &listen.proxy));
     if let Some(proxy) = asked.or_else(inherited).filter(|proxy| !ours(proxy)) {
         all.push(("HTTPS_PROXY", proxy));

@@ -102,7 +102,7 @@ fn setting<S>(
     places: &Places<'_>,
     written: &mut RawConfig,
 ) {
-    let Some(key) = keys::find(path) else {
+    let Some(key) = Key::of_path(path) else {
         return written.fail(places.of(&name.span()), unknown(path));
     };
     let read = typed(key, value.get_ref(), &value.span(), places);
@@ -159,13 +159,13 @@ fn unknown_of_forward(key: &str) -> String {
 
 /// Reads a TOML value by its key's kind.
 fn typed(
-    key: &Key,
+    key: Key,
     value: &DeValue<'_>,
     span: &Range<usize>,
     places: &Places<'_>,
 ) -> Result<RawValue, String> {
     let wrong = |wants: &str| Err(format!("wants {wants}, not {}", name_of(value)));
-    match (key.kind, value) {
+    match (key.kind(), value) {
         (Kind::Text, DeValue::String(text)) => Ok(RawValue::Text(text.trim().to_owned())),
         (Kind::List | Kind::ListOrText, DeValue::Array(array)) => {
             items(array, places).map(RawValue::List)
@@ -183,7 +183,7 @@ fn typed(
                 Err(_) => Err(format!("wants a number from {least} to {most}: this is too large")),
             }
         }
-        (Kind::Duration | Kind::DurationOrZero, DeValue::String(text)) => timed(key.kind, text),
+        (Kind::Duration | Kind::DurationOrZero, DeValue::String(text)) => timed(key.kind(), text),
         (Kind::Size(least, most), DeValue::String(text)) => sized(text, least, most),
         (Kind::Text | Kind::Word(_), _) => wrong("a string"),
         (Kind::List, _) => wrong("a list of strings"),

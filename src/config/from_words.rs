@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::environment::Environment;
-use super::keys::{self, KEYS, Key};
+use super::keys::{self, Key};
 use super::problem::{Origin, quoted};
 use super::raw_config::{RawConfig, typed, unknown};
 
@@ -55,7 +55,7 @@ impl Flag {
 pub(super) fn environment(env: &Environment, written: &mut RawConfig) {
     for (name, value) in env.iter().filter(|(name, _)| name.starts_with("TAILRACE_")) {
         let origin = Origin::Environment(name.to_owned());
-        let key = KEYS.iter().find(|key| key.variable() == name);
+        let key = Key::of_variable(name);
         match (key, value.to_str()) {
             (Some(key), Some(value)) => put(key, value, origin, written),
             (Some(_), None) => written.fail(origin, "the value is not UTF-8"),
@@ -82,17 +82,18 @@ pub(super) fn flags(flags: &[Flag], written: &mut RawConfig) {
             written.fail(origin, "write KEY=VALUE");
             continue;
         }
-        match keys::find(&flag.path) {
+        match Key::of_path(&flag.path) {
             Some(key) => put(key, &flag.value, origin, written),
             None => written.fail(origin, unknown(&flag.path)),
         }
     }
 }
 
-fn put(key: &'static Key, value: &str, origin: Origin, written: &mut RawConfig) {
+fn put(key: Key, value: &str, origin: Origin, written: &mut RawConfig) {
     if crate::secret::find_key(value).is_some() {
-        let what = format!("{} holds a literal key: put it in a file of its own", quoted(key.path));
+        let what =
+            format!("{} holds a literal key: put it in a file of its own", quoted(key.path()));
         return written.fail(origin, what);
     }
-    written.put(key, typed(key.kind, value, &origin), origin);
+    written.put(key, typed(key.kind(), value, &origin), origin);
 }

@@ -17,9 +17,11 @@ mod from_file;
 mod from_words;
 mod keys;
 mod load;
+mod log_filter;
 mod problem;
 mod raw_config;
 mod reload;
+mod setting_types;
 mod settings;
 mod show;
 mod size;
@@ -31,12 +33,14 @@ pub(crate) use duration::parse as parse_duration;
 pub use check::{Checked, Whereabouts, check, whereabouts};
 pub use environment::Environment;
 pub use from_words::{Flag, KEY_FD};
+pub use keys::{Key, ListenerKey, ManageChoice, OutsideChoice, UpstreamChoice};
 pub use load::{Loaded, SYSTEM_FILE, load, read};
+pub use log_filter::{BadFilter, LogFilter};
 pub use problem::{Origin, Problem, Problems};
 pub use raw_config::{RawConfig, parse};
 pub use reload::{Reloaded, reloaded};
 pub use settings::{
-    Config, Dns, DnsMode, HalfClose, KeySource, Limits, Listen, Log, LogFormat, LogTo, NodeState,
-    Policy, PolicyMode, Record, Relay, Tailnet, Transparent, Upstream, UpstreamKind,
+    Config, Dns, DnsMode, HalfCloseChoice, KeySource, Limits, Listen, Log, LogFormat, LogTo,
+    NodeState, Policy, PolicyMode, Record, Relay, Tailnet, Transparent, Upstream, UpstreamKind,
 };
 pub use show::{Shown, shown, shown_forwards};

@@ -8,8 +8,9 @@ use std::time::Duration;
 use super::duration;
 use super::environment::Environment;
 use super::from_words::Flag;
-use super::keys::{self, KEYS, Key, Kind};
+use super::keys::{self, Key, Kind, Setting};
 use super::problem::{Origin, Problem, quoted};
+use super::setting_types::ValueType;
 use super::size;
 use super::{from_file, from_words};
 
@@ -44,7 +45,7 @@ impl Eq for Item {}
 /// One setting as it stands after all layers.
 #[derive(Debug, Clone)]
 pub(super) struct Entry {
-    pub(super) key: &'static Key,
+    pub(super) key: Key,
     pub(super) raw: RawValue,
     pub(super) origin: Origin,
     /// A value was written that could not be read, so nothing may be concluded from `raw`.
@@ -85,14 +86,10 @@ pub fn parse(file: Option<(&Path, &str)>, env: &Environment, flags: &[Flag]) -> 
 
 impl RawConfig {
     fn defaults() -> Self {
-        let entry = |key: &'static Key| Entry {
-            key,
-            raw: default_of(key),
-            origin: Origin::Default,
-            broken: false,
-        };
+        let entry =
+            |key: Key| Entry { key, raw: default_of(key), origin: Origin::Default, broken: false };
         Self {
-            entries: KEYS.iter().map(entry).collect(),
+            entries: Key::ALL.into_iter().map(entry).collect(),
             forwards: Vec::new(),
             problems: Vec::new(),
         }
@@ -104,18 +101,13 @@ impl RawConfig {
     }
 
     /// Lays a value over what was there, or notes what is wrong with it.
-    pub(super) fn put(
-        &mut self,
-        key: &'static Key,
-        read: Result<RawValue, String>,
-        origin: Origin,
-    ) {
-        let Some(entry) = self.entries.iter_mut().find(|entry| entry.key == key) else { return };
+    pub(super) fn put(&mut self, key: Key, read: Result<RawValue, String>, origin: Origin) {
+        let entry = &mut self.entries[key as usize];
         match read {
             Ok(raw) => (entry.raw, entry.origin) = (raw, origin),
             Err(what) => {
                 entry.broken = true;
-                self.fail(origin, format!("{} {what}", key.path));
+                self.fail(origin, format!("{} {what}", key.path()));
             }
         }
     }
@@ -129,14 +121,19 @@ impl RawConfig {
         &self.entries
     }
 
-    /// The entry at a path of the table.
-    pub(super) fn entry(&self, path: &str) -> Option<&Entry> {
-        self.entries.iter().find(|entry| entry.key.path == path)
+    pub(super) fn entry(&self, key: impl Into<Key>) -> &Entry {
+        // One entry for each key, in the keys' order.
+        &self.entries[key.into() as usize]
     }
 
-    /// Where the setting at `path` was written.
-    pub fn origin(&self, path: &str) -> Origin {
-        self.entry(path).map_or(Origin::Default, |entry| entry.origin.clone())
+    /// Where a setting was written.
+    pub fn origin(&self, key: impl Into<Key>) -> Origin {
+        self.entry(key).origin.clone()
+    }
+
+    /// The value of a setting, as its type has it.
+    pub(super) fn get<T: ValueType>(&self, setting: Setting<T>) -> T::Read<'_> {
+        T::read(&self.entry(setting).raw)
     }
 
     /// Where the `[[forward]]` that listens on `address` was written.
@@ -145,53 +142,13 @@ impl RawConfig {
         let at = |item: &&Item| item.text.parse() == Ok(address);
         listens.into_iter().find(at).map(|item| item.origin.clone())
     }
-
-    pub(super) fn text(&self, path: &str) -> &str {
-        match self.entry(path).map(|entry| &entry.raw) {
-            Some(RawValue::Text(text)) => text,
-            _ => "",
-        }
-    }
-
-    pub(super) fn list(&self, path: &str) -> &[Item] {
-        match self.entry(path).map(|entry| &entry.raw) {
-            Some(RawValue::List(items)) => items,
-            _ => &[],
-        }
-    }
-
-    pub(super) fn switch(&self, path: &str) -> bool {
-        matches!(self.entry(path).map(|entry| &entry.raw), Some(RawValue::Switch(true)))
-    }
-
-    /// A number; its bounds were checked when it was read, so it fits.
-    pub(super) fn number(&self, path: &str) -> u32 {
-        match self.entry(path).map(|entry| &entry.raw) {
-            Some(RawValue::Number(number)) => u32::try_from(*number).unwrap_or(u32::MAX),
-            _ => 0,
-        }
-    }
-
-    /// A number of bytes.
-    pub(super) fn size(&self, path: &str) -> u64 {
-        match self.entry(path).map(|entry| &entry.raw) {
-            Some(RawValue::Size(bytes)) => *bytes,
-            _ => 0,
-        }
-    }
-
-    pub(super) fn duration(&self, path: &str) -> Duration {
-        match self.entry(path).map(|entry| &entry.raw) {
-            Some(RawValue::Duration(duration)) => *duration,
-            _ => Duration::ZERO,
-        }
-    }
 }
 
 /// A key's default, read by the same reader as everything else.
-pub(super) fn default_of(key: &Key) -> RawValue {
+pub(super) fn default_of(key: Key) -> RawValue {
     // `dns.mode` has no word for its default, which depends on the upstream: it stays empty text.
-    typed(key.kind, key.default, &Origin::Default).unwrap_or_else(|_| RawValue::Text(String::new()))
+    typed(key.kind(), key.default(), &Origin::Default)
+        .unwrap_or_else(|_| RawValue::Text(String::new()))
 }
 
 /// Reads a text by its kind: how environment, flags and defaults are written.

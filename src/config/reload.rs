@@ -24,7 +24,21 @@ pub fn reloaded(running: &Config, fresh: Config) -> Reloaded {
         ("record", running.record == fresh.record),
     ];
     let kept = same.iter().filter(|(_, same)| !same).map(|(table, _)| *table).collect();
-    let Config { dns, policy, limits, relay, log, .. } = fresh;
+    let Config {
+        // A table that is added has to be put on one side or the other.
+        run_dir: _,
+        listen: _,
+        forwards: _,
+        transparent: _,
+        upstream: _,
+        tailnet: _,
+        record: _,
+        dns,
+        policy,
+        limits,
+        relay,
+        log,
+    } = fresh;
     let config = Config { dns, policy, limits, relay, log, ..running.clone() };
     Reloaded { config, kept }
 }

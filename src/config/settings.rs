@@ -9,6 +9,9 @@ use std::time::Duration;
 
 use ipnet::{IpNet, Ipv4Net};
 
+use super::log_filter::LogFilter;
+pub use crate::labels::PolicyMode;
+use crate::labels::{self, closed_list};
 use crate::policy::suffix::Suffix;
 use crate::target::Forward;
 
@@ -75,7 +78,7 @@ pub struct Upstream {
     /// For the upstream itself to be reached.
     pub local_timeout: Duration,
     /// What a client's FIN does.
-    pub half_close: HalfClose,
+    pub half_close: HalfCloseChoice,
     /// Most upstream connections at once; `None`: as many as tailscaled's file limit allows, no cap
     /// without one.
     pub max_connections: Option<u32>,
@@ -100,15 +103,16 @@ pub enum UpstreamKind {
     Direct,
 }
 
-/// What happens to a client's FIN.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum HalfClose {
-    /// Propagate with `direct` and with a new tailscaled's SOCKS5 port, else defer.
-    Auto,
-    /// Pass it on.
-    Propagate,
-    /// Hold it until the upstream ends.
-    Defer,
+closed_list! {
+    /// What happens to a client's FIN, as the settings say it.
+    HalfCloseChoice {
+        /// Propagate with `direct` and with a new tailscaled's SOCKS5 port, else defer.
+        Auto = "auto",
+        /// Pass it on.
+        Propagate = "propagate",
+        /// Hold it until the upstream ends.
+        Defer = "defer",
+    }
 }
 
 /// The tailscaled behind the kinds `tailscaled` and `localapi`.
@@ -179,15 +183,16 @@ pub struct Dns {
     pub synthetic: Option<Ipv4Net>,
 }
 
-/// Who resolves a target's name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum DnsMode {
-    /// The tailnet: MagicDNS, split DNS, its global resolvers.
-    Tailnet,
-    /// Names are passed on to the upstream.
-    Upstream,
-    /// This host's resolver.
-    System,
+closed_list! {
+    /// Who resolves a target's name.
+    DnsMode {
+        /// The tailnet: MagicDNS, split DNS, its global resolvers.
+        Tailnet = "tailnet",
+        /// Names are passed on to the upstream.
+        Upstream = "upstream",
+        /// This host's resolver.
+        System = "system",
+    }
 }
 
 /// What may be reached.
@@ -205,17 +210,6 @@ pub struct Policy {
     pub deny_nets: Vec<IpNet>,
     /// TLS has to name its server.
     pub require_sni: bool,
-}
-
-/// What the allow-lists do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PolicyMode {
-    /// Nothing.
-    Off,
-    /// Say what enforcement would have done.
-    Log,
-    /// Refuse what they do not allow.
-    Enforce,
 }
 
 /// Bounds.
@@ -254,10 +248,10 @@ pub struct Record {
 }
 
 /// The gateway's own log.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Log {
-    /// Least severe level written.
-    pub level: tracing::Level,
+    /// What is written: by level, and by module.
+    pub filter: LogFilter,
     /// Text or JSON.
     pub format: LogFormat,
     /// Where to.
@@ -266,15 +260,16 @@ pub struct Log {
     pub access: bool,
 }
 
-/// Form of a log line.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LogFormat {
-    /// Text on a terminal, JSON elsewhere.
-    Auto,
-    /// For people.
-    Text,
-    /// One object per line.
-    Json,
+closed_list! {
+    /// Form of a log line.
+    LogFormat {
+        /// Text on a terminal, JSON elsewhere.
+        Auto = "auto",
+        /// For people.
+        Text = "text",
+        /// One object per line.
+        Json = "json",
+    }
 }
 
 /// Where log lines go.
@@ -324,6 +319,24 @@ impl Config {
     }
 }
 
+impl UpstreamKind {
+    /// The kind without its address, as the log and `status` name it.
+    pub fn label(self) -> &'static str {
+        labels::UpstreamKind::from(self).label()
+    }
+}
+
+impl From<UpstreamKind> for labels::UpstreamKind {
+    fn from(kind: UpstreamKind) -> Self {
+        match kind {
+            UpstreamKind::Tailscaled(_) => Self::Tailscaled,
+            UpstreamKind::LocalApi => Self::LocalApi,
+            UpstreamKind::Socks5(_) => Self::Socks5,
+            UpstreamKind::Direct => Self::Direct,
+        }
+    }
+}
+
 impl Default for Listen {
     fn default() -> Self {
         let v4 = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -351,7 +364,7 @@ impl Upstream {
             kind,
             connect_timeout: Duration::from_secs(7),
             local_timeout: Duration::from_secs(2),
-            half_close: HalfClose::Auto,
+            half_close: HalfCloseChoice::Auto,
             max_connections: None,
             pool: 8,
             mark: None,
@@ -402,7 +415,7 @@ impl Default for Limits {
 impl Default for Log {
     fn default() -> Self {
         Self {
-            level: tracing::Level::INFO,
+            filter: LogFilter::default(),
             format: LogFormat::Auto,
             to: LogTo::Stderr,
             access: true,

@@ -1,9 +1,10 @@
 //! The effective settings with where each came from, no secret among them.
 #![forbid(unsafe_code)]
 
+use super::keys::Key;
 use super::problem::Origin;
 use super::raw_config::{Entry, RawConfig, RawValue};
-use super::settings::{Config, DnsMode, UpstreamKind};
+use super::settings::Config;
 use super::size;
 use crate::secret::redacted;
 use crate::target::Forward;
@@ -11,8 +12,8 @@ use crate::target::Forward;
 /// One setting as `config show` prints it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Shown {
-    /// `policy.mode`.
-    pub path: &'static str,
+    /// Which one.
+    pub key: Key,
     /// The value; as TOML it is `value.to_string()`.
     pub value: toml::Value,
     /// Where it was written.
@@ -22,8 +23,8 @@ pub struct Shown {
 /// Every setting, in the order of `config.toml`, with what its default came to.
 pub fn shown(written: &RawConfig, config: &Config) -> Vec<Shown> {
     let one = |entry: &Entry| Shown {
-        path: entry.key.path,
-        value: effective(entry.key.path, config).unwrap_or_else(|| value(&entry.raw)),
+        key: entry.key,
+        value: effective(entry.key, config).unwrap_or_else(|| value(&entry.raw)),
         origin: entry.origin.clone(),
     };
     written.entries().iter().map(one).collect()
@@ -39,27 +40,18 @@ pub fn shown_forwards<'a>(
 }
 
 /// Settings whose meaning differs from what is written.
-fn effective(path: &str, config: &Config) -> Option<toml::Value> {
-    let word = match path {
-        "run_dir" => return Some(config.run_dir.to_string_lossy().into_owned().into()),
-        "upstream.kind" => match config.upstream.kind {
-            UpstreamKind::Tailscaled(_) => "tailscaled",
-            UpstreamKind::LocalApi => "localapi",
-            UpstreamKind::Socks5(_) => "socks5",
-            UpstreamKind::Direct => "direct",
-        },
-        "tailnet.manage" => {
+fn effective(key: Key, config: &Config) -> Option<toml::Value> {
+    let word = match key {
+        Key::RunDir => return Some(config.run_dir.to_string_lossy().into_owned().into()),
+        Key::UpstreamKind => config.upstream.kind.label(),
+        Key::TailnetManage => {
             return Some(config.tailnet.as_ref().is_some_and(|tailnet| tailnet.manage).into());
         }
-        "tailnet.socket" => {
+        Key::TailnetSocket => {
             let socket = config.tailnet.as_ref().map(|tailnet| tailnet.socket.to_string_lossy());
             return Some(socket.unwrap_or_default().into_owned().into());
         }
-        "dns.mode" => match config.dns.mode {
-            DnsMode::Tailnet => "tailnet",
-            DnsMode::Upstream => "upstream",
-            DnsMode::System => "system",
-        },
+        Key::DnsMode => config.dns.mode.label(),
         _ => return None,
     };
     Some(word.into())

@@ -351,12 +351,12 @@ proptest! {
 
     #[test]
     fn arbitrary_values_never_panic(
-        key in 0..keys::KEYS.len(),
+        key in 0..Key::ALL.len(),
         value in "[-0-9a-z.,:/\\[\\]*\"' \\nüé]{0,40}",
     ) {
-        let path = keys::KEYS[key].path;
+        let path = Key::ALL[key].path();
         drop(read(&format!("{path} = {value}\n"), &[], &[(path, &value)]));
-        let variable = keys::KEYS[key].variable();
+        let variable = Key::ALL[key].variable();
         drop(read(&format!("{path} = {value:?}\n"), &[(&variable, &value)], &[]));
     }
 }
@@ -370,8 +370,8 @@ fn the_sample_file_has_every_key_with_its_default() {
     let env = Environment::default();
     let written = parse(Some((Path::new("f"), sample)), &env, &[]);
     for entry in written.entries() {
-        let path = entry.key.path;
-        if path != "dns.mode" {
+        let path = entry.key.path();
+        if entry.key != Key::DnsMode {
             assert_ne!(entry.origin, Origin::Default, "{path} is missing");
             assert_eq!(entry.raw, raw_config::default_of(entry.key), "{path}");
         }

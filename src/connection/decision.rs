@@ -14,10 +14,11 @@ use arc_swap::Guard;
 use super::names_behind_addresses::{AnsweredClient, DnsAnswerMap, SyntheticAddresses};
 use super::{ClientContext, GatewayState, Refusal, TailnetGate};
 use crate::dns::DnsResolver;
+use crate::labels::{HostFrom, Route};
 use crate::lifecycle::drain::Phase;
 use crate::policy::{
     self, Admitted, AskedTarget, Decision, DecisionContext, KnownNames, LocalAddresses, NamedBy,
-    Policy, PolicyVerdict, Route, RouteTable, SyntheticUse, TargetSource,
+    Policy, PolicyVerdict, RouteTable, SyntheticUse, TargetSource,
 };
 use crate::record::{Record, Stage};
 use crate::tailnet::TailnetState;
@@ -161,7 +162,7 @@ fn write_down(
     let Decision { effective_target, source, policy, permission, pinned, without_name } = decision;
     record.stage(Stage::Policy);
     match source {
-        TargetSource::DnsAnswer => record.target(&effective_target, "dns"),
+        TargetSource::DnsAnswer => record.target(&effective_target, HostFrom::Dns),
         TargetSource::Qualified => record.whole(&effective_target),
         TargetSource::Asked | TargetSource::Named(_) => {}
     }
@@ -180,9 +181,9 @@ fn write_down(
 
 /// Writes down what policy said; the access line carries the last it said.
 pub(super) fn write_verdict(record: &mut Record, policy: PolicyVerdict) {
-    let (mode, verdict) = (policy.mode.label(), policy.verdict.label());
-    tracing::debug!(mode, verdict, rule = policy.rule.as_deref(), "policy decided");
-    record.verdict(mode, verdict, policy.rule);
+    let PolicyVerdict { mode, verdict, rule } = policy;
+    tracing::debug!(%mode, %verdict, rule = rule.as_deref(), "policy decided");
+    record.verdict(mode, verdict, rule);
 }
 
 impl PermittedTarget {
@@ -190,15 +191,15 @@ impl PermittedTarget {
     /// none.
     pub(super) fn without_name(self, record: &mut Record) -> Option<Self> {
         let decision = *self.without_name?;
-        record.target(&decision.effective_target, "none");
+        record.target(&decision.effective_target, HostFrom::None);
         write_down(record, decision, self.asked_at).ok()
     }
 }
 
 /// The access log's `host_from` for a name in a client's first bytes.
-pub(super) const fn host_from(by: NamedBy) -> &'static str {
+pub(super) const fn host_from(by: NamedBy) -> HostFrom {
     match by {
-        NamedBy::Sni => "sni",
-        NamedBy::HttpHost => "http_host",
+        NamedBy::Sni => HostFrom::Sni,
+        NamedBy::HttpHost => HostFrom::HttpHost,
     }
 }

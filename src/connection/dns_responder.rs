@@ -16,6 +16,7 @@ use crate::dns::serve::{
 };
 use crate::dns::{DnsRecords, IpFamily, NameError, QueryKind, reverse};
 use crate::expiring_cache::ExpiringCache;
+use crate::labels::{DnsResult, DnsRoute};
 use crate::policy::{
     self, Admitted, AskedName, KnownNames as _, NameDecision, SyntheticUse, Verdict,
 };
@@ -32,7 +33,7 @@ const QUIET: Duration = Duration::from_secs(60);
 #[derive(Clone)]
 pub struct DnsResponder {
     gateway_state: Arc<GatewayState>,
-    said: Arc<ExpiringCache<(Name, &'static str), ()>>,
+    said: Arc<ExpiringCache<(Name, Verdict), ()>>,
 }
 
 impl DnsResponder {
@@ -121,7 +122,7 @@ impl DnsResponder {
             Some(known) => {
                 let decision = self.decide(AskedName::Mention(&known));
                 let told = self.admit(decision, client, &known)?;
-                self.gateway_state.telemetry.dns("magicdns", "ok", Duration::ZERO);
+                self.gateway_state.telemetry.dns(DnsRoute::Magicdns, DnsResult::Ok, Duration::ZERO);
                 DnsRecords::pointer(told.get())
             }
             None => {
@@ -146,17 +147,17 @@ impl DnsResponder {
     ) -> Result<Admitted<Name>, DnsReply> {
         let gateway_state = &self.gateway_state;
         let NameDecision { policy, permission, .. } = decision;
-        let (mode, verdict) = (policy.mode.label(), policy.verdict.label());
+        let (mode, verdict) = (policy.mode, policy.verdict);
         gateway_state.telemetry.decision(mode, verdict);
         let rule = policy.rule.as_deref().unwrap_or_default();
-        tracing::debug!(%name, %client, mode, verdict, rule, "DNS question decided");
+        tracing::debug!(%name, %client, %mode, %verdict, rule, "DNS question decided");
         if policy.verdict != Verdict::Allow && self.is_news(name, verdict) {
-            tracing::info!(%name, %client, mode, verdict, rule, "a DNS question that policy does not allow");
+            tracing::info!(%name, %client, %mode, %verdict, rule, "a DNS question that policy does not allow");
         }
         permission.map_err(|_| {
-            let route = gateway_state.resolver.load().plan(name).route;
-            if route != "upstream" {
-                gateway_state.telemetry.dns(route, "refused", Duration::ZERO);
+            let by = gateway_state.resolver.load().plan(name).by;
+            if let Some(route) = by.dns_route() {
+                gateway_state.telemetry.dns(route, DnsResult::Refused, Duration::ZERO);
             }
             DnsReply::Refused(ExtendedError::new(
                 ExtendedErrorCode::Blocked,
@@ -165,7 +166,7 @@ impl DnsResponder {
         })
     }
 
-    fn is_news(&self, name: &Name, verdict: &'static str) -> bool {
+    fn is_news(&self, name: &Name, verdict: Verdict) -> bool {
         let (line, now) = ((name.clone(), verdict), Instant::now());
         let news = self.said.get(&line, now).is_none();
         if news {
@@ -193,7 +194,7 @@ impl DnsResponder {
         }
         match names.records(name, kind, &listeners).await {
             Ok(Some(records)) => {
-                gateway_state.telemetry.dns(records.by, "ok", asked.elapsed());
+                gateway_state.telemetry.dns(records.by, DnsResult::Ok, asked.elapsed());
                 Ok(records)
             }
             Ok(None) => {
@@ -245,7 +246,10 @@ impl DnsResponder {
     /// theirs wherever they are asked for.
     fn lends(&self, name: &Name) -> bool {
         self.gateway_state.synthetic_addresses.load().is_some()
-            && matches!(self.gateway_state.resolver.load().plan(name).route, "magicdns" | "split")
+            && matches!(
+                self.gateway_state.resolver.load().plan(name).by.dns_route(),
+                Some(DnsRoute::Magicdns | DnsRoute::Split)
+            )
     }
 
     /// An address on loan, if a connection to the name could be dialled anywhere. They are IPv4 alone.

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use super::decision::{PermittedTarget, write_verdict};
 use super::{ClientContext, GatewayState, Refusal, fault_of_name};
 use crate::dns::Resolution;
+use crate::labels::{DnsResult, ResolvedBy, Route};
 use crate::lifecycle::drain::Phase;
 use crate::policy::{self, AddressDecision, AddressDecisions, RouteTable as _};
 use crate::record::{Record, Stage};
@@ -91,17 +92,17 @@ async fn resolve_and_check(
     let (addresses, by) = match resolver.resolve(&permitted.admitted).await {
         Ok(Resolution::Passed(admitted)) => {
             tracing::debug!("the name is passed on to the upstream");
-            record.resolved("upstream", None);
+            record.resolved(ResolvedBy::Upstream, None);
             return Ok(Destination::Name(admitted));
         }
         Ok(Resolution::Addresses { addresses, by }) => {
-            if by != "literal" {
-                gateway_state.telemetry.dns(by, "ok", asked.elapsed());
+            if let Some(route) = by.dns_route() {
+                gateway_state.telemetry.dns(route, DnsResult::Ok, asked.elapsed());
             }
             (addresses, by)
         }
         Err(error) => {
-            tracing::debug!(route = error.route(), %error, "not resolved");
+            tracing::debug!(route = %error.route(), %error, "not resolved");
             gateway_state.telemetry.dns(error.route(), error.result(), asked.elapsed());
             record.resolved(error.route(), None);
             let in_a_tailnet = gateway_state.tailnet_gate.is_some();
@@ -113,7 +114,7 @@ async fn resolve_and_check(
         let PermittedTarget { admitted, pinned, .. } = permitted;
         policy::decide_addresses(admitted, *pinned, &addresses, &snapshot.context())
     };
-    tracing::debug!(by, ?addresses, "resolved");
+    tracing::debug!(%by, ?addresses, "resolved");
     check_addresses(record, permitted, decisions, by)
 }
 
@@ -122,7 +123,7 @@ fn check_addresses(
     record: &mut Record,
     permitted: &PermittedTarget,
     decisions: AddressDecisions,
-    by: &'static str,
+    by: ResolvedBy,
 ) -> Result<Destination, Refusal> {
     for AddressDecision { address, policy, route, permission } in decisions.iter() {
         let (rule, refused) = (policy.rule.as_deref(), permission.as_ref().err());
@@ -170,15 +171,14 @@ async fn connect(
         }
     }
     let upstream = gateway_state.upstream_kind;
-    tracing::debug!(upstream, address = ?connected.address, took = ?begun.elapsed(), "connected");
+    tracing::debug!(%upstream, address = ?connected.address, took = ?begun.elapsed(), "connected");
     Ok(connected)
 }
 
 impl GatewayState {
     /// The `route` of the log to an address, or to a name that is passed on.
-    pub(super) fn route_to(&self, address: Option<SocketAddr>) -> Option<&'static str> {
-        let route = self.decision_snapshot().route(address.map(|address| address.ip()));
-        route.map(policy::Route::label)
+    pub(super) fn route_to(&self, address: Option<SocketAddr>) -> Option<Route> {
+        self.decision_snapshot().route(address.map(|address| address.ip()))
     }
 }
 

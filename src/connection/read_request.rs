@@ -12,6 +12,7 @@ use super::{ClientContext, transparent};
 use crate::inbound::http_forward::{ForwardRequest, Session};
 use crate::inbound::sniff::Said;
 use crate::inbound::{self, Failed, Kind, Label, Read, Reply, Request};
+use crate::labels::{ErrorDetail, HostFrom};
 use crate::lifecycle::drain::Phase;
 use crate::outcome::Outcome;
 use crate::policy::{AskedTarget, NamedBy};
@@ -83,7 +84,7 @@ pub(super) async fn read_request(
         None => match read_head(client).await {
             Ok(Read::Tunnel(request)) => *request,
             Ok(Read::Forward(session)) => {
-                client.connection.kind(Kind::Http.label());
+                client.connection.set_inbound(Kind::Http);
                 return Some(ClientRequest::Forward(session));
             }
             Err(failed) => {
@@ -92,7 +93,7 @@ pub(super) async fn read_request(
             }
         },
     };
-    client.connection.kind(request.kind.label());
+    client.connection.set_inbound(request.kind);
     let mut record = client.connection.record();
     describe(&mut record, &request.target, request.label.as_ref(), request.host_mismatch);
     let Request { kind, target, early, reply, .. } = request;
@@ -138,24 +139,28 @@ async fn read_head(client: &ClientContext<'_>) -> Result<Read, Failed> {
 /// Writes down what is asked for. A static forward's name counts as the client's: with the listener it chose what
 /// that stands for, and nothing was guessed from its bytes.
 fn describe(record: &mut Record, target: &Target, label: Option<&Label>, host_mismatch: bool) {
-    record.target(target, "client");
+    record.target(target, HostFrom::Client);
     if let Some(label) = label {
         record.label(label.as_str());
     }
     if host_mismatch {
-        record.error_word("host_mismatch");
+        record.error_word(ErrorDetail::HostMismatch);
     }
 }
 
 /// The same of a request of HTTP forward.
 pub(super) fn describe_forward(record: &mut Record, request: &ForwardRequest) {
+    if tracing::enabled!(tracing::Level::DEBUG) {
+        // Each request has an access line of its own; what is said from now on is said of this one.
+        tracing::Span::current().record("id", record.id());
+    }
     tracing::debug!(target = %request.target, "request");
     describe(record, &request.target, request.label.as_ref(), request.host_mismatch);
 }
 
 /// Ends a connection whose head asked for nothing we could carry.
 pub(super) async fn turn_away(stream: &Stream, connection: &mut Connection, failed: Failed) {
-    connection.kind(failed.kind.label());
+    connection.set_inbound(failed.kind);
     let mut record = connection.record();
     if let Some(asked) = &failed.asked {
         record.asked(asked);

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use crate::dns::NameError;
+use crate::labels::DnsRoute;
 use crate::lifecycle::cut::CutReason;
 use crate::outcome::Outcome;
 use crate::policy::Refused;
@@ -122,7 +123,7 @@ pub(crate) fn fault_of_name(error: &NameError, in_a_tailnet: bool) -> TailnetFau
             let (name, asked) = (name.to_string(), asked.clone());
             TailnetFault::ResolverSilent { name, asked, after: *after }
         }
-        NameError::NotFound { name, route: "magicdns" | "split", asked } => {
+        NameError::NotFound { name, route: DnsRoute::Magicdns | DnsRoute::Split, asked } => {
             TailnetFault::NameUnknown { name: name.to_string(), asked: asked.clone() }
         }
         NameError::NotFound { name, asked, .. } => {

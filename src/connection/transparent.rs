@@ -14,6 +14,7 @@ use super::{ClientContext, Refusal, decision, refuse};
 use crate::inbound::client_hello::ServerName;
 use crate::inbound::sniff::{self, Said};
 use crate::inbound::{Kind, Reply};
+use crate::labels::HostFrom;
 use crate::lifecycle::drain::{Guard, Phase};
 use crate::outcome::Outcome;
 use crate::policy::{self, AskedTarget, FirstBytesUse, NamedBy};
@@ -55,7 +56,7 @@ pub(super) async fn read_request(
     client: &mut ClientContext<'_>,
     going_to: SocketAddr,
 ) -> Option<ClientRequest> {
-    client.connection.kind(Kind::Transparent.label());
+    client.connection.set_inbound(Kind::Transparent);
     let mut record = client.connection.record();
     let Some(port) = NonZeroU16::new(going_to.port()) else {
         client.stream.reset_on_close();
@@ -63,7 +64,7 @@ pub(super) async fn read_request(
         return None;
     };
     let target = Target { host: Host::from(going_to.ip()), port };
-    record.target(&target, "none");
+    record.target(&target, HostFrom::None);
     let mut early = BytesMut::new();
     let first_bytes = match sniff_timeout(client, &record, &target).filter(|_| !client.over_limit) {
         Some(timeout) => sniff(client.stream, &mut early, timeout, client.drain).await,

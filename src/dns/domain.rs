@@ -13,6 +13,7 @@ use tokio::sync::Semaphore;
 use super::answer::{AnswerRecords, ServerFault};
 use super::server::{NameserverClient, NameserverContext, label};
 use super::{NameserverAddress, TailnetZone};
+use crate::labels::DnsRoute;
 use crate::target::Name;
 
 /// Names asked for at once (docs/requirements.md, D10); the rest wait. Each domain counts its own, so that
@@ -24,7 +25,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 pub(super) struct ResolverDomain {
     /// The domain; none: everything else.
     pub(super) suffix: Option<Name>,
-    route: &'static str,
+    route: DnsRoute,
     pub(super) permits: Semaphore,
     servers: Vec<Arc<NameserverClient>>,
     /// Nameservers that are not asked, as written.
@@ -48,7 +49,7 @@ impl ResolverDomain {
                 None => skipped.push(label(nameserver)),
             }
         }
-        let route = if suffix.is_some() { "split" } else { "global" };
+        let route = if suffix.is_some() { DnsRoute::Split } else { DnsRoute::Global };
         let (suffix, permits) = (suffix.cloned(), Semaphore::new(IN_FLIGHT));
         Self { suffix, route, permits, servers, skipped }
     }
@@ -58,7 +59,7 @@ impl ResolverDomain {
         let servers =
             resolvers.iter().map(|to| NameserverClient::of_system(*to, outside)).collect();
         let permits = Semaphore::new(IN_FLIGHT);
-        Self { suffix: None, route: "system", permits, servers, skipped: Vec::new() }
+        Self { suffix: None, route: DnsRoute::System, permits, servers, skipped: Vec::new() }
     }
 
     /// Nobody is named: what is known is all there is.
@@ -70,7 +71,7 @@ impl ResolverDomain {
         !self.servers.is_empty()
     }
 
-    pub(super) fn route(&self) -> &'static str {
+    pub(super) fn route(&self) -> DnsRoute {
         self.route
     }
 

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use crate::labels::{DnsResult, DnsRoute};
 use crate::target::Name;
 
 /// Why a name has no address.
@@ -15,8 +16,8 @@ pub enum NameError {
     NotFound {
         /// The name asked for.
         name: Name,
-        /// By which route: `magicdns`, `split`, `global` or `system`.
-        route: &'static str,
+        /// By which route it was asked.
+        route: DnsRoute,
         /// Who says so: nameservers, `MagicDNS` or `this host's resolver`.
         asked: String,
     },
@@ -26,7 +27,7 @@ pub enum NameError {
         /// The name asked for.
         name: Name,
         /// By which route.
-        route: &'static str,
+        route: DnsRoute,
         /// Who was asked.
         asked: String,
         /// What each of them said.
@@ -38,7 +39,7 @@ pub enum NameError {
         /// The name asked for.
         name: Name,
         /// By which route.
-        route: &'static str,
+        route: DnsRoute,
         /// Who was asked.
         asked: String,
         /// How long was waited.
@@ -60,21 +61,21 @@ pub enum NameError {
 
 impl NameError {
     /// The metric's `result`.
-    pub const fn result(&self) -> &'static str {
+    pub const fn result(&self) -> DnsResult {
         match self {
-            Self::NotFound { .. } => "nxdomain",
-            Self::Failed { .. } | Self::NoNameserver { .. } => "error",
-            Self::Timeout { .. } => "timeout",
+            Self::NotFound { .. } => DnsResult::Nxdomain,
+            Self::Failed { .. } | Self::NoNameserver { .. } => DnsResult::Error,
+            Self::Timeout { .. } => DnsResult::Timeout,
         }
     }
 
     /// The metric's `route`: by which way the name was asked.
-    pub const fn route(&self) -> &'static str {
+    pub const fn route(&self) -> DnsRoute {
         match self {
             Self::NotFound { route, .. }
             | Self::Failed { route, .. }
-            | Self::Timeout { route, .. } => route,
-            Self::NoNameserver { .. } => "split",
+            | Self::Timeout { route, .. } => *route,
+            Self::NoNameserver { .. } => DnsRoute::Split,
         }
     }
 }

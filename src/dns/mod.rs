@@ -30,6 +30,7 @@ use arc_swap::ArcSwap;
 use hickory_proto::rr::rdata::PTR;
 use hickory_proto::rr::{self, RData};
 
+use crate::labels::{DnsRoute, ResolvedBy};
 use crate::policy::Admitted;
 use crate::target::{Host, Name, Target};
 
@@ -76,8 +77,8 @@ pub enum Resolution {
     Addresses {
         /// At least one.
         addresses: Vec<IpAddr>,
-        /// The log's `resolved_by`: `literal`, `magicdns`, `split`, `global`, `system` or `cache`.
-        by: &'static str,
+        /// Who knows them: a DNS route, or nobody was asked for a literal.
+        by: ResolvedBy,
     },
 }
 
@@ -93,11 +94,11 @@ pub struct DnsRecords {
     /// How long this holds.
     pub left: Duration,
     /// By which route, as in [`Resolution`].
-    pub by: &'static str,
+    pub by: DnsRoute,
 }
 
 impl DnsRecords {
-    fn of(addresses: &[IpAddr], kind: QueryKind, left: Duration, by: &'static str) -> Self {
+    fn of(addresses: &[IpAddr], kind: QueryKind, left: Duration, by: DnsRoute) -> Self {
         let of_kind = |ip: &IpAddr| match kind {
             QueryKind::Addresses(family) => family.has(*ip),
             QueryKind::Txt | QueryKind::Srv | QueryKind::Mx | QueryKind::Ptr => false,
@@ -109,7 +110,7 @@ impl DnsRecords {
     fn found(
         LookupResult { aliases, addresses, data }: LookupResult,
         left: Duration,
-        by: &'static str,
+        by: DnsRoute,
     ) -> Self {
         Self { aliases, addresses, data, left, by }
     }
@@ -119,7 +120,7 @@ impl DnsRecords {
         let name = rr::Name::from_ascii(format!("{name}.")).ok();
         let data = name.map(|name| RData::PTR(PTR(name))).into_iter().collect();
         let (aliases, addresses) = (Vec::new(), Vec::new());
-        Self { aliases, addresses, data, left: routes::NETMAP, by: "magicdns" }
+        Self { aliases, addresses, data, left: routes::NETMAP, by: DnsRoute::Magicdns }
     }
 
     /// This host's resolver tells no time to live: nobody is to remember what it says.
@@ -129,15 +130,15 @@ impl DnsRecords {
         family: IpFamily,
     ) -> Result<Self, NameError> {
         let found = system.addresses(name).await?;
-        Ok(Self::of(&found, QueryKind::Addresses(family), Duration::ZERO, "system"))
+        Ok(Self::of(&found, QueryKind::Addresses(family), Duration::ZERO, DnsRoute::System))
     }
 }
 
 /// By which way a name would be asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ResolvePlan {
-    /// `magicdns`, `split`, `global`, `system`, or `upstream` where names are passed on.
-    pub route: &'static str,
+    /// The DNS route; the upstream where names are passed on.
+    pub by: ResolvedBy,
     /// The domain of the tailnet that covers the name.
     pub suffix: Option<Name>,
     /// Who would be asked, in this order; empty with the routes that ask no nameserver of ours.
@@ -147,8 +148,8 @@ pub struct ResolvePlan {
 }
 
 impl ResolvePlan {
-    fn without_nameservers(route: &'static str, suffix: Option<Name>) -> Self {
-        Self { route, suffix, nameservers: Vec::new(), skipped: Vec::new() }
+    fn without_nameservers(by: impl Into<ResolvedBy>, suffix: Option<Name>) -> Self {
+        Self { by: by.into(), suffix, nameservers: Vec::new(), skipped: Vec::new() }
     }
 }
 
@@ -206,12 +207,14 @@ impl DnsResolver {
     /// [`NameError`], naming the host.
     pub async fn resolve(&self, host: &Admitted<Target>) -> Result<Resolution, NameError> {
         match &host.get().host {
-            Host::Address(ip) => Ok(Resolution::Addresses { addresses: vec![*ip], by: "literal" }),
+            Host::Address(ip) => {
+                Ok(Resolution::Addresses { addresses: vec![*ip], by: ResolvedBy::Literal })
+            }
             Host::Name(name) => match &self.0 {
                 By::Upstream => Ok(Resolution::Passed(host.clone())),
                 By::System(outside) => {
                     let addresses = outside.system.addresses(name).await?;
-                    Ok(Resolution::Addresses { addresses, by: "system" })
+                    Ok(Resolution::Addresses { addresses, by: DnsRoute::System.into() })
                 }
                 By::Tailnet(tailnet) => tailnet.resolve(name).await,
             },
@@ -269,8 +272,8 @@ impl DnsResolver {
     /// By which way `name` would be asked. Nobody is asked.
     pub fn plan(&self, name: &Name) -> ResolvePlan {
         match &self.0 {
-            By::Upstream => ResolvePlan::without_nameservers("upstream", None),
-            By::System(_) => ResolvePlan::without_nameservers("system", None),
+            By::Upstream => ResolvePlan::without_nameservers(ResolvedBy::Upstream, None),
+            By::System(_) => ResolvePlan::without_nameservers(DnsRoute::System, None),
             By::Tailnet(tailnet) => tailnet.plan(name),
         }
     }

@@ -11,9 +11,10 @@ use super::domain::ResolverDomain;
 use super::lookup;
 use super::server::NameserverContext;
 use super::{DnsRecords, NameError, reverse};
+use crate::labels::DnsRoute;
 use crate::target::Name;
 
-const ROUTE: &str = "system";
+const ROUTE: DnsRoute = DnsRoute::System;
 const ASKED: &str = "this host's resolver";
 
 impl NameserverContext {

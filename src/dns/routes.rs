@@ -15,6 +15,7 @@ use super::questions::QueryCoalescer;
 use super::server::NameserverContext;
 use super::zone::within;
 use super::{DnsRecords, NameError, Resolution, ResolvePlan, TailnetZone, reverse};
+use crate::labels::DnsRoute;
 use crate::target::Name;
 
 /// Who answers for names that are not asked of anybody.
@@ -77,12 +78,14 @@ impl Tailnet {
 
     pub(super) async fn resolve(&self, name: &Name) -> Result<Resolution, NameError> {
         let known = self.known();
-        let found = |addresses, by| Resolution::Addresses { addresses, by };
+        let found = |addresses, by: DnsRoute| Resolution::Addresses { addresses, by: by.into() };
         match known.route(name) {
-            NameRoute::Host(addresses) => Ok(found(addresses.to_vec(), "magicdns")),
+            NameRoute::Host(addresses) => Ok(found(addresses.to_vec(), DnsRoute::Magicdns)),
             NameRoute::Nowhere(_) => Err(nowhere(name, MAGIC_DNS)),
             NameRoute::Reserved => Err(nowhere(name, NOBODY)),
-            NameRoute::System => Ok(found(self.outside.system.addresses(name).await?, "system")),
+            NameRoute::System => {
+                Ok(found(self.outside.system.addresses(name).await?, DnsRoute::System))
+            }
             NameRoute::Ask(domain) => {
                 let both = QueryKind::Addresses(IpFamily::Both);
                 let (learned, _, by) = self.learn(&known, domain, name, both).await?;
@@ -101,7 +104,7 @@ impl Tailnet {
         let known = self.known();
         let (learned, left, by) = match (known.route(name), kind) {
             (NameRoute::Host(addresses), _) => {
-                return Ok(DnsRecords::of(addresses, kind, NETMAP, "magicdns"));
+                return Ok(DnsRecords::of(addresses, kind, NETMAP, DnsRoute::Magicdns));
             }
             (NameRoute::Nowhere(_), _) => return Err(nowhere(name, MAGIC_DNS)),
             (NameRoute::Reserved, _) => return Err(nowhere(name, NOBODY)),
@@ -129,10 +132,10 @@ impl Tailnet {
         domain: &Arc<ResolverDomain>,
         name: &Name,
         kind: QueryKind,
-    ) -> Result<(LookupResult, Duration, &'static str), NameError> {
+    ) -> Result<(LookupResult, Duration, DnsRoute), NameError> {
         let key = (name.clone(), kind);
         if let Some((answer, left)) = known.learned.cache.get(&key) {
-            return Ok((answer?, left, "cache"));
+            return Ok((answer?, left, DnsRoute::Cache));
         }
         let question = || self.question(known, domain, key.clone());
         let (answer, life) = known.learned.questions.ask(&key, question).await;
@@ -157,18 +160,18 @@ impl Tailnet {
         match known.route(name) {
             NameRoute::Host(_) => {
                 let suffix = suffix.as_ref().filter(|suffix| within(name, suffix));
-                ResolvePlan::without_nameservers("magicdns", suffix.cloned())
+                ResolvePlan::without_nameservers(DnsRoute::Magicdns, suffix.cloned())
             }
             NameRoute::Nowhere(domain) => {
-                ResolvePlan::without_nameservers("magicdns", Some(domain.clone()))
+                ResolvePlan::without_nameservers(DnsRoute::Magicdns, Some(domain.clone()))
             }
-            NameRoute::Reserved => ResolvePlan::without_nameservers("magicdns", None),
+            NameRoute::Reserved => ResolvePlan::without_nameservers(DnsRoute::Magicdns, None),
             NameRoute::System => ResolvePlan {
                 skipped: known.global.skipped().to_vec(),
-                ..ResolvePlan::without_nameservers("system", None)
+                ..ResolvePlan::without_nameservers(DnsRoute::System, None)
             },
             NameRoute::Ask(domain) => ResolvePlan {
-                route: domain.route(),
+                by: domain.route().into(),
                 suffix: domain.suffix.clone(),
                 nameservers: domain.nameservers(),
                 skipped: domain.skipped().to_vec(),
@@ -283,7 +286,7 @@ impl ZoneView {
 }
 
 fn nowhere(name: &Name, asked: &str) -> NameError {
-    NameError::NotFound { name: name.clone(), route: "magicdns", asked: asked.to_owned() }
+    NameError::NotFound { name: name.clone(), route: DnsRoute::Magicdns, asked: asked.to_owned() }
 }
 
 fn is_localhost(name: &Name) -> bool {

@@ -16,12 +16,13 @@ use tokio::sync::Semaphore;
 
 use super::questions::QueryCoalescer;
 use super::{NameError, hosts};
+use crate::labels::DnsRoute;
 use crate::target::Name;
 
 /// Questions under way at once (docs/requirements.md, D10); the rest wait.
 const IN_FLIGHT: usize = 64;
 /// The metric's `route`, and who was asked.
-const ROUTE: &str = "system";
+const ROUTE: DnsRoute = DnsRoute::System;
 const ASKED: &str = "this host's resolver";
 
 /// Where libc reads whom to ask, always at this port (resolv.conf(5)).
@@ -217,7 +218,7 @@ mod tests {
         let _all = Arc::clone(&system.in_flight).acquire_many_owned(64).await.unwrap();
         let name = name("db.corp.example");
         let asked = ASKED.to_owned();
-        let late = NameError::Timeout { name: name.clone(), route: "system", asked, after };
+        let late = NameError::Timeout { name: name.clone(), route: ROUTE, asked, after };
         assert_eq!(system.addresses(&name).await, Err(late));
         assert_eq!(system.questions.len(), 0);
     }

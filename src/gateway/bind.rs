@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 
 use super::StartError;
 use super::dns::Sockets;
-use crate::config::{self, UpstreamKind};
+use crate::config::{self, ListenerKey, UpstreamKind};
 use crate::lifecycle::run_dir::Listening;
 use crate::listener::Bound;
 use crate::target::Forward;
@@ -32,19 +32,19 @@ pub(super) fn internal(upstream: &config::Upstream) -> Vec<SocketAddr> {
 
 /// Binds what the settings name. An IPv6 address on a host without IPv6 is skipped with a line.
 pub(super) fn all(listen: &config::Listen, forwards: &[Forward]) -> Result<Listeners, StartError> {
-    let mut proxy = each("listen.proxy", &listen.proxy, Bound::new)?;
+    let mut proxy = each(ListenerKey::Proxy, &listen.proxy, Bound::new)?;
     if proxy.is_empty() {
         return Err(StartError::NoListener);
     }
-    let tproxy = each("listen.tproxy", &listen.tproxy, Bound::transparent)?;
-    let failed = |error| StartError::bind("listen.admin", listen.admin, error);
+    let tproxy = each(ListenerKey::Tproxy, &listen.tproxy, Bound::transparent)?;
+    let failed = |error| StartError::bind(ListenerKey::Admin, listen.admin, error);
     let admin = TcpListener::bind(listen.admin).map_err(failed)?;
     let admin_address = admin.local_addr().map_err(failed)?;
     let (forwards, forward) = forwards.iter().map(forward).collect::<Result<_, _>>()?;
     let private = Sockets::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))
         .map_err(|source| StartError::System { what: "the DNS port for `run`", source })?;
     let clients = listen.dns.map(|address| {
-        Sockets::bind(address).map_err(|error| StartError::bind("listen.dns", address, error))
+        Sockets::bind(address).map_err(|error| StartError::bind(ListenerKey::Dns, address, error))
     });
     let clients = clients.transpose()?;
     let listening = Listening {
@@ -62,7 +62,7 @@ pub(super) fn all(listen: &config::Listen, forwards: &[Forward]) -> Result<Liste
 
 /// Binds each address of the setting `key`.
 fn each(
-    key: &'static str,
+    key: ListenerKey,
     addresses: &[SocketAddr],
     bind: fn(SocketAddr) -> io::Result<Bound>,
 ) -> Result<Vec<Bound>, StartError> {
@@ -82,7 +82,7 @@ fn each(
 /// A static forward, and the same with the address as bound.
 fn forward(wanted: &Forward) -> Result<(Bound, Forward), StartError> {
     let Forward { listen, target } = wanted.clone();
-    let failed = |error| StartError::bind("forward.listen", listen, error);
+    let failed = |error| StartError::bind(ListenerKey::Forward, listen, error);
     let bound = Bound::new(listen).map_err(failed)?.leading_to(target.clone());
     let listen = bound.address();
     Ok((bound, Forward { listen, target }))
@@ -109,7 +109,8 @@ mod tests {
         let taken = Forward { listen: taken.local_addr().unwrap(), target };
         let error = all(&listen, &[Forward { listen: any, ..taken.clone() }, taken.clone()]);
         let error = error.err().unwrap();
-        assert_eq!((error.key(), error.address()), (Some("forward.listen"), Some(taken.listen)));
+        assert!(matches!(error, StartError::InUse { key: ListenerKey::Forward, .. }), "{error:?}");
+        assert_eq!((error.key(), error.address()), (None, Some(taken.listen)));
         assert!(TcpListener::bind(free).is_ok(), "nothing stays bound");
     }
 

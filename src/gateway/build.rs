@@ -8,21 +8,18 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 
 use super::StartError;
 use super::tailnet::{States, ThroughUpstream};
-use crate::config::{self, Config, DnsMode, PolicyMode, UpstreamKind};
+use crate::config::{self, Config, DnsMode, UpstreamKind};
 use crate::connection::{self, GatewayState, HalfClosePolicy, SyntheticAddresses};
 use crate::dns::{self as dns_resolver, DnsResolver, TailnetZone};
-use crate::policy::{self, Policy, PolicyError, Rules};
+use crate::labels::Route;
+use crate::policy::{Policy, PolicyError, Rules};
 use crate::relay::{self, HalfClose};
 use crate::sys::Exiting;
 use crate::upstream;
 
 pub(super) fn policy(settings: &config::Policy) -> Result<Policy, PolicyError> {
     Policy::new(Rules {
-        mode: match settings.mode {
-            PolicyMode::Off => policy::Mode::Off,
-            PolicyMode::Log => policy::Mode::Log,
-            PolicyMode::Enforce => policy::Mode::Enforce,
-        },
+        mode: settings.mode,
         suffixes: settings.suffixes.clone(),
         globs: settings.globs.clone(),
         nets: settings.nets.clone(),
@@ -77,12 +74,7 @@ pub(super) fn synthetic(
 
 pub(super) fn upstream(settings: &config::Upstream) -> upstream::Settings {
     upstream::Settings {
-        kind: match settings.kind {
-            UpstreamKind::Tailscaled(_) => upstream::Kind::Tailscaled,
-            UpstreamKind::LocalApi => upstream::Kind::LocalApi,
-            UpstreamKind::Socks5(_) => upstream::Kind::Socks5,
-            UpstreamKind::Direct => upstream::Kind::Direct,
-        },
+        kind: settings.kind.into(),
         connect_timeout: settings.connect_timeout,
         local_timeout: settings.local_timeout,
         pool: settings.pool,
@@ -109,7 +101,7 @@ pub(super) fn place(kind: UpstreamKind) -> Option<upstream::Endpoint> {
 /// `auto` asks tailscaled's version behind its SOCKS5 port, and defers where nobody knows which
 /// tailscaled that is, and with LocalAPI, which keeps no half-close (docs/requirements.md, C6).
 pub(super) fn half_close(settings: &config::Upstream) -> HalfClosePolicy {
-    use config::HalfClose::{Auto, Defer, Propagate};
+    use config::HalfCloseChoice::{Auto, Defer, Propagate};
     match (settings.half_close, settings.kind) {
         (Propagate, _) | (Auto, UpstreamKind::Direct) => {
             HalfClosePolicy::Always(HalfClose::Propagate)
@@ -122,9 +114,9 @@ pub(super) fn half_close(settings: &config::Upstream) -> HalfClosePolicy {
 }
 
 /// The route where it is always the same; with `socks5` nobody knows what lies behind.
-pub(super) fn fixed_route(kind: UpstreamKind) -> Option<policy::Route> {
+pub(super) fn fixed_route(kind: UpstreamKind) -> Option<Route> {
     match kind {
-        UpstreamKind::Direct => Some(policy::Route::Direct),
+        UpstreamKind::Direct => Some(Route::Direct),
         _ => None,
     }
 }

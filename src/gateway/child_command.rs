@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::{Gateway, StartError};
+use crate::admin::Readiness;
 use crate::lifecycle::children::Children;
 use crate::lifecycle::command::{CommandLine, Running};
 use crate::lifecycle::environment::{self, Ours};
@@ -71,15 +72,14 @@ impl Stage<'_> {
     ) -> Result<Option<u8>, StartError> {
         let deadline = Instant::now() + timeout;
         loop {
-            let now = gateway.readiness();
-            if now.is_ready() {
+            let Readiness::NotReady { message, .. } = gateway.readiness() else {
                 return Ok(None);
-            }
+            };
             if let Some(message) = gateway.hopeless() {
                 return Err(StartError::Hopeless { message });
             }
             if Instant::now() >= deadline {
-                return Err(StartError::NotReady { after: timeout, message: now.message });
+                return Err(StartError::NotReady { after: timeout, message });
             }
             tokio::select! {
                 () = tokio::time::sleep(PAUSE) => {}

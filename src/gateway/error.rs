@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
+use crate::config::{Key, ListenerKey};
 use crate::lifecycle::port_owner;
 use crate::tailnet::StateFolderError;
 
@@ -19,7 +20,7 @@ pub enum StartError {
     )]
     InUse {
         /// The setting.
-        key: &'static str,
+        key: ListenerKey,
         /// The address asked for.
         address: SocketAddr,
         /// ` by process N`, or nothing.
@@ -29,7 +30,7 @@ pub enum StartError {
     #[error("{key}: cannot listen on {address}: {source}; set {key} to an address of this host")]
     Bind {
         /// The setting.
-        key: &'static str,
+        key: ListenerKey,
         /// The address asked for.
         address: SocketAddr,
         /// What the kernel said.
@@ -103,8 +104,8 @@ pub enum StartError {
 }
 
 impl StartError {
-    pub(super) fn bind(key: &'static str, address: SocketAddr, source: io::Error) -> Self {
-        if key == "listen.tproxy" && Errno::from_io_error(&source) == Some(Errno::PERM) {
+    pub(super) fn bind(key: ListenerKey, address: SocketAddr, source: io::Error) -> Self {
+        if key == ListenerKey::Tproxy && Errno::from_io_error(&source) == Some(Errno::PERM) {
             return Self::NotTransparent { address };
         }
         if source.kind() != io::ErrorKind::AddrInUse {
@@ -115,17 +116,17 @@ impl StartError {
     }
 
     /// The setting it is about, where there is one.
-    pub fn key(&self) -> Option<&'static str> {
+    pub fn key(&self) -> Option<Key> {
         match self {
-            Self::InUse { key, .. } | Self::Bind { key, .. } => Some(key),
-            Self::NotTransparent { .. } => Some("listen.tproxy"),
-            Self::Mark { .. } => Some("upstream.mark"),
-            Self::NoListener => Some("listen.proxy"),
-            Self::RunDir(_) => Some("run_dir"),
-            Self::Log(_) => Some("log.to"),
-            Self::Policy(_) => Some("policy.allowed_hosts"),
-            Self::Tailscaled(_) => Some("tailnet.tailscaled"),
-            Self::NodeState(_) => Some("tailnet.state"),
+            Self::InUse { key, .. } | Self::Bind { key, .. } => key.key(),
+            Self::NotTransparent { .. } => Some(Key::ListenTproxy),
+            Self::Mark { .. } => Some(Key::UpstreamMark),
+            Self::NoListener => Some(Key::ListenProxy),
+            Self::RunDir(_) => Some(Key::RunDir),
+            Self::Log(_) => Some(Key::LogTo),
+            Self::Policy(_) => Some(Key::PolicyAllowedHosts),
+            Self::Tailscaled(_) => Some(Key::TailnetTailscaled),
+            Self::NodeState(_) => Some(Key::TailnetState),
             Self::NotReady { .. }
             | Self::Hopeless { .. }
             | Self::Command(_)

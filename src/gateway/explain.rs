@@ -7,14 +7,15 @@ use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use serde_json::{Value, json};
-
+use crate::api::{
+    AddressAnswer, ClientAnswer, ClientProcess, DecisionAnswer, DnsAnswer, ExplainAnswer,
+    TailnetStateAnswer,
+};
 use crate::connection::{GatewayState, fault_of_name, fault_of_refusal};
 use crate::dns::{NameError, Resolution, ResolvePlan};
 use crate::policy::{
     self, AddressDecision, AddressDecisions, Admitted, AskedTarget, Decision, PolicyVerdict,
 };
-use crate::record::Process;
 use crate::tailnet::{TailnetFault, TailnetState};
 use crate::target::Target;
 
@@ -29,8 +30,12 @@ pub(super) fn parse_target(text: &str) -> Result<Target, String> {
     Target::typed(text, DEFAULT_PORT).map_err(|error| error.to_string())
 }
 
-/// The object of `/api/v1/explain`.
-pub(super) async fn explain(gateway_state: &GatewayState, asked: &str, target: Target) -> Value {
+/// The answer of `/api/v1/explain`.
+pub(super) async fn explain(
+    gateway_state: &GatewayState,
+    asked: &str,
+    target: Target,
+) -> ExplainAnswer {
     let (decision, tailnet) = {
         let snapshot = gateway_state.decision_snapshot();
         let decision = policy::decide(&AskedTarget::unconnected(&target), &snapshot.context());
@@ -41,17 +46,17 @@ pub(super) async fn explain(gateway_state: &GatewayState, asked: &str, target: T
     let refused = permission.as_ref().err().and_then(|refused| fault_of_refusal(*refused));
     let fault = refused.or_else(|| down.clone());
     let clients = gateway_state.telemetry.clients_of(&effective_target);
-    let mut answer = json!({
-        "target": effective_target.to_string(),
-        "asked": asked,
-        "policy": policy_answer(policy.as_ref()),
-        "refused": permission.is_err(),
-        "dns": null,
-        "addresses": [],
-        "tailnet": tailnet.map(|state| json!({"state": state.phase.label()})),
-        "fault": fault.as_ref().map(fault_answer),
-        "clients": clients.iter().map(client_answer).collect::<Vec<_>>(),
-    });
+    let mut answer = ExplainAnswer {
+        target: effective_target.to_string(),
+        asked: asked.to_owned(),
+        policy: policy_answer(policy),
+        refused: permission.is_err(),
+        dns: None,
+        addresses: Vec::new(),
+        tailnet: tailnet.map(|state| TailnetStateAnswer { state: state.phase }),
+        fault: fault.as_ref().map(TailnetFault::advice),
+        clients: clients.into_iter().map(client_answer).collect(),
+    };
     // As with a connection: nobody is asked for what is refused, or while the tailnet is down.
     if let (Ok(admitted), None) = (permission, down) {
         resolve_and_check(gateway_state, &admitted, pinned, &mut answer).await;
@@ -59,16 +64,16 @@ pub(super) async fn explain(gateway_state: &GatewayState, asked: &str, target: T
     answer
 }
 
-fn client_answer((process, connections): &(Option<Arc<Process>>, usize)) -> Value {
-    json!({"process": process.as_deref(), "connections": connections})
+fn client_answer((process, connections): (Option<Arc<ClientProcess>>, usize)) -> ClientAnswer {
+    ClientAnswer { process: process.as_deref().cloned(), connections }
 }
 
-fn policy_answer(policy: Option<&PolicyVerdict>) -> Value {
-    json!({
-        "mode": policy.map(|policy| policy.mode.label()),
-        "verdict": policy.map(|policy| policy.verdict.label()),
-        "rule": policy.and_then(|policy| policy.rule.as_deref()),
-    })
+fn policy_answer(policy: Option<PolicyVerdict>) -> DecisionAnswer {
+    DecisionAnswer {
+        mode: policy.as_ref().map(|policy| policy.mode),
+        verdict: policy.as_ref().map(|policy| policy.verdict),
+        rule: policy.and_then(|policy| policy.rule),
+    }
 }
 
 /// By which way the host is found, and the decision about each of its addresses.
@@ -76,7 +81,7 @@ async fn resolve_and_check(
     gateway_state: &GatewayState,
     admitted: &Admitted<Target>,
     pinned: Option<IpAddr>,
-    answer: &mut Value,
+    answer: &mut ExplainAnswer,
 ) {
     let resolver = gateway_state.resolver.load_full();
     let plan = admitted.get().host.name().map(|name| resolver.plan(name));
@@ -87,25 +92,24 @@ async fn resolve_and_check(
         Err(error) => (Vec::new(), Some(error)),
     };
     if let Some(plan) = plan {
-        answer["dns"] = dns_answer(plan, &found, started.elapsed(), error.as_ref());
+        answer.dns = Some(dns_answer(plan, &found, started.elapsed(), error.as_ref()));
     }
     if let Some(error) = error {
         let fault = fault_of_name(&error, gateway_state.tailnet_gate.is_some());
-        answer["fault"] = fault_answer(&fault);
+        answer.fault = Some(fault.advice());
         return;
     }
     let snapshot = gateway_state.decision_snapshot();
     let decisions = policy::decide_addresses(admitted, pinned, &found, &snapshot.context());
-    let rows: Vec<_> =
-        decisions.iter().map(|decision| address_answer(decision, snapshot.tailnet())).collect();
-    answer["addresses"] = rows.into();
+    let rows = decisions.iter().map(|decision| address_answer(decision, snapshot.tailnet()));
+    answer.addresses = rows.collect();
     let refused = decisions.refusal().and_then(|refusal| refusal.permission.as_ref().err());
     let fault = match refused {
         Some(refused) => fault_of_refusal(*refused),
         None => offline(&decisions, snapshot.tailnet()),
     };
-    answer["refused"] = (refused.is_some() && fault.is_none()).into();
-    answer["fault"] = fault.as_ref().map(fault_answer).into();
+    answer.refused = refused.is_some() && fault.is_none();
+    answer.fault = fault.as_ref().map(TailnetFault::advice);
 }
 
 fn dns_answer(
@@ -113,30 +117,30 @@ fn dns_answer(
     found: &[IpAddr],
     took: Duration,
     error: Option<&NameError>,
-) -> Value {
-    json!({
-        "route": plan.route,
-        "suffix": plan.suffix.map(|suffix| suffix.to_string()),
-        "nameservers": plan.nameservers,
-        "skipped": plan.skipped,
-        "addresses": found,
-        "took_ms": u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
-        "error": error.map(ToString::to_string),
-    })
+) -> DnsAnswer {
+    DnsAnswer {
+        route: plan.by,
+        suffix: plan.suffix.map(|suffix| suffix.to_string()),
+        nameservers: plan.nameservers,
+        skipped: plan.skipped,
+        addresses: found.to_vec(),
+        took_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+        error: error.map(ToString::to_string),
+    }
 }
 
-fn address_answer(decision: &AddressDecision, tailnet: Option<&TailnetState>) -> Value {
+fn address_answer(decision: &AddressDecision, tailnet: Option<&TailnetState>) -> AddressAnswer {
     let AddressDecision { address, policy, route, .. } = decision;
     let cover = tailnet.and_then(|state| state.netmap.cover(address.ip()));
-    json!({
-        "address": address.ip(),
-        "verdict": policy.verdict.label(),
-        "rule": policy.rule,
-        "route": route.map(policy::Route::label),
-        "peer": cover.map(|cover| &cover.peer.host),
-        "net": cover.map(|cover| cover.net),
-        "online": cover.map(|cover| cover.peer.online),
-    })
+    AddressAnswer {
+        address: address.ip(),
+        verdict: policy.verdict,
+        rule: policy.rule.clone(),
+        route: *route,
+        peer: cover.as_ref().map(|cover| cover.peer.host.clone()),
+        net: cover.as_ref().map(|cover| cover.net),
+        online: cover.as_ref().map(|cover| cover.peer.online),
+    }
 }
 
 /// What is known to be wrong with every address before one is dialled: the peers that lead there are offline.
@@ -147,10 +151,4 @@ fn offline(decisions: &AddressDecisions, tailnet: Option<&TailnetState>) -> Opti
         .collect();
     let peers = peers.filter(|peers| peers.iter().all(|peer| !peer.online))?;
     peers.first().map(|peer| TailnetFault::PeerOffline { peer: peer.host.clone() })
-}
-
-/// Symptom, cause and fix, as the API gives them.
-pub(super) fn fault_answer(fault: &TailnetFault) -> Value {
-    let advice = fault.advice();
-    json!({"symptom": advice.symptom, "cause": advice.cause, "fix": advice.fix})
 }

@@ -44,8 +44,7 @@ impl Gateway {
             let Some(target) = entry.target() else { return };
             let snapshot = self.gateway_state.decision_snapshot();
             if let Some(refused) = refused_now(&target, entry.address(), &snapshot.context()) {
-                let (mode, verdict) = (refused.mode.label(), refused.verdict.label());
-                entry.judged(mode, verdict, refused.rule);
+                entry.judged(refused.mode, refused.verdict, refused.rule);
                 entry.cut().cut(CutReason::Denied);
             }
         });

@@ -9,6 +9,7 @@ use rustix::process::Signal;
 use super::child_command::{ChildCommand, Stage};
 use super::{Gateway, StartError, StartupResources};
 use crate::config::Config;
+use crate::labels::ReloadResult;
 use crate::lifecycle::children::Children;
 use crate::lifecycle::run_dir::{Listening, RunDir};
 use crate::lifecycle::signals::{Asked, Signals};
@@ -113,11 +114,11 @@ fn take_over(gateway: &mut Gateway, telemetry: &Telemetry, again: Again<'_>) {
         .and_then(|config| gateway.reload(config).map_err(|error| vec![error.to_string()]));
     match taken {
         Ok(()) => {
-            telemetry.reload("ok");
+            telemetry.reload(ReloadResult::Ok);
             tracing::info!("settings read again");
         }
         Err(errors) => {
-            telemetry.reload("error");
+            telemetry.reload(ReloadResult::Error);
             for error in errors {
                 tracing::error!("{error}; the old settings stay");
             }

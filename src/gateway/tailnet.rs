@@ -18,6 +18,7 @@ use super::{Gateway, StartError, StartupResources, local_addresses};
 use crate::config::{self, Config, UpstreamKind};
 use crate::connection::{GatewayState, TailnetGate};
 use crate::dns::{self as dns_resolver, NameserverDial, NameserverWay, TailnetZone};
+use crate::labels::NodeIdentity;
 use crate::lifecycle::children::Children;
 use crate::lifecycle::run_dir::Listening;
 use crate::policy::Address;
@@ -49,6 +50,11 @@ impl States {
 
     pub(super) fn now(&self) -> Arc<TailnetState> {
         Arc::clone(&self.0.borrow())
+    }
+
+    /// Lets connections see what every module has taken over.
+    pub(super) fn publish(&self, state: Arc<TailnetState>) {
+        self.0.send_replace(state);
     }
 
     /// What connections get of it.
@@ -110,7 +116,7 @@ impl Membership {
             socket: settings.socket.clone(),
             bound: gateway.bound.clone(),
             process: Arc::clone(&gateway.live.upstream_process),
-            applied: states.0,
+            applied: states,
         };
         tokio::spawn(follower.follow(tailnet.state()));
         Ok(Some(Self { tailnet, restarts }))
@@ -127,7 +133,7 @@ impl Membership {
     }
 
     /// Where a managed node's identity is kept.
-    pub(super) fn identity(&self) -> Option<&'static str> {
+    pub(super) fn identity(&self) -> Option<NodeIdentity> {
         self.tailnet.identity()
     }
 
@@ -178,7 +184,7 @@ struct StateFollower {
     socket: PathBuf,
     bound: Listening,
     process: Arc<ArcSwapOption<Exiting>>,
-    applied: watch::Sender<Arc<TailnetState>>,
+    applied: States,
 }
 
 impl StateFollower {
@@ -187,7 +193,7 @@ impl StateFollower {
         loop {
             let now = Arc::new(state.borrow_and_update().clone());
             self.apply(&now);
-            self.applied.send_replace(now);
+            self.applied.publish(now);
             if state.changed().await.is_err() {
                 return;
             }
@@ -195,7 +201,7 @@ impl StateFollower {
     }
 
     fn apply(&self, now: &Arc<TailnetState>) {
-        let before = self.applied.borrow().clone();
+        let before = self.applied.now();
         if before.process != now.process {
             let exiting = now.process.and_then(|pid| Exiting::of(pid).ok());
             self.process.store(exiting.map(Arc::new));
@@ -209,7 +215,7 @@ impl StateFollower {
         self.gateway_state.upstream.bound(most(self.settings.max_connections, now.open_files));
         self.gateway_state.upstream.point(self.place(now));
         self.look(now);
-        self.gateway_state.telemetry.tailnet_state(now.phase.label());
+        self.gateway_state.telemetry.tailnet_state(now.phase);
     }
 
     /// This host and its node, as they are now.
@@ -248,7 +254,7 @@ fn most(set: Option<u32>, open_files: Option<u64>) -> Option<u32> {
 }
 
 /// The netmap's names, in the types of the dns module.
-fn zone(state: &TailnetState) -> TailnetZone {
+pub(super) fn zone(state: &TailnetState) -> TailnetZone {
     let netmap = &state.netmap;
     let mut hosts: HashMap<Name, Vec<IpAddr>> = HashMap::new();
     let mut pointers = HashMap::new();

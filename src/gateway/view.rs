@@ -7,17 +7,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use serde_json::{Value, json};
-
 use super::{Gateway, explain, readiness};
 use crate::admin::{self, Explaining, Readiness};
+use crate::api::{
+    ConnectionAnswer, NewsAnswer, PeerAnswer, PolicyAnswer, PoolAnswer, StatusAnswer,
+    TailnetAnswer, UpstreamAnswer,
+};
 use crate::connection::GatewayState;
+use crate::labels::{NodeIdentity, SpliceFallback, UpstreamKind};
 use crate::lifecycle::drain::Drain;
 use crate::lifecycle::run_dir::Listening;
 use crate::record::{self, Telemetry};
-use crate::relay::Fallback;
-use crate::tailnet::{StatusFeed, TailnetPeer};
-use crate::upstream::Kind;
+use crate::tailnet::{StatusFeed, TailnetFault, TailnetPeer};
 
 struct AdminSnapshots {
     gateway_state: Arc<GatewayState>,
@@ -33,7 +34,7 @@ struct AdminSnapshots {
 struct TailscaledManagement {
     managed: bool,
     /// Where a managed node's identity is kept.
-    identity: Option<&'static str>,
+    identity: Option<NodeIdentity>,
     restarts: Arc<AtomicU64>,
 }
 
@@ -68,61 +69,54 @@ fn sample(telemetry: &Telemetry, gateway_state: &GatewayState, runtime: &tokio::
     telemetry.pool(idle, filling);
     telemetry.pipes(gateway_state.pipes.in_use());
     telemetry.tasks(runtime.metrics().num_alive_tasks());
-    for cause in Fallback::ALL {
-        telemetry.splice_fallback(cause.label(), gateway_state.pipes.fallbacks(cause));
+    for cause in SpliceFallback::ALL {
+        telemetry.splice_fallback(cause, gateway_state.pipes.fallbacks(cause));
     }
 }
 
 impl AdminSnapshots {
     /// What is known of the tailnet, with the kinds that lead into one.
-    fn tailnet(&self, peers: bool) -> Value {
-        let (Some(tailnet_gate), Some(management)) =
-            (&self.gateway_state.tailnet_gate, &self.membership)
-        else {
-            return Value::Null;
-        };
+    fn tailnet(&self, peers: bool) -> Option<TailnetAnswer> {
+        let (tailnet_gate, management) =
+            self.gateway_state.tailnet_gate.as_ref().zip(self.membership.as_ref())?;
         let state = tailnet_gate.now();
         let node = state.node.as_ref();
-        let mut told = json!({
-            "managed": management.managed,
-            "identity": management.identity,
-            "state": state.phase.label(),
-            "name": node.map(|node| &node.name),
-            "addresses": node.map_or(&[][..], |node| &node.addresses),
-            "tags": node.map_or(&[][..], |node| &node.tags),
-            "key_expiry": node.and_then(|node| node.key_expiry.as_ref()),
-            "version": state.version.as_ref().map(ToString::to_string),
-            "half_close": self.gateway_state.half_close.with(state.version.as_ref()).label(),
-            "news": news(&state.feed),
-            "process": state.process,
-            "health": state.health,
-            "restarts": management.restarts.load(Ordering::Relaxed),
-            "fault": state.fault.as_ref().map(explain::fault_answer),
-        });
-        if peers {
-            told["peers"] = state.netmap.peers.iter().map(peer).collect();
-        }
-        told
+        Some(TailnetAnswer {
+            managed: management.managed,
+            identity: management.identity,
+            state: state.phase,
+            name: node.map(|node| node.name.clone()),
+            addresses: node.map(|node| node.addresses.clone()).unwrap_or_default(),
+            tags: node.map(|node| node.tags.clone()).unwrap_or_default(),
+            key_expiry: node.and_then(|node| node.key_expiry.clone()),
+            version: state.version.as_ref().map(ToString::to_string),
+            half_close: self.gateway_state.half_close.with(state.version.as_ref()),
+            news: news(&state.feed),
+            process: state.process,
+            health: state.health.clone(),
+            restarts: management.restarts.load(Ordering::Relaxed),
+            fault: state.fault.as_ref().map(TailnetFault::advice),
+            peers: peers.then(|| state.netmap.peers.iter().map(peer).collect()),
+        })
     }
 }
 
-/// By which way changes are learned: `bus`, `polling` with the reason, or null while that is not known.
-fn news(feed: &StatusFeed) -> Value {
+fn news(feed: &StatusFeed) -> Option<NewsAnswer> {
     match feed {
-        StatusFeed::Pending => Value::Null,
-        StatusFeed::Bus => json!({"by": "bus"}),
-        StatusFeed::Polling { why } => json!({"by": "polling", "why": why}),
+        StatusFeed::Pending => None,
+        StatusFeed::Bus => Some(NewsAnswer::Bus),
+        StatusFeed::Polling { why } => Some(NewsAnswer::Polling { why: why.clone() }),
     }
 }
 
-fn peer(peer: &TailnetPeer) -> Value {
-    json!({
-        "name": peer.name.as_ref().map(ToString::to_string),
-        "host": peer.host,
-        "addresses": peer.addresses,
-        "routes": peer.routes,
-        "online": peer.online,
-    })
+fn peer(peer: &TailnetPeer) -> PeerAnswer {
+    PeerAnswer {
+        name: peer.name.as_ref().map(ToString::to_string),
+        host: peer.host.clone(),
+        addresses: peer.addresses.clone(),
+        routes: peer.routes.clone(),
+        online: peer.online,
+    }
 }
 
 impl admin::View for AdminSnapshots {
@@ -131,38 +125,38 @@ impl admin::View for AdminSnapshots {
     }
 
     fn readiness(&self) -> Readiness {
-        readiness::look(&self.gateway_state, &self.drain)
+        readiness::readiness(&self.gateway_state, &self.drain)
     }
 
-    fn status(&self, peers: bool) -> Value {
+    fn status(&self, peers: bool) -> StatusAnswer {
         let (version, commit, target) = record::build();
-        let pending = self.readiness().pending;
-        let (idle, filling) = self.gateway_state.upstream.pool_counts();
-        json!({
-            "version": version,
-            "commit": commit,
-            "target": target,
-            "pid": std::process::id(),
-            "uptime_seconds": self.started.elapsed().as_secs(),
-            "ready": pending.is_empty(),
-            "pending": pending,
-            "listeners": self.bound,
-            "upstream": {
-                "kind": self.gateway_state.upstream_kind,
-                "address": self.gateway_state.upstream.endpoint().map(|endpoint| endpoint.to_string()),
-                "up": self.gateway_state.upstream.is_up(),
-                "pool": {"idle": idle, "filling": filling},
-                // Whoever finds tailscaled's SOCKS5 port passes the policy by.
-                "internal_port_exposed": self.gateway_state.upstream.kind() == Kind::Tailscaled,
+        let pending = self.readiness().pending();
+        let upstream = &self.gateway_state.upstream;
+        let (idle, filling) = upstream.pool_counts();
+        StatusAnswer {
+            version: version.into(),
+            commit: commit.into(),
+            target: target.into(),
+            pid: std::process::id(),
+            uptime_seconds: self.started.elapsed().as_secs(),
+            ready: pending.is_empty(),
+            pending,
+            listeners: self.bound.clone(),
+            upstream: UpstreamAnswer {
+                kind: self.gateway_state.upstream_kind,
+                address: upstream.endpoint().map(|endpoint| endpoint.to_string()),
+                up: upstream.is_up(),
+                pool: PoolAnswer { idle, filling },
+                internal_port_exposed: upstream.kind() == UpstreamKind::Tailscaled,
             },
-            "tailnet": self.tailnet(peers),
-            "policy": {"mode": self.gateway_state.policy.load().mode().label()},
-            "counters": self.gateway_state.telemetry.totals(),
-        })
+            tailnet: self.tailnet(peers),
+            policy: PolicyAnswer { mode: self.gateway_state.policy.load().mode() },
+            counters: self.gateway_state.telemetry.totals(),
+        }
     }
 
-    fn connections(&self) -> Value {
-        json!(self.gateway_state.telemetry.connections())
+    fn connections(&self) -> Vec<ConnectionAnswer> {
+        self.gateway_state.telemetry.connections()
     }
 
     fn explain(&self, target: &str) -> Explaining {

@@ -28,40 +28,9 @@ pub use self::label::Label;
 pub use self::parse::{Bad, Parsed};
 pub use self::read::{Read, read};
 pub use self::reply::Reply;
-
-/// What a client speaks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    /// SOCKS4 or 4a.
-    Socks4,
-    /// SOCKS5.
-    Socks5,
-    /// HTTP CONNECT.
-    Connect,
-    /// HTTP forward.
-    Http,
-    /// Redirected: nothing is spoken to us.
-    Transparent,
-    /// A static forward: nothing is spoken to us, and the settings name the target.
-    Forward,
-    /// Nothing we know, or nothing yet.
-    Unknown,
-}
+pub use crate::labels::Inbound as Kind;
 
 impl Kind {
-    /// The metric's `inbound`.
-    pub const fn label(self) -> &'static str {
-        match self {
-            Self::Socks4 => "socks4",
-            Self::Socks5 => "socks5",
-            Self::Connect => "connect",
-            Self::Http => "http",
-            Self::Transparent => "transparent",
-            Self::Forward => "forward",
-            Self::Unknown => "unknown",
-        }
-    }
-
     /// What the first bytes tell, as soon as they tell anything: the first one, or of an HTTP request the first
     /// one behind empty lines. Nobody else sends those.
     pub fn of_first_bytes(bytes: &[u8]) -> Parsed<Self> {

@@ -11,6 +11,5 @@ pub mod environment;
 pub mod pause;
 pub(crate) mod port_owner;
 pub mod program;
-pub mod ready;
 pub mod run_dir;
 pub mod signals;

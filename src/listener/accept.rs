@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use super::trouble::{self, AcceptFailures};
 use super::{Accepted, Bound, Limits, Permit};
+use crate::labels::AcceptErrno;
 use crate::sys::{self, Listener, Stream};
 use crate::target::Target;
 
@@ -19,13 +20,13 @@ const TURN: u32 = 16;
 /// Accepts until `stop` ends; the listening socket is closed when the future ends or is dropped.
 ///
 /// `own` are all the addresses we listen on: a client that asked for one of them came directly.
-/// `on_error` gets the `errno` label of each failed accept, `handle` each client. Must be called inside a
+/// `on_error` gets the errno of each failed accept, `handle` each client. Must be called inside a
 /// runtime: all the descriptors it holds are open when it returns.
 pub fn accept_loop(
     bound: Bound,
     limits: Arc<Limits>,
     own: Vec<SocketAddr>,
-    on_error: impl Fn(&'static str),
+    on_error: impl Fn(AcceptErrno),
     mut handle: impl FnMut(Accepted),
     stop: impl Future,
 ) -> impl Future<Output = ()> {
@@ -73,7 +74,7 @@ impl Acceptor {
     }
 
     /// Accepts a few clients.
-    async fn turn(&mut self, on_error: &impl Fn(&'static str), handle: &mut impl FnMut(Accepted)) {
+    async fn turn(&mut self, on_error: &impl Fn(AcceptErrno), handle: &mut impl FnMut(Accepted)) {
         for _ in 0..TURN {
             match self.next().await {
                 Ok(accepted) => {

@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 
+use crate::labels::AcceptErrno;
+
 /// First and longest pause when the system is out of something.
 const PAUSE: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(1)];
 /// Clients that left before they were accepted, in a row, after which a pause is taken all the
@@ -15,15 +17,15 @@ const PATIENCE: u32 = 16;
 const QUIET: Duration = Duration::from_secs(5);
 
 /// The metric's `errno` for a failed accept.
-pub(super) fn label(error: &io::Error) -> &'static str {
+pub(super) fn label(error: &io::Error) -> AcceptErrno {
     match Errno::from_io_error(error) {
-        Some(Errno::CONNABORTED) => "ECONNABORTED",
-        Some(Errno::MFILE) => "EMFILE",
-        Some(Errno::NFILE) => "ENFILE",
-        Some(Errno::NOBUFS) => "ENOBUFS",
-        Some(Errno::NOMEM) => "ENOMEM",
-        Some(Errno::PERM) => "EPERM",
-        _ => "other",
+        Some(Errno::CONNABORTED) => AcceptErrno::ConnectionAborted,
+        Some(Errno::MFILE) => AcceptErrno::ProcessFiles,
+        Some(Errno::NFILE) => AcceptErrno::SystemFiles,
+        Some(Errno::NOBUFS) => AcceptErrno::NoBuffers,
+        Some(Errno::NOMEM) => AcceptErrno::NoMemory,
+        Some(Errno::PERM) => AcceptErrno::NotPermitted,
+        _ => AcceptErrno::Other,
     }
 }
 
@@ -77,7 +79,7 @@ impl AcceptFailures {
             return;
         }
         let (errno, unsaid) = (label(error), self.unsaid);
-        tracing::warn!(errno, %error, unsaid, "a client could not be accepted");
+        tracing::warn!(%errno, %error, unsaid, "a client could not be accepted");
         (self.said, self.unsaid) = (Some(now), 0);
     }
 }
@@ -111,8 +113,8 @@ mod tests {
     fn r3_labels_are_the_closed_list() {
         let all = [Errno::CONNABORTED, Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM];
         let names = ["ECONNABORTED", "EMFILE", "ENFILE", "ENOBUFS", "ENOMEM"];
-        assert_eq!(all.map(|errno| label(&errno.into())), names);
-        assert_eq!(label(&Errno::PERM.into()), "EPERM");
-        assert_eq!(label(&Errno::PROTO.into()), "other");
+        assert_eq!(all.map(|errno| label(&errno.into()).label()), names);
+        assert_eq!(label(&Errno::PERM.into()), AcceptErrno::NotPermitted);
+        assert_eq!(label(&Errno::PROTO.into()), AcceptErrno::Other);
     }
 }

@@ -4,27 +4,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU16;
 
-/// What the allow-lists do. `deny_nets` and loops hold in every mode.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mode {
-    /// Nothing.
-    Off,
-    /// Say what enforcement would have done.
-    Log,
-    /// Refuse what they do not allow.
-    Enforce,
-}
-
-/// What was decided.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
-    /// Carried.
-    Allow,
-    /// Carried, but enforcement would refuse it.
-    WouldDeny,
-    /// Refused.
-    Deny,
-}
+pub use crate::labels::{PolicyMode as Mode, Verdict};
 
 /// A verdict of the rules, and the rule behind it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,28 +38,6 @@ pub enum Refused {
     },
 }
 
-/// Where an address leads by way of the upstream.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Route {
-    /// To a peer of the tailnet, or to a network that a peer routes.
-    Tailnet,
-    /// Out of the tailnet: tailscaled dials it from this host's network.
-    Outside,
-    /// Out of this host's network, without any upstream.
-    Direct,
-}
-
-impl Route {
-    /// The `route` of the access log.
-    pub const fn label(self) -> &'static str {
-        match self {
-            Self::Tailnet => "tailnet",
-            Self::Outside => "outside",
-            Self::Direct => "direct",
-        }
-    }
-}
-
 /// Something policy has admitted. Nobody else can make one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Admitted<T>(T);
@@ -91,28 +49,6 @@ pub struct Address {
     pub ip: IpAddr,
     /// The TCP port.
     pub port: NonZeroU16,
-}
-
-impl Mode {
-    /// The metric's `mode`.
-    pub const fn label(self) -> &'static str {
-        match self {
-            Self::Off => "off",
-            Self::Log => "log",
-            Self::Enforce => "enforce",
-        }
-    }
-}
-
-impl Verdict {
-    /// The metric's `verdict`.
-    pub const fn label(self) -> &'static str {
-        match self {
-            Self::Allow => "allow",
-            Self::WouldDeny => "would_deny",
-            Self::Deny => "deny",
-        }
-    }
 }
 
 impl<T> Admitted<T> {

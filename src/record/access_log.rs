@@ -11,12 +11,14 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use serde::Serialize;
-
 use super::escape;
 use super::json::JsonObject;
-use super::labels::outcome_index;
+use super::outcomes::outcome_index;
 use super::process_lookup::Process;
+use crate::api::Counters;
+use crate::labels::{
+    ErrorDetail, HostFrom, Inbound, PolicyMode, ResolvedBy, Route, Stage, UpstreamKind, Verdict,
+};
 use crate::outcome::{Level, Outcome};
 use crate::target::{Host, Target};
 
@@ -26,26 +28,26 @@ pub(super) const FIELD: usize = 1024;
 /// What one access line says (docs/requirements.md, The access line).
 pub(super) struct Line<'a> {
     pub(super) id: &'a str,
-    pub(super) inbound: &'static str,
+    pub(super) inbound: Inbound,
     pub(super) client: SocketAddr,
     pub(super) process: Option<&'a Process>,
     pub(super) target: Option<&'a Target>,
     pub(super) asked: Option<&'a str>,
-    pub(super) host_from: &'static str,
+    pub(super) host_from: HostFrom,
     pub(super) address: Option<SocketAddr>,
-    pub(super) resolved_by: Option<&'static str>,
-    pub(super) route: Option<&'static str>,
-    pub(super) mode: Option<&'static str>,
-    pub(super) verdict: Option<&'static str>,
+    pub(super) resolved_by: Option<ResolvedBy>,
+    pub(super) route: Option<Route>,
+    pub(super) mode: Option<PolicyMode>,
+    pub(super) verdict: Option<Verdict>,
     pub(super) rule: Option<&'a str>,
     pub(super) outcome: Outcome,
-    pub(super) error: Option<&'static str>,
+    pub(super) error: Option<ErrorDetail>,
     pub(super) bytes_up: u64,
     pub(super) bytes_down: u64,
     pub(super) connect: Option<Duration>,
     pub(super) lasted: Duration,
-    pub(super) upstream: Option<&'static str>,
-    pub(super) stage: &'static str,
+    pub(super) upstream: Option<UpstreamKind>,
+    pub(super) stage: Stage,
     pub(super) label: Option<&'a str>,
 }
 
@@ -64,7 +66,7 @@ impl Line<'_> {
         let mut object = JsonObject::open(out);
         object.time("ts", now);
         object.text("id", Some(self.id));
-        object.word("inbound", Some(self.inbound));
+        object.label("inbound", Some(self.inbound));
         object.address("client", self.client);
         let process = object.filled("process", |out| {
             let from = out.len();
@@ -72,24 +74,24 @@ impl Line<'_> {
             from..out.len()
         });
         object.text("host", self.host().as_deref());
-        object.word("host_from", Some(self.host_from));
+        object.label("host_from", Some(self.host_from));
         object.number("port", self.target.map(|target| target.port.get().into()));
         object.ip("address", self.address.map(|address| address.ip()));
-        object.word("resolved_by", self.resolved_by);
-        object.word("route", self.route);
+        object.word("resolved_by", self.resolved_by.map(ResolvedBy::label));
+        object.label("route", self.route);
         object.nested("policy", |policy| {
-            policy.word("mode", self.mode);
-            policy.word("verdict", self.verdict);
+            policy.label("mode", self.mode);
+            policy.label("verdict", self.verdict);
             policy.text("rule", self.rule);
         });
         object.word("outcome", Some(self.outcome.label()));
-        object.word("error", self.error);
+        object.label("error", self.error);
         object.number("bytes_up", Some(self.bytes_up));
         object.number("bytes_down", Some(self.bytes_down));
         object.millis("connect_ms", self.connect);
         object.millis("duration_ms", Some(self.lasted));
-        object.word("upstream", self.upstream);
-        object.word("stage", Some(self.stage));
+        object.label("upstream", self.upstream);
+        object.label("stage", Some(self.stage));
         object.text("label", self.label);
         object.close();
         out.push(b'\n');
@@ -119,10 +121,10 @@ impl Line<'_> {
         );
         let client = self.client.to_string();
         for (key, value) in [
-            ("verdict", self.verdict),
+            ("verdict", self.verdict.map(Verdict::label)),
             ("rule", self.rule),
-            ("error", self.error),
-            ("stage", Some(self.stage)),
+            ("error", self.error.map(ErrorDetail::label)),
+            ("stage", Some(self.stage.label())),
             ("label", self.label),
             ("client", Some(&client)),
             ("id", Some(self.id)),
@@ -169,25 +171,6 @@ pub(super) struct Totals {
     lost: AtomicU64,
 }
 
-/// `Totals` at one moment.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-pub struct TotalsNow {
-    /// Targets asked for, and connections that asked for none, that have ended.
-    pub targets: u64,
-    /// Client connections open now.
-    pub active: u64,
-    /// Bytes towards targets, of ended targets.
-    pub bytes_up: u64,
-    /// Bytes towards clients, of ended targets.
-    pub bytes_down: u64,
-    /// Bytes read from one side that the other never took.
-    pub lost_bytes: u64,
-    /// Log lines dropped.
-    pub log_dropped: u64,
-    /// How many ended in which way; outcomes that never happened are left out.
-    pub outcomes: BTreeMap<&'static str, u64>,
-}
-
 impl Totals {
     pub(super) fn ended(&self, outcome: Outcome, (up, down): (u64, u64)) {
         self.outcomes[outcome_index(outcome)].fetch_add(1, Ordering::Relaxed);
@@ -199,15 +182,15 @@ impl Totals {
         self.lost.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    pub(super) fn now(&self, active: usize, log_dropped: u64) -> TotalsNow {
+    pub(super) fn now(&self, active: usize, log_dropped: u64) -> Counters {
         let mut outcomes = BTreeMap::new();
         for (outcome, count) in Outcome::ALL.iter().zip(&self.outcomes) {
             let count = count.load(Ordering::Relaxed);
             if count != 0 {
-                *outcomes.entry(outcome.label()).or_default() += count;
+                *outcomes.entry(outcome.label().into()).or_default() += count;
             }
         }
-        TotalsNow {
+        Counters {
             targets: outcomes.values().sum(),
             active: active as u64,
             bytes_up: self.up.load(Ordering::Relaxed),

@@ -11,10 +11,11 @@ use std::time::{Duration, Instant};
 
 use super::access_log::Line;
 use super::id::Id;
-use super::labels::{INBOUND, index};
 use super::live::{Entry, Live, LiveTarget, LiveVerdict};
-use super::stage::Stage;
 use super::telemetry::Telemetry;
+use crate::labels::{
+    ErrorDetail, HostFrom, Inbound, PolicyMode, ResolvedBy, Route, Stage, UpstreamKind, Verdict,
+};
 use crate::outcome::Outcome;
 use crate::target::Target;
 
@@ -37,15 +38,18 @@ impl Connection {
         Self { telemetry, entry }
     }
 
+    /// The id that its first access line will carry.
+    pub fn id(&self) -> impl std::fmt::Display + use<> {
+        self.entry.shown().id
+    }
+
     #[cfg(test)]
     pub(super) fn entry(&self) -> &Arc<Entry> {
         &self.entry
     }
 
-    /// What the client speaks: an `inbound` label. Anything not of the list is `unknown`.
-    #[expect(clippy::cast_possible_truncation, reason = "an index into seven labels")]
-    pub fn kind(&mut self, label: &'static str) {
-        let inbound = index(&INBOUND, label) as u8;
+    /// What the client speaks, once that is known.
+    pub fn set_inbound(&mut self, inbound: Inbound) {
         let before = self.entry.set_inbound(inbound);
         self.telemetry.metrics.closed(before);
         self.telemetry.metrics.opened(inbound);
@@ -90,12 +94,12 @@ struct Facts {
     done: bool,
     before: (u64, u64),
     asked: Option<Box<str>>,
-    host_from: &'static str,
+    host_from: HostFrom,
     label: Option<Box<str>>,
-    error: Option<&'static str>,
-    resolved_by: Option<&'static str>,
-    upstream: Option<&'static str>,
-    route: Option<&'static str>,
+    error: Option<ErrorDetail>,
+    resolved_by: Option<ResolvedBy>,
+    upstream: Option<UpstreamKind>,
+    route: Option<Route>,
     connected: Option<Duration>,
 }
 
@@ -115,7 +119,7 @@ impl Record {
             done: false,
             before: (entry.meter.up(), entry.meter.down()),
             asked: None,
-            host_from: "none",
+            host_from: HostFrom::None,
             label: None,
             error: None,
             resolved_by: None,
@@ -141,8 +145,8 @@ impl Record {
         self.entry.set_stage(stage);
     }
 
-    /// What is asked for, and who vouches for the name: `client`, `sni`, `http_host`, `dns`, `none`.
-    pub fn target(&mut self, target: &Target, host_from: &'static str) {
+    /// What is asked for, and who vouches for the name.
+    pub fn target(&mut self, target: &Target, host_from: HostFrom) {
         self.facts.host_from = host_from;
         self.entry.shown().target = Some(target.clone());
     }
@@ -156,7 +160,7 @@ impl Record {
     /// even after the log was decoded.
     pub fn asked(&mut self, escaped: &str) {
         self.facts.asked = Some(escaped.into());
-        self.facts.host_from = "client";
+        self.facts.host_from = HostFrom::Client;
     }
 
     /// The work's label, already judged (`inbound/label.rs`).
@@ -165,20 +169,20 @@ impl Record {
     }
 
     /// One word that says more than the outcome.
-    pub fn error_word(&mut self, word: &'static str) {
+    pub fn error_word(&mut self, word: ErrorDetail) {
         self.facts.error = Some(word);
     }
 
     /// What policy said. Counted each time; the line carries the last.
-    pub fn verdict(&mut self, mode: &'static str, verdict: &'static str, rule: Option<String>) {
+    pub fn verdict(&mut self, mode: PolicyMode, verdict: Verdict, rule: Option<String>) {
         self.telemetry.metrics.decision(mode, verdict);
         let rule = rule.map(String::into_boxed_str);
         self.entry.shown().judged = Some(LiveVerdict { mode, verdict, rule });
     }
 
-    /// Who resolved the name (a DNS route, `literal` or `upstream`), and to which address.
-    pub fn resolved(&mut self, by: &'static str, address: Option<SocketAddr>) {
-        self.facts.resolved_by = Some(by);
+    /// Who resolved the name, and to which address.
+    pub fn resolved(&mut self, by: impl Into<ResolvedBy>, address: Option<SocketAddr>) {
+        self.facts.resolved_by = Some(by.into());
         self.entry.shown().address = address;
     }
 
@@ -188,12 +192,12 @@ impl Record {
     }
 
     /// The upstream kind used.
-    pub fn upstream(&mut self, kind: &'static str) {
+    pub fn upstream(&mut self, kind: UpstreamKind) {
         self.facts.upstream = Some(kind);
     }
 
-    /// `tailnet`, `outside` or `direct`, where it is known.
-    pub fn route(&mut self, route: Option<&'static str>) {
+    /// Where the address leads, where that is known.
+    pub fn route(&mut self, route: Option<Route>) {
         self.facts.route = route;
     }
 
@@ -246,7 +250,7 @@ impl Record {
         let judged = shown.judged.as_ref();
         let line = Line {
             id: facts.id.as_str(),
-            inbound: INBOUND[usize::from(self.entry.inbound())],
+            inbound: self.entry.inbound(),
             client: self.entry.client,
             process: None,
             target: shown.target.as_ref(),

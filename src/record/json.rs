@@ -9,6 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use super::escape;
+use crate::labels::LabelValue;
 
 /// An object under way.
 pub(super) struct JsonObject<'a> {
@@ -36,6 +37,11 @@ impl<'a> JsonObject<'a> {
         self.value(key, value, |out, word| {
             quoted(out, |out| out.extend_from_slice(word.as_bytes()))
         });
+    }
+
+    /// A value of a closed list, by its word.
+    pub(super) fn label(&mut self, key: &str, value: Option<impl LabelValue>) {
+        self.word(key, value.map(LabelValue::label));
     }
 
     pub(super) fn number(&mut self, key: &str, value: Option<u64>) {

@@ -9,13 +9,11 @@ use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use serde::Serialize;
-
 use super::id::Id;
-use super::labels::{INBOUND, UNKNOWN};
 use super::metrics::Metrics;
 use super::process_lookup::{CallerSlot, Process};
-use super::stage::{self, Stage};
+use crate::api::ConnectionAnswer;
+use crate::labels::{Direction, Inbound, PolicyMode, Stage, Verdict};
 use crate::lifecycle::cut::Cut;
 use crate::relay::Meter;
 use crate::target::Target;
@@ -53,38 +51,9 @@ pub(super) struct LiveTarget {
 /// What policy said.
 #[derive(Debug, Clone)]
 pub(super) struct LiveVerdict {
-    pub(super) mode: &'static str,
-    pub(super) verdict: &'static str,
+    pub(super) mode: PolicyMode,
+    pub(super) verdict: Verdict,
     pub(super) rule: Option<Box<str>>,
-}
-
-/// One row of `/api/v1/connections`.
-#[derive(Debug, Clone, Serialize)]
-pub struct Snapshot {
-    /// The id its access line will carry.
-    pub id: String,
-    /// What the client speaks.
-    pub inbound: &'static str,
-    /// The client's address.
-    pub client: String,
-    /// The client program, where it is known.
-    pub process: Option<Process>,
-    /// The host asked for.
-    pub host: Option<String>,
-    /// The port asked for.
-    pub port: Option<u16>,
-    /// The address dialled, where we dialled one.
-    pub address: Option<String>,
-    /// What policy said.
-    pub verdict: Option<&'static str>,
-    /// Bytes towards the target so far.
-    pub bytes_up: u64,
-    /// Bytes towards the client so far.
-    pub bytes_down: u64,
-    /// Milliseconds since accept.
-    pub age_ms: u64,
-    /// How far it has come.
-    pub stage: &'static str,
 }
 
 /// A client connection for those who may end it (a reload, the end of a drain) and for its own relay.
@@ -104,7 +73,7 @@ impl Live {
     }
 
     /// What policy said, once it was asked.
-    pub fn verdict(&self) -> Option<&'static str> {
+    pub fn verdict(&self) -> Option<Verdict> {
         self.entry.shown().judged.as_ref().map(|judged| judged.verdict)
     }
 
@@ -124,7 +93,7 @@ impl Live {
     }
 
     /// Writes down that policy changed its mind; the access line will say so.
-    pub fn judged(&self, mode: &'static str, verdict: &'static str, rule: Option<String>) {
+    pub fn judged(&self, mode: PolicyMode, verdict: Verdict, rule: Option<String>) {
         let rule = rule.map(String::into_boxed_str);
         self.entry.shown().judged = Some(LiveVerdict { mode, verdict, rule });
     }
@@ -155,7 +124,7 @@ impl Table {
             client,
             accepted: Instant::now(),
             lines: AtomicU32::new(0),
-            inbound: AtomicU8::new(UNKNOWN),
+            inbound: AtomicU8::new(Inbound::Unknown as u8),
             stage: AtomicU8::new(Stage::Head as u8),
             meter: Meter::default(),
             cut: Cut::default(),
@@ -206,44 +175,48 @@ impl Entry {
         self.shown.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn inbound(&self) -> u8 {
-        self.inbound.load(Ordering::Relaxed)
+    pub(super) fn inbound(&self) -> Inbound {
+        inbound_of(self.inbound.load(Ordering::Relaxed))
     }
 
-    pub(super) fn set_inbound(&self, inbound: u8) -> u8 {
-        self.inbound.swap(inbound, Ordering::Relaxed)
+    /// Returns the one before.
+    pub(super) fn set_inbound(&self, inbound: Inbound) -> Inbound {
+        inbound_of(self.inbound.swap(inbound as u8, Ordering::Relaxed))
     }
 
     pub(super) fn set_stage(&self, stage: Stage) {
         self.stage.store(stage as u8, Ordering::Relaxed);
     }
 
-    pub(super) fn stage(&self) -> &'static str {
-        stage::label_of(self.stage.load(Ordering::Relaxed))
+    pub(super) fn stage(&self) -> Stage {
+        let stage = self.stage.load(Ordering::Relaxed);
+        Stage::ALL.get(usize::from(stage)).copied().unwrap_or(Stage::Linger)
     }
 
     /// Brings the metrics up to what the meter says now, so that live flows show (C15).
     pub(super) fn count_bytes(&self, metrics: &Metrics) {
-        let news = |at: usize, now: u64| {
+        let news = |direction: Direction, now: u64| {
+            let counted = &self.counted[direction as usize];
             // Another thread may have counted further already.
-            now.saturating_sub(self.counted[at].fetch_max(now, Ordering::Relaxed))
+            now.saturating_sub(counted.fetch_max(now, Ordering::Relaxed))
         };
-        let (up, down) = (news(0, self.meter.up()), news(1, self.meter.down()));
+        let up = news(Direction::Up, self.meter.up());
+        let down = news(Direction::Down, self.meter.down());
         if up | down != 0 {
             metrics.relayed(self.inbound(), up, down);
         }
     }
 
-    pub(super) fn snapshot(&self) -> Snapshot {
+    pub(super) fn row(&self) -> ConnectionAnswer {
         let shown = self.shown();
-        Snapshot {
+        ConnectionAnswer {
             id: shown.id.as_str().to_owned(),
-            inbound: INBOUND[usize::from(self.inbound())],
-            client: self.client.to_string(),
+            inbound: self.inbound(),
+            client: self.client,
             process: self.caller.process().as_deref().cloned(),
             host: shown.target.as_ref().map(|target| target.host.to_string()),
             port: shown.target.as_ref().map(|target| target.port.get()),
-            address: shown.address.map(|address| address.ip().to_string()),
+            address: shown.address.map(|address| address.ip()),
             verdict: shown.judged.as_ref().map(|judged| judged.verdict),
             bytes_up: self.meter.up(),
             bytes_down: self.meter.down(),
@@ -251,6 +224,11 @@ impl Entry {
             stage: self.stage(),
         }
     }
+}
+
+/// The value behind the number that an entry keeps.
+fn inbound_of(number: u8) -> Inbound {
+    Inbound::ALL.get(usize::from(number)).copied().unwrap_or(Inbound::Unknown)
 }
 
 #[cfg(test)]

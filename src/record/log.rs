@@ -4,7 +4,6 @@
 #![forbid(unsafe_code)]
 
 use std::cell::RefCell;
-use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::{self, IsTerminal, Write as _};
 use std::ops::Range;
@@ -12,20 +11,19 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use tracing::field::{Field, Visit};
-use tracing::subscriber::Interest;
-use tracing::{Event, Metadata, Subscriber};
-use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
+use arc_swap::ArcSwap;
+use tracing_subscriber::layer::SubscriberExt as _;
 
-use super::access_log::{Line, TotalsNow, process_json, process_text};
-use super::escape;
+use super::access_log::{Line, process_json, process_text};
 use super::json::JsonObject;
 use super::process_lookup::Process;
 use super::sink::Sink;
-use crate::config::{self, LogFormat, LogTo};
+use super::tracing_events::TracingEvents;
+use crate::api::Counters;
+use crate::config::{self, LogFilter, LogFormat, LogTo};
 use crate::outcome;
 
 /// Why the log cannot be opened.
@@ -59,8 +57,7 @@ struct Shared {
     sink: Option<Arc<Sink>>,
     json: AtomicBool,
     access: AtomicBool,
-    /// Rank of the most talkative level written.
-    level: AtomicU8,
+    filter: ArcSwap<LogFilter>,
 }
 
 /// Opens the log.
@@ -79,8 +76,7 @@ pub fn open(settings: &config::Log) -> Result<(AccessLog, AccessWriter), LogErro
 pub fn install(log: &AccessLog) {
     // A panic ends one task; its one line must not break the stream of JSON lines.
     std::panic::set_hook(Box::new(|panic| tracing::error!("{panic}")));
-    let layer = Events { log: log.clone() };
-    let subscriber = tracing_subscriber::registry().with(layer);
+    let subscriber = tracing_subscriber::registry().with(TracingEvents::new(log.clone()));
     let _first_stays = tracing::subscriber::set_global_default(subscriber);
 }
 
@@ -118,6 +114,16 @@ impl AccessLog {
         Ok(())
     }
 
+    /// What is written now.
+    pub(super) fn filter(&self) -> arc_swap::Guard<Arc<LogFilter>> {
+        self.shared.filter.load()
+    }
+
+    /// Writes one line, formatted in a buffer of this thread's; `true`: as JSON.
+    pub(super) fn write(&self, format: impl FnOnce(&mut Vec<u8>, bool)) {
+        self.shared.write(format);
+    }
+
     /// Lines lost since the start.
     pub fn dropped(&self) -> u64 {
         self.shared.sink.as_ref().map_or(0, |sink| sink.dropped())
@@ -125,14 +131,14 @@ impl AccessLog {
 
     /// Whether an access line of this level is to be written at all.
     pub(super) fn wants(&self, level: outcome::Level) -> bool {
-        let rank = match level {
-            outcome::Level::Info => rank(tracing::Level::INFO),
-            outcome::Level::Warn => rank(tracing::Level::WARN),
-            outcome::Level::Error => rank(tracing::Level::ERROR),
+        let level = match level {
+            outcome::Level::Info => tracing::Level::INFO,
+            outcome::Level::Warn => tracing::Level::WARN,
+            outcome::Level::Error => tracing::Level::ERROR,
         };
         self.shared.sink.is_some()
             && self.shared.access.load(Ordering::Relaxed)
-            && rank <= self.shared.level.load(Ordering::Relaxed)
+            && self.shared.filter.load().writes_access(level)
     }
 
     pub(super) fn line(&self, line: &Line<'_>) {
@@ -184,7 +190,7 @@ fn format(line: &Line<'_>, out: &mut Vec<u8>, json: bool) -> Range<usize> {
 impl AccessWriter {
     /// Writes `totals` as the last line and flushes; false when the reader did not take all of it
     /// within `limit`. Later lines are dropped.
-    pub fn close(&self, totals: &TotalsNow, limit: Duration) -> bool {
+    pub fn close(&self, totals: &Counters, limit: Duration) -> bool {
         self.shared.write(|out, json| last_line(out, json, totals));
         self.shared.sink.as_ref().is_none_or(|sink| sink.close(limit))
     }
@@ -192,8 +198,8 @@ impl AccessWriter {
 
 impl Shared {
     fn new(sink: Option<Arc<Sink>>) -> Self {
-        let level = AtomicU8::new(rank(tracing::Level::INFO));
-        Self { sink, json: AtomicBool::new(true), access: AtomicBool::new(true), level }
+        let filter = ArcSwap::from_pointee(LogFilter::default());
+        Self { sink, json: AtomicBool::new(true), access: AtomicBool::new(true), filter }
     }
 
     fn set(&self, settings: &config::Log, terminal: bool) {
@@ -204,7 +210,9 @@ impl Shared {
         };
         self.json.store(json, Ordering::Relaxed);
         self.access.store(settings.access, Ordering::Relaxed);
-        self.level.store(rank(settings.level), Ordering::Relaxed);
+        self.filter.store(Arc::new(settings.filter.clone()));
+        // Which events and spans are written is asked once for each place in the source, until now.
+        tracing::callsite::rebuild_interest_cache();
     }
 
     /// Formats a line in a buffer of this thread's and hands it on.
@@ -217,7 +225,7 @@ impl Shared {
     }
 }
 
-fn last_line(out: &mut Vec<u8>, json: bool, totals: &TotalsNow) {
+fn last_line(out: &mut Vec<u8>, json: bool, totals: &Counters) {
     let now = jiff::Timestamp::now();
     let sums = serde_json::to_vec(totals).unwrap_or_default();
     if json {
@@ -233,127 +241,4 @@ fn last_line(out: &mut Vec<u8>, json: bool, totals: &TotalsNow) {
         out.extend(sums);
     }
     out.push(b'\n');
-}
-
-/// Levels by how much they say, `error` least.
-fn rank(level: tracing::Level) -> u8 {
-    match level {
-        tracing::Level::ERROR => 1,
-        tracing::Level::WARN => 2,
-        tracing::Level::INFO => 3,
-        tracing::Level::DEBUG => 4,
-        tracing::Level::TRACE => 5,
-    }
-}
-
-/// Writes our own `tracing` events; those of libraries only from `warn` on.
-struct Events {
-    log: AccessLog,
-}
-
-impl<S: Subscriber> Layer<S> for Events {
-    fn register_callsite(&self, _: &'static Metadata<'static>) -> Interest {
-        Interest::sometimes() // a reload may change the level
-    }
-
-    fn enabled(&self, metadata: &Metadata<'_>, _: Context<'_, S>) -> bool {
-        let ours = metadata.target().starts_with("tailrace");
-        let most = if ours { self.log.shared.level.load(Ordering::Relaxed) } else { 2 };
-        metadata.is_event() && rank(*metadata.level()) <= most
-    }
-
-    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
-        let mut fields = Fields::default();
-        event.record(&mut fields);
-        self.log.shared.write(|out, json| fields.write(out, json, *event.metadata().level()));
-    }
-}
-
-/// The fields of one event; the message apart.
-#[derive(Default)]
-struct Fields {
-    message: String,
-    others: Vec<(&'static str, Value)>,
-}
-
-enum Value {
-    Text(String),
-    /// A number or a truth value, as JSON has it.
-    Bare(String),
-}
-
-impl Fields {
-    fn add(&mut self, field: &Field, value: Value) {
-        match (field.name(), value) {
-            ("message", Value::Text(text)) => self.message = text,
-            (name, value) => self.others.push((name, value)),
-        }
-    }
-
-    fn write(&self, out: &mut Vec<u8>, json: bool, level: tracing::Level) {
-        let now = jiff::Timestamp::now();
-        if json {
-            self.json(out, now, level)
-        } else {
-            self.text(out, now, level)
-        }
-        out.push(b'\n');
-    }
-
-    fn json(&self, out: &mut Vec<u8>, now: jiff::Timestamp, level: tracing::Level) {
-        let mut object = JsonObject::open(out);
-        object.time("ts", now);
-        object.text("level", Some(&level.as_str().to_ascii_lowercase()));
-        object.text("message", Some(&self.message));
-        for (name, value) in &self.others {
-            match value {
-                Value::Text(text) => object.text(name, Some(text)),
-                Value::Bare(bare) => object.raw(name, bare),
-            }
-        }
-        object.close();
-    }
-
-    fn text(&self, out: &mut Vec<u8>, now: jiff::Timestamp, level: tracing::Level) {
-        // Writing to a vector cannot fail. Control characters of the message are escaped.
-        let _ = write!(out, "{now:.3} {:5} ", level.as_str());
-        out.extend(self.message.chars().flat_map(printable));
-        for (name, value) in &self.others {
-            let _ = write!(out, " {name}=");
-            match value {
-                Value::Text(text) => escape::word(out, text),
-                Value::Bare(bare) => out.extend(bare.bytes()),
-            }
-        }
-    }
-}
-
-fn printable(c: char) -> Vec<u8> {
-    if (' '..='~').contains(&c) {
-        vec![c as u8]
-    } else {
-        c.escape_default().collect::<String>().into()
-    }
-}
-
-impl Visit for Fields {
-    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.add(field, Value::Text(format!("{value:?}")));
-    }
-
-    fn record_str(&mut self, field: &Field, value: &str) {
-        self.add(field, Value::Text(value.to_owned()));
-    }
-
-    fn record_u64(&mut self, field: &Field, value: u64) {
-        self.add(field, Value::Bare(value.to_string()));
-    }
-
-    fn record_i64(&mut self, field: &Field, value: i64) {
-        self.add(field, Value::Bare(value.to_string()));
-    }
-
-    fn record_bool(&mut self, field: &Field, value: bool) {
-        self.add(field, Value::Bare(value.to_string()));
-    }
 }

@@ -11,9 +11,10 @@ use metrics_exporter_prometheus::{
     Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
 };
 
-use super::labels::{
-    DIRECTION, DNS_RESULT, DNS_ROUTE, ERRNO, FALLBACK, INBOUND, MODE, POOL_STATE, RELOAD, RESTART,
-    STREAM, TAILNET, VERDICT, index, outcome_index,
+use super::outcomes::outcome_index;
+use crate::labels::{
+    AcceptErrno, Direction, DnsResult, DnsRoute, Inbound, LabelValue, LogStream, PerLabel,
+    PolicyMode, PoolState, ReloadResult, RestartCause, SpliceFallback, TailnetPhase, Verdict,
 };
 use crate::outcome::Outcome;
 
@@ -64,32 +65,38 @@ enum Kind {
     Histogram,
 }
 
-/// The handles. Lists are in the order of the label lists.
+/// The handle of each series.
 pub(super) struct Metrics {
     handle: PrometheusHandle,
-    per_inbound: Vec<PerInbound>,
+    per_inbound: PerLabel<Inbound, InboundMetrics>,
     lost: Counter,
-    decisions: Vec<Vec<Counter>>,
-    dns: Vec<Vec<Counter>>,
-    dns_duration: Vec<Histogram>,
+    decisions: PerLabel<PolicyMode, PerLabel<Verdict, Counter>>,
+    dns: PerLabel<DnsRoute, DnsMetrics>,
     upstream_up: Gauge,
-    pool: Vec<Gauge>,
-    tailnet: Vec<Gauge>,
-    restarts: Vec<Counter>,
+    pool: PerLabel<PoolState, Gauge>,
+    tailnet: PerLabel<TailnetPhase, Gauge>,
+    restarts: PerLabel<RestartCause, Counter>,
     pipes: Gauge,
-    fallback: Vec<Counter>,
-    accept_errors: Vec<Counter>,
-    reloads: Vec<Counter>,
-    dropped: Vec<Counter>,
+    fallback: PerLabel<SpliceFallback, Counter>,
+    accept_errors: PerLabel<AcceptErrno, Counter>,
+    reloads: PerLabel<ReloadResult, Counter>,
+    dropped: PerLabel<LogStream, Counter>,
     tasks: Gauge,
 }
 
 /// What is counted for one kind of inbound.
-pub(super) struct PerInbound {
+struct InboundMetrics {
+    /// In the order of [`Outcome::ALL`].
     outcomes: Vec<Counter>,
     active: Gauge,
-    bytes: Vec<Counter>,
+    bytes: PerLabel<Direction, Counter>,
     connect: Histogram,
+    duration: Histogram,
+}
+
+/// What is counted for one DNS route.
+struct DnsMetrics {
+    queries: PerLabel<DnsResult, Counter>,
     duration: Histogram,
 }
 
@@ -100,31 +107,19 @@ impl Metrics {
         registrar.fixed();
         Self {
             handle: registrar.0.handle(),
-            per_inbound: INBOUND.iter().map(|inbound| registrar.per_inbound(inbound)).collect(),
+            per_inbound: PerLabel::from_fn(|inbound| registrar.per_inbound(inbound)),
             lost: registrar.counter("tailrace_lost_bytes_total", &[]),
-            decisions: registrar.grid(
-                "tailrace_policy_decisions_total",
-                ("mode", &MODE),
-                ("verdict", &VERDICT),
-            ),
-            dns: registrar.grid(
-                "tailrace_dns_queries_total",
-                ("route", &DNS_ROUTE),
-                ("result", &DNS_RESULT),
-            ),
-            dns_duration: DNS_ROUTE
-                .iter()
-                .map(|route| registrar.histogram(DNS_DURATION, &[("route", route)]))
-                .collect(),
+            decisions: PerLabel::from_fn(|mode| registrar.decisions(mode)),
+            dns: PerLabel::from_fn(|route| registrar.per_dns_route(route)),
             upstream_up: registrar.gauge("tailrace_upstream_up", &[]),
-            pool: registrar.gauges("tailrace_upstream_pool_connections", "state", &POOL_STATE),
-            tailnet: registrar.gauges("tailrace_tailnet_state", "state", &TAILNET),
-            restarts: registrar.counters("tailrace_tailscaled_restarts_total", "cause", &RESTART),
+            pool: registrar.gauges("tailrace_upstream_pool_connections", "state"),
+            tailnet: registrar.gauges("tailrace_tailnet_state", "state"),
+            restarts: registrar.counters("tailrace_tailscaled_restarts_total", "cause"),
             pipes: registrar.gauge("tailrace_pipes_in_use", &[]),
-            fallback: registrar.counters("tailrace_splice_fallback_total", "cause", &FALLBACK),
-            accept_errors: registrar.counters("tailrace_accept_errors_total", "errno", &ERRNO),
-            reloads: registrar.counters("tailrace_config_reloads_total", "result", &RELOAD),
-            dropped: registrar.counters("tailrace_log_dropped_total", "stream", &STREAM),
+            fallback: registrar.counters("tailrace_splice_fallback_total", "cause"),
+            accept_errors: registrar.counters("tailrace_accept_errors_total", "errno"),
+            reloads: registrar.counters("tailrace_config_reloads_total", "result"),
+            dropped: registrar.counters("tailrace_log_dropped_total", "stream"),
             tasks: registrar.gauge("tailrace_tasks", &[]),
         }
     }
@@ -139,42 +134,42 @@ impl Metrics {
         self.handle.run_upkeep();
     }
 
-    pub(super) fn ended(&self, inbound: u8, outcome: Outcome, lasted: Duration) {
-        let inbound = self.inbound(inbound);
+    pub(super) fn ended(&self, inbound: Inbound, outcome: Outcome, lasted: Duration) {
+        let inbound = &self.per_inbound[inbound];
         inbound.outcomes[outcome_index(outcome)].increment(1);
         inbound.duration.record(lasted.as_secs_f64());
     }
 
-    pub(super) fn connected(&self, inbound: u8, took: Duration) {
-        self.inbound(inbound).connect.record(took.as_secs_f64());
+    pub(super) fn connected(&self, inbound: Inbound, took: Duration) {
+        self.per_inbound[inbound].connect.record(took.as_secs_f64());
     }
 
-    pub(super) fn opened(&self, inbound: u8) {
-        self.inbound(inbound).active.increment(1.0);
+    pub(super) fn opened(&self, inbound: Inbound) {
+        self.per_inbound[inbound].active.increment(1.0);
     }
 
-    pub(super) fn closed(&self, inbound: u8) {
-        self.inbound(inbound).active.decrement(1.0);
+    pub(super) fn closed(&self, inbound: Inbound) {
+        self.per_inbound[inbound].active.decrement(1.0);
     }
 
-    pub(super) fn relayed(&self, inbound: u8, up: u64, down: u64) {
-        let bytes = &self.inbound(inbound).bytes;
-        bytes[0].increment(up);
-        bytes[1].increment(down);
+    pub(super) fn relayed(&self, inbound: Inbound, up: u64, down: u64) {
+        let bytes = &self.per_inbound[inbound].bytes;
+        bytes[Direction::Up].increment(up);
+        bytes[Direction::Down].increment(down);
     }
 
     pub(super) fn lost(&self, bytes: u64) {
         self.lost.increment(bytes);
     }
 
-    pub(super) fn decision(&self, mode: &str, verdict: &str) {
-        self.decisions[index(&MODE, mode)][index(&VERDICT, verdict)].increment(1);
+    pub(super) fn decision(&self, mode: PolicyMode, verdict: Verdict) {
+        self.decisions[mode][verdict].increment(1);
     }
 
-    pub(super) fn dns(&self, route: &str, result: &str, took: Duration) {
-        let route = index(&DNS_ROUTE, route);
-        self.dns[route][index(&DNS_RESULT, result)].increment(1);
-        self.dns_duration[route].record(took.as_secs_f64());
+    pub(super) fn dns(&self, route: DnsRoute, result: DnsResult, took: Duration) {
+        let route = &self.dns[route];
+        route.queries[result].increment(1);
+        route.duration.record(took.as_secs_f64());
     }
 
     pub(super) fn upstream_up(&self, up: bool) {
@@ -183,18 +178,18 @@ impl Metrics {
 
     #[expect(clippy::cast_precision_loss, reason = "never near 2^52 connections")]
     pub(super) fn pool(&self, idle: usize, filling: usize) {
-        self.pool[0].set(idle as f64);
-        self.pool[1].set(filling as f64);
+        self.pool[PoolState::Idle].set(idle as f64);
+        self.pool[PoolState::Filling].set(filling as f64);
     }
 
-    pub(super) fn tailnet_state(&self, state: &str) {
-        for (gauge, label) in self.tailnet.iter().zip(TAILNET) {
-            gauge.set(f64::from(u8::from(label == state)));
+    pub(super) fn tailnet_state(&self, present: TailnetPhase) {
+        for (phase, gauge) in self.tailnet.iter() {
+            gauge.set(f64::from(u8::from(phase == present)));
         }
     }
 
-    pub(super) fn restarted(&self, cause: &str) {
-        self.restarts[index(&RESTART, cause)].increment(1);
+    pub(super) fn restarted(&self, cause: RestartCause) {
+        self.restarts[cause].increment(1);
     }
 
     #[expect(clippy::cast_precision_loss, reason = "never near 2^52 pipes")]
@@ -207,24 +202,20 @@ impl Metrics {
         self.tasks.set(alive as f64);
     }
 
-    pub(super) fn fallback(&self, cause: &str, total: u64) {
-        self.fallback[index(&FALLBACK, cause)].absolute(total);
+    pub(super) fn fallback(&self, cause: SpliceFallback, total: u64) {
+        self.fallback[cause].absolute(total);
     }
 
-    pub(super) fn accept_error(&self, errno: &str) {
-        self.accept_errors[index(&ERRNO, errno)].increment(1);
+    pub(super) fn accept_error(&self, errno: AcceptErrno) {
+        self.accept_errors[errno].increment(1);
     }
 
-    pub(super) fn reload(&self, result: &str) {
-        self.reloads[index(&RELOAD, result)].increment(1);
+    pub(super) fn reload(&self, result: ReloadResult) {
+        self.reloads[result].increment(1);
     }
 
-    pub(super) fn dropped(&self, stream: &str, total: u64) {
-        self.dropped[index(&STREAM, stream)].absolute(total);
-    }
-
-    fn inbound(&self, at: u8) -> &PerInbound {
-        &self.per_inbound[usize::from(at).min(INBOUND.len() - 1)]
+    pub(super) fn dropped(&self, stream: LogStream, total: u64) {
+        self.dropped[stream].absolute(total);
     }
 }
 
@@ -288,55 +279,52 @@ impl Registrar {
         self.gauge("tailrace_build_info", &labels).set(1.0);
     }
 
-    fn per_inbound(&self, inbound: &'static str) -> PerInbound {
-        let of = |name| self.histogram(name, &[("inbound", inbound)]);
+    fn per_inbound(&self, inbound: Inbound) -> InboundMetrics {
+        let of_inbound = ("inbound", inbound.label());
         let total = |outcome: &Outcome| {
-            let labels = [("inbound", inbound), ("outcome", outcome.label())];
+            let labels = [of_inbound, ("outcome", outcome.label())];
             self.counter("tailrace_connections_total", &labels)
         };
-        let relayed = |direction: &&'static str| {
-            let labels = [("inbound", inbound), ("direction", *direction)];
-            self.counter("tailrace_relayed_bytes_total", &labels)
-        };
-        PerInbound {
+        InboundMetrics {
             outcomes: Outcome::ALL.iter().map(total).collect(),
-            active: self.gauge("tailrace_connections_active", &[("inbound", inbound)]),
-            bytes: DIRECTION.iter().map(relayed).collect(),
-            connect: of(CONNECT_DURATION),
-            duration: of(CONNECTION_DURATION),
+            active: self.gauge("tailrace_connections_active", &[of_inbound]),
+            bytes: PerLabel::from_fn(|direction: Direction| {
+                let labels = [of_inbound, ("direction", direction.label())];
+                self.counter("tailrace_relayed_bytes_total", &labels)
+            }),
+            connect: self.histogram(CONNECT_DURATION, &[of_inbound]),
+            duration: self.histogram(CONNECTION_DURATION, &[of_inbound]),
         }
     }
 
-    fn grid(
-        &self,
-        name: &'static str,
-        (outer, outer_values): (&'static str, &[&'static str]),
-        (inner, inner_values): (&'static str, &[&'static str]),
-    ) -> Vec<Vec<Counter>> {
-        let row = |first: &&'static str| {
-            let cell =
-                |second: &&'static str| self.counter(name, &[(outer, *first), (inner, *second)]);
-            inner_values.iter().map(cell).collect()
-        };
-        outer_values.iter().map(row).collect()
+    fn decisions(&self, mode: PolicyMode) -> PerLabel<Verdict, Counter> {
+        PerLabel::from_fn(|verdict: Verdict| {
+            let labels = [("mode", mode.label()), ("verdict", verdict.label())];
+            self.counter("tailrace_policy_decisions_total", &labels)
+        })
     }
 
-    fn counters(
+    fn per_dns_route(&self, route: DnsRoute) -> DnsMetrics {
+        let of_route = ("route", route.label());
+        DnsMetrics {
+            queries: PerLabel::from_fn(|result: DnsResult| {
+                let labels = [of_route, ("result", result.label())];
+                self.counter("tailrace_dns_queries_total", &labels)
+            }),
+            duration: self.histogram(DNS_DURATION, &[of_route]),
+        }
+    }
+
+    fn counters<L: LabelValue>(
         &self,
         name: &'static str,
         label: &'static str,
-        values: &[&'static str],
-    ) -> Vec<Counter> {
-        values.iter().map(|value| self.counter(name, &[(label, value)])).collect()
+    ) -> PerLabel<L, Counter> {
+        PerLabel::from_fn(|value: L| self.counter(name, &[(label, value.label())]))
     }
 
-    fn gauges(
-        &self,
-        name: &'static str,
-        label: &'static str,
-        values: &[&'static str],
-    ) -> Vec<Gauge> {
-        values.iter().map(|value| self.gauge(name, &[(label, value)])).collect()
+    fn gauges<L: LabelValue>(&self, name: &'static str, label: &'static str) -> PerLabel<L, Gauge> {
+        PerLabel::from_fn(|value: L| self.gauge(name, &[(label, value.label())]))
     }
 
     fn counter(&self, name: &'static str, labels: &[(&'static str, &'static str)]) -> Counter {

@@ -9,24 +9,23 @@ mod escape;
 mod guard;
 mod id;
 mod json;
-mod labels;
 mod live;
 pub mod log;
 mod metrics;
+mod outcomes;
 mod own_process;
 mod process_lookup;
 mod sink;
-mod stage;
 mod telemetry;
 #[cfg(test)]
 mod tests;
+mod tracing_events;
 
-pub use access_log::TotalsNow;
+pub use crate::labels::Stage;
 pub use guard::{Connection, Record};
-pub use live::{Live, Lives, Snapshot};
+pub use live::{Live, Lives};
 pub use log::{AccessLog, AccessWriter};
 pub use process_lookup::Process;
-pub use stage::Stage;
 pub use telemetry::{Sampler, Telemetry};
 
 /// Version, commit and target of this binary.

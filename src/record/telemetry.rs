@@ -7,13 +7,18 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use super::access_log::{self, Totals};
+use super::access_log::Totals;
 use super::guard::Connection;
-use super::live::{Entry, Lives, Snapshot, Table};
+use super::live::{Entry, Lives, Table};
 use super::log::AccessLog;
 use super::metrics::Metrics;
 use super::own_process;
 use super::process_lookup::{Callers, Process};
+use crate::api::{ConnectionAnswer, Counters};
+use crate::labels::{
+    AcceptErrno, DnsResult, DnsRoute, LogStream, PolicyMode, ReloadResult, RestartCause,
+    SpliceFallback, TailnetPhase, Verdict,
+};
 use crate::target::Target;
 
 /// Reads numbers that others keep (pipes, pool, tasks) into the metrics, just before a scrape.
@@ -105,8 +110,8 @@ impl Telemetry {
         for entry in self.table.all() {
             entry.count_bytes(&self.metrics);
         }
-        self.metrics.dropped("access", self.access.dropped());
-        self.metrics.dropped("child", self.child_lines.load(Ordering::Relaxed));
+        self.metrics.dropped(LogStream::Access, self.access.dropped());
+        self.metrics.dropped(LogStream::Child, self.child_lines.load(Ordering::Relaxed));
         self.metrics.tidy();
     }
 
@@ -116,8 +121,8 @@ impl Telemetry {
     }
 
     /// The rows of `/api/v1/connections`, oldest first.
-    pub fn connections(&self) -> Vec<Snapshot> {
-        let mut rows: Vec<_> = self.table.all().iter().map(|entry| entry.snapshot()).collect();
+    pub fn connections(&self) -> Vec<ConnectionAnswer> {
+        let mut rows: Vec<_> = self.table.all().iter().map(|entry| entry.row()).collect();
         rows.sort_by(|a, b| b.age_ms.cmp(&a.age_ms).then_with(|| a.id.cmp(&b.id)));
         rows
     }
@@ -147,7 +152,7 @@ impl Telemetry {
     }
 
     /// The counters of `/api/v1/status` and of the last line: what happened since the start.
-    pub fn totals(&self) -> access_log::TotalsNow {
+    pub fn totals(&self) -> Counters {
         self.totals.now(self.active(), self.access.dropped())
     }
 
@@ -156,23 +161,23 @@ impl Telemetry {
         &self.access
     }
 
-    /// A failed accept, by the name of its `errno(3)`.
-    pub fn accept_error(&self, errno: &str) {
+    /// A failed accept.
+    pub fn accept_error(&self, errno: AcceptErrno) {
         self.metrics.accept_error(errno);
     }
 
     /// A name asked: by which route, with which result, and how long it took.
-    pub fn dns(&self, route: &str, result: &str, took: Duration) {
+    pub fn dns(&self, route: DnsRoute, result: DnsResult, took: Duration) {
         self.metrics.dns(route, result, took);
     }
 
     /// What policy said of a DNS question; that of a target its record counts.
-    pub fn decision(&self, mode: &'static str, verdict: &'static str) {
+    pub fn decision(&self, mode: PolicyMode, verdict: Verdict) {
         self.metrics.decision(mode, verdict);
     }
 
-    /// The settings were read again, with `ok` or `error`.
-    pub fn reload(&self, result: &str) {
+    /// The settings were read again.
+    pub fn reload(&self, result: ReloadResult) {
         self.metrics.reload(result);
     }
 
@@ -187,12 +192,12 @@ impl Telemetry {
     }
 
     /// The tailnet's present state.
-    pub fn tailnet_state(&self, state: &str) {
-        self.metrics.tailnet_state(state);
+    pub fn tailnet_state(&self, phase: TailnetPhase) {
+        self.metrics.tailnet_state(phase);
     }
 
-    /// A managed tailscaled ended and is started again: `exit`, `signal`, `hang` or `oom`.
-    pub fn restarted(&self, cause: &str) {
+    /// A managed tailscaled ended and is started again.
+    pub fn restarted(&self, cause: RestartCause) {
         self.metrics.restarted(cause);
     }
 
@@ -212,7 +217,7 @@ impl Telemetry {
     }
 
     /// Fallbacks from splice to copy for `cause` since the start; the number never falls.
-    pub fn splice_fallback(&self, cause: &str, total: u64) {
+    pub fn splice_fallback(&self, cause: SpliceFallback, total: u64) {
         self.metrics.fallback(cause, total);
     }
 }

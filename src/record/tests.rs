@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::{AccessLog, Stage, Telemetry};
 use crate::config::{Log, LogFormat, LogTo};
+use crate::labels::{AcceptErrno, DnsResult, DnsRoute, HostFrom, Inbound, PolicyMode, Verdict};
 use crate::outcome::Outcome;
 use crate::target::{Host, Target};
 
@@ -37,7 +38,7 @@ fn target() -> Target {
 fn a_forgotten_record_and_a_forgotten_connection_count_as_internal() {
     let telemetry = telemetry();
     let mut forgetful = telemetry.connection(CLIENT.into(), SERVER.into());
-    forgetful.kind("socks5");
+    forgetful.set_inbound(Inbound::Socks5);
     drop(forgetful.record());
     drop(forgetful);
     drop(telemetry.connection(CLIENT.into(), SERVER.into()));
@@ -60,7 +61,7 @@ fn a_connection_has_a_line_of_its_own_only_without_targets() {
     busy.finish(Outcome::ClientGone);
     telemetry.connection(CLIENT.into(), SERVER.into()).finish(Outcome::HeadTimeout);
     let outcomes: Vec<_> = telemetry.totals().outcomes.into_iter().collect();
-    assert_eq!(outcomes, [("denied", 1), ("head_timeout", 1), ("ok", 1)]);
+    assert_eq!(outcomes, [("denied".into(), 1), ("head_timeout".into(), 1), ("ok".into(), 1)]);
 }
 
 #[test]
@@ -71,7 +72,7 @@ fn the_gauge_follows_the_kind_and_returns_to_0() {
     };
     let mut connection = telemetry.connection(CLIENT.into(), SERVER.into());
     assert_eq!((active("unknown"), active("connect")), (1.0, 0.0));
-    connection.kind("connect");
+    connection.set_inbound(Inbound::Connect);
     assert_eq!((active("unknown"), active("connect"), telemetry.active()), (0.0, 1.0, 1));
     connection.finish(Outcome::ClientGone);
     assert_eq!((active("unknown"), active("connect"), telemetry.active()), (0.0, 0.0, 0));
@@ -83,14 +84,14 @@ fn a4_no_value_makes_a_series() {
     let before = series(&telemetry);
     for n in 0..100 {
         let mut connection = telemetry.connection(CLIENT.into(), SERVER.into());
-        connection.kind("a\"} 1\nfake_metric 1");
+        connection.set_inbound(Inbound::Http);
         let mut record = connection.record();
         record.asked(&format!("a\"}} 1\nfake_metric {n}"));
-        record.verdict("enforce", "deny", Some("x".repeat(n)));
+        record.verdict(PolicyMode::Enforce, Verdict::Deny, Some("x".repeat(n)));
         record.connected();
         record.finish(Outcome::Denied);
-        telemetry.dns("odd", "strange", Duration::from_millis(1));
-        telemetry.accept_error("EODD");
+        telemetry.dns(DnsRoute::Cache, DnsResult::Refused, Duration::from_millis(1));
+        telemetry.accept_error(AcceptErrno::Other);
     }
     assert_eq!(series(&telemetry), before);
     assert!(before.len() > 300, "every series is there from the start: {}", before.len());
@@ -100,12 +101,12 @@ fn a4_no_value_makes_a_series() {
 fn the_live_table_shows_what_is_known() {
     let telemetry = telemetry();
     let mut connection = telemetry.connection(CLIENT.into(), SERVER.into());
-    connection.kind("socks5");
+    connection.set_inbound(Inbound::Socks5);
     let mut record = connection.record();
     telemetry.live().each(|live| assert_eq!((live.target(), live.verdict()), (None, None)));
-    record.target(&target(), "client");
-    record.verdict("log", "would_deny", None);
-    record.resolved("system", Some(([10, 0, 0, 1], 5432).into()));
+    record.target(&target(), HostFrom::Client);
+    record.verdict(PolicyMode::Log, Verdict::WouldDeny, None);
+    record.resolved(DnsRoute::System, Some(([10, 0, 0, 1], 5432).into()));
     record.stage(Stage::Dial);
     let rows = telemetry.connections();
     let row = serde_json::to_value(&rows[0]).unwrap();
@@ -118,7 +119,7 @@ fn the_live_table_shows_what_is_known() {
     let mut seen = 0;
     telemetry.live().each(|live| {
         seen += 1;
-        assert_eq!((live.target(), live.verdict()), (Some(target()), Some("would_deny")));
+        assert_eq!((live.target(), live.verdict()), (Some(target()), Some(Verdict::WouldDeny)));
         assert!(std::ptr::eq(live.cut(), record.live().cut()));
     });
     assert_eq!(seen, 1);
@@ -132,10 +133,10 @@ fn the_line_has_the_keys_of_the_contract_in_order() {
     let (log, writer) = super::log::open(&settings).unwrap();
     let telemetry = Telemetry::new(log);
     let mut connection = telemetry.connection(CLIENT.into(), SERVER.into());
-    connection.kind("connect");
+    connection.set_inbound(Inbound::Connect);
     let mut record = connection.record();
     let id = record.id().to_owned();
-    record.target(&target(), "client");
+    record.target(&target(), HostFrom::Client);
     record.label("investigation-42");
     record.finish(Outcome::Refused);
     let mut second = connection.record();
@@ -191,7 +192,7 @@ fn access_lines_obey_level_and_switch() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("log");
     let to = LogTo::File(path.clone());
-    let quiet = Log { to: to.clone(), level: tracing::Level::WARN, ..Log::default() };
+    let quiet = Log { to: to.clone(), filter: tracing::Level::WARN.into(), ..Log::default() };
     let (log, writer) = super::log::open(&quiet).unwrap();
     let telemetry = Telemetry::new(log.clone());
     telemetry.connection(CLIENT.into(), SERVER.into()).finish(Outcome::HeadTimeout);
@@ -219,5 +220,5 @@ async fn r17_a_panic_ends_its_own_connection_as_internal() {
         );
     lucky.await.unwrap();
     let outcomes: Vec<_> = telemetry.totals().outcomes.into_iter().collect();
-    assert_eq!((outcomes, telemetry.active()), (vec![("internal", 1), ("ok", 1)], 0));
+    assert_eq!((outcomes, telemetry.active()), (vec![("internal".into(), 1), ("ok".into(), 1)], 0));
 }

@@ -16,7 +16,8 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, Bytes};
 use rustix::io::Errno;
 
-use super::pipes::{Fallback, Lease, PipePool};
+use super::pipes::{Lease, PipePool};
+use crate::labels::SpliceFallback;
 use crate::sys::{Ready, Stream};
 
 pub(super) use self::inspection::InspectionEnd;
@@ -186,7 +187,7 @@ impl Direction {
         io.counter.fetch_add(n as u64, Ordering::Relaxed);
     }
 
-    fn complain(&mut self, io: &DirectionIo<'_>, cause: Fallback) {
+    fn complain(&mut self, io: &DirectionIo<'_>, cause: SpliceFallback) {
         if !std::mem::replace(&mut self.complained, true) {
             io.pipes.count(cause);
         }
@@ -199,7 +200,7 @@ impl Direction {
         }
         if !io.splice {
             self.pipe = None; // empty here: the backlog is sent before more is read
-            self.complain(io, Fallback::Off);
+            self.complain(io, SpliceFallback::Off);
             return false;
         }
         if self.pipe.is_none() {
@@ -207,7 +208,7 @@ impl Direction {
         }
         if self.pipe.is_none() {
             self.streak = 0; // ask again after the next 64 KiB
-            self.complain(io, Fallback::Pipe);
+            self.complain(io, SpliceFallback::Pipe);
             return false;
         }
         self.complained = false;
@@ -225,7 +226,7 @@ impl Direction {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.nothing(guard, io),
             Err(error) if refuses_splice(&error) => {
                 self.refused = true;
-                self.complain(io, Fallback::Error);
+                self.complain(io, SpliceFallback::Error);
                 self.copy(guard, io)
             }
             Err(_) => DirectionStep::Stop(DirectionStop::SourceBroken),
@@ -239,7 +240,7 @@ impl Direction {
             guard.clear_ready();
             return DirectionStep::On;
         }
-        io.pipes.count(Fallback::Urgent);
+        io.pipes.count(SpliceFallback::Urgent);
         self.streak = 0;
         self.copy(guard, io)
     }
@@ -348,7 +349,7 @@ impl Direction {
         if std::mem::replace(&mut self.refused, true) {
             return DirectionStep::Stop(DirectionStop::SinkBroken);
         }
-        self.complain(io, Fallback::Error);
+        self.complain(io, SpliceFallback::Error);
         match self.pipe.take().map(|mut pipe| pipe.recover()) {
             Some(Ok(bytes)) => {
                 self.held = bytes.into();

@@ -20,7 +20,8 @@ use bytes::Bytes;
 use crate::lifecycle::cut::{Cut, CutReason};
 use crate::sys::{Exiting, Stream};
 
-pub use pipes::{Fallback, PipePool};
+pub use crate::labels::HalfClose;
+pub use pipes::PipePool;
 
 /// Limits of a relay.
 #[derive(Debug, Clone)]
@@ -70,26 +71,6 @@ impl Meter {
     /// Counts bytes the client's socket took.
     pub fn add_down(&self, bytes: u64) {
         self.down.fetch_add(bytes, Ordering::Relaxed);
-    }
-}
-
-/// What a client's FIN does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum HalfClose {
-    /// Passed on as it comes.
-    Propagate,
-    /// Held back until the upstream ends, or until the client has left for good: an old tailscaled
-    /// would cut the answer off.
-    Defer,
-}
-
-impl HalfClose {
-    /// As the settings write it.
-    pub const fn label(self) -> &'static str {
-        match self {
-            Self::Propagate => "propagate",
-            Self::Defer => "defer",
-        }
     }
 }
 

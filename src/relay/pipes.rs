@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::labels::{PerLabel, SpliceFallback};
 use crate::sys::{Pipe, Stream};
 
 /// What a large pipe holds: the kernel's own ceiling for users (`fs.pipe-max-size`).
@@ -28,35 +29,6 @@ const MOST: usize = 256;
 /// How long an unused pipe stays open, and how long a failed attempt keeps us from the next.
 const LINGER: Duration = Duration::from_millis(500);
 
-/// Why a direction that wanted to splice copied.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fallback {
-    /// No pipe to be had.
-    Pipe,
-    /// An urgent byte lay in the way.
-    Urgent,
-    /// The kernel refused to splice these sockets.
-    Error,
-    /// `relay.splice` is off.
-    Off,
-}
-
-impl Fallback {
-    /// Every cause, in the order of the counters.
-    pub const ALL: [Fallback; 4] =
-        [Fallback::Pipe, Fallback::Urgent, Fallback::Error, Fallback::Off];
-
-    /// The `cause` label of `tailrace_splice_fallback_total`.
-    pub fn label(self) -> &'static str {
-        match self {
-            Fallback::Pipe => "pipe",
-            Fallback::Urgent => "urgent",
-            Fallback::Error => "error",
-            Fallback::Off => "off",
-        }
-    }
-}
-
 /// All pipes of the process, and the relay's counters.
 #[derive(Debug)]
 pub struct PipePool {
@@ -65,7 +37,7 @@ pub struct PipePool {
     shelf: Mutex<IdlePipes>,
     in_use: AtomicUsize,
     sweeping: AtomicBool,
-    fallbacks: [AtomicU64; 4],
+    fallbacks: PerLabel<SpliceFallback, AtomicU64>,
     lost: AtomicU64,
 }
 
@@ -86,7 +58,7 @@ impl PipePool {
             shelf: Mutex::default(),
             in_use: AtomicUsize::new(0),
             sweeping: AtomicBool::new(false),
-            fallbacks: Default::default(),
+            fallbacks: PerLabel::from_fn(|_| AtomicU64::default()),
             lost: AtomicU64::new(0),
         })
     }
@@ -114,8 +86,8 @@ impl PipePool {
     }
 
     /// How often a direction fell back to copying: `tailrace_splice_fallback_total`.
-    pub fn fallbacks(&self, cause: Fallback) -> u64 {
-        self.fallbacks[cause as usize].load(Ordering::Relaxed)
+    pub fn fallbacks(&self, cause: SpliceFallback) -> u64 {
+        self.fallbacks[cause].load(Ordering::Relaxed)
     }
 
     /// Bytes read from one side that never reached the other: `tailrace_lost_bytes_total`.
@@ -123,8 +95,8 @@ impl PipePool {
         self.lost.load(Ordering::Relaxed)
     }
 
-    pub(super) fn count(&self, cause: Fallback) {
-        self.fallbacks[cause as usize].fetch_add(1, Ordering::Relaxed);
+    pub(super) fn count(&self, cause: SpliceFallback) {
+        self.fallbacks[cause].fetch_add(1, Ordering::Relaxed);
     }
 
     pub(super) fn count_lost(&self, bytes: u64) {

@@ -11,9 +11,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::state::TailnetPhase;
+use crate::api::FaultAnswer;
+use crate::labels::ErrorDetail;
 use crate::outcome::{Outcome, Unreachable};
-
-pub(crate) use self::words::{HOST, HOST_ALONE, KEY, NAME, NO_GATEWAY, NOT_STARTED, UPSTREAM};
 
 /// Something wrong between a client and its target.
 #[derive(Debug, Clone, PartialEq)]
@@ -233,17 +233,6 @@ pub enum KeyRefusal {
     Other,
 }
 
-/// Symptom, cause, fix.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FaultAdvice {
-    /// What one sees.
-    pub symptom: &'static str,
-    /// Why, most likely.
-    pub cause: String,
-    /// What to do.
-    pub fix: String,
-}
-
 impl KeyRefusal {
     /// Reads a control server's words, which reach us as they came: tailscale, control/controlclient/direct.go,
     /// takes `Error` of the answer to a registration, ipn/ipnlocal/local.go puts it into `ErrMessage`. They are
@@ -274,9 +263,9 @@ impl KeyRefusal {
 
 impl TailnetFault {
     /// Symptom, cause and fix.
-    pub fn advice(&self) -> FaultAdvice {
+    pub fn advice(&self) -> FaultAnswer {
         let (symptom, cause, fix) = self.words();
-        FaultAdvice { symptom, cause, fix: fix.into() }
+        FaultAnswer { symptom, cause, fix: fix.into() }
     }
 
     /// Cause and fix in one sentence, for an HTTP body or a log line.
@@ -306,8 +295,8 @@ impl TailnetFault {
     }
 
     /// One word for the access line's `error`, where it says more than the outcome.
-    pub fn word(&self) -> Option<&'static str> {
-        matches!(self, Self::PortStolen { .. }).then_some("internal_port_stolen")
+    pub fn word(&self) -> Option<ErrorDetail> {
+        matches!(self, Self::PortStolen { .. }).then_some(ErrorDetail::InternalPortStolen)
     }
 }
 

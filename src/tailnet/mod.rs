@@ -41,7 +41,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
-pub use self::explain::{FaultAdvice, TailnetFault};
+pub use self::explain::TailnetFault;
 pub use self::key::KeyProvider;
 use self::login::NodeLogin;
 pub use self::netmap::{Netmap, RouteCover, TailnetDns, TailnetNameserver, TailnetPeer};
@@ -54,6 +54,7 @@ use self::state_store::StateStore;
 use self::supervisor::{RunningTailscaled, TailscaledSupervisor};
 pub use self::version::TailscaledVersion;
 use crate::config;
+use crate::labels::{NodeIdentity, RestartCause};
 use crate::lifecycle::children::Children;
 use crate::localapi::LocalApi;
 
@@ -97,8 +98,8 @@ pub type UpstreamProbe = Box<dyn Fn() -> Pin<Box<dyn Future<Output = bool> + Sen
 pub struct SupervisorHooks {
     /// Asked every few seconds.
     pub probe: UpstreamProbe,
-    /// A managed tailscaled has ended and is started again: the metric's `cause`.
-    pub restarted: Box<dyn Fn(&'static str) + Send + Sync>,
+    /// A managed tailscaled has ended and is started again.
+    pub restarted: Box<dyn Fn(RestartCause) + Send + Sync>,
     /// Lines of its log that were not passed on.
     pub dropped_lines: Arc<AtomicU64>,
 }
@@ -134,7 +135,7 @@ pub struct Tailnet {
     task: JoinHandle<()>,
     pauses: watch::Sender<u64>,
     /// Where a managed node's identity is kept.
-    identity: Option<&'static str>,
+    identity: Option<NodeIdentity>,
 }
 
 impl TailnetSettings {
@@ -206,7 +207,7 @@ impl Tailnet {
         };
         let memory = || memory_folder::make(&children);
         let state = IdentityStore::open(&settings.state, settings.id.as_deref(), memory)?;
-        let (identity, pauses) = (state.label(), watch::Sender::new(0));
+        let (identity, pauses) = (state.identity(), watch::Sender::new(0));
         let supervisor = TailscaledSupervisor {
             launcher: process::TailscaledLauncher::new(Arc::clone(&settings), children, state)?,
             pauses: pauses.subscribe(),
@@ -235,8 +236,8 @@ impl Tailnet {
         self.identity.is_some()
     }
 
-    /// Where a managed node's identity is kept: `memory`, `ephemeral` or `folder`.
-    pub fn identity(&self) -> Option<&'static str> {
+    /// Where a managed node's identity is kept.
+    pub fn identity(&self) -> Option<NodeIdentity> {
         self.identity
     }
 

@@ -22,6 +22,7 @@ use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
 use crate::config::NodeState;
+use crate::labels::NodeIdentity;
 
 /// tailscaled's own file, as it is called in its state directory (paths/paths.go).
 const STATE_FILE: &str = "tailscaled.state";
@@ -202,11 +203,11 @@ impl IdentityStore {
     }
 
     /// As `status` names it.
-    pub(super) fn label(&self) -> &'static str {
+    pub(super) fn identity(&self) -> NodeIdentity {
         match self {
-            Self::Ephemeral => "ephemeral",
-            Self::Memory(_) => "memory",
-            Self::Folder { .. } => "folder",
+            Self::Ephemeral => NodeIdentity::Ephemeral,
+            Self::Memory(_) => NodeIdentity::Memory,
+            Self::Folder { .. } => NodeIdentity::Folder,
         }
     }
 }
@@ -413,7 +414,7 @@ mod tests {
     fn without_memory_each_tailscaled_is_a_new_node() {
         let refused = || Err(io::ErrorKind::PermissionDenied.into());
         let store = IdentityStore::open(&NodeState::Memory, None, refused).unwrap();
-        assert_eq!((store.argument(), store.label()), ("mem:".into(), "ephemeral"));
+        assert_eq!((store.argument(), store.identity()), ("mem:".into(), NodeIdentity::Ephemeral));
         assert!(!store.wants_logout());
     }
 }

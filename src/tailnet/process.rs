@@ -102,7 +102,11 @@ impl TailscaledLauncher {
                 Err(error) => tracing::warn!(%error, "tailscaled's log cannot be read"),
             }
         }
-        tracing::info!(pid = child.id(), node_identity = state.label(), "tailscaled started");
+        tracing::info!(
+            pid = child.id(),
+            node_identity = state.identity().label(),
+            "tailscaled started"
+        );
         Ok(child)
     }
 

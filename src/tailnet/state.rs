@@ -11,29 +11,7 @@ use tokio::time::Instant;
 use super::explain::TailnetFault;
 use super::netmap::Netmap;
 use super::version::TailscaledVersion;
-
-/// How far this node has come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TailnetPhase {
-    /// tailscaled starts, or logs in.
-    Starting,
-    /// It runs, and is not logged in.
-    NeedsLogin,
-    /// An admin has to approve the node.
-    NeedsApproval,
-    /// The node is in the tailnet: connections are carried.
-    Running,
-    /// Somebody took the node down (`tailscale down`).
-    Stopped,
-    /// The control server refused the key.
-    AuthFailed,
-    /// The control server wants us to wait.
-    RateLimited,
-    /// tailscaled ends as soon as it is started.
-    CrashLoop,
-    /// tailscaled, or the control server behind it, does not answer.
-    Unreachable,
-}
+pub use crate::labels::TailnetPhase;
 
 /// The whole of it.
 #[derive(Debug, Clone, PartialEq)]
@@ -92,36 +70,6 @@ pub struct OwnNode {
     pub tags: Vec<String>,
     /// When its key ends, as tailscaled says it (RFC 3339); none for a key that does not.
     pub key_expiry: Option<String>,
-}
-
-impl TailnetPhase {
-    /// Every phase.
-    pub const ALL: [Self; 9] = [
-        Self::Starting,
-        Self::NeedsLogin,
-        Self::NeedsApproval,
-        Self::Running,
-        Self::Stopped,
-        Self::AuthFailed,
-        Self::RateLimited,
-        Self::CrashLoop,
-        Self::Unreachable,
-    ];
-
-    /// The `state` of the metric, of `/readyz` and of `status`.
-    pub const fn label(self) -> &'static str {
-        match self {
-            Self::Starting => "starting",
-            Self::NeedsLogin => "needs_login",
-            Self::NeedsApproval => "needs_approval",
-            Self::Running => "running",
-            Self::Stopped => "stopped",
-            Self::AuthFailed => "auth_failed",
-            Self::RateLimited => "rate_limited",
-            Self::CrashLoop => "crash_loop",
-            Self::Unreachable => "unreachable",
-        }
-    }
 }
 
 impl TailnetState {

@@ -19,6 +19,7 @@ use super::session::LocalApiSession;
 use super::state::{StatusFeed, TailnetPhase};
 use super::state_store::StateStore;
 use super::{StopRequest, SupervisorHooks, TailnetSettings, random};
+use crate::labels::RestartCause;
 use crate::lifecycle::children::{Child, Ended};
 use crate::lifecycle::port_owner;
 use crate::localapi::LocalApi;
@@ -73,7 +74,7 @@ impl TailscaledSupervisor {
                     let oom = OomKills::look();
                     match self.live(&mut running, &mut stop).await {
                         TailscaledEnd::Stopped => return,
-                        TailscaledEnd::Hung => self.restarting("hang"),
+                        TailscaledEnd::Hung => self.restarting(RestartCause::Hang),
                         TailscaledEnd::Ended(ended) => {
                             self.restarting(cause(ended, &oom));
                             self.explain(ended, &running).await;
@@ -217,7 +218,7 @@ impl TailscaledSupervisor {
     }
 
     /// What it leaves behind: nothing of it is true any more.
-    fn restarting(&self, cause: &'static str) {
+    fn restarting(&self, cause: RestartCause) {
         (self.hooks.restarted)(cause);
         self.store.update(|state| {
             state.phase = TailnetPhase::Unreachable;
@@ -274,10 +275,10 @@ fn stranger(port: SocketAddr, process: u32) -> Option<u32> {
 }
 
 /// The `cause` of the metric.
-fn cause(ended: Ended, oom: &OomKills) -> &'static str {
+fn cause(ended: Ended, oom: &OomKills) -> RestartCause {
     match ended {
-        Ended::Code(_) => "exit",
-        Ended::Signal(9) if oom.rose() => "oom",
-        Ended::Signal(_) => "signal",
+        Ended::Code(_) => RestartCause::Exit,
+        Ended::Signal(9) if oom.rose() => RestartCause::Oom,
+        Ended::Signal(_) => RestartCause::Signal,
     }
 }

@@ -31,23 +31,11 @@ pub use self::error::UpstreamError;
 pub use self::exchange::Unparsed;
 use self::slots::Slots;
 pub use self::slots::UpstreamSlot;
+pub use crate::labels::UpstreamKind as Kind;
 use crate::localapi::dial;
 use crate::policy::{Address, Admitted};
 use crate::sys::{self, Stream};
 use crate::target::{Host, Target};
-
-/// Which way out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    /// Through tailscaled's SOCKS5 port.
-    Tailscaled,
-    /// Through tailscaled's LocalAPI, without any port.
-    LocalApi,
-    /// Through some SOCKS5 server.
-    Socks5,
-    /// From this host.
-    Direct,
-}
 
 /// What this module is told at the start.
 #[derive(Debug, Clone)]
@@ -109,18 +97,6 @@ pub struct Upstream {
     settings: Settings,
     slots: Slots,
     point: watch::Sender<Option<Arc<EndpointState>>>,
-}
-
-impl Kind {
-    /// The access log's `upstream`.
-    pub const fn label(self) -> &'static str {
-        match self {
-            Self::Tailscaled => "tailscaled",
-            Self::LocalApi => "localapi",
-            Self::Socks5 => "socks5",
-            Self::Direct => "direct",
-        }
-    }
 }
 
 impl Upstream {

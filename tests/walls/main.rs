@@ -12,8 +12,17 @@ use imports::imports;
 use source::{File, below, code, files};
 
 /// Modules that belong to no room: everybody may use them whole. `sys` is a crate of its own.
-const FREE: [&str; 7] =
-    ["target", "outcome", "secret", "sys", "expiring_cache", "http_client", "tls_client"];
+const FREE: [&str; 9] = [
+    "target",
+    "outcome",
+    "labels",
+    "api",
+    "secret",
+    "sys",
+    "expiring_cache",
+    "http_client",
+    "tls_client",
+];
 /// The two that know every room: one at start, one per connection.
 const CARRIERS: [&str; 2] = ["gateway", "connection"];
 
@@ -52,7 +61,6 @@ const CROSSINGS: &[(&str, &[&str])] = &[
             "record",
             "tailnet::explain",
             "tailnet::memory_folder",
-            "tailnet::TailnetPhase",
             "upstream::Unparsed",
             "upstream::socks5",
         ],
@@ -60,6 +68,8 @@ const CROSSINGS: &[(&str, &[&str])] = &[
     // What everybody may use depends on nobody.
     ("target", &[]),
     ("outcome", &[]),
+    ("labels", &[]),
+    ("api", &["lifecycle::run_dir"]),
     ("secret", &[]),
     ("expiring_cache", &[]),
     ("sys", &[]),
@@ -82,8 +92,9 @@ fn crossing(room: &str, path: &str) -> Option<&'static str> {
 fn is_free(room: &str, top: &str) -> bool {
     match room {
         // Pure: hosts in, verdicts out.
-        "policy" => top == "target",
-        "target" | "outcome" | "secret" | "sys" | "http_client" | "tls_client" => false,
+        "policy" => ["target", "labels"].contains(&top),
+        "api" => top == "labels",
+        "target" | "outcome" | "labels" | "secret" | "sys" | "http_client" | "tls_client" => false,
         _ => FREE.contains(&top),
     }
 }

@@ -31,7 +31,7 @@ impl Program {
         Ok(Self { id, folder })
     }
 
-    /// Its id.
+    /// The id that its folder was opened by.
     pub fn id(&self) -> u32 {
         self.id
     }

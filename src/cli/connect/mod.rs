@@ -25,7 +25,7 @@ pub(super) fn run(settings: &Settings, target: &Target) -> ExitCode {
             Ok(()) => ExitCode::SUCCESS,
             Err(broken) => failed(&format!("{target}: {broken}")),
         },
-        Ok(Err(refusal)) => failed(&format!("{} ({})", refusal.message, refusal.error)),
+        Ok(Err(refusal)) => failed(&format!("{} ({})", refusal.message, refusal.error())),
         Err(error) => {
             tell::error(format_args!(
                 "tailrace: no gateway answers at {proxy}: {error}; start one with `tailrace up`, or name its settings with --config"

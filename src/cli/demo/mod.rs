@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::{exit, tell};
-use crate::config::{Config, HalfClose, PolicyMode, UpstreamKind};
+use crate::config::{Config, HalfCloseChoice, PolicyMode, UpstreamKind};
 use crate::gateway::{Gateway, StartupResources};
 use crate::policy::Suffix;
 use crate::record::{AccessLog, Telemetry};
@@ -55,7 +55,7 @@ fn settings(upstream: SocketAddr) -> Config {
     config.listen.proxy = vec![any, SocketAddr::from((Ipv6Addr::LOCALHOST, 0))];
     config.listen.admin = any;
     // This upstream keeps half-closed connections; an old tailscaled would not.
-    config.upstream.half_close = HalfClose::Propagate;
+    config.upstream.half_close = HalfCloseChoice::Propagate;
     config.policy.mode = PolicyMode::Enforce;
     config.policy.suffixes = Suffix::parse(".corp.demo").into_iter().collect();
     config.policy.nets = world::NETS.iter().filter_map(|net| net.parse().ok()).collect();

@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use super::Advice;
 use super::find::Given;
-use crate::config::{self, Loaded};
+use crate::api::FaultAnswer;
+use crate::config::Loaded;
 use crate::lifecycle::program;
 use crate::tailnet::explain::TailnetFault;
 
@@ -20,30 +20,25 @@ const PAUSE: Duration = Duration::from_millis(10);
 const MAX_VERSION: u64 = 4096;
 
 /// The binary of the settings as they stand, checked; nothing where none is wanted.
-pub(super) fn of(given: &Given) -> Option<Result<String, Advice>> {
+pub(super) fn of(given: &Given) -> Option<Result<String, FaultAnswer>> {
     let loaded = given.load().ok()?;
     wanted(&loaded).map(|binary| check(&binary))
 }
 
 /// `tailnet.tailscaled`; none with an upstream kind that needs no tailscaled.
 pub(super) fn wanted(loaded: &Loaded) -> Option<String> {
-    let shown = config::shown(&loaded.written, &loaded.checked.config);
-    let text = |path: &str| {
-        let one = shown.iter().find(|one| one.path == path)?;
-        one.value.as_str().map(str::to_owned)
-    };
-    let kind = text("upstream.kind")?;
-    if kind == "socks5" || kind == "direct" { None } else { text("tailnet.tailscaled") }
+    let tailnet = loaded.checked.config.tailnet.as_ref()?;
+    Some(tailnet.tailscaled.to_string_lossy().into_owned())
 }
 
 /// Runs it for its version: a binary of another machine is there and executable all the same.
-pub(super) fn check(binary: &str) -> Result<String, Advice> {
+pub(super) fn check(binary: &str) -> Result<String, FaultAnswer> {
     match program::find(Path::new(binary)).and_then(|binary| version(&binary)) {
         Ok(version) => Ok(format!("{binary} {version}")),
         Err(error) => {
             let fault =
                 TailnetFault::Binary { binary: PathBuf::from(binary), why: error.to_string() };
-            Err(fault.advice().into())
+            Err(fault.advice())
         }
     }
 }

@@ -1,132 +1,129 @@
 //! From the binary to the netmap: the links of `status`.
 #![forbid(unsafe_code)]
 
-use serde_json::Value;
-
-use super::advice::{Advice, KEY, NOT_STARTED};
-use super::words::{self, of};
+use super::words::{or_dash, plain, texts};
 use super::{Link, up_to};
-use crate::tailnet::TailnetPhase;
+use crate::api::{FaultAnswer, NewsAnswer, TailnetAnswer};
+use crate::labels::{ChainLink, HalfClose, NodeIdentity, Symptom, TailnetPhase};
 use crate::tailnet::explain::TailnetFault;
 
 /// The links up to the first broken one. `binary` checks the settings' own, where they want one.
 pub(super) fn links(
-    tailnet: &Value,
-    binary: impl FnOnce() -> Option<Result<String, Advice>>,
+    tailnet: &TailnetAnswer,
+    binary: impl FnOnce() -> Option<Result<String, FaultAnswer>>,
 ) -> Vec<Link> {
     let mut broken = broken(tailnet);
     // A process that is not there may never have been one.
-    if broken.as_ref().is_some_and(|(at, _)| *at == "process")
-        && tailnet["process"].is_null()
+    if broken.as_ref().is_some_and(|(at, _)| *at == ChainLink::Process)
+        && tailnet.process.is_none()
         && let Some(Err(advice)) = binary()
     {
-        broken = Some(("binary", advice));
+        broken = Some((ChainLink::Binary, advice));
     }
     let held = [
-        ("binary", version(tailnet)),
-        ("process", process(tailnet)),
-        ("login", "the control server answers".to_owned()),
-        ("key", key(tailnet)),
-        ("netmap", netmap(tailnet)),
+        (ChainLink::Binary, version(tailnet)),
+        (ChainLink::Process, process(tailnet)),
+        (ChainLink::Login, "the control server answers".to_owned()),
+        (ChainLink::Key, key(tailnet)),
+        (ChainLink::Netmap, netmap(tailnet)),
     ];
     up_to(held, broken)
 }
 
 /// Which link it is that keeps the tailnet from running.
-fn broken(tailnet: &Value) -> Option<(&'static str, Advice)> {
-    let state = tailnet["state"].as_str().unwrap_or_default();
-    if state == TailnetPhase::Running.label() {
+fn broken(tailnet: &TailnetAnswer) -> Option<(ChainLink, FaultAnswer)> {
+    let phase = tailnet.state;
+    if phase == TailnetPhase::Running {
         return None;
     }
-    let advice = Advice::of_fault(&tailnet["fault"]).unwrap_or_else(|| {
-        let phase = TailnetPhase::ALL.into_iter().find(|phase| phase.label() == state);
-        TailnetFault::NotYet { phase: phase.unwrap_or(TailnetPhase::Starting) }.advice().into()
-    });
-    let link = match advice.symptom.as_str() {
-        NOT_STARTED => "process",
-        KEY => "key",
-        _ if state == TailnetPhase::NeedsApproval.label() => "netmap",
-        _ => "login",
+    let advice = tailnet.fault.clone();
+    let advice = advice.unwrap_or_else(|| TailnetFault::NotYet { phase }.advice());
+    let link = match advice.symptom {
+        Symptom::NotStarted => ChainLink::Process,
+        Symptom::KeyRefused => ChainLink::Key,
+        _ if phase == TailnetPhase::NeedsApproval => ChainLink::Netmap,
+        _ => ChainLink::Login,
     };
     Some((link, advice))
 }
 
 /// Which tailscaled it is, and what follows from that.
-fn version(tailnet: &Value) -> String {
-    let half_close = match tailnet["half_close"].as_str() {
-        Some("propagate") => "half-close: a client's FIN is passed on",
-        _ => {
+fn version(tailnet: &TailnetAnswer) -> String {
+    let half_close = match tailnet.half_close {
+        HalfClose::Propagate => "half-close: a client's FIN is passed on",
+        HalfClose::Defer => {
             "half-close: a client's FIN is held back until the answer has ended (upstream.half_close)"
         }
     };
-    let news = match tailnet["news"]["by"].as_str() {
-        Some("bus") => "news come by its IPN bus".to_owned(),
-        Some(_) => {
-            format!("no IPN bus ({}), its status is read every second", of(&tailnet["news"]["why"]))
+    let news = match &tailnet.news {
+        Some(NewsAnswer::Bus) => "news come by its IPN bus".to_owned(),
+        Some(NewsAnswer::Polling { why }) => {
+            format!("no IPN bus ({}), its status is read every second", plain(why))
         }
         None => "its IPN bus was not asked yet".to_owned(),
     };
-    format!("tailscaled {}: {half_close}; {news}", of(&tailnet["version"]))
+    let version = or_dash(tailnet.version.as_deref());
+    format!("tailscaled {version}: {half_close}; {news}")
 }
 
-fn process(tailnet: &Value) -> String {
-    let whose = match (tailnet["managed"] == true, tailnet["identity"].as_str()) {
+fn process(tailnet: &TailnetAnswer) -> String {
+    let whose = match (tailnet.managed, tailnet.identity) {
         (false, _) => "not ours",
-        (true, Some("memory")) => "ours, the same node after a restart (state in memory)",
-        (true, Some("folder")) => "ours, the same node after a restart (state in a folder)",
-        (true, _) => "ours, a new node after each restart (ephemeral)",
+        (true, Some(NodeIdentity::Memory)) => {
+            "ours, the same node after a restart (state in memory)"
+        }
+        (true, Some(NodeIdentity::Folder)) => {
+            "ours, the same node after a restart (state in a folder)"
+        }
+        (true, Some(NodeIdentity::Ephemeral) | None) => {
+            "ours, a new node after each restart (ephemeral)"
+        }
     };
-    let restarts = match tailnet["restarts"].as_u64() {
-        Some(1..) => format!(", started again {} times", of(&tailnet["restarts"])),
-        _ => String::new(),
+    let restarts = match tailnet.restarts {
+        0 => String::new(),
+        restarts => format!(", started again {restarts} times"),
     };
-    format!("{whose}, process {}{restarts}", of(&tailnet["process"]))
+    let process = tailnet.process.map_or("-".to_owned(), |process| process.to_string());
+    format!("{whose}, process {process}{restarts}")
 }
 
-fn key(tailnet: &Value) -> String {
-    match tailnet["key_expiry"].as_str() {
+fn key(tailnet: &TailnetAnswer) -> String {
+    match &tailnet.key_expiry {
         Some(expiry) => format!("accepted; the node's own ends {expiry}"),
         None => "accepted; the node's own does not end".to_owned(),
     }
 }
 
-fn netmap(tailnet: &Value) -> String {
-    let peers = words::items(&tailnet["peers"]);
-    let online = peers.iter().filter(|peer| peer["online"] == true).count();
-    let mut text = format!(
-        "{} {}, {} peers, {online} online",
-        of(&tailnet["name"]),
-        of(&tailnet["addresses"]),
-        peers.len()
-    );
-    for warning in words::items(&tailnet["health"]) {
-        text += &format!("; tailscaled warns: {}", of(warning));
+fn netmap(tailnet: &TailnetAnswer) -> String {
+    let peers = tailnet.peers.as_deref().unwrap_or_default();
+    let online = peers.iter().filter(|peer| peer.online).count();
+    let name = or_dash(tailnet.name.as_deref());
+    let addresses = texts(&tailnet.addresses);
+    let mut text = format!("{name} {addresses}, {} peers, {online} online", peers.len());
+    for warning in &tailnet.health {
+        text += &format!("; tailscaled warns: {}", plain(warning));
     }
     text
 }
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
+    use crate::api::samples;
+    use crate::cli::doctor::advice;
     use crate::tailnet::explain::KeyRefusal;
 
-    fn tailnet(state: &str, fault: Option<TailnetFault>) -> Value {
-        let fault = fault.map(|fault| {
-            let advice = fault.advice();
-            json!({"symptom": advice.symptom, "cause": advice.cause, "fix": advice.fix})
-        });
-        json!({
-            "managed": true, "state": state, "name": "autoheal-1.lab.ts.net",
-            "addresses": ["100.64.0.2"], "tags": [], "key_expiry": null, "version": "1.98.9",
-            "process": null, "health": ["w"], "restarts": 0, "fault": fault,
-            "peers": [{"name": "svc", "online": true}, {"name": "x", "online": false}],
-        })
+    fn tailnet(state: TailnetPhase, fault: Option<TailnetFault>) -> TailnetAnswer {
+        let fault = fault.map(|fault| fault.advice());
+        let sample = samples::status().tailnet.unwrap();
+        TailnetAnswer { state, fault, process: None, ..sample }
     }
 
-    /// The name of the last link, and whether it is broken.
-    fn last(tailnet: &Value, binary: Option<Result<String, Advice>>) -> (&'static str, bool) {
+    /// The last link, and whether it is broken.
+    fn last(
+        tailnet: &TailnetAnswer,
+        binary: Option<Result<String, FaultAnswer>>,
+    ) -> (ChainLink, bool) {
         let links = links(tailnet, || binary);
         let last = links.last().unwrap();
         (last.name, last.state.is_err())
@@ -139,17 +136,21 @@ mod tests {
         let control = TailnetFault::Control { server: "https://c".into(), why: words() };
         let crash = TailnetFault::CrashLoop { how: words(), last: None };
         for (state, fault, link) in [
-            ("crash_loop", Some(crash), "process"),
-            ("unreachable", Some(control), "login"),
-            ("auth_failed", Some(refused), "key"),
-            ("rate_limited", Some(TailnetFault::RateLimited { wait: None }), "login"),
-            ("needs_approval", Some(TailnetFault::NeedsApproval), "netmap"),
-            ("needs_login", Some(TailnetFault::NoKey), "login"),
-            ("starting", None, "login"),
+            (TailnetPhase::CrashLoop, Some(crash), ChainLink::Process),
+            (TailnetPhase::Unreachable, Some(control), ChainLink::Login),
+            (TailnetPhase::AuthFailed, Some(refused), ChainLink::Key),
+            (
+                TailnetPhase::RateLimited,
+                Some(TailnetFault::RateLimited { wait: None }),
+                ChainLink::Login,
+            ),
+            (TailnetPhase::NeedsApproval, Some(TailnetFault::NeedsApproval), ChainLink::Netmap),
+            (TailnetPhase::NeedsLogin, Some(TailnetFault::NoKey), ChainLink::Login),
+            (TailnetPhase::Starting, None, ChainLink::Login),
         ] {
             assert_eq!(last(&tailnet(state, fault), None), (link, true), "{state}");
         }
-        let held = links(&tailnet("running", None), || None);
+        let held = links(&tailnet(TailnetPhase::Running, None), || None);
         assert!(held.iter().all(|link| link.state.is_ok()) && held.len() == 5);
         let netmap = held[4].state.as_ref().unwrap();
         assert!(netmap.contains("2 peers, 1 online") && netmap.ends_with("warns: w"), "{netmap}");
@@ -158,9 +159,9 @@ mod tests {
     #[test]
     fn a_binary_that_cannot_be_run_is_the_first_broken_link() {
         let gone = TailnetFault::Ended { how: "exit status 1".into(), last: None };
-        let tailnet = tailnet("unreachable", Some(gone));
-        let advice = Advice::of_sentence(NOT_STARTED, "it is not there: install it");
-        assert_eq!(last(&tailnet, Some(Err(advice))), ("binary", true));
-        assert_eq!(last(&tailnet, Some(Ok(String::new()))), ("process", true));
+        let tailnet = tailnet(TailnetPhase::Unreachable, Some(gone));
+        let advice = advice::of_sentence(Symptom::NotStarted, "it is not there: install it");
+        assert_eq!(last(&tailnet, Some(Err(advice))), (ChainLink::Binary, true));
+        assert_eq!(last(&tailnet, Some(Ok(String::new()))), (ChainLink::Process, true));
     }
 }

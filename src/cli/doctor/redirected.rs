@@ -7,8 +7,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use super::Link;
-use super::advice::Advice;
 use super::find::{self, Found};
+use crate::api::FaultAnswer;
+use crate::labels::{ChainLink, Symptom};
 
 /// Discard (RFC 863): nobody there minds.
 const PORT: u16 = 9;
@@ -48,10 +49,10 @@ pub(super) fn link(found: &Found) -> Option<Link> {
         return None;
     }
     let [v4, v6] = [V4, V6].map(|addresses| seen(found, addresses));
-    told(v4, v6).map(|state| Link { name: "redirect", state })
+    told(v4, v6).map(|state| Link { name: ChainLink::Redirect, state })
 }
 
-fn told(v4: Seen, v6: Seen) -> Option<Result<String, Advice>> {
+fn told(v4: Seen, v6: Seen) -> Option<Result<String, FaultAnswer>> {
     let part = |version, seen| match seen {
         Seen::ImplicitTarget => format!("{version} is led here"),
         Seen::Passed => format!("{version} is not"),
@@ -59,8 +60,12 @@ fn told(v4: Seen, v6: Seen) -> Option<Result<String, Advice>> {
         Seen::NoRoute => format!("{version} has no route"),
     };
     match (v4, v6) {
-        (Seen::ImplicitTarget, Seen::Passed) => Some(Err(bypass("IPv6", "IPv4"))),
-        (Seen::Passed, Seen::ImplicitTarget) => Some(Err(bypass("IPv4", "IPv6"))),
+        (Seen::ImplicitTarget, Seen::Passed) => {
+            Some(Err(bypass(Symptom::Ipv6Bypass, "IPv6", "IPv4")))
+        }
+        (Seen::Passed, Seen::ImplicitTarget) => {
+            Some(Err(bypass(Symptom::Ipv4Bypass, "IPv4", "IPv6")))
+        }
         (Seen::ImplicitTarget, _) | (_, Seen::ImplicitTarget) => {
             Some(Ok(format!("{}, {}; UDP is not carried", part("IPv4", v4), part("IPv6", v6))))
         }
@@ -68,9 +73,9 @@ fn told(v4: Seen, v6: Seen) -> Option<Result<String, Advice>> {
     }
 }
 
-fn bypass(passes: &str, led: &str) -> Advice {
-    Advice {
-        symptom: format!("{passes} connections pass the gateway by"),
+fn bypass(symptom: Symptom, passes: &str, led: &str) -> FaultAnswer {
+    FaultAnswer {
+        symptom,
         cause: format!("only {led} connections of this user are led here: {passes} has no rules"),
         fix: "load the rules of `tailrace nft --uid N`, which hold for both".to_owned(),
     }
@@ -126,8 +131,8 @@ mod tests {
     fn b28_one_family_without_rules_is_a_bypass() {
         use Seen::{ImplicitTarget, NoRoute, Passed, Refused};
         let broken = told(ImplicitTarget, Passed).unwrap().unwrap_err();
-        assert_eq!(broken.symptom, "IPv6 connections pass the gateway by");
-        assert!(told(Passed, ImplicitTarget).unwrap().unwrap_err().symptom.starts_with("IPv4 "));
+        assert_eq!(broken.symptom.label(), "IPv6 connections pass the gateway by");
+        assert_eq!(told(Passed, ImplicitTarget).unwrap().unwrap_err().symptom, Symptom::Ipv4Bypass);
         let held = told(ImplicitTarget, Refused).unwrap().unwrap();
         assert_eq!(held, "IPv4 is led here, IPv6 is refused; UDP is not carried");
         assert!(

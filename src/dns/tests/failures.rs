@@ -8,6 +8,7 @@ use hickory_proto::rr::RecordType;
 
 use super::standin::{DnsReply, Standin, addresses, code, empty};
 use super::{Lab, NameError, NameserverAddress, PATIENT, found, inside, name, zone};
+use crate::labels::{DnsResult, DnsRoute};
 
 async fn good() -> Standin {
     Standin::new(|question| vec![DnsReply::Say(addresses(question, &["10.0.0.1"]))]).await
@@ -29,7 +30,7 @@ async fn d1_no_such_name_is_told_at_once_and_remembered() {
     let error = lab.ask("nobody.corp.example").await.unwrap_err();
     assert!(start.elapsed() < Duration::from_millis(5 * 100), "{:?}", start.elapsed());
     let (name, asked) = (name("nobody.corp.example"), "100.64.0.1".to_owned());
-    assert_eq!(error, NameError::NotFound { name, route: "split", asked });
+    assert_eq!(error, NameError::NotFound { name, route: DnsRoute::Split, asked });
     assert_eq!(lab.ask("nobody.corp.example").await, Err(error));
     assert_eq!(server.asked("nobody.corp.example"), 2);
 }
@@ -38,7 +39,7 @@ async fn d1_no_such_name_is_told_at_once_and_remembered() {
 async fn d1_a_name_without_addresses_is_not_found_and_one_familys_word_is_not_enough() {
     let server = Standin::new(|question| vec![DnsReply::Say(empty(question))]).await;
     let error = Lab::new(&[&server]).ask("empty.corp.example").await.unwrap_err();
-    assert_eq!(error.result(), "nxdomain");
+    assert_eq!(error.result(), DnsResult::Nxdomain);
     let server = Standin::new(|question| {
         vec![DnsReply::Say(match question.queries[0].query_type() {
             RecordType::A => addresses(question, &["10.0.0.1"]),
@@ -47,7 +48,7 @@ async fn d1_a_name_without_addresses_is_not_found_and_one_familys_word_is_not_en
     });
     let server = server.await;
     let lab = Lab::new(&[&server]);
-    assert_eq!(lab.ask("db.corp.example").await, found(&["10.0.0.1"], "split"));
+    assert_eq!(lab.ask("db.corp.example").await, found(&["10.0.0.1"], DnsRoute::Split));
 }
 
 #[tokio::test]
@@ -55,7 +56,7 @@ async fn d2_the_next_server_is_asked_after_a_failure() {
     for what in [ResponseCode::ServFail, ResponseCode::Refused] {
         let (bad, next) = (saying(what).await, good().await);
         let lab = Lab::new(&[&bad, &next]);
-        assert_eq!(lab.ask("db.corp.example").await, found(&["10.0.0.1"], "split"));
+        assert_eq!(lab.ask("db.corp.example").await, found(&["10.0.0.1"], DnsRoute::Split));
         assert_eq!((bad.questions(), next.questions()), (2, 2));
     }
 }
@@ -68,7 +69,7 @@ async fn d2_everybody_failing_is_told_with_what_each_said() {
         let error = lab.ask("db.corp.example").await.unwrap_err();
         let why = "100.64.0.1 says SERVFAIL; 100.64.0.2 says REFUSED".to_owned();
         let (name, asked) = (name("db.corp.example"), "100.64.0.1, 100.64.0.2".to_owned());
-        assert_eq!(error, NameError::Failed { name, route: "split", asked, why });
+        assert_eq!(error, NameError::Failed { name, route: DnsRoute::Split, asked, why });
         assert_eq!(one.questions(), 2 * round, "a failure is not remembered");
     }
 }
@@ -82,11 +83,11 @@ async fn d2_a_server_that_is_not_there_is_passed_over() {
     zone.routes[0].1.insert(0, gone.clone());
     let next = good().await;
     let lab = Lab::of(zone.clone(), &[&next], PATIENT);
-    assert_eq!(lab.ask("db.corp.example").await, found(&["10.0.0.1"], "split"));
+    assert_eq!(lab.ask("db.corp.example").await, found(&["10.0.0.1"], DnsRoute::Split));
     zone.routes[0].1.truncate(1);
     let error = Lab::of(zone, &[], PATIENT).ask("db.corp.example").await.unwrap_err();
     assert!(error.to_string().contains("refused"), "{error}");
-    assert_eq!((error.result(), error.route()), ("error", "split"));
+    assert_eq!((error.result(), error.route()), (DnsResult::Error, DnsRoute::Split));
 }
 
 #[tokio::test]
@@ -97,7 +98,7 @@ async fn d3_a_silent_server_is_a_timeout_within_the_deadline() {
     let error = lab.ask("db.corp.example").await.unwrap_err();
     assert!(start.elapsed() < 5 * after, "{:?}", start.elapsed());
     let (name, asked) = (name("db.corp.example"), "100.64.0.1".to_owned());
-    assert_eq!(error, NameError::Timeout { name, route: "split", asked, after });
+    assert_eq!(error, NameError::Timeout { name, route: DnsRoute::Split, asked, after });
     server.until_left().await;
     lab.ask("db.corp.example").await.unwrap_err();
     assert_eq!(server.connections(), 2, "no second question over a dead connection");
@@ -108,7 +109,7 @@ async fn d3_a_silent_server_does_not_use_up_the_time_of_the_next() {
     let (one, two) = (silent().await, good().await);
     let lab = Lab::new(&[&one, &two]);
     let start = Instant::now();
-    assert_eq!(lab.ask("db.corp.example").await, found(&["10.0.0.1"], "split"));
+    assert_eq!(lab.ask("db.corp.example").await, found(&["10.0.0.1"], DnsRoute::Split));
     assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
 }
 
@@ -123,15 +124,15 @@ async fn d9_internal_names_are_asked_of_nobody_else() {
     let lab = Lab::of(zone, &[&server], PATIENT);
     for unknown in ["x.lab.ts.net", "lab.ts.net", "a.only.hosts.example", "only.hosts.example"] {
         let asked = "MagicDNS".to_owned();
-        let error = NameError::NotFound { name: name(unknown), route: "magicdns", asked };
+        let error = NameError::NotFound { name: name(unknown), route: DnsRoute::Magicdns, asked };
         assert_eq!(lab.ask(unknown).await, Err(error));
     }
     let error = lab.ask("db.sub.corp.example").await.unwrap_err();
     assert!(matches!(&error, NameError::NoNameserver { domain, skipped, .. }
         if *domain == name("sub.corp.example") && skipped.contains("100.64.0.7")));
-    assert_eq!((error.result(), error.route()), ("error", "split"));
+    assert_eq!((error.result(), error.route()), (DnsResult::Error, DnsRoute::Split));
     assert_eq!(server.questions(), 0);
-    assert_eq!(lab.ask("xlab.ts.net").await.unwrap().1, "global", "whole labels");
+    assert_eq!(lab.ask("xlab.ts.net").await.unwrap().1, DnsRoute::Global, "whole labels");
 }
 
 #[tokio::test]

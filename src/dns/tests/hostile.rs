@@ -9,6 +9,7 @@ use hickory_proto::rr::{Name, RData, Record, RecordType};
 
 use super::standin::{DnsReply, Standin, addresses, asked, empty};
 use super::{Lab, found, zone};
+use crate::labels::{DnsResult, DnsRoute};
 
 /// CPU for one, judged at five times 50 ms together with everything else the test does.
 const CHEAP: Duration = Duration::from_millis(5 * 50);
@@ -94,7 +95,7 @@ async fn d4_nonsense_is_passed_over_until_the_answer_comes() {
         let server = server.await;
         let lab = Lab::new(&[&server]);
         let name = format!("{nonsense}.corp.example");
-        assert_eq!(lab.ask(&name).await, found(&["10.0.0.1"], "split"), "{nonsense}");
+        assert_eq!(lab.ask(&name).await, found(&["10.0.0.1"], DnsRoute::Split), "{nonsense}");
         assert_eq!(server.connections(), 1, "{nonsense}");
     }
 }
@@ -105,10 +106,10 @@ async fn d4_nonsense_alone_is_no_answer() {
     let lab = Lab::of(zone(1), &[&server], Duration::from_millis(150));
     for nonsense in ["garbage", "id", "qr", "question", "none", "loop"] {
         let error = lab.ask(&format!("{nonsense}.corp.example")).await.unwrap_err();
-        assert_eq!(error.result(), "timeout", "{nonsense}: {error}");
+        assert_eq!(error.result(), DnsResult::Timeout, "{nonsense}: {error}");
     }
     let error = lab.ask("hollow.corp.example").await.unwrap_err();
-    assert_eq!(error.result(), "error", "an empty message ends the connection: {error}");
+    assert_eq!(error.result(), DnsResult::Error, "an empty message ends the connection: {error}");
 }
 
 #[tokio::test]
@@ -117,7 +118,7 @@ async fn d4_long_answers_and_long_chains_are_cheap() {
     let lab = Lab::new(&[&server]);
     let before = spent();
     let (long, by) = lab.ask("long.corp.example").await.unwrap();
-    assert!(long.len() == 64 && by == "split", "{} addresses by {by}", long.len());
+    assert!(long.len() == 64 && by == DnsRoute::Split, "{} addresses by {by}", long.len());
     assert!(spent() - before < CHEAP, "{:?}", spent() - before);
     let before = spent();
     let error = lab.ask("chain.corp.example").await.unwrap_err();
@@ -131,7 +132,7 @@ async fn d5_a_truncated_answer_counts_as_a_failure() {
         (Standin::new(hostile).await, Standin::new(|question| vec![DnsReply::Say(good(question))]));
     let whole = whole.await;
     let lab = Lab::new(&[&cut, &whole]);
-    assert_eq!(lab.ask("tc.corp.example").await, found(&["10.0.0.1"], "split"));
+    assert_eq!(lab.ask("tc.corp.example").await, found(&["10.0.0.1"], DnsRoute::Split));
     let error = Lab::new(&[&cut]).ask("tc.corp.example").await.unwrap_err();
     assert!(error.to_string().contains("cut short"), "{error}");
 }

@@ -13,6 +13,7 @@ use tokio::net::TcpListener;
 
 use super::standin::{Tunnel, addresses, until};
 use super::{Lab, NameserverAddress, PATIENT, TrustStore, found, name, zone};
+use crate::labels::{DnsResult, DnsRoute};
 
 /// A DoH server for `doh.example`; what it takes for a root.
 async fn standin() -> (SocketAddr, RootCertStore) {
@@ -79,7 +80,7 @@ async fn https_nameservers_are_asked_directly_and_through_the_tailnet() {
     let before = alive();
     for bootstrap in [[127, 0, 0, 1], [100, 64, 0, 1]] {
         let lab = doh(at, "/dns-query", TrustStore::only(roots.clone()), bootstrap);
-        let both = found(&["192.0.2.1", "2001:db8::1"], "global");
+        let both = found(&["192.0.2.1", "2001:db8::1"], DnsRoute::Global);
         assert_eq!(lab.ask("www.example").await, both);
         let plan = lab.tailnet.plan(&name("www.example"));
         assert_eq!(plan.nameservers, [format!("https://doh.example:{}", at.port())]);
@@ -97,5 +98,5 @@ async fn a_stranger_and_a_wrong_path_are_errors() {
     let elsewhere = doh(at, "/elsewhere", TrustStore::only(roots), [127, 0, 0, 1]);
     let error = elsewhere.ask("www.example").await.unwrap_err();
     assert!(error.to_string().contains("404"), "{error}");
-    assert_eq!((error.result(), error.route()), ("error", "global"));
+    assert_eq!((error.result(), error.route()), (DnsResult::Error, DnsRoute::Global));
 }

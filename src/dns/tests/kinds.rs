@@ -10,6 +10,7 @@ use hickory_proto::rr::{Name, RData, Record, RecordType};
 use super::super::{DnsRecords, IpFamily, NameError, QueryKind};
 use super::standin::{DnsReply, Standin, addresses, alias, asked, code, empty};
 use super::{Lab, inside, name, zone};
+use crate::labels::{DnsResult, DnsRoute};
 
 async fn of(lab: &Lab, text: &str, kind: QueryKind) -> Result<DnsRecords, NameError> {
     lab.tailnet.records(&name(text), kind, &[]).await
@@ -57,10 +58,10 @@ async fn each_kind_is_asked_of_the_domain_s_nameserver_and_remembered_apart() {
     let lab = Lab::new(&[&server]);
     for (asked, (kind, record_type)) in (1..).zip(KINDS) {
         let told = of(&lab, "_pg._tcp.corp.example", kind).await.unwrap();
-        assert_eq!((told.data, told.by), (vec![data(record_type).unwrap()], "split"));
+        assert_eq!((told.data, told.by), (vec![data(record_type).unwrap()], DnsRoute::Split));
         assert_eq!(told.left, Duration::from_secs(60));
         let kept = of(&lab, "_pg._tcp.corp.example", kind).await.unwrap();
-        assert_eq!((kept.by, server.questions()), ("cache", asked));
+        assert_eq!((kept.by, server.questions()), (DnsRoute::Cache, asked));
     }
     let told = of(&lab, "alias.corp.example", QueryKind::Txt).await.unwrap();
     assert_eq!(told.aliases, [Name::from_ascii("end.corp.example.").unwrap()]);
@@ -68,7 +69,7 @@ async fn each_kind_is_asked_of_the_domain_s_nameserver_and_remembered_apart() {
     let nothing = of(&lab, "bare.corp.example", QueryKind::Mx).await.unwrap();
     assert!(nothing.data.is_empty() && nothing.addresses.is_empty());
     let none = of(&lab, "none.corp.example", QueryKind::Txt).await.unwrap_err();
-    assert_eq!(none.result(), "nxdomain");
+    assert_eq!(none.result(), DnsResult::Nxdomain);
 }
 
 #[tokio::test]
@@ -79,9 +80,9 @@ async fn what_the_netmap_knows_is_asked_of_nobody() {
     let lab = Lab::of(zone, &[&server], super::PATIENT);
     for (kind, _) in KINDS {
         let told = of(&lab, "grafana.lab.ts.net", kind).await.unwrap();
-        assert_eq!((told.data, told.addresses, told.by), (vec![], vec![], "magicdns"));
+        assert_eq!((told.data, told.addresses, told.by), (vec![], vec![], DnsRoute::Magicdns));
         let none = of(&lab, "_x.grafana.lab.ts.net", kind).await.unwrap_err();
-        assert_eq!((none.route(), none.result()), ("magicdns", "nxdomain"));
+        assert_eq!((none.route(), none.result()), (DnsRoute::Magicdns, DnsResult::Nxdomain));
     }
     assert_eq!(server.questions(), 0);
     let node = name("grafana.lab.ts.net");
@@ -97,7 +98,7 @@ async fn d9_reverse_names_of_private_networks_are_asked_of_split_dns_or_of_nobod
     zone.routes.push((name("50.10.in-addr.arpa"), vec![inside(1)]));
     let lab = Lab::of(zone, &[&server], super::PATIENT);
     let told = of(&lab, "7.0.50.10.in-addr.arpa", QueryKind::Ptr).await.unwrap();
-    assert_eq!((told.data, told.by), (vec![data(RecordType::PTR).unwrap()], "split"));
+    assert_eq!((told.data, told.by), (vec![data(RecordType::PTR).unwrap()], DnsRoute::Split));
     assert_eq!(server.questions(), 1);
     for private in [
         "7.0.51.10.in-addr.arpa",
@@ -107,12 +108,16 @@ async fn d9_reverse_names_of_private_networks_are_asked_of_split_dns_or_of_nobod
     ] {
         for kind in [QueryKind::Ptr, QueryKind::Txt, QueryKind::Addresses(IpFamily::V4)] {
             let none = of(&lab, private, kind).await.unwrap_err();
-            assert_eq!((none.route(), none.result()), ("magicdns", "nxdomain"), "{private}");
+            assert_eq!(
+                (none.route(), none.result()),
+                (DnsRoute::Magicdns, DnsResult::Nxdomain),
+                "{private}"
+            );
         }
     }
     assert_eq!(server.questions(), 1, "nobody else was asked");
     let public = of(&lab, "8.8.8.8.in-addr.arpa", QueryKind::Ptr).await.unwrap();
-    assert_eq!((public.by, server.questions()), ("global", 2));
+    assert_eq!((public.by, server.questions()), (DnsRoute::Global, 2));
 }
 
 #[tokio::test]

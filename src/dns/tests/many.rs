@@ -10,6 +10,7 @@ use tokio::sync::Semaphore;
 
 use super::standin::{DnsReply, Standin, addresses, asked, until};
 use super::{Lab, NameError, PATIENT, found, zone};
+use crate::labels::DnsRoute;
 
 /// A server that answers when let: each permit is an answer.
 async fn gated() -> (Standin, Arc<Semaphore>) {
@@ -35,7 +36,7 @@ async fn d10_a_thousand_who_ask_for_one_name_are_one_question() {
         gate.add_permits(2);
     };
     let (answers, ()) = tokio::join!(all, release);
-    assert!(answers.iter().all(|answer| *answer == found(&["10.0.0.1"], "split")));
+    assert!(answers.iter().all(|answer| *answer == found(&["10.0.0.1"], DnsRoute::Split)));
     assert_eq!(server.questions(), 2, "one of each type");
 }
 
@@ -50,7 +51,7 @@ async fn d10_of_a_thousand_names_sixty_four_are_asked_at_once() {
         gate.add_permits(2000);
     };
     let (answers, ()) = tokio::join!(all, release);
-    assert!(answers.iter().all(|answer| *answer == found(&["10.0.0.1"], "split")));
+    assert!(answers.iter().all(|answer| *answer == found(&["10.0.0.1"], DnsRoute::Split)));
     assert_eq!((server.questions(), server.most_unanswered()), (2000, 128));
     assert_eq!(server.connections(), 1);
 }
@@ -69,7 +70,7 @@ async fn d3_six_hundred_who_wait_do_not_delay_a_remembered_name() {
     assert!((&mut waiting).now_or_never().is_none());
     let start = Instant::now();
     let known = lab.ask("known.corp.example").now_or_never();
-    assert_eq!(known, Some(found(&["10.0.0.1"], "cache")), "without waiting at all");
+    assert_eq!(known, Some(found(&["10.0.0.1"], DnsRoute::Cache)), "without waiting at all");
     assert!(start.elapsed() < Duration::from_millis(50), "{:?}", start.elapsed());
 }
 
@@ -85,7 +86,7 @@ async fn d10_a_dead_nameserver_holds_up_no_other_domain() {
     let names: Vec<String> = (0..100).map(|n| format!("n{n}.corp.example")).collect();
     let mut waiting = Box::pin(join_all(names.iter().map(|name| lab.ask(name))));
     assert!((&mut waiting).now_or_never().is_none());
-    assert_eq!(lab.ask("db.lab.example").await, found(&["10.0.0.1"], "split"));
+    assert_eq!(lab.ask("db.lab.example").await, found(&["10.0.0.1"], DnsRoute::Split));
 }
 
 #[tokio::test]

@@ -22,6 +22,7 @@ use super::routes::Tailnet;
 use super::server::NameserverContext;
 use super::system::SystemResolver;
 use super::{NameError, NameserverAddress, Resolution, TailnetZone};
+use crate::labels::DnsRoute;
 use crate::target::Name;
 use standin::{Standin, Tunnel};
 
@@ -80,15 +81,15 @@ impl Lab {
         Self { zone, tailnet: Arc::new(tailnet) }
     }
 
-    async fn ask(&self, text: &str) -> Result<(Vec<IpAddr>, &'static str), NameError> {
+    async fn ask(&self, text: &str) -> Result<(Vec<IpAddr>, DnsRoute), NameError> {
         match self.tailnet.resolve(&name(text)).await? {
-            Resolution::Addresses { addresses, by } => Ok((addresses, by)),
+            Resolution::Addresses { addresses, by } => Ok((addresses, by.dns_route().unwrap())),
             Resolution::Passed(_) => unreachable!("this mode passes nothing on"),
         }
     }
 }
 
 /// A whole answer.
-fn found(texts: &[&str], by: &'static str) -> Result<(Vec<IpAddr>, &'static str), NameError> {
+fn found(texts: &[&str], by: DnsRoute) -> Result<(Vec<IpAddr>, DnsRoute), NameError> {
     Ok((ips(texts), by))
 }

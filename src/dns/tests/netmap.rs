@@ -6,13 +6,14 @@ use std::sync::Arc;
 use super::standin::{DnsReply, Standin, addresses};
 use super::{Lab, NameserverAddress, PATIENT, found, inside, ips, name, zone};
 use crate::dns::{DnsResolver, ResolvePlan};
+use crate::labels::{DnsRoute, ResolvedBy};
 
 #[tokio::test]
 async fn nodes_are_known_without_asking() {
     let server = Standin::new(|_| vec![DnsReply::Silence]).await;
     let lab = Lab::new(&[&server]);
     let node = ["100.64.0.9", "fd7a:115c:a1e0::9"];
-    assert_eq!(lab.ask("grafana.lab.ts.net").await, found(&node, "magicdns"));
+    assert_eq!(lab.ask("grafana.lab.ts.net").await, found(&node, DnsRoute::Magicdns));
     assert_eq!(server.connections(), 0);
 }
 
@@ -40,9 +41,9 @@ fn the_longest_route_wins_and_a_plan_asks_nobody() {
     zone.global = vec![https, NameserverAddress::Address(at), other()];
     let lab = Lab::of(zone.clone(), &[], PATIENT);
     let plan = |text: &str| {
-        let ResolvePlan { route, suffix, nameservers, skipped } = lab.tailnet.plan(&name(text));
+        let ResolvePlan { by, suffix, nameservers, skipped } = lab.tailnet.plan(&name(text));
         let suffix = suffix.map(|suffix| suffix.to_string()).unwrap_or_default();
-        format!("{route} {suffix} [{}] [{}]", nameservers.join(" "), skipped.join(" "))
+        format!("{by} {suffix} [{}] [{}]", nameservers.join(" "), skipped.join(" "))
     };
     for (text, expected) in [
         ("grafana.lab.ts.net", "magicdns lab.ts.net [] []"),
@@ -59,7 +60,10 @@ fn the_longest_route_wins_and_a_plan_asks_nobody() {
     }
     zone.global = vec![other()];
     let plan = Lab::of(zone, &[], PATIENT).tailnet.plan(&name("www.example"));
-    assert_eq!((plan.route, plan.skipped), ("system", vec!["tls://1.1.1.1".to_owned()]));
+    assert_eq!(
+        (plan.by, plan.skipped),
+        (DnsRoute::System.into(), vec!["tls://1.1.1.1".to_owned()])
+    );
 }
 
 #[tokio::test]
@@ -69,15 +73,15 @@ async fn a_new_netmap_takes_effect_with_the_next_name() {
     };
     let (one, two) = (told("10.0.0.1").await, told("10.0.0.2").await);
     let lab = Lab::of(zone(1), &[&one, &two], PATIENT);
-    assert_eq!(lab.ask("db.corp.example").await, found(&["10.0.0.1"], "split"));
+    assert_eq!(lab.ask("db.corp.example").await, found(&["10.0.0.1"], DnsRoute::Split));
     lab.zone.store(Arc::new(zone(1)));
-    assert_eq!(lab.ask("db.corp.example").await, found(&["10.0.0.1"], "cache"), "the same");
+    assert_eq!(lab.ask("db.corp.example").await, found(&["10.0.0.1"], DnsRoute::Cache), "the same");
     let mut changed = zone(1);
     changed.routes[0].1 = vec![inside(2)];
     changed.hosts.insert(name("db.lab.ts.net"), ips(&["100.64.0.10"]));
     lab.zone.store(Arc::new(changed));
-    assert_eq!(lab.ask("db.corp.example").await, found(&["10.0.0.2"], "split"));
-    assert_eq!(lab.ask("db.lab.ts.net").await, found(&["100.64.0.10"], "magicdns"));
+    assert_eq!(lab.ask("db.corp.example").await, found(&["10.0.0.2"], DnsRoute::Split));
+    assert_eq!(lab.ask("db.lab.ts.net").await, found(&["100.64.0.10"], DnsRoute::Magicdns));
     assert_eq!(lab.tailnet.qualify(&name("db")), Some(name("db.lab.ts.net")));
     one.until_left().await;
     assert_eq!((one.questions(), two.questions()), (2, 2));
@@ -86,10 +90,13 @@ async fn a_new_netmap_takes_effect_with_the_next_name() {
 #[test]
 fn other_modes_plan_and_qualify_nothing() {
     use crate::dns::{ResolveMode, ResolverSettings};
-    for (mode, route) in [(ResolveMode::Upstream, "upstream"), (ResolveMode::System, "system")] {
+    for (mode, route) in [
+        (ResolveMode::Upstream, ResolvedBy::Upstream),
+        (ResolveMode::System, DnsRoute::System.into()),
+    ] {
         let settings = ResolverSettings { mode, timeout: PATIENT, cache_entries: 10, mark: None };
         let names = DnsResolver::new(settings, Lab::new(&[]).zone, None);
-        assert_eq!(names.plan(&name("grafana.lab.ts.net")).route, route);
+        assert_eq!(names.plan(&name("grafana.lab.ts.net")).by, route);
         assert_eq!(names.qualify(&name("grafana")), None);
     }
 }

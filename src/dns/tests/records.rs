@@ -10,6 +10,7 @@ use hickory_proto::rr::{Name, RData, Record};
 use super::super::{DnsRecords, IpFamily, NameError, QueryKind};
 use super::standin::{DnsReply, Standin, addresses, alias, asked, code, with_ttl};
 use super::{Lab, ips, name, zone};
+use crate::labels::{DnsResult, DnsRoute};
 
 impl Lab {
     async fn records(&self, text: &str, family: IpFamily) -> Result<DnsRecords, NameError> {
@@ -17,7 +18,7 @@ impl Lab {
     }
 }
 
-fn told(records: &DnsRecords) -> (Vec<String>, Vec<String>, &'static str) {
+fn told(records: &DnsRecords) -> (Vec<String>, Vec<String>, DnsRoute) {
     let text = |names: &[Name]| names.iter().map(Name::to_ascii).collect();
     let addresses = records.addresses.iter().map(ToString::to_string).collect();
     (text(&records.aliases), addresses, records.by)
@@ -35,10 +36,10 @@ async fn only_the_family_asked_for_is_asked_for() {
     let server = server.await;
     let lab = Lab::new(&[&server]);
     let v4 = lab.records("db.corp.example", IpFamily::V4).await.unwrap();
-    assert_eq!(told(&v4), (vec![], vec!["10.0.0.1".to_owned()], "split"));
+    assert_eq!(told(&v4), (vec![], vec!["10.0.0.1".to_owned()], DnsRoute::Split));
     assert_eq!(server.asked("db.corp.example"), 1);
     let v6 = lab.records("db.corp.example", IpFamily::V6).await.unwrap();
-    assert_eq!(told(&v6), (vec![], vec!["fd00::1".to_owned()], "split"));
+    assert_eq!(told(&v6), (vec![], vec!["fd00::1".to_owned()], DnsRoute::Split));
     let empty = lab.records("v4.corp.example", IpFamily::V6).await.unwrap();
     assert_eq!(empty.addresses, ips(&[]), "the name is there, with no address of this family");
     let none = lab.records("none.corp.example", IpFamily::V4).await.unwrap_err();
@@ -53,10 +54,10 @@ async fn d7_a_remembered_answer_counts_down() {
     let lab = Lab::new(&[&server]);
     let minute = Duration::from_secs(60);
     let fresh = lab.records("db.corp.example", IpFamily::V4).await.unwrap();
-    assert_eq!((fresh.left, fresh.by), (minute, "split"));
+    assert_eq!((fresh.left, fresh.by), (minute, DnsRoute::Split));
     let kept = lab.records("db.corp.example", IpFamily::V4).await.unwrap();
     assert!(kept.left < minute && kept.left > minute / 2, "{:?}", kept.left);
-    assert_eq!((kept.by, server.asked("db.corp.example")), ("cache", 1));
+    assert_eq!((kept.by, server.asked("db.corp.example")), (DnsRoute::Cache, 1));
 }
 
 #[tokio::test]
@@ -106,9 +107,9 @@ async fn b23_aliases_are_told_in_their_order_from_message_to_message() {
     let text = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
     let records = lab.records("db.corp.example", IpFamily::V4).await.unwrap();
     let chain = text(&["b.corp.example.", "c.elsewhere.example."]);
-    assert_eq!(told(&records), (chain, text(&["10.0.0.3"]), "split"));
+    assert_eq!(told(&records), (chain, text(&["10.0.0.3"]), DnsRoute::Split));
     let records = lab.records("magic.corp.example", IpFamily::V6).await.unwrap();
-    let node = (text(&["grafana.lab.ts.net."]), text(&["fd7a:115c:a1e0::9"]), "split");
+    let node = (text(&["grafana.lab.ts.net."]), text(&["fd7a:115c:a1e0::9"]), DnsRoute::Split);
     assert_eq!(told(&records), node);
 }
 
@@ -116,12 +117,12 @@ async fn b23_aliases_are_told_in_their_order_from_message_to_message() {
 async fn what_nobody_is_asked_for_is_told_by_the_same_routes() {
     let lab = Lab::new(&[]);
     let node = lab.records("grafana.lab.ts.net", IpFamily::V4).await.unwrap();
-    assert_eq!(told(&node), (vec![], vec!["100.64.0.9".to_owned()], "magicdns"));
+    assert_eq!(told(&node), (vec![], vec!["100.64.0.9".to_owned()], DnsRoute::Magicdns));
     assert_eq!(node.left, Duration::from_secs(5));
     let nobody = lab.records("nobody.lab.ts.net", IpFamily::V4).await.unwrap_err();
-    assert_eq!((nobody.route(), nobody.result()), ("magicdns", "nxdomain"));
+    assert_eq!((nobody.route(), nobody.result()), (DnsRoute::Magicdns, DnsResult::Nxdomain));
     let own = lab.records("localhost", IpFamily::V4).await.unwrap();
-    assert_eq!((own.by, own.left), ("system", Duration::ZERO));
+    assert_eq!((own.by, own.left), (DnsRoute::System, Duration::ZERO));
     assert!(own.addresses.iter().all(std::net::IpAddr::is_ipv4));
 }
 

@@ -4,20 +4,9 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use serde::Serialize;
 
+pub use crate::api::ClientProcess as Process;
 use crate::sys::Program;
-
-/// A process of this host that holds a client's socket.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Process {
-    /// Its id, as we see it.
-    pub pid: u32,
-    /// The file name of the program it runs. A stranger chose it: escape it where it is shown.
-    pub name: String,
-    /// When it was started, RFC 3339, to 10 ms. Together with the id it names one process for good.
-    pub started: String,
-}
 
 impl Process {
     /// Of a process that has not ended meanwhile. `boot` is when this host was started.

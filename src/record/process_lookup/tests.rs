@@ -24,7 +24,7 @@ struct Room {
 fn room(format: LogFormat) -> Room {
     let folder = tempfile::tempdir().unwrap();
     let to = LogTo::File(folder.path().join("log"));
-    let settings = Log { format, to, level: tracing::Level::INFO, access: true };
+    let settings = Log { format, to, ..Log::default() };
     let (access, writer) = log::open(&settings).unwrap();
     let telemetry = Telemetry::new(access);
     telemetry.name_callers().unwrap();

@@ -2,7 +2,8 @@
 #![forbid(unsafe_code)]
 
 use super::*;
-use crate::relay::{Ended, Fallback};
+use crate::labels::SpliceFallback;
+use crate::relay::Ended;
 
 async fn both_ways(mode: Mode, up: Vec<u8>, down: Vec<u8>) -> Relayed {
     let bench = mode.bench().start().await;
@@ -155,7 +156,7 @@ async fn c3_m6_urgent_bytes_anywhere_lose_nothing_in_band() {
         assert_eq!(soon("FIN", origin.read(&mut [0])).await.unwrap(), 0);
         drop(origin);
         if mode == Mode::Splice {
-            assert!(bench.pipes.fallbacks(Fallback::Urgent) > 0, "an urgent byte was met");
+            assert!(bench.pipes.fallbacks(SpliceFallback::Urgent) > 0, "an urgent byte was met");
         }
         soon("the writer", writer).await.unwrap();
     }
@@ -210,6 +211,6 @@ async fn c16_splice_switched_off_is_counted_and_copies() {
     let got = soon("a copy", read_all(&mut origin)).await.unwrap();
     assert_eq!(sha(&got), sha(&noise(9, 1 << 20)));
     writer.await.unwrap();
-    assert_eq!(bench.pipes.fallbacks(Fallback::Off), 1, "once a direction");
+    assert_eq!(bench.pipes.fallbacks(SpliceFallback::Off), 1, "once a direction");
     assert_eq!(bench.pipes.in_use(), 0);
 }

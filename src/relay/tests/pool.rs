@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::*;
-use crate::relay::Fallback;
+use crate::labels::SpliceFallback;
 use crate::relay::pipes::Lease;
 
 #[test]
@@ -85,7 +85,7 @@ async fn r4_no_pipe_to_be_had_means_copy_and_a_count() {
     let got = soon("the bytes", read_all(&mut origin)).await.unwrap();
     assert_eq!(sha(&got), sha(&noise(8, 2 << 20)));
     writer.await.unwrap();
-    assert_eq!(bench.pipes.fallbacks(Fallback::Pipe), 1, "once a direction");
+    assert_eq!(bench.pipes.fallbacks(SpliceFallback::Pipe), 1, "once a direction");
 }
 
 #[tokio::test]

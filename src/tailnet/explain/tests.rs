@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::*;
+use crate::labels::ErrorDetail;
 
 fn text() -> String {
     "thing".to_owned()
@@ -55,8 +56,8 @@ fn every() -> Vec<TailnetFault> {
 fn every_fault_has_a_symptom_a_cause_and_a_fix_of_its_own() {
     let mut causes = std::collections::BTreeSet::new();
     for fault in every() {
-        let FaultAdvice { symptom, cause, fix } = fault.advice();
-        assert!(!symptom.is_empty() && fix.len() > 5, "{fault:?}");
+        let FaultAnswer { symptom, cause, fix } = fault.advice();
+        assert!(!symptom.label().is_empty() && fix.len() > 5, "{fault:?}");
         // The words of a fault that has none would be its debug form.
         assert!(!cause.contains(" { ") && cause != format!("{fault:?}"), "{cause}");
         assert_eq!(fault.sentence(), format!("{cause}: {fix}"));
@@ -72,6 +73,7 @@ fn times_are_spoken_as_people_do() {
 
 #[test]
 fn t10_a_stolen_port_has_a_word_of_its_own() {
-    let words: Vec<&str> = every().iter().filter_map(TailnetFault::word).collect();
-    assert_eq!(words, ["internal_port_stolen"]);
+    let words: Vec<ErrorDetail> = every().iter().filter_map(TailnetFault::word).collect();
+    assert_eq!(words, [ErrorDetail::InternalPortStolen]);
+    assert_eq!(words[0].label(), "internal_port_stolen");
 }

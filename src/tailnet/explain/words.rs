@@ -4,23 +4,10 @@
 use std::time::Duration;
 
 use super::{KeyRefusal, TailnetFault};
-
-/// The symptoms, in the words of the troubleshooting table.
-pub(crate) const NOT_STARTED: &str = "tailscaled does not run";
-pub(crate) const KEY: &str = "the key is refused";
-const NO_NODE: &str = "no autoheal-* node appears in the tailnet";
-const RATE: &str = "the control server limits the rate of logins";
-const LOST: &str = "the node has left the tailnet";
-pub(crate) const NAME: &str = "the internal name does not resolve";
-pub(crate) const HOST: &str = "joined, but the host is not reachable";
-/// The same where the upstream leads into no tailnet of ours (kinds `direct` and `socks5`): there no
-/// sentence speaks of one.
-pub(crate) const HOST_ALONE: &str = "the host is not reachable";
-pub(crate) const UPSTREAM: &str = "the upstream is not reachable";
-pub(crate) const NO_GATEWAY: &str = "no gateway runs";
+use crate::labels::Symptom;
 
 /// Symptom, cause, fix.
-type Words = (&'static str, String, &'static str);
+type Words = (Symptom, String, &'static str);
 
 impl TailnetFault {
     pub(super) fn words(&self) -> Words {
@@ -31,17 +18,17 @@ impl TailnetFault {
     fn of_process(&self) -> Option<Words> {
         Some(match self {
             Self::Binary { binary, why } => (
-                NOT_STARTED,
+                Symptom::NotStarted,
                 format!("{} cannot be run ({why})", binary.display()),
                 "install tailscaled, or set tailnet.tailscaled to its path",
             ),
             Self::Ended { how, last } => (
-                NOT_STARTED,
+                Symptom::NotStarted,
                 format!("tailscaled ended with {how}{}", said(last.as_deref())),
                 "it is started again; log.level = \"debug\" shows what it says itself",
             ),
             Self::CrashLoop { how, last } => (
-                NOT_STARTED,
+                Symptom::NotStarted,
                 format!(
                     "tailscaled ends as soon as it starts, with {how}{}",
                     said(last.as_deref())
@@ -49,22 +36,22 @@ impl TailnetFault {
                 "mend what its last line says; it is tried again every minute",
             ),
             Self::UnknownFlag { flag, version } => (
-                NOT_STARTED,
+                Symptom::NotStarted,
                 format!("this tailscaled ({version}) does not know {flag}"),
                 "install tailscaled 1.60 or newer, or set tailnet.tailscaled to one",
             ),
             Self::LocalApi { socket, why } => (
-                NOT_STARTED,
+                Symptom::NotStarted,
                 format!("tailscaled does not answer at {} ({why})", socket.display()),
                 "start it, or set tailnet.socket to its LocalAPI socket",
             ),
             Self::NotPermitted { socket } => (
-                NOT_STARTED,
+                Symptom::NotStarted,
                 format!("{} does not let this user change tailscaled", socket.display()),
                 "run the gateway as tailscaled's user, or let it start its own (tailnet.manage)",
             ),
             Self::PortStolen { port, owner } => (
-                NOT_STARTED,
+                Symptom::NotStarted,
                 match owner {
                     Some(pid) => {
                         format!("{port} is held by process {pid}, which is not tailscaled")
@@ -74,7 +61,7 @@ impl TailnetFault {
                 "end that process, or leave upstream.socks5 out so that a free port is picked",
             ),
             Self::NoPort => (
-                NOT_STARTED,
+                Symptom::NotStarted,
                 "tailscaled has not said where its SOCKS5 port is".to_owned(),
                 "wait for it, or set upstream.socks5 to the port it was started with",
             ),
@@ -86,24 +73,26 @@ impl TailnetFault {
     fn of_login(&self) -> Option<Words> {
         Some(match self {
             Self::NoGateway { admin, why } => (
-                NO_NODE,
+                Symptom::NoNode,
                 format!("nothing was started: no gateway answers at {admin} ({why})"),
                 "start it with `tailrace up`, or name its settings with --config",
             ),
             Self::NoKey => (
-                NO_NODE,
+                Symptom::NoNode,
                 "there is no key to log in with".to_owned(),
                 "set TS_AUTHKEY, or tailnet.auth_key_file to a file with one",
             ),
-            Self::KeyUnavailable { why } => {
-                (KEY, why.clone(), "mend that, then send SIGHUP so that the key is read again")
-            }
+            Self::KeyUnavailable { why } => (
+                Symptom::KeyRefused,
+                why.clone(),
+                "mend that, then send SIGHUP so that the key is read again",
+            ),
             Self::KeyRefused { refusal, said } => {
                 let (cause, fix) = refused(*refusal);
-                (KEY, format!("{cause} (the control server says: {said})"), fix)
+                (Symptom::KeyRefused, format!("{cause} (the control server says: {said})"), fix)
             }
             Self::RateLimited { wait } => (
-                RATE,
+                Symptom::RateLimited,
                 match wait {
                     Some(wait) => {
                         format!("too many logins; the control server wants {wait} to pass")
@@ -113,17 +102,17 @@ impl TailnetFault {
                 "wait, it is tried again by itself; for a fleet set tailnet.start_jitter",
             ),
             Self::NeedsApproval => (
-                NO_NODE,
+                Symptom::NoNode,
                 "the node has registered and waits for an admin's approval".to_owned(),
                 "approve it in the admin console, or use a key that is pre-approved",
             ),
             Self::Control { server, why } => (
-                NO_NODE,
+                Symptom::NoNode,
                 format!("the control server {server} cannot be reached ({why})"),
                 "open the way there, or set tailnet.login_server or tailnet.control_proxy",
             ),
             Self::NoRelay { why } => (
-                NO_NODE,
+                Symptom::NoNode,
                 format!(
                     "the node has registered but reaches no relay (DERP) and no peer{}",
                     said(why.as_deref())
@@ -131,32 +120,32 @@ impl TailnetFault {
                 "let this machine reach the relays: HTTPS to the hosts of the tailnet's DERP map",
             ),
             Self::LogsRequired => (
-                NO_NODE,
+                Symptom::NoNode,
                 "this tailnet asks its nodes to upload logs, which we switch off".to_owned(),
                 "switch network flow logs off for the tailnet, or run tailscaled yourself (tailnet.manage = false)",
             ),
             Self::Preferences { why } => (
-                NO_NODE,
+                Symptom::NoNode,
                 format!("tailscaled does not take our preferences ({why})"),
                 "correct what it names under [tailnet]",
             ),
             Self::NodeExpired => (
-                LOST,
+                Symptom::LeftTailnet,
                 "the node's key has expired".to_owned(),
                 "use a reusable key, with which the node comes back by itself, or a tagged one, whose nodes do not expire",
             ),
             Self::LoggedOut => (
-                LOST,
+                Symptom::LeftTailnet,
                 "the node is logged out".to_owned(),
                 "log it in with `tailscale up`, or give the gateway a key",
             ),
             Self::Stopped => (
-                LOST,
+                Symptom::LeftTailnet,
                 "somebody took the node down".to_owned(),
                 "bring it back with `tailscale up`",
             ),
             Self::NotYet { phase } => (
-                NO_NODE,
+                Symptom::NoNode,
                 format!("the tailnet is not up yet (state {})", phase.label()),
                 "wait for it; `tailrace doctor` says what is missing",
             ),
@@ -168,42 +157,42 @@ impl TailnetFault {
     fn of_target(&self) -> Words {
         match self {
             Self::NoNameserver { name, domain, skipped } => (
-                NAME,
+                Symptom::NameUnresolved,
                 format!("{name}: no nameserver of {domain} can be asked ({skipped})"),
                 "give the DNS route a nameserver by address or by https://",
             ),
             Self::NoDnsRoute { name, asked } => (
-                NAME,
+                Symptom::NameUnresolved,
                 format!("no DNS route of the tailnet covers {name}, and {asked} does not know it"),
                 "add a split-DNS route for its domain in the admin console, or check the spelling",
             ),
             Self::NameUnknown { name, asked } => (
-                NAME,
+                Symptom::NameUnresolved,
                 format!("{name} is unknown to {asked}"),
                 "check the spelling, and that the record exists there",
             ),
             Self::NameserverFailed { name, asked, why } => (
-                NAME,
+                Symptom::NameUnresolved,
                 format!("{asked} could not say where {name} is ({why})"),
                 "look at that nameserver; try again",
             ),
             Self::NameserverSilent { name, asked, after } => (
-                NAME,
+                Symptom::NameUnresolved,
                 format!("{asked} did not answer for {name} within {}", spoken(*after)),
                 "let this node's tag reach it on port 53 over TCP (ACL grant, subnet route), and see whether it runs",
             ),
             Self::NameUnknownHere { name, asked } => (
-                NAME,
+                Symptom::NameUnresolved,
                 format!("{name} has no address: {asked} knows none"),
                 "check the spelling, and that this host resolves its domain",
             ),
             Self::ResolverSilent { name, asked, after } => (
-                NAME,
+                Symptom::NameUnresolved,
                 format!("{asked} gave no answer for {name} within {}", spoken(*after)),
                 "see whether the nameservers of this host can be reached",
             ),
             Self::UnassignedSynthetic { address } => (
-                NAME,
+                Symptom::NameUnresolved,
                 format!(
                     "{address} is an address that this gateway lends to names (dns.synthetic), and no \
                      name has it now"
@@ -211,30 +200,32 @@ impl TailnetFault {
                 "look the name up again",
             ),
             Self::NoRoute { address } => (
-                HOST,
+                Symptom::HostUnreachable,
                 format!("no peer and no accepted subnet route covers {address}"),
                 "advertise and approve a subnet route for it, and see that the ACLs let this node's tag use it",
             ),
             Self::NoWayOutside { address } => (
-                HOST,
+                Symptom::HostUnreachable,
                 format!("{address} is outside the tailnet and this host has no route to it"),
                 "advertise and approve a subnet route for it",
             ),
-            Self::PeerOffline { peer } => {
-                (HOST, format!("{peer} is offline"), "start it, or its tailscaled")
-            }
+            Self::PeerOffline { peer } => (
+                Symptom::HostUnreachable,
+                format!("{peer} is offline"),
+                "start it, or its tailscaled",
+            ),
             Self::Refused { target } => (
-                HOST,
+                Symptom::HostUnreachable,
                 format!("{target} refused the connection"),
                 "see whether the service runs and listens on that port",
             ),
             Self::Silent { target, peer: Some(peer), after } => (
-                HOST,
+                Symptom::HostUnreachable,
                 format!("{target} (by {peer}) did not answer within {}", spoken(*after)),
                 "grant this node's tag that port in the ACLs; if it has it, the host or its firewall is silent",
             ),
             Self::Silent { target, after, .. } => (
-                HOST,
+                Symptom::HostUnreachable,
                 format!(
                     "{target}, which is outside the tailnet, did not answer within {}",
                     spoken(*after)
@@ -242,7 +233,7 @@ impl TailnetFault {
                 "if it should be inside, advertise and approve a subnet route for it",
             ),
             // Every other fault has its words above: a test walks them all.
-            _ => (NO_NODE, format!("{self:?}"), "see `tailrace status`"),
+            _ => (Symptom::NoNode, format!("{self:?}"), "see `tailrace status`"),
         }
     }
 }
