@@ -33,7 +33,7 @@ use self::read_request::{ClientRequest, ImplicitTarget, read_request};
 use self::sni_inspector::SniInspector;
 use self::tunnel::{Tunnel, relay_tunnel, reply_success};
 use crate::dns::DnsResolver;
-use crate::inbound::{self, Reply};
+use crate::inbound::{self, ReplyProtocol};
 use crate::labels::{Route, UpstreamKind};
 use crate::lifecycle::drain::Guard;
 use crate::listener::{Accepted, Permit};
@@ -92,7 +92,7 @@ pub struct ConnectionLimits {
     /// Silence after which a redirected client is taken to wait for the server.
     pub server_first: Duration,
     /// What the relay needs to know.
-    pub relay: relay::Settings,
+    pub relay: relay::RelaySettings,
 }
 
 impl GatewayState {
@@ -195,12 +195,12 @@ async fn open_tunnel(
 }
 
 /// Says no in the client's own protocol, and ends the record.
-async fn refuse(stream: &Stream, mut record: Record, reply: Reply, refusal: Refusal) {
+async fn refuse(stream: &Stream, mut record: Record, reply: ReplyProtocol, refusal: Refusal) {
     record.stage(Stage::Reply);
-    let said = reply.failure(refusal.outcome, &refusal.message, record.id());
+    let said = reply.failure_bytes(refusal.outcome, &refusal.message, record.id());
     tracing::debug!(outcome = refusal.outcome.label(), why = refusal.message, "refused");
     record.finish(refusal.outcome);
-    if reply == Reply::Opaque || refusal.outcome == Outcome::SniMismatch {
+    if reply == ReplyProtocol::Opaque || refusal.outcome == Outcome::SniMismatch {
         stream.reset_on_close();
     } else if refusal.outcome != Outcome::ClientGone {
         Box::pin(inbound::reply::say_and_close(stream, &said)).await;

@@ -92,7 +92,7 @@ impl RouteTable for DecisionSnapshot<'_> {
     fn route(&self, address: Option<IpAddr>) -> Option<Route> {
         let by_netmap = || {
             let (tailnet, address) = (self.tailnet.as_ref()?, address?);
-            Some(match tailnet.netmap.cover(address) {
+            Some(match tailnet.netmap.covering_route(address) {
                 Some(_) => Route::Tailnet,
                 None => Route::Outside,
             })

@@ -44,7 +44,7 @@ impl DnsResponder {
 }
 
 impl AnswerSource for DnsResponder {
-    fn answer(&self, dns_responder: ClientQuestion) -> BoxFuture<'static, DnsReply> {
+    fn answer_question(&self, dns_responder: ClientQuestion) -> BoxFuture<'static, DnsReply> {
         let responder = self.clone();
         async move { responder.reply(dns_responder).await.unwrap_or_else(|reply| reply) }.boxed()
     }
@@ -59,7 +59,7 @@ impl DnsResponder {
         if is_localhost(&name) {
             return Ok(loopback(wanted));
         }
-        let reversed = reverse::address(&name);
+        let reversed = reverse::address_of(&name);
         if let Some(reply) = reversed.and_then(|address| localhost_of(address, wanted)) {
             return Ok(reply);
         }
@@ -97,7 +97,7 @@ impl DnsResponder {
         match state.filter(|state| !state.is_running()) {
             Some(state) => Err(DnsReply::Failed(Some(ExtendedError::new(
                 ExtendedErrorCode::NotReady,
-                state.sentence(),
+                state.fault_sentence(),
             )))),
             None => Ok(()),
         }
@@ -115,7 +115,7 @@ impl DnsResponder {
             let snapshot = self.gateway_state.decision_snapshot();
             match snapshot.synthetic(address) {
                 SyntheticUse::Assigned(name) => Some(name),
-                _ => self.gateway_state.resolver.load().pointer(address),
+                _ => self.gateway_state.resolver.load().find_pointer(address),
             }
         };
         let records = match known {
@@ -123,7 +123,7 @@ impl DnsResponder {
                 let decision = self.decide(AskedName::Mention(&known));
                 let told = self.admit(decision, client, &known)?;
                 self.gateway_state.telemetry.dns(DnsRoute::Magicdns, DnsResult::Ok, Duration::ZERO);
-                DnsRecords::pointer(told.get())
+                DnsRecords::of_pointer(told.get())
             }
             None => {
                 let decision = self.decide(AskedName::Reverse { reverse: name, address });
@@ -131,7 +131,7 @@ impl DnsResponder {
                 self.look_up(&admitted, QueryKind::Ptr).await?
             }
         };
-        Ok(DnsReply::found(None, records))
+        Ok(DnsReply::of_records(None, records))
     }
 
     fn decide(&self, asked: AskedName<'_>) -> NameDecision {
@@ -192,7 +192,7 @@ impl DnsResponder {
                 why,
             ))));
         }
-        match names.records(name, kind, &listeners).await {
+        match names.resolve_records(name, kind, &listeners).await {
             Ok(Some(records)) => {
                 gateway_state.telemetry.dns(records.by, DnsResult::Ok, asked.elapsed());
                 Ok(records)
@@ -239,7 +239,7 @@ impl DnsResponder {
             name.get(),
             &records.addresses,
         );
-        DnsReply::found(whole, records)
+        DnsReply::of_records(whole, records)
     }
 
     /// Whether the name gets an address on loan: names inside the tailnet do. Others have addresses that are
@@ -282,7 +282,7 @@ impl DnsResponder {
                 why,
             ))));
         };
-        Ok(DnsReply::address(whole, address.into(), left))
+        Ok(DnsReply::of_address(whole, address.into(), left))
     }
 }
 
@@ -302,7 +302,7 @@ fn loopback(wanted: QuestionKind) -> DnsReply {
             return DnsReply::NOTHING;
         }
     };
-    DnsReply::address(None, address, LOCALHOST)
+    DnsReply::of_address(None, address, LOCALHOST)
 }
 
 /// Loopback's name, which nobody else is asked for (RFC 6303 section 4.2).
@@ -311,7 +311,10 @@ fn localhost_of(address: IpAddr, wanted: QuestionKind) -> Option<DnsReply> {
     if wanted != QuestionKind::Of(QueryKind::Ptr) {
         return Some(DnsReply::NOTHING);
     }
-    Some(DnsReply::found(None, DnsRecords { left: LOCALHOST, ..DnsRecords::pointer(&name) }))
+    Some(DnsReply::of_records(
+        None,
+        DnsRecords { left: LOCALHOST, ..DnsRecords::of_pointer(&name) },
+    ))
 }
 
 /// The one record that stands for all there are.

@@ -13,7 +13,7 @@ use crate::lifecycle::drain::Phase;
 use crate::policy::{self, AddressDecision, AddressDecisions, RouteTable as _};
 use crate::record::{Record, Stage};
 use crate::tailnet::TailnetFault;
-use crate::upstream::{Connected, Destination, UpstreamError};
+use crate::upstream::{Destination, UpstreamConnection, UpstreamError};
 
 /// Finds the target and connects to it, unless there is no room or the client leaves meanwhile. Where nobody knows
 /// the name of a redirected client, the address it was going to takes its place if that needs no name.
@@ -24,7 +24,7 @@ pub(super) async fn open_upstream(
     client: &ClientContext<'_>,
     record: &mut Record,
     mut permitted: PermittedTarget,
-) -> Result<Connected, Refusal> {
+) -> Result<UpstreamConnection, Refusal> {
     loop {
         let refusal = match Box::pin(open_to(client, record, &permitted)).await {
             Ok(connected) => return Ok(connected),
@@ -42,7 +42,7 @@ async fn open_to(
     client: &ClientContext<'_>,
     record: &mut Record,
     permitted: &PermittedTarget,
-) -> Result<Connected, Refusal> {
+) -> Result<UpstreamConnection, Refusal> {
     if client.over_limit {
         return Err(Refusal::overloaded());
     }
@@ -69,7 +69,7 @@ async fn resolve_and_connect(
     gateway_state: &GatewayState,
     record: &mut Record,
     permitted: &PermittedTarget,
-) -> Result<Connected, Refusal> {
+) -> Result<UpstreamConnection, Refusal> {
     record.stage(Stage::Dns);
     record.upstream(gateway_state.upstream_kind);
     if let Some(tailnet_gate) = &gateway_state.tailnet_gate {
@@ -150,8 +150,8 @@ async fn connect(
     gateway_state: &GatewayState,
     record: &mut Record,
     destination: Destination,
-) -> Result<Connected, Refusal> {
-    let asked = destination.first();
+) -> Result<UpstreamConnection, Refusal> {
+    let asked = destination.first_address();
     record.route(gateway_state.route_to(asked));
     if let (Some(tailnet_gate), Some(address)) = (&gateway_state.tailnet_gate, asked) {
         tailnet_gate.warm_up(address.ip()).await;

@@ -8,11 +8,11 @@ use super::decision::{PermittedTarget, write_verdict};
 use super::read_request::TunnelRequest;
 use super::{GatewayState, Refusal};
 use crate::inbound::Kind;
-use crate::inbound::client_hello::{self, Hello, ServerName};
-use crate::inbound::sniff::{self, Said};
+use crate::inbound::client_hello::{self, ClientHello, ServerName};
+use crate::inbound::sniff::{self, SniffedProtocol};
 use crate::policy::{self, Mode, RequestedServer, Verdict};
 use crate::record::Record;
-use crate::relay::{Inspection, Inspector};
+use crate::relay::{InspectionVerdict, StreamInspector};
 use crate::target::Target;
 
 /// Looks for a server name in a tunnel's first bytes, until those have been seen.
@@ -75,15 +75,15 @@ impl SniInspector {
         self.judge(gateway_state, record, &self.meaning(bytes), over)
     }
 
-    fn meaning(&self, bytes: &[u8]) -> Said {
+    fn meaning(&self, bytes: &[u8]) -> SniffedProtocol {
         if self.redirected {
-            return sniff::read(bytes);
+            return sniff::sniff(bytes);
         }
-        match client_hello::read(bytes) {
-            Hello::Incomplete if bytes.is_empty() => Said::Incomplete,
-            Hello::Incomplete => Said::IncompleteHello,
-            Hello::Tls(name) => Said::Tls(name),
-            Hello::NotTls => Said::Opaque,
+        match client_hello::parse_client_hello(bytes) {
+            ClientHello::Incomplete if bytes.is_empty() => SniffedProtocol::Incomplete,
+            ClientHello::Incomplete => SniffedProtocol::IncompleteHello,
+            ClientHello::Tls(name) => SniffedProtocol::Tls(name),
+            ClientHello::NotTls => SniffedProtocol::Opaque,
         }
     }
 
@@ -91,19 +91,25 @@ impl SniInspector {
         &self,
         gateway_state: &GatewayState,
         record: &mut Record,
-        said: &Said,
+        said: &SniffedProtocol,
         over: bool,
     ) -> SniVerdict {
         match said {
-            Said::IncompleteHello | Said::Tls(_) if !self.judges_names => SniVerdict::Clear,
-            Said::Incomplete | Said::IncompleteHello if !over => SniVerdict::More,
-            Said::IncompleteHello => {
+            SniffedProtocol::IncompleteHello | SniffedProtocol::Tls(_) if !self.judges_names => {
+                SniVerdict::Clear
+            }
+            SniffedProtocol::Incomplete | SniffedProtocol::IncompleteHello if !over => {
+                SniVerdict::More
+            }
+            SniffedProtocol::IncompleteHello => {
                 let unreadable = ServerName::Unreadable("the ClientHello never became whole");
                 self.judge_name(gateway_state, record, &unreadable)
             }
-            Said::Tls(name) => self.judge_name(gateway_state, record, name),
-            Said::ForProxy => SniVerdict::Refused(Refusal::for_proxy()),
-            Said::Incomplete | Said::Http(_) | Said::Opaque => SniVerdict::Clear,
+            SniffedProtocol::Tls(name) => self.judge_name(gateway_state, record, name),
+            SniffedProtocol::ForProxy => SniVerdict::Refused(Refusal::for_proxy()),
+            SniffedProtocol::Incomplete | SniffedProtocol::Http(_) | SniffedProtocol::Opaque => {
+                SniVerdict::Clear
+            }
         }
     }
 
@@ -151,14 +157,14 @@ impl<'a> RelayInspector<'a> {
     }
 }
 
-impl Inspector for RelayInspector<'_> {
-    fn look(&mut self, bytes: &[u8], over: bool) -> Inspection {
+impl StreamInspector for RelayInspector<'_> {
+    fn inspect(&mut self, bytes: &[u8], over: bool) -> InspectionVerdict {
         match self.inspector.read(self.gateway_state, self.record, bytes, over) {
-            SniVerdict::More => Inspection::More,
-            SniVerdict::Clear => Inspection::Pass,
+            SniVerdict::More => InspectionVerdict::More,
+            SniVerdict::Clear => InspectionVerdict::Pass,
             SniVerdict::Refused(refusal) => {
                 self.refusal = Some(Box::new(refusal));
-                Inspection::Refuse
+                InspectionVerdict::Refuse
             }
         }
     }

@@ -49,7 +49,7 @@ impl TailnetGate {
     pub(crate) async fn warm_up(&self, address: IpAddr) {
         let Some(warmup) = &self.warmup else { return };
         let state = self.now();
-        let peer = state.netmap.cover(address).filter(|cover| cover.peer.online);
+        let peer = state.netmap.covering_route(address).filter(|cover| cover.peer.online);
         if let Some(peer) = peer.and_then(|cover| cover.peer.addresses.first()) {
             warmup.warm_up(*peer, state.since).await;
         }
@@ -78,7 +78,7 @@ impl TailnetGate {
         }
         if !now.first_login {
             tracing::debug!(phase = now.phase.label(), "the tailnet is not up");
-            return Err(now.why());
+            return Err(now.fault_now());
         }
         let mut state = self.state.clone();
         tracing::debug!(phase = now.phase.label(), "waits for the first login");
@@ -87,7 +87,7 @@ impl TailnetGate {
             Ok(Ok(state)) => Arc::clone(&state),
             _ => self.now(),
         };
-        if now.is_running() { Ok(()) } else { Err(now.why()) }
+        if now.is_running() { Ok(()) } else { Err(now.fault_now()) }
     }
 
     /// The real cause behind an upstream's failure, where the netmap and the time it took tell one.
@@ -100,7 +100,7 @@ impl TailnetGate {
     ) -> Option<TailnetFault> {
         let state = self.now();
         if !state.is_running() {
-            return Some(state.why());
+            return Some(state.fault_now());
         }
         // Of several addresses the first one stands for all.
         let (address, silent, after) = match error {
@@ -122,7 +122,7 @@ impl TailnetGate {
 
     /// This host's own network was tried only for what is outside, where that is allowed.
     fn no_route(&self, state: &TailnetState, address: IpAddr) -> TailnetFault {
-        match self.may_leave_tailnet && state.netmap.cover(address).is_none() {
+        match self.may_leave_tailnet && state.netmap.covering_route(address).is_none() {
             true => TailnetFault::NoWayOutside { address },
             false => TailnetFault::NoRoute { address },
         }
@@ -158,7 +158,7 @@ fn of_address(
     silent: bool,
     after: Duration,
 ) -> TailnetFault {
-    match state.netmap.cover(target.ip()) {
+    match state.netmap.covering_route(target.ip()) {
         Some(cover) if !cover.peer.online => {
             TailnetFault::PeerOffline { peer: cover.peer.host.clone() }
         }

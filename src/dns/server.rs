@@ -94,7 +94,7 @@ pub(super) fn label(nameserver: &NameserverAddress) -> String {
     match nameserver {
         NameserverAddress::Address(at) if at.port() == 53 => at.ip().to_string(),
         NameserverAddress::Address(at) => at.to_string(),
-        NameserverAddress::Https { url, .. } => https::label(url),
+        NameserverAddress::Https { url, .. } => https::public_label(url),
         NameserverAddress::Other(text) => text.clone(),
     }
 }
@@ -147,7 +147,7 @@ impl NameserverClient {
         let mut hold = self.hold();
         let answer = hold.ask(query).await;
         hold.end = if answer.is_ok() { QueryEnd::Good } else { QueryEnd::Bad };
-        answer::read(&answer?, query)
+        answer::read_answer(&answer?, query)
     }
 
     fn hold(self: &Arc<Self>) -> QueryHold<'_> {
@@ -232,7 +232,7 @@ impl NameserverClient {
         dialler: NameserverRuntime,
     ) -> Result<DnsExchange<NameserverRuntime>, ServerFault> {
         let failed = |why: String| ServerFault::Dial(why);
-        let config = self.outside.trust.config().await.map_err(|e| failed(e.to_string()))?;
+        let config = self.outside.trust.client_config().await.map_err(|e| failed(e.to_string()))?;
         let mut last = failed(format!("{} has no address", at.host));
         for ip in self.addresses(at).await? {
             let builder = HttpsClientStream::builder(Arc::clone(&config), dialler.clone());
@@ -250,7 +250,7 @@ impl NameserverClient {
     async fn addresses(&self, at: &HttpsEndpoint) -> Result<Vec<IpAddr>, ServerFault> {
         match &at.host {
             Host::Name(name) if at.bootstrap.is_empty() => {
-                let found = self.outside.system.addresses(name).await;
+                let found = self.outside.system.lookup_addresses(name).await;
                 found.map_err(|error| ServerFault::Dial(error.to_string()))
             }
             _ => Ok(at.bootstrap.clone()),
@@ -266,7 +266,7 @@ impl OpenConnection {
         let mut answers = self.exchange.send(DnsRequest::from_query(query.clone(), options));
         for _ in 0..MOST_FOREIGN {
             match answers.next().await {
-                Some(Ok(message)) if answer::belongs(&message, query) => {
+                Some(Ok(message)) if answer::answers_query(&message, query) => {
                     let now = Instant::now();
                     *self.times() = ConnectionTimes { used: now, answered: now };
                     return Ok(message.into_message());

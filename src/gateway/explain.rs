@@ -42,7 +42,7 @@ pub(super) async fn explain(
         (decision, snapshot.tailnet().cloned())
     };
     let Decision { effective_target, policy, permission, pinned, .. } = decision;
-    let down = tailnet.as_ref().filter(|state| !state.is_running()).map(TailnetState::why);
+    let down = tailnet.as_ref().filter(|state| !state.is_running()).map(TailnetState::fault_now);
     let refused = permission.as_ref().err().and_then(|refused| fault_of_refusal(*refused));
     let fault = refused.or_else(|| down.clone());
     let clients = gateway_state.telemetry.clients_of(&effective_target);
@@ -131,7 +131,7 @@ fn dns_answer(
 
 fn address_answer(decision: &AddressDecision, tailnet: Option<&TailnetState>) -> AddressAnswer {
     let AddressDecision { address, policy, route, .. } = decision;
-    let cover = tailnet.and_then(|state| state.netmap.cover(address.ip()));
+    let cover = tailnet.and_then(|state| state.netmap.covering_route(address.ip()));
     AddressAnswer {
         address: address.ip(),
         verdict: policy.verdict,
@@ -147,7 +147,7 @@ fn address_answer(decision: &AddressDecision, tailnet: Option<&TailnetState>) ->
 fn offline(decisions: &AddressDecisions, tailnet: Option<&TailnetState>) -> Option<TailnetFault> {
     let peers: Option<Vec<_>> = decisions
         .iter()
-        .map(|decision| Some(tailnet?.netmap.cover(decision.address.ip())?.peer))
+        .map(|decision| Some(tailnet?.netmap.covering_route(decision.address.ip())?.peer))
         .collect();
     let peers = peers.filter(|peers| peers.iter().all(|peer| !peer.online))?;
     peers.first().map(|peer| TailnetFault::PeerOffline { peer: peer.host.clone() })

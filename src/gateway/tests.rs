@@ -173,7 +173,7 @@ fn gateway_state(
         reach_loopback: true,
     }));
     states.publish(Arc::new(state));
-    gateway_state.upstream.point(Some(Endpoint::Port(upstream)));
+    gateway_state.upstream.set_endpoint(Some(Endpoint::Port(upstream)));
     (gateway_state, writer)
 }
 
@@ -304,7 +304,7 @@ async fn assign_synthetic(gateway_state: &Arc<GatewayState>) {
         wanted: QuestionKind::Of(QueryKind::Addresses(IpFamily::V4)),
         client: ip("127.0.0.1"),
     };
-    DnsResponder::new(Arc::clone(gateway_state)).answer(question).await;
+    DnsResponder::new(Arc::clone(gateway_state)).answer_question(question).await;
 }
 
 /// Whatever `ask` learns of the gateway before a connection is made, and the access line of that connection.

@@ -70,7 +70,7 @@ fn sample(telemetry: &Telemetry, gateway_state: &GatewayState, runtime: &tokio::
     telemetry.pipes(gateway_state.pipes.in_use());
     telemetry.tasks(runtime.metrics().num_alive_tasks());
     for cause in SpliceFallback::ALL {
-        telemetry.splice_fallback(cause, gateway_state.pipes.fallbacks(cause));
+        telemetry.splice_fallback(cause, gateway_state.pipes.fallback_count(cause));
     }
 }
 

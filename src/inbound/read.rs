@@ -5,11 +5,13 @@
 
 use bytes::BytesMut;
 
-use super::head::{self, Head, Side};
-use super::http_forward::Session;
+use super::head::{self, MessageHead, MessageKind};
+use super::http_forward::ForwardSession;
 use super::label::Label;
-use super::parse::{Bad, Parsed};
-use super::{Failed, Kind, Reply, Request, Saying, connect, socks4, socks5};
+use super::parse::{ParseError, Parsed};
+use super::{
+    FailureReply, InboundFailure, Kind, ReplyProtocol, RequestedTunnel, connect, socks4, socks5,
+};
 use crate::outcome::Outcome;
 use crate::sys::Stream;
 use crate::target::Target;
@@ -23,34 +25,38 @@ const DIALOGUE: usize = 2 * 1024;
 
 /// What a client turned out to want.
 #[derive(Debug)]
-pub enum Read {
+pub enum InboundRequest {
     /// One tunnel.
-    Tunnel(Box<Request>),
+    Tunnel(Box<RequestedTunnel>),
     /// Requests to forward, one after another.
-    Forward(Box<Session>),
+    Forward(Box<ForwardSession>),
 }
 
 /// Reads a client's first request, whose HTTP head has at most `max_head` bytes. The caller sets the deadline and
 /// keeps the buffer.
 ///
 /// # Errors
-/// [`Failed`] with what to say; a client that leaves is [`Outcome::ClientGone`].
-pub async fn read(stream: &Stream, buffer: &mut BytesMut, max_head: usize) -> Result<Read, Failed> {
+/// [`InboundFailure`] with what to say; a client that leaves is [`Outcome::ClientGone`].
+pub async fn read_request(
+    stream: &Stream,
+    buffer: &mut BytesMut,
+    max_head: usize,
+) -> Result<InboundRequest, InboundFailure> {
     buffer.reserve(DIALOGUE);
-    let mut wire = Wire { stream, buffer, at: 0, kind: Kind::Unknown };
-    wire.kind = wire.until(|bytes| Ok(Kind::of_first_bytes(bytes))).await?;
+    let mut wire = RequestReader { stream, buffer, at: 0, kind: Kind::Unknown };
+    wire.kind = wire.read_until_parsed(|bytes| Ok(Kind::of_first_bytes(bytes))).await?;
     match wire.kind {
-        Kind::Socks5 => wire.socks5().await,
-        Kind::Socks4 => wire.socks4().await,
-        Kind::Http => wire.http(max_head).await,
+        Kind::Socks5 => wire.read_socks5().await,
+        Kind::Socks4 => wire.read_socks4().await,
+        Kind::Http => wire.read_http(max_head).await,
         _ => {
             let message = "the first byte is neither SOCKS nor HTTP: send one of them; TLS goes inside CONNECT or SOCKS";
-            Err(wire.failed(Outcome::BadRequest, message, Saying::Nothing))
+            Err(wire.failure(Outcome::BadRequest, message, FailureReply::Nothing))
         }
     }
 }
 
-struct Wire<'a> {
+struct RequestReader<'a> {
     stream: &'a Stream,
     buffer: &'a mut BytesMut,
     /// What lies before was understood; it stays, so that a deadline still sees what it cuts off.
@@ -58,145 +64,165 @@ struct Wire<'a> {
     kind: Kind,
 }
 
-impl Wire<'_> {
+impl RequestReader<'_> {
     /// Reads until `parse` has a whole message, then steps over its bytes.
-    async fn until<T>(
+    async fn read_until_parsed<T>(
         &mut self,
-        mut parse: impl FnMut(&mut [u8]) -> Result<Parsed<T>, Bad>,
-    ) -> Result<T, Failed> {
+        mut parse: impl FnMut(&mut [u8]) -> Result<Parsed<T>, ParseError>,
+    ) -> Result<T, InboundFailure> {
         loop {
             match parse(&mut self.buffer[self.at..]) {
                 Ok(Parsed::Whole { value, used }) => {
                     self.at += used;
                     return Ok(value);
                 }
-                Ok(Parsed::Incomplete) => self.more().await?,
-                Err(bad) => return Err(self.bad(bad)),
+                Ok(Parsed::Incomplete) => self.read_more().await?,
+                Err(bad) => return Err(self.refused(bad)),
             }
         }
     }
 
     /// The bytes that nobody has understood yet.
-    fn rest(&mut self) -> BytesMut {
+    fn take_rest(&mut self) -> BytesMut {
         let rest = std::mem::take(self.buffer).split_off(std::mem::take(&mut self.at));
         // An empty part of the buffer would keep all of it for as long as the tunnel lives.
         if rest.is_empty() { BytesMut::new() } else { rest }
     }
 
-    async fn more(&mut self) -> Result<(), Failed> {
+    async fn read_more(&mut self) -> Result<(), InboundFailure> {
         match self.stream.read_more(self.buffer, ROOM).await {
             Ok(0) | Err(_) => {
                 let message = "the client left before its request was complete";
-                Err(self.failed(Outcome::ClientGone, message, Saying::Nothing))
+                Err(self.failure(Outcome::ClientGone, message, FailureReply::Nothing))
             }
             Ok(_) => Ok(()),
         }
     }
 
-    fn failed(&self, outcome: Outcome, message: impl Into<String>, reply: Saying) -> Failed {
-        Failed { kind: self.kind, outcome, message: message.into(), reply, asked: None }
+    fn failure(
+        &self,
+        outcome: Outcome,
+        message: impl Into<String>,
+        reply: FailureReply,
+    ) -> InboundFailure {
+        InboundFailure { kind: self.kind, outcome, message: message.into(), reply, asked: None }
     }
 
-    fn bad(&self, bad: Bad) -> Failed {
+    fn refused(&self, bad: ParseError) -> InboundFailure {
         let reply = match self.kind {
-            Kind::Socks5 => Saying::Words(Reply::Socks5),
-            Kind::Socks4 => Saying::Words(Reply::Socks4),
-            Kind::Http | Kind::Connect => Saying::Words(Reply::Http),
-            Kind::Transparent | Kind::Forward | Kind::Unknown => Saying::Nothing,
+            Kind::Socks5 => FailureReply::Words(ReplyProtocol::Socks5),
+            Kind::Socks4 => FailureReply::Words(ReplyProtocol::Socks4),
+            Kind::Http | Kind::Connect => FailureReply::Words(ReplyProtocol::Http),
+            Kind::Transparent | Kind::Forward | Kind::Unknown => FailureReply::Nothing,
         };
         let socks = matches!(self.kind, Kind::Socks4 | Kind::Socks5);
         let asked = bad.asked.filter(|_| socks);
-        Failed { asked, ..self.failed(bad.outcome, bad.message, reply) }
+        InboundFailure { asked, ..self.failure(bad.outcome, bad.message, reply) }
     }
 
-    async fn say(&self, bytes: &[u8]) -> Result<(), Failed> {
+    async fn write_reply(&self, bytes: &[u8]) -> Result<(), InboundFailure> {
         let gone = |_| {
             let message = "the client left during the negotiation";
-            self.failed(Outcome::ClientGone, message, Saying::Nothing)
+            self.failure(Outcome::ClientGone, message, FailureReply::Nothing)
         };
         self.stream.write_all(bytes).await.map_err(gone)
     }
 
-    fn tunnel(&mut self, target: Target, label: Option<Label>, mismatch: bool) -> Read {
+    fn tunnel_request(
+        &mut self,
+        target: Target,
+        label: Option<Label>,
+        mismatch: bool,
+    ) -> InboundRequest {
         let reply = match self.kind {
-            Kind::Socks4 => Reply::Socks4,
-            Kind::Socks5 => Reply::Socks5,
-            Kind::Connect | Kind::Http => Reply::Http,
-            Kind::Transparent | Kind::Forward | Kind::Unknown => Reply::Opaque,
+            Kind::Socks4 => ReplyProtocol::Socks4,
+            Kind::Socks5 => ReplyProtocol::Socks5,
+            Kind::Connect | Kind::Http => ReplyProtocol::Http,
+            Kind::Transparent | Kind::Forward | Kind::Unknown => ReplyProtocol::Opaque,
         };
-        Read::Tunnel(Box::new(Request {
+        InboundRequest::Tunnel(Box::new(RequestedTunnel {
             kind: self.kind,
             target,
             label,
             host_mismatch: mismatch,
-            early: self.rest().freeze(),
+            early: self.take_rest().freeze(),
             reply,
         }))
     }
 
-    async fn socks4(mut self) -> Result<Read, Failed> {
-        let request = self.until(|bytes| socks4::parse(bytes)).await?;
-        Ok(self.tunnel(request.target, request.label, false))
+    async fn read_socks4(mut self) -> Result<InboundRequest, InboundFailure> {
+        let request = self.read_until_parsed(|bytes| socks4::parse_request(bytes)).await?;
+        Ok(self.tunnel_request(request.target, request.label, false))
     }
 
-    async fn socks5(mut self) -> Result<Read, Failed> {
-        let negotiating = |failed: Failed| Failed {
+    async fn read_socks5(mut self) -> Result<InboundRequest, InboundFailure> {
+        let negotiating = |failed: InboundFailure| InboundFailure {
             // Before the method is agreed on no REP can be said.
-            reply: Saying::Nothing,
+            reply: FailureReply::Nothing,
             ..failed
         };
-        let method =
-            self.until(|bytes| socks5::parse_greeting(bytes)).await.map_err(negotiating)?;
-        if method == socks5::Method::Unacceptable {
+        let method = self
+            .read_until_parsed(|bytes| socks5::parse_greeting(bytes))
+            .await
+            .map_err(negotiating)?;
+        if method == socks5::AuthMethod::Unacceptable {
             let message = "no method we know: offer 00 (none) or 02 (user name)";
-            return Err(self.failed(Outcome::NoAuthMethod, message, Saying::Bytes(method.reply())));
+            return Err(self.failure(
+                Outcome::NoAuthMethod,
+                message,
+                FailureReply::Bytes(method.reply_bytes()),
+            ));
         }
-        self.say(&method.reply()).await?;
+        self.write_reply(&method.reply_bytes()).await?;
         let label = match method {
-            socks5::Method::UserName => self.user_name().await?,
+            socks5::AuthMethod::UserName => self.user_name().await?,
             _ => None,
         };
-        let target = self.until(|bytes| socks5::parse_request(bytes)).await?;
-        Ok(self.tunnel(target, label, false))
+        let target = self.read_until_parsed(|bytes| socks5::parse_request(bytes)).await?;
+        Ok(self.tunnel_request(target, label, false))
     }
 
-    async fn user_name(&mut self) -> Result<Option<Label>, Failed> {
-        let refused = |failed: Failed| match failed.outcome {
-            Outcome::BadRequest => Failed { reply: Saying::Bytes([0x01, 0x01]), ..failed },
+    async fn user_name(&mut self) -> Result<Option<Label>, InboundFailure> {
+        let refused = |failed: InboundFailure| match failed.outcome {
+            Outcome::BadRequest => {
+                InboundFailure { reply: FailureReply::Bytes([0x01, 0x01]), ..failed }
+            }
             _ => failed,
         };
         let stream = self.stream;
-        let mut wipe = Wipe { buffer: self.buffer, from: self.at, whole: false };
-        let mut wire = Wire { stream, buffer: wipe.buffer, at: self.at, kind: self.kind };
-        let label = wire.until(socks5::parse_user).await.map_err(refused)?;
+        let mut wipe = CredentialWiper { buffer: self.buffer, from: self.at, whole: false };
+        let mut wire = RequestReader { stream, buffer: wipe.buffer, at: self.at, kind: self.kind };
+        let label = wire.read_until_parsed(socks5::parse_user).await.map_err(refused)?;
         self.at = wire.at;
         wipe.whole = true;
         drop(wipe);
-        self.say(&[0x01, 0x00]).await?;
+        self.write_reply(&[0x01, 0x00]).await?;
         Ok(label)
     }
 
-    async fn http(mut self, max_head: usize) -> Result<Read, Failed> {
-        let head: Head = self.until(|bytes| head::parse(bytes, Side::Request, max_head)).await?;
+    async fn read_http(mut self, max_head: usize) -> Result<InboundRequest, InboundFailure> {
+        let head: MessageHead = self
+            .read_until_parsed(|bytes| head::parse_head(bytes, MessageKind::Request, max_head))
+            .await?;
         if head.first() == b"CONNECT" {
             self.kind = Kind::Connect;
-            let asked = connect::read(&head).map_err(|bad| self.bad(bad))?;
-            return Ok(self.tunnel(asked.target, asked.label, asked.host_mismatch));
+            let asked = connect::parse_connect(&head).map_err(|bad| self.refused(bad))?;
+            return Ok(self.tunnel_request(asked.target, asked.label, asked.host_mismatch));
         }
-        let session = Session::new(head, self.rest());
-        Ok(Read::Forward(Box::new(session)))
+        let session = ForwardSession::new(head, self.take_rest());
+        Ok(InboundRequest::Forward(Box::new(session)))
     }
 }
 
 /// Zeroes credentials that never became whole, also when the future is dropped; whole ones have been
 /// zeroed by their parser.
-struct Wipe<'a> {
+struct CredentialWiper<'a> {
     buffer: &'a mut BytesMut,
     from: usize,
     whole: bool,
 }
 
-impl Drop for Wipe<'_> {
+impl Drop for CredentialWiper<'_> {
     fn drop(&mut self) {
         if !self.whole {
             self.buffer[self.from..].fill(0);

@@ -6,10 +6,10 @@ use std::net::SocketAddr;
 use tokio::time::Instant;
 
 use super::endpoint::EndpointState;
-use super::exchange::{Answer, Broken, Handshake};
-use super::pool::Greeted;
+use super::exchange::{ConnectAnswer, HandshakeError, UpstreamHandshake};
+use super::pool::GreetedConnection;
 use super::slots::UpstreamSlot;
-use super::{Connected, Upstream, UpstreamError};
+use super::{Upstream, UpstreamConnection, UpstreamError};
 use crate::sys::Stream;
 
 impl Upstream {
@@ -19,45 +19,45 @@ impl Upstream {
         point: &EndpointState,
         address: Option<SocketAddr>,
         request: &[u8],
-    ) -> Result<Connected, UpstreamError> {
-        let pooled = self.pooled(point);
+    ) -> Result<UpstreamConnection, UpstreamError> {
+        let pooled = self.take_pooled(point);
         let slot = match pooled {
-            None => self.slots.take()?,
-            Some(Greeted { stream, slot, answered, .. }) => {
-                match ask(&stream, point, answered, address, request).await {
-                    Ok(answer) => return Ok(connected(stream, answer, address, slot)),
-                    Err(Broken::Said(error)) => return Err(error),
-                    Err(Broken::Silent(_it_was_dead)) => slot,
+            None => self.slots.take_slot()?,
+            Some(GreetedConnection { stream, slot, answered, .. }) => {
+                match ask_pooled(&stream, point, answered, address, request).await {
+                    Ok(answer) => return Ok(into_connected(stream, answer, address, slot)),
+                    Err(HandshakeError::Said(error)) => return Err(error),
+                    Err(HandshakeError::Silent(_it_was_dead)) => slot,
                 }
             }
         };
         let stream = self.dial_upstream(point).await?;
         let asked = greet_and_ask(&stream, point, address, request).await;
-        let answer = asked.map_err(Broken::into_error)?;
-        Ok(connected(stream, answer, address, slot))
+        let answer = asked.map_err(HandshakeError::into_error)?;
+        Ok(into_connected(stream, answer, address, slot))
     }
 
-    fn pooled(&self, point: &EndpointState) -> Option<Greeted> {
+    fn take_pooled(&self, point: &EndpointState) -> Option<GreetedConnection> {
         if self.pool_size() == 0 {
             return None;
         }
-        point.pool.take(Instant::now(), &point.health)
+        point.pool.take_live(Instant::now(), &point.health)
     }
 }
 
-async fn ask(
+async fn ask_pooled(
     stream: &Stream,
     point: &EndpointState,
     answered: bool,
     address: Option<SocketAddr>,
     request: &[u8],
-) -> Result<Answer, Broken> {
-    let mut talk = Handshake::new(stream, &point.endpoint);
-    talk.send(request).await?;
+) -> Result<ConnectAnswer, HandshakeError> {
+    let mut talk = UpstreamHandshake::new(stream, &point.endpoint);
+    talk.send_bytes(request).await?;
     if !answered {
-        talk.method().await?;
+        talk.read_method().await?;
     }
-    talk.reply(address).await
+    talk.read_reply(address).await
 }
 
 async fn greet_and_ask(
@@ -65,20 +65,20 @@ async fn greet_and_ask(
     point: &EndpointState,
     address: Option<SocketAddr>,
     request: &[u8],
-) -> Result<Answer, Broken> {
-    let mut talk = Handshake::new(stream, &point.endpoint);
-    talk.greet(request).await?;
-    talk.method().await?;
-    point.health.alive();
-    talk.reply(address).await
+) -> Result<ConnectAnswer, HandshakeError> {
+    let mut talk = UpstreamHandshake::new(stream, &point.endpoint);
+    talk.send_greeting(request).await?;
+    talk.read_method().await?;
+    point.health.note_alive();
+    talk.read_reply(address).await
 }
 
-fn connected(
+fn into_connected(
     stream: Stream,
-    answer: Answer,
+    answer: ConnectAnswer,
     address: Option<SocketAddr>,
     slot: UpstreamSlot,
-) -> Connected {
-    let Answer { reported, early } = answer;
-    Connected { stream, early, reported, address, slot }
+) -> UpstreamConnection {
+    let ConnectAnswer { reported, early } = answer;
+    UpstreamConnection { stream, early, reported, address, slot }
 }

@@ -14,7 +14,7 @@ use crate::labels::{DnsResult, DnsRoute};
 
 impl Lab {
     async fn records(&self, text: &str, family: IpFamily) -> Result<DnsRecords, NameError> {
-        self.tailnet.records(&name(text), QueryKind::Addresses(family), &[]).await
+        self.tailnet.resolve_records(&name(text), QueryKind::Addresses(family), &[]).await
     }
 }
 
