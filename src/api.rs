@@ -274,9 +274,9 @@ pub struct ExplainAnswer {
 /// What policy says of a host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DecisionAnswer {
-    /// What the allow-lists do; none where policy was not asked, because nobody is meant.
+    /// What the allow-lists do; `None` where they were not asked.
     pub mode: Option<PolicyMode>,
-    /// What was decided, as for `mode`.
+    /// What they decided; `None` where they were not asked.
     pub verdict: Option<Verdict>,
     /// The rule that decided, as written; `None` when no rule spoke.
     pub rule: Option<String>,

@@ -7,6 +7,7 @@ use super::args::Settings;
 use super::find;
 use super::words::{or_dash, plain};
 use crate::api::{AddressAnswer, ClientAnswer, DecisionAnswer, DnsAnswer, ExplainAnswer};
+use crate::labels::{PolicyMode, Verdict};
 
 pub(super) fn run(settings: &Settings, target: &str, json: bool) -> ExitCode {
     let found = match find::gateway(settings) {
@@ -57,7 +58,9 @@ fn of_policy(told: &ExplainAnswer) -> String {
     let DecisionAnswer { mode, verdict, rule } = &told.policy;
     let rule = rule.as_ref().map(|rule| format!(" ({})", plain(rule))).unwrap_or_default();
     let refused = if told.refused { "; refused" } else { "" };
-    format!("{}{rule}, mode {}{refused}", or_dash(*verdict), or_dash(*mode))
+    let (verdict, mode) =
+        (or_dash(verdict.map(Verdict::label)), or_dash(mode.map(PolicyMode::label)));
+    format!("{verdict}{rule}, mode {mode}{refused}")
 }
 
 /// By which route a name was asked, of whom, and what came back.

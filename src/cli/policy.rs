@@ -4,12 +4,13 @@
 use std::num::NonZeroU16;
 use std::process::ExitCode;
 
-use serde_json::json;
+use serde::Serialize;
 
 use super::args::Settings;
 use super::exit;
 use super::find::{self, Given};
 use crate::gateway;
+use crate::outcome::Outcome;
 use crate::policy::Verdict;
 use crate::target::Target;
 
@@ -17,10 +18,13 @@ use crate::target::Target;
 const ANY_PORT: NonZeroU16 = NonZeroU16::new(443).unwrap();
 
 /// One host's answer.
-struct Answer {
+#[derive(Serialize)]
+struct HostVerdict {
     host: String,
-    verdict: &'static str,
     rule: String,
+    /// A verdict's word; an outcome's where the host is none.
+    verdict: &'static str,
+    #[serde(skip)]
     refused: bool,
 }
 
@@ -37,7 +41,7 @@ pub(super) fn test(settings: &Settings, hosts: &[String], json: bool) -> ExitCod
             return ExitCode::from(exit::CONFIG);
         }
     };
-    let answers: Vec<Answer> = hosts.iter().map(|host| answer(&judge, host)).collect();
+    let answers: Vec<HostVerdict> = hosts.iter().map(|host| answer(&judge, host)).collect();
     for answer in &answers {
         print(answer, json);
     }
@@ -45,12 +49,13 @@ pub(super) fn test(settings: &Settings, hosts: &[String], json: bool) -> ExitCod
     if refused { ExitCode::from(exit::FAILED) } else { ExitCode::SUCCESS }
 }
 
-fn answer(judge: &gateway::OfflineJudge, text: &str) -> Answer {
+fn answer(judge: &gateway::OfflineJudge, text: &str) -> HostVerdict {
     let target = match Target::typed(text, ANY_PORT) {
         Ok(target) => target,
         Err(error) => {
             let (host, rule) = (text.to_owned(), error.to_string());
-            return Answer { host, verdict: "bad_request", rule, refused: true };
+            let verdict = Outcome::BadRequest.label();
+            return HostVerdict { host, rule, verdict, refused: true };
         }
     };
     let decision = judge.decide(&target);
@@ -58,18 +63,17 @@ fn answer(judge: &gateway::OfflineJudge, text: &str) -> Answer {
     // What enforcement would refuse counts as refused: that is what one asks this for.
     let refused = decision.permission.is_err() || verdict == Some(Verdict::WouldDeny);
     let rule = decision.policy.and_then(|policy| policy.rule);
-    Answer {
+    HostVerdict {
         host: decision.effective_target.host.to_string(),
-        verdict: verdict.map_or("deny", Verdict::label),
+        verdict: verdict.unwrap_or(Verdict::Deny).label(),
         rule: rule.unwrap_or_else(|| "no rule".to_owned()),
         refused,
     }
 }
 
-fn print(answer: &Answer, json: bool) {
+fn print(answer: &HostVerdict, json: bool) {
     if json {
-        let object = json!({"host": answer.host, "verdict": answer.verdict, "rule": answer.rule});
-        println!("{object}");
+        println!("{}", serde_json::json!(answer));
     } else {
         println!("{:<12} {}  ({})", answer.verdict, answer.host, answer.rule);
     }

@@ -28,9 +28,9 @@ pub(super) fn plain(text: &str) -> String {
     shown
 }
 
-/// The value, or a dash for none.
-pub(super) fn or_dash<T: ToString>(value: Option<T>) -> String {
-    value.map_or_else(|| "-".to_owned(), |value| plain(&value.to_string()))
+/// A word, or a dash where there is none.
+pub(super) fn or_dash(word: Option<&str>) -> String {
+    word.map_or_else(|| "-".to_owned(), plain)
 }
 
 /// All of them in one line.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::api::{
     AddressAnswer, ClientAnswer, ClientProcess, DecisionAnswer, DnsAnswer, ExplainAnswer,
-    FaultAnswer, TailnetStateAnswer,
+    TailnetStateAnswer,
 };
 use crate::connection::{GatewayState, fault_of_name, fault_of_refusal};
 use crate::dns::{NameError, Resolution, ResolvePlan};
@@ -30,7 +30,7 @@ pub(super) fn parse_target(text: &str) -> Result<Target, String> {
     Target::typed(text, DEFAULT_PORT).map_err(|error| error.to_string())
 }
 
-/// The object of `/api/v1/explain`.
+/// The answer of `/api/v1/explain`.
 pub(super) async fn explain(
     gateway_state: &GatewayState,
     asked: &str,
@@ -45,7 +45,7 @@ pub(super) async fn explain(
     let down = tailnet.as_ref().filter(|state| !state.is_running()).map(TailnetState::why);
     let refused = permission.as_ref().err().and_then(|refused| fault_of_refusal(*refused));
     let fault = refused.or_else(|| down.clone());
-    let clients = gateway_state.telemetry.clients_of(&effective_target).into_iter();
+    let clients = gateway_state.telemetry.clients_of(&effective_target);
     let mut answer = ExplainAnswer {
         target: effective_target.to_string(),
         asked: asked.to_owned(),
@@ -54,8 +54,8 @@ pub(super) async fn explain(
         dns: None,
         addresses: Vec::new(),
         tailnet: tailnet.map(|state| TailnetStateAnswer { state: state.phase }),
-        fault: fault.as_ref().map(fault_answer),
-        clients: clients.map(client_answer).collect(),
+        fault: fault.as_ref().map(TailnetFault::advice),
+        clients: clients.into_iter().map(client_answer).collect(),
     };
     // As with a connection: nobody is asked for what is refused, or while the tailnet is down.
     if let (Ok(admitted), None) = (permission, down) {
@@ -69,10 +69,9 @@ fn client_answer((process, connections): (Option<Arc<ClientProcess>>, usize)) ->
 }
 
 fn policy_answer(policy: Option<PolicyVerdict>) -> DecisionAnswer {
-    let verdict = policy.as_ref();
     DecisionAnswer {
-        mode: verdict.map(|policy| policy.mode),
-        verdict: verdict.map(|policy| policy.verdict),
+        mode: policy.as_ref().map(|policy| policy.mode),
+        verdict: policy.as_ref().map(|policy| policy.verdict),
         rule: policy.and_then(|policy| policy.rule),
     }
 }
@@ -92,23 +91,25 @@ async fn resolve_and_check(
         Ok(Resolution::Passed(_)) => (Vec::new(), None),
         Err(error) => (Vec::new(), Some(error)),
     };
-    answer.dns = plan.map(|plan| dns_answer(plan, &found, started.elapsed(), error.as_ref()));
+    if let Some(plan) = plan {
+        answer.dns = Some(dns_answer(plan, &found, started.elapsed(), error.as_ref()));
+    }
     if let Some(error) = error {
         let fault = fault_of_name(&error, gateway_state.tailnet_gate.is_some());
-        answer.fault = Some(fault_answer(&fault));
+        answer.fault = Some(fault.advice());
         return;
     }
     let snapshot = gateway_state.decision_snapshot();
     let decisions = policy::decide_addresses(admitted, pinned, &found, &snapshot.context());
-    answer.addresses =
-        decisions.iter().map(|decision| address_answer(decision, snapshot.tailnet())).collect();
+    let rows = decisions.iter().map(|decision| address_answer(decision, snapshot.tailnet()));
+    answer.addresses = rows.collect();
     let refused = decisions.refusal().and_then(|refusal| refusal.permission.as_ref().err());
     let fault = match refused {
         Some(refused) => fault_of_refusal(*refused),
         None => offline(&decisions, snapshot.tailnet()),
     };
     answer.refused = refused.is_some() && fault.is_none();
-    answer.fault = fault.as_ref().map(fault_answer);
+    answer.fault = fault.as_ref().map(TailnetFault::advice);
 }
 
 fn dns_answer(
@@ -138,7 +139,7 @@ fn address_answer(decision: &AddressDecision, tailnet: Option<&TailnetState>) ->
         route: *route,
         peer: cover.as_ref().map(|cover| cover.peer.host.clone()),
         net: cover.as_ref().map(|cover| cover.net),
-        online: cover.map(|cover| cover.peer.online),
+        online: cover.as_ref().map(|cover| cover.peer.online),
     }
 }
 
@@ -150,9 +151,4 @@ fn offline(decisions: &AddressDecisions, tailnet: Option<&TailnetState>) -> Opti
         .collect();
     let peers = peers.filter(|peers| peers.iter().all(|peer| !peer.online))?;
     peers.first().map(|peer| TailnetFault::PeerOffline { peer: peer.host.clone() })
-}
-
-/// Symptom, cause and fix, as the API gives them.
-pub(super) fn fault_answer(fault: &TailnetFault) -> FaultAnswer {
-    fault.advice()
 }

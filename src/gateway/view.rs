@@ -18,7 +18,7 @@ use crate::labels::{NodeIdentity, SpliceFallback, UpstreamKind};
 use crate::lifecycle::drain::Drain;
 use crate::lifecycle::run_dir::Listening;
 use crate::record::{self, Telemetry};
-use crate::tailnet::{StatusFeed, TailnetPeer};
+use crate::tailnet::{StatusFeed, TailnetFault, TailnetPeer};
 
 struct AdminSnapshots {
     gateway_state: Arc<GatewayState>,
@@ -95,7 +95,7 @@ impl AdminSnapshots {
             process: state.process,
             health: state.health.clone(),
             restarts: management.restarts.load(Ordering::Relaxed),
-            fault: state.fault.as_ref().map(explain::fault_answer),
+            fault: state.fault.as_ref().map(TailnetFault::advice),
             peers: peers.then(|| state.netmap.peers.iter().map(peer).collect()),
         })
     }

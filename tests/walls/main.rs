@@ -61,7 +61,6 @@ const CROSSINGS: &[(&str, &[&str])] = &[
             "record",
             "tailnet::explain",
             "tailnet::memory_folder",
-            "tailnet::TailnetPhase",
             "upstream::Unparsed",
             "upstream::socks5",
         ],

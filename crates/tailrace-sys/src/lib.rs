@@ -11,6 +11,7 @@ mod closing_sockets;
 mod command;
 mod dial;
 mod exiting;
+pub mod filtered_process;
 pub mod limits;
 mod listen;
 pub mod memory;
@@ -31,7 +32,6 @@ mod stream;
 mod stream_io;
 mod tune;
 mod unreadable;
-pub mod wrapped;
 
 pub use closing_sockets::closing_sockets;
 pub use command::{Preparation, prepare};

@@ -1,7 +1,7 @@
 //! From the binary to the netmap: the links of `status`.
 #![forbid(unsafe_code)]
 
-use super::words::{plain, texts};
+use super::words::{or_dash, plain, texts};
 use super::{Link, up_to};
 use crate::api::{FaultAnswer, NewsAnswer, TailnetAnswer};
 use crate::labels::{ChainLink, HalfClose, NodeIdentity, Symptom, TailnetPhase};
@@ -62,7 +62,7 @@ fn version(tailnet: &TailnetAnswer) -> String {
         }
         None => "its IPN bus was not asked yet".to_owned(),
     };
-    let version = tailnet.version.as_deref().map_or("-".to_owned(), plain);
+    let version = or_dash(tailnet.version.as_deref());
     format!("tailscaled {version}: {half_close}; {news}")
 }
 
@@ -97,7 +97,7 @@ fn key(tailnet: &TailnetAnswer) -> String {
 fn netmap(tailnet: &TailnetAnswer) -> String {
     let peers = tailnet.peers.as_deref().unwrap_or_default();
     let online = peers.iter().filter(|peer| peer.online).count();
-    let name = tailnet.name.as_deref().map_or("-".to_owned(), plain);
+    let name = or_dash(tailnet.name.as_deref());
     let addresses = texts(&tailnet.addresses);
     let mut text = format!("{name} {addresses}, {} peers, {online} online", peers.len());
     for warning in &tailnet.health {

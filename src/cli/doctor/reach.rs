@@ -4,11 +4,11 @@
 use std::time::Duration;
 
 use super::find::{Found, Unanswered};
+use super::words::or_dash;
 use super::{Link, advice, explain, tls, up_to};
 use crate::api::{AddressAnswer, DecisionAnswer, DnsAnswer, ExplainAnswer, FaultAnswer};
 use crate::cli::tunnel::{self, Open, Refusal};
-use crate::cli::words::or_dash;
-use crate::labels::{ChainLink, Route, Symptom, Verdict};
+use crate::labels::{ChainLink, PolicyMode, Route, Symptom, Verdict};
 use crate::lifecycle::environment;
 use crate::outcome::Outcome;
 use crate::target::Target;
@@ -81,7 +81,9 @@ fn held(told: &ExplainAnswer) -> Vec<(ChainLink, String)> {
     };
     let DecisionAnswer { mode, verdict, rule } = &told.policy;
     let rule = rule.as_ref().map(|rule| format!(" ({rule})")).unwrap_or_default();
-    let verdict = format!("{}{rule}, mode {}", or_dash(*verdict), or_dash(*mode));
+    let (verdict, mode) =
+        (or_dash(verdict.map(Verdict::label)), or_dash(mode.map(PolicyMode::label)));
+    let verdict = format!("{verdict}{rule}, mode {mode}");
     let mut links =
         vec![(ChainLink::Dns, dns), (ChainLink::Policy, verdict), (ChainLink::Route, route(told))];
     if is_in_tailnet(told) {
