@@ -25,6 +25,7 @@ use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::io::Interest;
+use tracing::Instrument as _;
 
 use self::decision::decide_target;
 use self::open_upstream::open_upstream;
@@ -33,11 +34,11 @@ use self::sni_inspector::SniInspector;
 use self::tunnel::{Tunnel, relay_tunnel, reply_success};
 use crate::dns::DnsResolver;
 use crate::inbound::{self, Reply};
-use crate::labels::UpstreamKind;
+use crate::labels::{Route, UpstreamKind};
 use crate::lifecycle::drain::Guard;
 use crate::listener::{Accepted, Permit};
 use crate::outcome::Outcome;
-use crate::policy::{LocalAddresses, Policy, Route};
+use crate::policy::{LocalAddresses, Policy};
 use crate::record::{Connection, Record, Stage, Telemetry};
 use crate::relay::{self, HalfClose, PipePool};
 use crate::sys::Stream;
@@ -114,15 +115,33 @@ struct ClientContext<'a> {
     drain: &'a Guard,
 }
 
+/// Serves one client in a task of its own. Where the log wants it, what is said of the connection is said in a span
+/// that carries the id of its access line; where not, nothing is kept for it.
+pub fn spawn(gateway_state: Arc<GatewayState>, accepted: Accepted, drain: Guard) {
+    let server = accepted.original_dst.unwrap_or(accepted.local);
+    let connection = gateway_state.telemetry.connection(accepted.peer, server);
+    let span = tracing::debug_span!("connection", id = %connection.id());
+    span.in_scope(|| {
+        let Accepted { peer, local, original_dst, .. } = &accepted;
+        tracing::debug!(client = %peer, listener = %local, ?original_dst, "accepted");
+    });
+    let serving = serve(gateway_state, accepted, connection, drain);
+    // A panic ends this task only: the record's guard writes its line on the way out.
+    drop(match span.is_disabled() {
+        true => tokio::spawn(serving),
+        false => tokio::spawn(serving.instrument(span)),
+    });
+}
+
 /// Serves one client from accept to end.
-pub fn serve(
+fn serve(
     gateway_state: Arc<GatewayState>,
     accepted: Accepted,
+    mut connection: Connection,
     drain: Guard,
 ) -> impl Future<Output = ()> + Send {
     // Taken apart before the future is made: that would keep the whole of it beside its parts.
-    let Accepted { stream, peer, local, original_dst, leads_to, permit } = accepted;
-    let mut connection = gateway_state.telemetry.connection(peer, original_dst.unwrap_or(local));
+    let Accepted { stream, original_dst, leads_to, permit, .. } = accepted;
     let implicit = ImplicitTarget::new(leads_to, original_dst).map(Box::new);
     async move {
         if permit.may_answer() {
@@ -141,6 +160,7 @@ pub fn serve(
         } else {
             connection.record().finish(Outcome::Overloaded);
         }
+        tracing::debug!("closed");
         drop((connection, stream, permit)); // its place is free when its socket is
     }
 }
@@ -226,11 +246,16 @@ mod tests {
         size_of::<F>()
     }
 
+    /// The same of a function with one argument more.
+    fn size_of_four<A, B, C, D, F: Future>(_function: fn(A, B, C, D) -> F) -> usize {
+        size_of::<F>()
+    }
+
     /// A connection's task lives as long as the connection, idle or not, and so does the relay it holds
     /// boxed: this is what they keep.
     #[test]
     fn the_task_of_a_connection_stays_small() {
-        let sizes = [("task", size(serve), 144), ("relay", size(relay_tunnel), 736)];
+        let sizes = [("task", size_of_four(serve), 144), ("relay", size(relay_tunnel), 736)];
         for (what, size, most) in sizes {
             assert!(
                 size <= most,

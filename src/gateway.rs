@@ -15,6 +15,8 @@ mod readiness;
 mod reload;
 mod run;
 mod tailnet;
+#[cfg(test)]
+mod tests;
 mod view;
 
 use std::future::Future;
@@ -179,12 +181,7 @@ impl Gateway {
             self.bound.all(),
             move |errno| telemetry.accept_error(errno),
             move |accepted| {
-                // A panic ends this task only: the record's guard writes its line on the way out.
-                drop(tokio::spawn(connection::serve(
-                    Arc::clone(&gateway_state),
-                    accepted,
-                    drain.guard(),
-                )));
+                connection::spawn(Arc::clone(&gateway_state), accepted, drain.guard());
             },
             self.stopped(),
         ));

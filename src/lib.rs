@@ -17,6 +17,11 @@
 //! listed in `docs/architecture.md`, and `tests/walls` holds that list.
 #![forbid(unsafe_code)]
 
+#[cfg(not(target_os = "linux"))]
+compile_error!(
+    "tailrace runs on Linux only: epoll, splice(2), netfilter and /proc are what it is built on"
+);
+
 pub mod admin;
 pub mod api;
 pub mod cli;
@@ -25,10 +30,12 @@ pub mod connection;
 pub mod dns;
 pub mod expiring_cache;
 pub mod gateway;
+pub mod http_client;
 pub mod inbound;
 pub mod labels;
 pub mod lifecycle;
 pub mod listener;
+pub mod localapi;
 pub mod outcome;
 pub mod policy;
 pub mod record;
@@ -36,6 +43,7 @@ pub mod relay;
 pub mod secret;
 pub mod tailnet;
 pub mod target;
+pub(crate) mod tls_client;
 pub mod upstream;
 
 pub use tailrace_sys as sys;

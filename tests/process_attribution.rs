@@ -1,5 +1,4 @@
 //! Which program a client is: in the access log, the live table and `explain`, by what `/proc` shows.
-#![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail loudly")]
 
 use tailrace_rig as rig;

@@ -1,6 +1,5 @@
 //! `tailrace run`: programs that know no proxy reach far hosts through the gateway. Each pitfall of
 //! carrying out somebody else's `connect` has its test.
-#![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail loudly")]
 
 use tailrace_rig as rig;

@@ -1,18 +1,27 @@
-//! The head of LocalAPI's answer to a dial, and the text of a failure, on the same bytes.
+//! The head of an answer to a request of our own, what it means as LocalAPI's answer to a dial, and the text of a
+//! failure, on the same bytes.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use tailrace::upstream::{Unparsed, localapi};
+use tailrace::http_client::response_head::{MAX_HEAD, ResponseHead, ResponseHeadError};
+use tailrace::localapi::dial;
 
 fuzz_target!(|data: &[u8]| {
-    let _any_text_is_some_failure = localapi::failure(data);
-    match localapi::parse_head(data) {
+    let _any_text_is_some_failure = dial::parse_failure(data);
+    match ResponseHead::parse(data) {
         Ok(head) => {
-            assert!(head.used <= data.len() && head.used <= localapi::MAX_HEAD);
-            assert_eq!(localapi::parse_head(&data[..head.used]), Ok(head));
-            assert_eq!(localapi::parse_head(&data[..head.used - 1]), Err(Unparsed::Incomplete));
+            assert!(head.length <= data.len() && head.length <= MAX_HEAD);
+            let whole = &data[..head.length];
+            assert_eq!(ResponseHead::parse(whole), Ok(head));
+            assert_eq!(
+                ResponseHead::parse(&data[..head.length - 1]),
+                Err(ResponseHeadError::Incomplete)
+            );
+            let of_a_dial = dial::parse_answer(data).map(|(_, length)| length);
+            let old = Err(ResponseHeadError::NotHttp);
+            assert_eq!(of_a_dial, if head.minor_version == 1 { Ok(head.length) } else { old });
         }
-        Err(Unparsed::Incomplete) => assert!(data.len() < localapi::MAX_HEAD),
-        Err(Unparsed::Bad(_)) => {}
+        Err(ResponseHeadError::Incomplete) => assert!(data.len() < MAX_HEAD),
+        Err(bad) => assert_eq!(dial::parse_answer(data), Err(bad)),
     }
 });

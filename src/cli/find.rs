@@ -15,6 +15,7 @@ use super::args::Settings;
 use super::{exit, tell};
 use crate::api::{ErrorAnswer, StatusAnswer};
 use crate::config::{self, Environment, Flag, Loaded, Problems, Whereabouts};
+use crate::http_client::response_head::ResponseHead;
 use crate::lifecycle::run_dir::{self, Listening};
 
 /// For one question to the admin listener, which ends each within ten seconds.
@@ -163,10 +164,9 @@ pub(super) fn in_a_query(text: &str) -> String {
 
 /// Reads an HTTP answer that has come to its end.
 pub(super) fn parse(text: &[u8]) -> Option<Answer> {
-    let text = std::str::from_utf8(text).ok()?;
-    let (head, body) = text.split_once("\r\n\r\n")?;
-    let status = head.strip_prefix("HTTP/1.1 ")?.split(' ').next()?.parse().ok()?;
-    Some(Answer { status, body: body.to_owned() })
+    let head = ResponseHead::parse(text).ok()?;
+    let body = std::str::from_utf8(&text[head.length..]).ok()?;
+    Some(Answer { status: head.status, body: body.to_owned() })
 }
 
 #[cfg(test)]

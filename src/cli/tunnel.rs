@@ -10,12 +10,13 @@ use base64::engine::general_purpose::STANDARD;
 
 use super::find;
 use crate::api::ErrorAnswer;
+use crate::http_client::response_head::{ResponseHead, ResponseHeadError};
 use crate::outcome::Outcome;
 use crate::target::Target;
 
 /// For the proxy itself, which is on this host or near, to take a connection.
 const NEAR: Duration = Duration::from_secs(10);
-/// Bytes of an answer's head, and of a refusal as a whole.
+/// Bytes of a refusal, its head and what it says.
 const MAX_ANSWER: usize = 16 << 10;
 
 /// A tunnel to the target.
@@ -67,13 +68,16 @@ pub(super) fn open(
     head += "\r\n";
     stream.write_all(head.as_bytes())?;
     let mut said = Vec::new();
-    while !said.windows(4).any(|four| four == b"\r\n\r\n") {
-        more(&mut stream, &mut said)?;
-    }
+    let head = loop {
+        match ResponseHead::parse(&said) {
+            Ok(head) => break head,
+            Err(ResponseHeadError::Incomplete) => more(&mut stream, &mut said)?,
+            Err(error) => return Err(io::Error::new(io::ErrorKind::InvalidData, error)),
+        }
+    };
     let took = started.elapsed();
-    if said.starts_with(b"HTTP/1.1 200 ") {
-        let end = said.windows(4).position(|four| four == b"\r\n\r\n").map_or(0, |at| at + 4);
-        return Ok(Ok(Open { stream, early: said.split_off(end), took }));
+    if head.status == 200 {
+        return Ok(Ok(Open { stream, early: said.split_off(head.length), took }));
     }
     let room = MAX_ANSWER.saturating_sub(said.len()) as u64;
     (&mut stream).take(room).read_to_end(&mut said)?;
@@ -84,7 +88,6 @@ fn more(stream: &mut TcpStream, said: &mut Vec<u8>) -> io::Result<()> {
     let mut piece = [0; 1024];
     match stream.read(&mut piece)? {
         0 => Err(io::ErrorKind::UnexpectedEof.into()),
-        _ if said.len() > MAX_ANSWER => Err(io::ErrorKind::InvalidData.into()),
         length => {
             said.extend_from_slice(&piece[..length]);
             Ok(())

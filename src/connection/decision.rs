@@ -14,11 +14,11 @@ use arc_swap::Guard;
 use super::names_behind_addresses::{AnsweredClient, DnsAnswerMap, SyntheticAddresses};
 use super::{ClientContext, GatewayState, Refusal, TailnetGate};
 use crate::dns::DnsResolver;
-use crate::labels::HostFrom;
+use crate::labels::{HostFrom, Route};
 use crate::lifecycle::drain::Phase;
 use crate::policy::{
     self, Admitted, AskedTarget, Decision, DecisionContext, KnownNames, LocalAddresses, NamedBy,
-    Policy, PolicyVerdict, Route, RouteTable, SyntheticUse, TargetSource,
+    Policy, PolicyVerdict, RouteTable, SyntheticUse, TargetSource,
 };
 use crate::record::{Record, Stage};
 use crate::tailnet::TailnetState;

@@ -150,6 +150,10 @@ fn describe(record: &mut Record, target: &Target, label: Option<&Label>, host_mi
 
 /// The same of a request of HTTP forward.
 pub(super) fn describe_forward(record: &mut Record, request: &ForwardRequest) {
+    if tracing::enabled!(tracing::Level::DEBUG) {
+        // Each request has an access line of its own; what is said from now on is said of this one.
+        tracing::Span::current().record("id", record.id());
+    }
     tracing::debug!(target = %request.target, "request");
     describe(record, &request.target, request.label.as_ref(), request.host_mismatch);
 }

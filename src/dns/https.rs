@@ -10,6 +10,7 @@ use tokio::sync::OnceCell;
 
 use super::TailnetZone;
 use crate::target::Host;
+use crate::tls_client;
 
 /// A nameserver's URL, read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,7 +72,7 @@ pub(super) struct TrustStore(OnceCell<Arc<ClientConfig>>);
 impl TrustStore {
     pub(super) async fn config(&self) -> io::Result<Arc<ClientConfig>> {
         let config = self.0.get_or_try_init(|| async {
-            let read = tokio::task::spawn_blocking(system_roots).await;
+            let read = tokio::task::spawn_blocking(tls_client::system_roots).await;
             client(read.map_err(io::Error::other)??)
         });
         config.await.cloned()
@@ -85,25 +86,9 @@ impl TrustStore {
 }
 
 fn client(roots: RootCertStore) -> io::Result<Arc<ClientConfig>> {
-    let ring = Arc::new(rustls::crypto::ring::default_provider());
-    let mut config = ClientConfig::builder_with_provider(ring)
-        .with_safe_default_protocol_versions()
-        .map_err(io::Error::other)?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+    let mut config = tls_client::config(roots)?;
     config.alpn_protocols = vec![b"h2".to_vec()];
     Ok(Arc::new(config))
-}
-
-fn system_roots() -> io::Result<RootCertStore> {
-    let found = rustls_native_certs::load_native_certs();
-    let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(found.certs);
-    match (roots.is_empty(), found.errors.first()) {
-        (false, _) => Ok(roots),
-        (true, Some(error)) => Err(io::Error::other(error.to_string())),
-        (true, None) => Err(io::Error::other("this host trusts no certificate authority")),
-    }
 }
 
 #[cfg(test)]

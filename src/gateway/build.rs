@@ -11,7 +11,8 @@ use super::tailnet::{States, ThroughUpstream};
 use crate::config::{self, Config, DnsMode, UpstreamKind};
 use crate::connection::{self, GatewayState, HalfClosePolicy, SyntheticAddresses};
 use crate::dns::{self as dns_resolver, DnsResolver, TailnetZone};
-use crate::policy::{self, Policy, PolicyError, Rules};
+use crate::labels::Route;
+use crate::policy::{Policy, PolicyError, Rules};
 use crate::relay::{self, HalfClose};
 use crate::sys::Exiting;
 use crate::upstream;
@@ -113,9 +114,9 @@ pub(super) fn half_close(settings: &config::Upstream) -> HalfClosePolicy {
 }
 
 /// The route where it is always the same; with `socks5` nobody knows what lies behind.
-pub(super) fn fixed_route(kind: UpstreamKind) -> Option<policy::Route> {
+pub(super) fn fixed_route(kind: UpstreamKind) -> Option<Route> {
     match kind {
-        UpstreamKind::Direct => Some(policy::Route::Direct),
+        UpstreamKind::Direct => Some(Route::Direct),
         _ => None,
     }
 }

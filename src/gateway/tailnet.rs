@@ -52,6 +52,11 @@ impl States {
         Arc::clone(&self.0.borrow())
     }
 
+    /// Lets connections see what every module has taken over.
+    pub(super) fn publish(&self, state: Arc<TailnetState>) {
+        self.0.send_replace(state);
+    }
+
     /// What connections get of it.
     pub(super) fn tailnet_gate(&self, config: &Config) -> TailnetGate {
         let ready_wait =
@@ -111,7 +116,7 @@ impl Membership {
             socket: settings.socket.clone(),
             bound: gateway.bound.clone(),
             process: Arc::clone(&gateway.live.upstream_process),
-            applied: states.0,
+            applied: states,
         };
         tokio::spawn(follower.follow(tailnet.state()));
         Ok(Some(Self { tailnet, restarts }))
@@ -179,7 +184,7 @@ struct StateFollower {
     socket: PathBuf,
     bound: Listening,
     process: Arc<ArcSwapOption<Exiting>>,
-    applied: watch::Sender<Arc<TailnetState>>,
+    applied: States,
 }
 
 impl StateFollower {
@@ -188,7 +193,7 @@ impl StateFollower {
         loop {
             let now = Arc::new(state.borrow_and_update().clone());
             self.apply(&now);
-            self.applied.send_replace(now);
+            self.applied.publish(now);
             if state.changed().await.is_err() {
                 return;
             }
@@ -196,7 +201,7 @@ impl StateFollower {
     }
 
     fn apply(&self, now: &Arc<TailnetState>) {
-        let before = self.applied.borrow().clone();
+        let before = self.applied.now();
         if before.process != now.process {
             let exiting = now.process.and_then(|pid| Exiting::of(pid).ok());
             self.process.store(exiting.map(Arc::new));
@@ -249,7 +254,7 @@ fn most(set: Option<u32>, open_files: Option<u64>) -> Option<u32> {
 }
 
 /// The netmap's names, in the types of the dns module.
-fn zone(state: &TailnetState) -> TailnetZone {
+pub(super) fn zone(state: &TailnetState) -> TailnetZone {
     let netmap = &state.netmap;
     let mut hosts: HashMap<Name, Vec<IpAddr>> = HashMap::new();
     let mut pointers = HashMap::new();

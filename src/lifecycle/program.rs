@@ -40,7 +40,6 @@ fn runnable(file: &Path) -> io::Result<()> {
 /// Whether the kernel will run it: what it will not, execvp(3) hands to a shell, which makes nonsense
 /// of it. A script, or the class, byte order and machine of this very program (elf(5)); a file that
 /// cannot be read is the kernel's to judge.
-#[cfg(target_os = "linux")]
 fn of_this_machine(file: &Path) -> bool {
     use std::io::Read as _;
     let head = |path: &Path| -> io::Result<[u8; 20]> {
@@ -54,11 +53,6 @@ fn of_this_machine(file: &Path) -> bool {
         (Err(error), _) => error.kind() == io::ErrorKind::PermissionDenied,
         (Ok(_), Err(_)) => true,
     }
-}
-
-#[cfg(not(target_os = "linux"))]
-fn of_this_machine(_file: &Path) -> bool {
-    true
 }
 
 #[cfg(test)]

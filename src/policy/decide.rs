@@ -10,7 +10,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::judge::{Policy, RequestedServer};
 use super::local_addresses::LocalAddresses;
-use super::verdict::{Address, Admitted, PolicyVerdict, Refused, Route, Verdict};
+use super::verdict::{Address, Admitted, PolicyVerdict, Refused, Verdict};
+use crate::labels::Route;
 use crate::target::{Host, Name, Target};
 
 /// What a client asks for.

@@ -20,4 +20,4 @@ pub use self::judge::{Policy, RequestedServer, Rules};
 pub use self::lists::PolicyError;
 pub use self::local_addresses::LocalAddresses;
 pub use self::suffix::{Suffix, SuffixError};
-pub use self::verdict::{Address, Admitted, Mode, PolicyVerdict, Refused, Route, Verdict};
+pub use self::verdict::{Address, Admitted, Mode, PolicyVerdict, Refused, Verdict};

@@ -4,7 +4,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU16;
 
-pub use crate::labels::{PolicyMode as Mode, Route, Verdict};
+pub use crate::labels::{PolicyMode as Mode, Verdict};
 
 /// A verdict of the rules, and the rule behind it.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -38,6 +38,11 @@ impl Connection {
         Self { telemetry, entry }
     }
 
+    /// The id that its first access line will carry.
+    pub fn id(&self) -> impl std::fmt::Display + use<> {
+        self.entry.shown().id
+    }
+
     #[cfg(test)]
     pub(super) fn entry(&self) -> &Arc<Entry> {
         &self.entry

@@ -1,6 +1,7 @@
 //! The id of an access line.
 #![forbid(unsafe_code)]
 
+use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::OnceLock;
 
@@ -25,6 +26,12 @@ impl Id {
     pub(super) fn as_str(&self) -> &str {
         // Hexadecimal digits are ASCII.
         std::str::from_utf8(&self.0).unwrap_or_default()
+    }
+}
+
+impl fmt::Display for Id {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
     }
 }
 

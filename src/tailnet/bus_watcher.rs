@@ -13,8 +13,8 @@ use std::time::Duration;
 use hyper::StatusCode;
 use tokio::time::{Instant, sleep_until};
 
-use super::localapi::{IpnBus, LocalApi, LocalApiError};
-use super::wire;
+use crate::localapi::messages;
+use crate::localapi::{IpnBus, LocalApi, LocalApiError};
 
 /// Bits of `ipn.NotifyWatchOpt` (ipn/backend.go).
 const INITIAL_STATE: u32 = 1 << 1;
@@ -49,7 +49,7 @@ pub(super) enum BusEvent {
         peers: bool,
     },
     /// tailscaled said this.
-    Notified(Box<wire::Notify>),
+    Notified(Box<messages::Notify>),
     /// It ended, or nobody answers; it is tried again without being asked to.
     Closed {
         /// What ended it.

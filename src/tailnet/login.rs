@@ -10,10 +10,10 @@ use tokio::time::{Instant, sleep};
 
 use super::explain::TailnetFault;
 use super::key::{KeyProvider, KeyUnavailable};
-use super::localapi::{LocalApi, LocalApiError};
 use super::state::TailnetPhase;
 use super::state_store::StateStore;
-use super::{TailnetSettings, random, wire};
+use super::{TailnetSettings, random};
+use crate::localapi::{LocalApi, LocalApiError, messages};
 
 /// A node that fell out, or a key that could not be had for a passing reason, is tried again then.
 const RETRY: Duration = Duration::from_secs(30);
@@ -67,7 +67,7 @@ impl NodeLogin {
 
     /// A node that kept its identity: the settings may have changed since it logged in.
     pub(super) async fn resume(&self, api: &LocalApi) -> Result<(), LocalApiError> {
-        api.edit_prefs(&wire::MaskedPrefs::of(&self.prefs())).await
+        api.edit_prefs(&messages::MaskedPrefs::of(&self.prefs())).await
     }
 
     /// One login; what comes of it is heard on the bus or read from `status`. A tailscaled that does not
@@ -126,9 +126,9 @@ impl NodeLogin {
         }
     }
 
-    fn prefs(&self) -> wire::NewPrefs {
+    fn prefs(&self) -> messages::NewPrefs {
         let settings = &self.settings;
-        wire::NewPrefs {
+        messages::NewPrefs {
             control: settings.login_server.clone(),
             want_running: true,
             route_all: settings.accept_routes,
@@ -138,7 +138,7 @@ impl NodeLogin {
             advertise_tags: settings.tags.clone(),
             no_stateful_filtering: true,
             netfilter_mode: 0,
-            auto_update: wire::AutoUpdate { check: false, apply: None },
+            auto_update: messages::AutoUpdate { check: false, apply: None },
         }
     }
 }

@@ -11,7 +11,6 @@ mod bus_watcher;
 mod child_log;
 pub mod explain;
 mod key;
-mod localapi;
 mod login;
 pub mod memory_folder;
 mod netmap;
@@ -29,7 +28,6 @@ mod state;
 mod state_store;
 mod supervisor;
 mod version;
-mod wire;
 
 use std::future::Future;
 use std::io;
@@ -45,7 +43,6 @@ use tokio::task::JoinHandle;
 
 pub use self::explain::TailnetFault;
 pub use self::key::KeyProvider;
-use self::localapi::LocalApi;
 use self::login::NodeLogin;
 pub use self::netmap::{Netmap, RouteCover, TailnetDns, TailnetNameserver, TailnetPeer};
 use self::node_state::IdentityStore;
@@ -59,6 +56,7 @@ pub use self::version::TailscaledVersion;
 use crate::config;
 use crate::labels::{NodeIdentity, RestartCause};
 use crate::lifecycle::children::Children;
+use crate::localapi::LocalApi;
 
 /// What this module is told at the start.
 #[derive(Debug, Clone)]

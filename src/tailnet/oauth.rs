@@ -5,14 +5,12 @@
 //! library are not ours: rustls frees the two answers as it decrypted them.
 #![forbid(unsafe_code)]
 
+mod api_connector;
 mod attributes;
 #[cfg(test)]
-#[cfg(target_os = "linux")]
 mod memory_tests;
 #[cfg(test)]
 mod tests;
-mod way;
-mod wire;
 
 use std::time::Duration;
 
@@ -20,9 +18,9 @@ use serde::{Deserialize, Serialize};
 use url::Url;
 use zeroize::Zeroizing;
 
+use self::api_connector::{ApiConnector, server_label};
 use self::attributes::Attributes;
-use self::way::ControlRoute;
-use self::wire::{HttpAnswer, HttpQuestion};
+use crate::http_client::{self, HttpClientError, HttpRequest};
 use crate::secret::{BadSecret, Secret, redacted};
 
 /// What such a secret begins with; an auth key begins with `tskey-auth-`.
@@ -30,6 +28,9 @@ const PREFIX: &str = "tskey-client-";
 
 /// For both questions together.
 const DEADLINE: Duration = Duration::from_secs(30);
+
+/// Most of an answer's body, in bytes.
+const MAX_BODY: usize = 64 * 1024;
 
 /// Longest piece of the server's own words that is passed on.
 const MAX_WORDS: usize = 300;
@@ -82,7 +83,7 @@ pub enum OauthError {
         /// Host and port.
         server: String,
         /// What is wrong with its answer.
-        what: &'static str,
+        what: String,
     },
     /// The server refused.
     #[error(
@@ -153,7 +154,8 @@ async fn within(
     }
     let (credential, written) = split(secret);
     let attributes = attributes::read(written)?;
-    let api = Api { way: ControlRoute::to(&attributes.base, proxy)?, base: &attributes.base };
+    let api =
+        Api { connector: ApiConnector::new(&attributes.base, proxy)?, base: &attributes.base };
     let asking = async {
         let answer = api.token(credential).await?;
         let token: Token<'_> = serde_json::from_slice(&answer.body)
@@ -168,9 +170,27 @@ fn split(secret: &Secret) -> (&str, &str) {
     secret.expose().split_once('?').unwrap_or((secret.expose(), ""))
 }
 
+/// What is asked.
+#[derive(Clone, Copy)]
+struct ApiQuestion<'a> {
+    /// Below the server's URL.
+    path: &'a str,
+    content_type: &'a str,
+    /// The token that allows it.
+    bearer: Option<&'a str>,
+    body: &'a [u8],
+}
+
+/// An answer that has come whole.
+struct ApiAnswer {
+    /// The HTTP status.
+    status: u16,
+    body: Zeroizing<Vec<u8>>,
+}
+
 /// The API of one server.
 struct Api<'a> {
-    way: ControlRoute,
+    connector: ApiConnector,
     base: &'a Url,
 }
 
@@ -221,16 +241,16 @@ struct Create<'a> {
 
 impl Api<'_> {
     /// A token for the credential (RFC 6749 section 4.4, the credential in the body).
-    async fn token(&self, credential: &str) -> Result<HttpAnswer, OauthError> {
+    async fn token(&self, credential: &str) -> Result<ApiAnswer, OauthError> {
         // The server ignores the client's id, as the tailscale command notes too.
         const FIXED: &str = "grant_type=client_credentials&client_id=tailrace&client_secret=";
         // No byte of a form needs more than three: the buffer never grows and leaves no copy.
         let mut form = Zeroizing::new(String::with_capacity(FIXED.len() + 3 * credential.len()));
         form.push_str(FIXED);
         form.extend(form_urlencoded::byte_serialize(credential.as_bytes()));
-        let question = HttpQuestion {
+        let question = ApiQuestion {
             path: "/api/v2/oauth/token",
-            kind: "application/x-www-form-urlencoded",
+            content_type: "application/x-www-form-urlencoded",
             bearer: None,
             body: form.as_bytes(),
         };
@@ -248,9 +268,9 @@ impl Api<'_> {
         let create = Create { reusable: false, ephemeral, preauthorized, tags };
         let wanted = KeyRequest { capabilities: Capabilities { devices: Devices { create } } };
         let body = serde_json::to_vec(&wanted).map_err(|_| self.strange("no question"))?;
-        let question = HttpQuestion {
+        let question = ApiQuestion {
             path: "/api/v2/tailnet/-/keys",
-            kind: "application/json",
+            content_type: "application/json",
             bearer: Some(token),
             body: &body,
         };
@@ -263,22 +283,15 @@ impl Api<'_> {
     /// Asks, and takes nothing but a 200. `hidden` never shows in an error.
     async fn ask(
         &self,
-        question: HttpQuestion<'_>,
+        question: ApiQuestion<'_>,
         asked: &'static str,
         hidden: &str,
-    ) -> Result<HttpAnswer, OauthError> {
-        let stream = self.way.open(self.base).await?;
-        let answer = wire::ask(stream, self.base, question).await;
-        let answer = answer.map_err(|error| match error {
-            wire::HttpFailure::Io(error) => {
-                OauthError::Unreachable { server: way::server(self.base), why: error.to_string() }
-            }
-            wire::HttpFailure::Strange(what) => self.strange(what),
-        })?;
+    ) -> Result<ApiAnswer, OauthError> {
+        let answer = self.post(question).await?;
         match answer.status {
             200 => Ok(answer),
             status => Err(OauthError::Refused {
-                server: way::server(self.base),
+                server: server_label(self.base),
                 asked,
                 status,
                 words: words(&answer.body, hidden),
@@ -286,8 +299,48 @@ impl Api<'_> {
         }
     }
 
-    fn strange(&self, what: &'static str) -> OauthError {
-        OauthError::Strange { server: way::server(self.base), what }
+    /// One question over a connection of its own.
+    async fn post(&self, question: ApiQuestion<'_>) -> Result<ApiAnswer, OauthError> {
+        let ApiQuestion { path, content_type, bearer, body } = question;
+        let stream = self.connector.open().await?;
+        let target = format!("{}{path}", self.base.path().trim_end_matches('/'));
+        let bearer = bearer.map(|token| Zeroizing::new(["Bearer ", token].concat()));
+        let mut fields = vec![
+            ("User-Agent", concat!("tailrace/", env!("CARGO_PKG_VERSION"))),
+            ("Accept", "application/json"),
+            ("Connection", "close"),
+            ("Content-Type", content_type),
+        ];
+        fields.extend(bearer.iter().map(|value| ("Authorization", value.as_str())));
+        let host = server_label(self.base);
+        let request = HttpRequest {
+            method: "POST",
+            target: &target,
+            host: &host,
+            fields: &fields,
+            body: Some(body),
+        };
+        let response = http_client::send(stream, request).await;
+        let response = response.map_err(|error| self.broken(error))?;
+        let status = response.status();
+        // Its size is fixed: a buffer that grows leaves copies where it was.
+        let mut body = Zeroizing::new(Vec::with_capacity(MAX_BODY));
+        let read = response.read_whole_body(&mut body, MAX_BODY).await;
+        read.map_err(|error| self.broken(error))?;
+        Ok(ApiAnswer { status, body })
+    }
+
+    fn broken(&self, error: HttpClientError) -> OauthError {
+        match error {
+            HttpClientError::Io(error) => {
+                OauthError::Unreachable { server: server_label(self.base), why: error.to_string() }
+            }
+            error => self.strange(error.to_string()),
+        }
+    }
+
+    fn strange(&self, what: impl Into<String>) -> OauthError {
+        OauthError::Strange { server: server_label(self.base), what: what.into() }
     }
 }
 

@@ -19,7 +19,7 @@ use std::time::Duration;
 use tokio::sync::OnceCell;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::localapi::LocalApi;
+use crate::localapi::LocalApi;
 
 /// How long a node is fresh: control servers tell its peers within seconds.
 const FRESH: Duration = Duration::from_secs(30);

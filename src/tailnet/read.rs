@@ -7,14 +7,14 @@ use ipnet::IpNet;
 
 use super::netmap::{Netmap, TailnetDns, TailnetNameserver, TailnetPeer};
 use super::state::OwnNode;
-use super::wire;
+use crate::localapi::messages;
 use crate::target::Name;
 
 /// DNS over TCP (RFC 1035 section 4.2).
 const DOMAIN: u16 = 53;
 
 /// This node, once it has an address.
-pub(super) fn node(status: &wire::Status) -> Option<OwnNode> {
+pub(super) fn node(status: &messages::Status) -> Option<OwnNode> {
     let this = status.this.as_ref()?;
     let addresses = addresses(this.addresses.as_deref());
     if addresses.is_empty() {
@@ -30,7 +30,7 @@ pub(super) fn node(status: &wire::Status) -> Option<OwnNode> {
 }
 
 /// Peers and names. `status` must hold the peers.
-pub(super) fn netmap(status: &wire::Status, dns: TailnetDns, accepts_routes: bool) -> Netmap {
+pub(super) fn netmap(status: &messages::Status, dns: TailnetDns, accepts_routes: bool) -> Netmap {
     let suffix = status.current_tailnet.as_ref().and_then(|tailnet| name(&tailnet.suffix));
     let mut peers: Vec<TailnetPeer> =
         status.peer.iter().flat_map(|peers| peers.values()).map(peer).collect();
@@ -39,7 +39,7 @@ pub(super) fn netmap(status: &wire::Status, dns: TailnetDns, accepts_routes: boo
     Netmap::new(suffix, accepts_routes, peers, dns)
 }
 
-fn peer(peer: &wire::TailnetPeer) -> TailnetPeer {
+fn peer(peer: &messages::TailnetPeer) -> TailnetPeer {
     let addresses = addresses(peer.addresses.as_deref());
     let mut routes: Vec<IpNet> = peer
         .allowed
@@ -60,8 +60,8 @@ fn peer(peer: &wire::TailnetPeer) -> TailnetPeer {
 }
 
 /// Split DNS routes, resolvers and extra records.
-pub(super) fn dns_settings(config: &wire::DnsConfig) -> TailnetDns {
-    let servers = |list: &Option<Vec<wire::Resolver>>| -> Vec<TailnetNameserver> {
+pub(super) fn dns_settings(config: &messages::DnsConfig) -> TailnetDns {
+    let servers = |list: &Option<Vec<messages::Resolver>>| -> Vec<TailnetNameserver> {
         list.iter().flatten().map(nameserver).collect()
     };
     let mut routes: Vec<(Name, Vec<TailnetNameserver>)> = config
@@ -83,7 +83,7 @@ pub(super) fn dns_settings(config: &wire::DnsConfig) -> TailnetDns {
 }
 
 /// An address, an address and port, or a URL (types/dnstype/dnstype.go).
-fn nameserver(resolver: &wire::Resolver) -> TailnetNameserver {
+fn nameserver(resolver: &messages::Resolver) -> TailnetNameserver {
     let text = resolver.addr.as_str();
     if let Ok(address) = text.parse::<SocketAddr>() {
         return TailnetNameserver::Address(address);
@@ -116,7 +116,7 @@ mod tests {
 
     #[test]
     fn what_the_real_one_says_is_read() {
-        let status: wire::Status = serde_json::from_str(
+        let status: messages::Status = serde_json::from_str(
             r#"{"BackendState":"Running","Self":{"DNSName":"autoheal-42.lab.ts.net.",
             "TailscaleIPs":["fd7a::2","100.64.0.2"],"Tags":["tag:x"],"KeyExpiry":"0001-01-01T00:00:00Z"},
             "CurrentTailnet":{"Name":"lab","MagicDNSSuffix":"lab.ts.net","MagicDNSEnabled":true},
@@ -124,7 +124,7 @@ mod tests {
             "TailscaleIPs":["100.64.0.1"],"AllowedIPs":["100.64.0.1/32","10.50.0.0/24","0.0.0.0/0"]}}}"#,
         )
         .unwrap();
-        let dns: wire::DnsConfig = serde_json::from_str(
+        let dns: messages::DnsConfig = serde_json::from_str(
             r#"{"Routes":{"corp.example.":[{"Addr":"100.64.0.1"}],"x.ts.net":null},
             "Resolvers":[{"Addr":"https://dns.example/x","BootstrapResolution":["192.0.2.1"]},
             {"Addr":"10.0.0.2:5353"},{"Addr":"tls://1.1.1.1"}],
@@ -150,7 +150,7 @@ mod tests {
 
     #[test]
     fn a_status_without_a_netmap_is_no_node() {
-        let status: wire::Status =
+        let status: messages::Status =
             serde_json::from_str(r#"{"Self":{"DNSName":"","TailscaleIPs":null}}"#).unwrap();
         assert_eq!(node(&status), None);
         assert_eq!(

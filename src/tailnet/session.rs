@@ -15,13 +15,13 @@ use tokio::time::{Instant, sleep, sleep_until};
 use super::backend_state::{self, BackendState};
 use super::bus_watcher::{BusEvent, BusWatcher};
 use super::explain::TailnetFault;
-use super::localapi::{LocalApi, LocalApiError};
 use super::login::NodeLogin;
 use super::progress::{BusCoverage, SessionProgress};
 use super::state::{StatusFeed, TailnetPhase};
 use super::state_store::StateStore;
 use super::version::TailscaledVersion;
-use super::{TailnetSettings, netmap, read, refusal, wire};
+use super::{TailnetSettings, netmap, read, refusal};
+use crate::localapi::{LocalApi, LocalApiError, messages};
 
 /// Between two readings of `status` beside an open bus, and without one.
 const STATUS_BESIDE_BUS: Duration = Duration::from_secs(5);
@@ -191,7 +191,7 @@ impl LocalApiSession {
     }
 
     /// Version and process. Somebody else's tailscaled may be another one than before.
-    async fn take_process(&self, status: &wire::Status) {
+    async fn take_process(&self, status: &messages::Status) {
         let process = match self.login {
             Some(_) => self.store.get(|state| state.process),
             None => self.api.process().await,
@@ -218,7 +218,7 @@ impl LocalApiSession {
     async fn begin(
         &mut self,
         progress: &mut SessionProgress,
-        status: &wire::Status,
+        status: &messages::Status,
     ) -> Result<(), LocalApiError> {
         let Some(login) = &mut self.login else { return Ok(()) };
         progress.logging_in = Some(Instant::now());
@@ -243,7 +243,7 @@ impl LocalApiSession {
     async fn take_notification(
         &mut self,
         progress: &mut SessionProgress,
-        notify: wire::Notify,
+        notify: messages::Notify,
     ) -> Result<(), LocalApiError> {
         if let Some(said) = notify.err_message.as_deref().filter(|said| !said.starts_with(LAGGED)) {
             self.refused(refusal::of_message(said)).await;
@@ -283,7 +283,7 @@ impl LocalApiSession {
     async fn take_health_of_status(
         &mut self,
         progress: &mut SessionProgress,
-        status: &wire::Status,
+        status: &messages::Status,
     ) {
         let texts = status.health.iter().flatten().cloned();
         let (login, others): (Vec<_>, Vec<_>) =
@@ -381,7 +381,7 @@ impl LocalApiSession {
     }
 
     /// No refusal and no success: the control server, or the way to the relays.
-    fn explain_silence(&self, progress: &SessionProgress, status: &wire::Status) {
+    fn explain_silence(&self, progress: &SessionProgress, status: &messages::Status) {
         if self.store.phase() != TailnetPhase::Starting {
             return;
         }
@@ -471,7 +471,7 @@ fn was_in(phase: TailnetPhase) -> bool {
     matches!(phase, TailnetPhase::Running | TailnetPhase::NeedsApproval | TailnetPhase::Stopped)
 }
 
-fn words(warning: wire::Warning) -> String {
+fn words(warning: messages::Warning) -> String {
     match warning.text.is_empty() {
         true => warning.title,
         false => warning.text,

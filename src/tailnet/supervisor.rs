@@ -12,7 +12,6 @@ use tokio::time::{Instant, sleep, timeout};
 use super::backoff::RestartBackoff;
 use super::child_log::ChildLog;
 use super::explain::TailnetFault;
-use super::localapi::LocalApi;
 use super::login::NodeLogin;
 use super::oom::OomKills;
 use super::process::TailscaledLauncher;
@@ -23,6 +22,7 @@ use super::{StopRequest, SupervisorHooks, TailnetSettings, random};
 use crate::labels::RestartCause;
 use crate::lifecycle::children::{Child, Ended};
 use crate::lifecycle::port_owner;
+use crate::localapi::LocalApi;
 
 /// Time to log out after SIGTERM: 5 s for that, 5 s for control, 1 s for logs, and some more
 /// (ipn/ipnlocal/local.go:1210).

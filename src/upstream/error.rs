@@ -8,7 +8,7 @@ use std::time::Duration;
 use rustix::io::Errno;
 
 use super::Endpoint;
-use super::localapi::Failure;
+use crate::localapi::dial::DialFailure;
 use crate::outcome::{Outcome, Unreachable};
 
 /// Why there is no connection to the target.
@@ -163,17 +163,19 @@ impl UpstreamError {
 
     /// What LocalAPI says of a dial that failed, said `after` so long.
     pub(super) fn of_failure(
-        failure: Failure,
+        failure: DialFailure,
         address: Option<SocketAddr>,
         after: Duration,
     ) -> Self {
         match failure {
-            Failure::Refused => Self::Refused,
-            Failure::Expired => Self::Expired,
-            Failure::HostUnreachable => Self::HostUnreachable,
-            Failure::NoRoute => Self::NoRoute,
-            Failure::Unresolved(words) => Self::Unresolved { words },
-            Failure::Other(words) => Self::Failed { rep: 1, words: Some(words), address, after },
+            DialFailure::Refused => Self::Refused,
+            DialFailure::Expired => Self::Expired,
+            DialFailure::HostUnreachable => Self::HostUnreachable,
+            DialFailure::NoRoute => Self::NoRoute,
+            DialFailure::Unresolved(words) => Self::Unresolved { words },
+            DialFailure::Other(words) => {
+                Self::Failed { rep: 1, words: Some(words), address, after }
+            }
         }
     }
 

@@ -7,9 +7,10 @@ use std::net::SocketAddr;
 use bytes::{Bytes, BytesMut};
 use tokio::time::Instant;
 
-use super::localapi::{self, Head};
 use super::socks5::{self, Parsed, Reply};
 use super::{Endpoint, UpstreamError};
+use crate::http_client::response_head::ResponseHeadError;
+use crate::localapi::dial::{self, DialAnswer};
 use crate::sys::Stream;
 
 /// One read's worth: the longest answers and some of the far side's first bytes.
@@ -22,6 +23,15 @@ pub enum Unparsed {
     Incomplete,
     /// Not the protocol, whatever follows; what is wrong with it.
     Bad(&'static str),
+}
+
+impl From<ResponseHeadError> for Unparsed {
+    fn from(error: ResponseHeadError) -> Self {
+        match error {
+            ResponseHeadError::Incomplete => Self::Incomplete,
+            bad => Self::Bad(bad.reason()),
+        }
+    }
 }
 
 /// A good reply.
@@ -107,31 +117,27 @@ impl<'a> Handshake<'a> {
 
     /// Reads LocalAPI's answer to the dial of `address`.
     pub(super) async fn dialled(mut self, address: Option<SocketAddr>) -> Result<Dialled, Broken> {
-        let head = self.until(localapi::parse_head).await?;
+        let (answer, used) = self.until(|bytes| Ok(dial::parse_answer(bytes)?)).await?;
         let after = self.asked.elapsed();
-        match head {
-            Head { status: 101, upgraded: true, used, .. } => {
-                Ok(Dialled::Through(self.early(used)))
-            }
-            Head { status: 200, dial_self: true, .. } => Ok(Dialled::Outside),
-            Head { status: 502, chunked: false, length, used, .. } => {
+        match answer {
+            DialAnswer::Connected => Ok(Dialled::Through(self.early(used))),
+            DialAnswer::OutsideTailnet => Ok(Dialled::Outside),
+            DialAnswer::Failed { length } => {
                 let _head = self.buffer.split_to(used);
-                let length = length.unwrap_or(localapi::MAX_TEXT).min(localapi::MAX_TEXT);
+                let length = length.unwrap_or(dial::MAX_TEXT);
                 while self.buffer.len() < length && self.more().await.is_ok() {}
                 let text = &self.buffer[..length.min(self.buffer.len())];
-                let failure = localapi::failure(text);
+                let failure = dial::parse_failure(text);
                 Err(Broken::Said(UpstreamError::of_failure(failure, address, after)))
             }
-            Head { status, .. } => self.not_as_needed(localapi::unwanted(status)),
+            DialAnswer::Unexpected(what) => self.not_as_needed(what),
         }
     }
 
-    /// Reads the head of LocalAPI's answer to [`localapi::STATUS`]: a good one is enough.
+    /// Reads the head of LocalAPI's answer to [`dial::status_request`]: a good one is enough.
     pub(super) async fn status(&mut self) -> Result<(), Broken> {
-        match self.until(localapi::parse_head).await?.status {
-            200 => Ok(()),
-            status => self.not_as_needed(localapi::unwanted(status)),
-        }
+        let answer = self.until(|bytes| Ok(dial::parse_status_answer(bytes)?)).await?;
+        answer.or_else(|what| self.not_as_needed(what))
     }
 
     /// What came behind an answer of `used` bytes.

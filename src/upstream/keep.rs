@@ -11,7 +11,8 @@ use tokio::time::{Instant, sleep_until, timeout};
 use super::endpoint::EndpointState;
 use super::exchange::{Broken, Handshake};
 use super::pool::Greeted;
-use super::{Kind, Upstream, UpstreamError, localapi};
+use super::{Kind, Upstream, UpstreamError};
+use crate::localapi::dial;
 use crate::sys::Stream;
 
 /// Between two looks at the connections held.
@@ -185,7 +186,7 @@ impl Upstream {
         let mut talk = Handshake::new(&stream, &point.endpoint);
         match self.settings.kind {
             Kind::LocalApi => {
-                talk.send(localapi::STATUS).await.map_err(Broken::into_error)?;
+                talk.send(&dial::status_request()).await.map_err(Broken::into_error)?;
                 talk.status().await.map_err(Broken::into_error)?;
                 Ok(None)
             }

@@ -12,7 +12,6 @@ mod error;
 mod exchange;
 mod health;
 mod keep;
-pub mod localapi;
 mod pool;
 mod race;
 mod slots;
@@ -33,6 +32,7 @@ pub use self::exchange::Unparsed;
 use self::slots::Slots;
 pub use self::slots::UpstreamSlot;
 pub use crate::labels::UpstreamKind as Kind;
+use crate::localapi::dial;
 use crate::policy::{Address, Admitted};
 use crate::sys::{self, Stream};
 use crate::target::{Host, Target};
@@ -214,7 +214,7 @@ impl Upstream {
         address: SocketAddr,
     ) -> Result<Connected, UpstreamError> {
         if self.settings.kind == Kind::LocalApi {
-            let request = localapi::request(&address.ip(), address.port());
+            let request = dial::request(&address.ip(), address.port());
             return self.by_localapi(point, Some(address), &request).await;
         }
         self.by_socks5(point, Some(address), &socks5::request_address(address)).await
@@ -229,7 +229,7 @@ impl Upstream {
         match (address, self.settings.kind) {
             (Some(address), _) => self.to_address(point, address).await,
             (None, Kind::LocalApi) => {
-                let request = localapi::request(&target.host, target.port.get());
+                let request = dial::request(&target.host, target.port.get());
                 self.by_localapi(point, None, &request).await
             }
             (None, _) => self.by_socks5(point, None, &socks5::request(target)).await,

@@ -12,7 +12,17 @@ use imports::imports;
 use source::{File, below, code, files};
 
 /// Modules that belong to no room: everybody may use them whole. `sys` is a crate of its own.
-const FREE: [&str; 7] = ["target", "outcome", "labels", "api", "secret", "sys", "expiring_cache"];
+const FREE: [&str; 9] = [
+    "target",
+    "outcome",
+    "labels",
+    "api",
+    "secret",
+    "sys",
+    "expiring_cache",
+    "http_client",
+    "tls_client",
+];
 /// The two that know every room: one at start, one per connection.
 const CARRIERS: [&str; 2] = ["gateway", "connection"];
 
@@ -23,11 +33,21 @@ const CROSSINGS: &[(&str, &[&str])] = &[
     ("inbound", &[]),
     ("policy", &[]),
     ("dns", &["policy::Admitted"]),
-    ("upstream", &["policy::Admitted", "policy::Address"]),
+    ("upstream", &["policy::Admitted", "policy::Address", "localapi::dial"]),
     ("relay", &["lifecycle::cut"]),
     ("record", &["relay::Meter", "lifecycle::cut", "config"]),
     // Beside the path.
-    ("tailnet", &["config", "lifecycle::children", "lifecycle::port_owner", "lifecycle::program"]),
+    (
+        "tailnet",
+        &[
+            "config",
+            "lifecycle::children",
+            "lifecycle::port_owner",
+            "lifecycle::program",
+            "localapi",
+        ],
+    ),
+    ("localapi", &[]),
     ("admin", &[]),
     ("config", &["policy::suffix"]),
     ("lifecycle", &[]),
@@ -53,6 +73,8 @@ const CROSSINGS: &[(&str, &[&str])] = &[
     ("secret", &[]),
     ("expiring_cache", &[]),
     ("sys", &[]),
+    ("http_client", &[]),
+    ("tls_client", &[]),
 ];
 
 fn allowed(room: &str) -> &'static [&'static str] {
@@ -72,7 +94,7 @@ fn is_free(room: &str, top: &str) -> bool {
         // Pure: hosts in, verdicts out.
         "policy" => ["target", "labels"].contains(&top),
         "api" => top == "labels",
-        "target" | "outcome" | "labels" | "secret" | "sys" => false,
+        "target" | "outcome" | "labels" | "secret" | "sys" | "http_client" | "tls_client" => false,
         _ => FREE.contains(&top),
     }
 }

@@ -4,7 +4,7 @@
 //! of another instruction set (32-bit programs) are let pass.
 #![forbid(unsafe_code)]
 
-use tailrace_sys::seccomp::Instruction;
+use tailrace_sys::seccomp::FilterInstruction;
 
 /// `AUDIT_ARCH_*` of this build (linux/audit.h): the machine (linux/elf-em.h), 64 bits, little endian.
 #[cfg(target_arch = "x86_64")]
@@ -23,7 +23,7 @@ const FASTOPEN: u32 = libc::MSG_FASTOPEN as u32;
 
 /// The filter; none for an architecture it was not written for. `with_dns`: names are redirected too,
 /// which takes the calls that carry an address with a datagram.
-pub(super) fn call_filter(with_dns: bool) -> Option<Vec<Instruction>> {
+pub(super) fn call_filter(with_dns: bool) -> Option<Vec<FilterInstruction>> {
     let mut all =
         vec![load_word(ARCHITECTURE), skip_if(ARCH?, 1, 0), return_allow(), load_word(NUMBER)];
     all.extend(for_call(libc::SYS_connect, vec![return_notify()]));
@@ -54,7 +54,7 @@ pub(super) fn call_filter(with_dns: bool) -> Option<Vec<Instruction>> {
 }
 
 /// `body` for the system call of this number; `body` ends in a return on every way.
-fn for_call(number: libc::c_long, body: Vec<Instruction>) -> Vec<Instruction> {
+fn for_call(number: libc::c_long, body: Vec<FilterInstruction>) -> Vec<FilterInstruction> {
     // Both are small: numbers of calls are below 500, bodies have a few instructions.
     let mut block = vec![skip_if(number as u32, 0, body.len() as u8)];
     block.extend(body);
@@ -62,13 +62,13 @@ fn for_call(number: libc::c_long, body: Vec<Instruction>) -> Vec<Instruction> {
 }
 
 /// A caller that is told so connects first.
-fn no_fast_open(flags: u32) -> Vec<Instruction> {
+fn no_fast_open(flags: u32) -> Vec<FilterInstruction> {
     let set = instruction(libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K, 0, 1, FASTOPEN);
     vec![load_word(low_word(flags)), set, return_errno(libc::EOPNOTSUPP)]
 }
 
 /// To the supervisor when that argument is not null.
-fn notify_with_pointer(argument: u32) -> Vec<Instruction> {
+fn notify_with_pointer(argument: u32) -> Vec<FilterInstruction> {
     let (low, high) = (low_word(argument), low_word(argument) + 4);
     vec![
         load_word(low),
@@ -81,7 +81,7 @@ fn notify_with_pointer(argument: u32) -> Vec<Instruction> {
 }
 
 /// To the supervisor when the option asked for is the peer's address: `getsockopt(fd, level, name, …)`.
-fn notify_peer_option() -> Vec<Instruction> {
+fn notify_peer_option() -> Vec<FilterInstruction> {
     let (level, name) = (libc::SOL_SOCKET as u32, libc::SO_PEERNAME as u32);
     let level = [load_word(low_word(1)), skip_if(level, 0, 3)];
     let name = [load_word(low_word(2)), skip_if(name, 0, 1)];
@@ -93,33 +93,33 @@ fn low_word(argument: u32) -> u32 {
     16 + 8 * argument
 }
 
-fn load_word(offset: u32) -> Instruction {
+fn load_word(offset: u32) -> FilterInstruction {
     instruction(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, offset)
 }
 
 /// Skips that many instructions when what was loaded is `value`, and so many when not.
-fn skip_if(value: u32, equal: u8, not: u8) -> Instruction {
+fn skip_if(value: u32, equal: u8, not: u8) -> FilterInstruction {
     instruction(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, equal, not, value)
 }
 
-fn return_notify() -> Instruction {
+fn return_notify() -> FilterInstruction {
     return_value(libc::SECCOMP_RET_USER_NOTIF)
 }
 
-fn return_allow() -> Instruction {
+fn return_allow() -> FilterInstruction {
     return_value(libc::SECCOMP_RET_ALLOW)
 }
 
-fn return_errno(errno: i32) -> Instruction {
+fn return_errno(errno: i32) -> FilterInstruction {
     return_value(libc::SECCOMP_RET_ERRNO | errno.cast_unsigned())
 }
 
-fn return_value(what: u32) -> Instruction {
+fn return_value(what: u32) -> FilterInstruction {
     instruction(libc::BPF_RET | libc::BPF_K, 0, 0, what)
 }
 
-fn instruction(code: u32, jt: u8, jf: u8, k: u32) -> Instruction {
-    Instruction { code: code as u16, jt, jf, k }
+fn instruction(code: u32, jt: u8, jf: u8, k: u32) -> FilterInstruction {
+    FilterInstruction { code: code as u16, jt, jf, k }
 }
 
 #[cfg(test)]
@@ -128,7 +128,12 @@ mod tests {
     use super::*;
 
     /// What the kernel would do with a call: the few instructions the filter is made of.
-    fn judged(filter: &[Instruction], arch: u32, number: libc::c_long, arguments: [u64; 6]) -> u32 {
+    fn judged(
+        filter: &[FilterInstruction],
+        arch: u32,
+        number: libc::c_long,
+        arguments: [u64; 6],
+    ) -> u32 {
         let mut data = Vec::new();
         data.extend((number as u32).to_le_bytes());
         data.extend(arch.to_le_bytes());
@@ -136,7 +141,7 @@ mod tests {
         arguments.iter().for_each(|a| data.extend(a.to_le_bytes()));
         let (mut at, mut loaded) = (0, 0_u32);
         loop {
-            let Instruction { code, jt, jf, k } = filter[at];
+            let FilterInstruction { code, jt, jf, k } = filter[at];
             at += 1;
             let code = u32::from(code);
             let holds = if code == libc::BPF_LD | libc::BPF_ABS {

@@ -8,7 +8,6 @@
 //!
 //! The crate knows the gateway by its addresses and by the protocol of its proxy port ([`Gateway`]); it says what
 //! it does by [`Notices`] and ends as the program ends.
-#![cfg(target_os = "linux")]
 #![forbid(unsafe_code)]
 
 mod address;

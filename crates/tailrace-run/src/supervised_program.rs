@@ -19,9 +19,9 @@ use super::call_counters::CallTotals;
 use super::report::{self, ProgramEnd, SupervisorReport};
 use super::routing::GatewayAccess;
 use super::supervisor;
-use tailrace_sys::seccomp::Instruction;
-use tailrace_sys::signals::{self, Came, Mask, Signals};
-use tailrace_sys::wrapped::{self, Side};
+use tailrace_sys::filtered_process::{self, ForkSide};
+use tailrace_sys::seccomp::FilterInstruction;
+use tailrace_sys::signals::{self, ReceivedSignal, SignalMask, SignalReader};
 
 /// Why no program runs under a supervisor.
 #[derive(Debug)]
@@ -41,7 +41,7 @@ pub(super) struct SupervisedProgram {
     handle: OwnedFd,
     supervisor: OwnedFd,
     supervisor_id: Pid,
-    signals: Signals,
+    signals: SignalReader,
     /// Whether its sockets are duplicated, or replaced.
     pub(super) duplicates: bool,
 }
@@ -56,7 +56,7 @@ impl SupervisedProgram {
     /// [`NotWrapped`]; this process is then as it was.
     pub(super) fn start(
         mut command: Command,
-        filter: &[Instruction],
+        filter: &[FilterInstruction],
         gateway: GatewayAccess,
     ) -> Result<Self, NotSupervised> {
         let not_begun = |error: io::Error| NotSupervised::NotBegun(error.to_string());
@@ -70,24 +70,24 @@ impl SupervisedProgram {
 
     fn fork_supervisor(
         command: &mut Command,
-        filter: &[Instruction],
-        mask: Mask,
+        filter: &[FilterInstruction],
+        mask: SignalMask,
         gateway: GatewayAccess,
     ) -> Result<Self, NotSupervised> {
         let not_begun = |error: io::Error| NotSupervised::NotBegun(error.to_string());
-        let signals = Signals::open().map_err(not_begun)?;
+        let signals = SignalReader::open().map_err(not_begun)?;
         let (ours, theirs) =
             socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
                 .map_err(|errno| not_begun(errno.into()))?;
         // Should the supervisor be killed, the program becomes our child.
         let adopts = rustix::process::set_child_subreaper(Some(rustix::process::getpid()));
         adopts.map_err(|errno| not_begun(errno.into()))?;
-        let supervisor_id = match wrapped::fork().map_err(not_begun)? {
-            Side::Child => {
+        let supervisor_id = match filtered_process::fork().map_err(not_begun)? {
+            ForkSide::Child => {
                 drop(ours);
                 supervisor::run_supervisor(theirs, command, filter, mask, gateway)
             }
-            Side::Parent(supervisor) => supervisor,
+            ForkSide::Parent(supervisor) => supervisor,
         };
         drop(theirs);
         let (program, handle, duplicates) = await_start(&ours).inspect_err(|_| {
@@ -101,13 +101,13 @@ impl SupervisedProgram {
     /// Waits for the program's end, passing on what comes. `warn` is told what a person should know.
     pub(super) fn wait_for_end(&self, warn: &dyn Fn(&str)) -> EndAndTotals {
         // A reader at the other end of our standard output is to see the program's end of it alone.
-        let _kept = wrapped::let_go(true);
+        let _kept = filtered_process::release_inherited_files(true);
         let mut supervised = true;
         loop {
             let watched = if supervised { self.supervisor.as_fd() } else { self.handle.as_fd() };
             let (signal, told) = self.poll_events(watched);
             if signal {
-                while let Some(came) = self.signals.next() {
+                while let Some(came) = self.signals.next_signal() {
                     self.pass_on(came);
                 }
             }
@@ -120,7 +120,7 @@ impl SupervisedProgram {
                         }
                         return (how, Some(counts));
                     }
-                    Some(SupervisorReport::Stopped) => _ = signals::stop(),
+                    Some(SupervisorReport::Stopped) => _ = signals::stop_self(),
                     Some(_) => {}
                     None => {
                         supervised = false;
@@ -146,7 +146,7 @@ impl SupervisedProgram {
     }
 
     /// Passes a signal on, unless the terminal has sent it to the program as well.
-    fn pass_on(&self, came: Came) {
+    fn pass_on(&self, came: ReceivedSignal) {
         let ours_alone = [Signal::CHILD, Signal::PIPE].contains(&came.signal);
         let in_our_group = || {
             rustix::process::getpgid(Some(self.program))

@@ -24,9 +24,9 @@ use super::routing::GatewayAccess;
 use super::socket_table::{ConnectionAttempts, SocketTable};
 use super::suspended_call::{CallError, SuspendedCall};
 use super::{connect, peer, receive, send};
-use tailrace_sys::seccomp::{Call, Calls, Instruction};
-use tailrace_sys::signals::Mask;
-use tailrace_sys::wrapped::{self, NotStarted};
+use tailrace_sys::filtered_process::{self, NotStarted};
+use tailrace_sys::seccomp::{CallNotification, FilterInstruction, FilterListener};
+use tailrace_sys::signals::SignalMask;
 
 /// Sockets that lead to the gateway and whose programs may ask where to; about 100 bytes each. The
 /// oldest makes room.
@@ -41,7 +41,7 @@ const STACK: usize = 256 * 1024;
 /// What all its threads share.
 #[derive(Debug)]
 pub(super) struct CallSupervisor {
-    calls: Calls,
+    calls: FilterListener,
     lead: Mutex<()>,
     idle: AtomicUsize,
     /// Where calls are carried to.
@@ -87,8 +87,8 @@ impl CarriedSocket {
 pub(super) fn run_supervisor(
     launcher: OwnedFd,
     command: &mut Command,
-    filter: &[Instruction],
-    mask: Mask,
+    filter: &[FilterInstruction],
+    mask: SignalMask,
     gateway: GatewayAccess,
 ) -> ! {
     let code = match start_program(&launcher, command, filter, mask) {
@@ -102,21 +102,21 @@ pub(super) fn run_supervisor(
             1
         }
     };
-    wrapped::exit_now(code)
+    filtered_process::exit_now(code)
 }
 
 fn start_program(
     launcher: &OwnedFd,
     command: &mut Command,
-    filter: &[Instruction],
-    mask: Mask,
-) -> Result<(Pid, Calls), SupervisorReport> {
+    filter: &[FilterInstruction],
+    mask: SignalMask,
+) -> Result<(Pid, FilterListener), SupervisorReport> {
     let not_begun = |error: io::Error| SupervisorReport::NotBegun { what: error.to_string() };
     // Orphans of the program stay below us: where Yama restricts ptrace(2), only what is below can
     // be looked into (`kernel.yama.ptrace_scope` = 1).
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
         .map_err(|errno| not_begun(errno.into()))?;
-    let started = wrapped::start(command, filter, mask);
+    let started = filtered_process::start_filtered(command, filter, mask);
     let (child, calls) = started.map_err(|not| match not {
         NotStarted::NoFilter(errno) => SupervisorReport::NoFilter { errno: errno.raw_os_error() },
         NotStarted::NotRun(error) => {
@@ -132,7 +132,7 @@ fn start_program(
     // The launcher takes hold of the program before anybody can have waited for it.
     let _killed = rustix::net::recv(launcher, &mut [0; 1][..], RecvFlags::empty());
     let _leads = rustix::process::setsid(); // a terminal's signals are for the program alone
-    let _kept = wrapped::let_go(false);
+    let _kept = filtered_process::release_inherited_files(false);
     Ok((child, calls))
 }
 
@@ -150,7 +150,7 @@ fn send_report(launcher: &OwnedFd, report: &SupervisorReport) -> io::Result<()> 
 }
 
 /// Waits for every process below; the program's own end is told at once.
-fn wait_for_all(launcher: &OwnedFd, child: Pid, calls: Calls, gateway: GatewayAccess) {
+fn wait_for_all(launcher: &OwnedFd, child: Pid, calls: FilterListener, gateway: GatewayAccess) {
     let supervisor = Arc::new(CallSupervisor::new(calls, gateway));
     Arc::clone(&supervisor).add_a_thread();
     let ended = Arc::new(AtomicBool::new(false));
@@ -201,7 +201,7 @@ fn kill_with_launcher(launcher: &OwnedFd, child: Pid, ended: Arc<AtomicBool>) {
 }
 
 impl CallSupervisor {
-    fn new(calls: Calls, gateway: GatewayAccess) -> Self {
+    fn new(calls: FilterListener, gateway: GatewayAccess) -> Self {
         Self {
             calls,
             lead: Mutex::default(),
@@ -241,12 +241,12 @@ impl CallSupervisor {
         }
     }
 
-    fn next_call(&self) -> Option<Call> {
+    fn next_call(&self) -> Option<CallNotification> {
         let _lead = self.lead.lock().unwrap_or_else(PoisonError::into_inner);
-        self.calls.next().ok().flatten()
+        self.calls.next_call().ok().flatten()
     }
 
-    fn handle_call(&self, call: Call) {
+    fn handle_call(&self, call: CallNotification) {
         let caller = SuspendedCall::new(&self.calls, call);
         let handled = match call.number {
             libc::SYS_connect => connect::handle_connect(self, &caller),

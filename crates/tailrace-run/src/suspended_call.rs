@@ -14,7 +14,7 @@ use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open}
 
 use super::address::{self, InetAddress, ParsedAddress};
 use tailrace_sys::memory;
-use tailrace_sys::seccomp::{Call, Calls};
+use tailrace_sys::seccomp::{CallNotification, FilterListener};
 
 /// `PIDFD_THREAD` (pidfd_open(2), Linux 6.9): a thread that is not its process's first.
 const PIDFD_THREAD: u32 = OFlags::EXCL.bits();
@@ -31,9 +31,9 @@ pub(super) enum CallError {
 /// One call of a program.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct SuspendedCall<'a> {
-    calls: &'a Calls,
+    calls: &'a FilterListener,
     /// What it asks for.
-    pub(super) call: Call,
+    pub(super) call: CallNotification,
 }
 
 /// What a socket carries.
@@ -65,7 +65,7 @@ pub(super) struct ProgramSocket {
 }
 
 impl<'a> SuspendedCall<'a> {
-    pub(super) fn new(calls: &'a Calls, call: Call) -> Self {
+    pub(super) fn new(calls: &'a FilterListener, call: CallNotification) -> Self {
         Self { calls, call }
     }
 
@@ -76,13 +76,13 @@ impl<'a> SuspendedCall<'a> {
 
     /// Whether it still waits in this call.
     pub(super) fn still_waits(&self) -> bool {
-        self.calls.alive(self.call.id)
+        self.calls.still_waits(self.call.id)
     }
 
     /// Bytes of its memory.
     pub(super) fn read_memory(&self, address: u64, length: usize) -> Result<Vec<u8>, CallError> {
         let mut bytes = vec![0; length];
-        match memory::read(self.call.pid, address, &mut bytes) {
+        match memory::read_memory(self.call.pid, address, &mut bytes) {
             // Its id may have become another process's while we read.
             Ok(()) if self.still_waits() => Ok(bytes),
             Err(_) if self.still_waits() => Err(CallError::Unreadable),
@@ -98,7 +98,7 @@ impl<'a> SuspendedCall<'a> {
         if !self.still_waits() {
             return Err(Errno::CANCELED);
         }
-        memory::write(self.call.pid, address, bytes).map_err(|_| Errno::FAULT)
+        memory::write_memory(self.call.pid, address, bytes).map_err(|_| Errno::FAULT)
     }
 
     /// The address at `pointer`; of a length the kernel refuses, none.
@@ -190,12 +190,12 @@ impl<'a> SuspendedCall<'a> {
         let errno = |error: io::Error| Errno::from_io_error(&error).unwrap_or(Errno::ACCESS);
         let flags = self.descriptor_flags(number).map_err(errno)?;
         rustix::io::ioctl_fionbio(ours, flags.contains(OFlags::NONBLOCK))?;
-        self.calls.put(self.call.id, ours, number, flags.contains(OFlags::CLOEXEC))
+        self.calls.put_descriptor(self.call.id, ours, number, flags.contains(OFlags::CLOEXEC))
     }
 
     /// Makes its call return this; false when it no longer waits.
     pub(super) fn return_result(&self, result: Result<i64, Errno>) -> bool {
-        self.calls.answer(self.call.id, result)
+        self.calls.return_result(self.call.id, result)
     }
 
     /// Lets the kernel carry its call out.

@@ -70,12 +70,9 @@ fn open(address: SocketAddr, mark: Option<u32>) -> io::Result<OwnedFd> {
     let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
     let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, None)?;
-    #[cfg(target_os = "linux")]
     if let Some(mark) = mark {
         socket2::SockRef::from(&socket).set_mark(mark)?;
     }
-    #[cfg(not(target_os = "linux"))]
-    let _ = mark;
     tune(&socket)?;
     Ok(socket)
 }

@@ -2,41 +2,36 @@
 //!
 //! It knows the kernel and nothing of protocols, policy or settings.
 
-#[cfg_attr(not(target_os = "linux"), path = "closing_sockets_unsupported.rs")]
+#[cfg(not(target_os = "linux"))]
+compile_error!(
+    "tailrace runs on Linux only: epoll, splice(2), netfilter and /proc are what it is built on"
+);
+
 mod closing_sockets;
 mod command;
 mod dial;
-#[cfg_attr(not(target_os = "linux"), path = "exiting_unsupported.rs")]
 mod exiting;
+pub mod filtered_process;
 pub mod limits;
 mod listen;
-#[cfg(target_os = "linux")]
 pub mod memory;
-#[cfg_attr(not(target_os = "linux"), path = "memory_folder_unsupported.rs")]
 mod memory_folder;
 mod original_dst;
 mod peer_left;
-#[cfg_attr(not(target_os = "linux"), path = "pipe_unsupported.rs")]
 mod pipe;
 mod process;
 mod program;
 mod queue;
 mod route;
-#[cfg(target_os = "linux")]
 pub mod seccomp;
-#[cfg(target_os = "linux")]
 pub mod signals;
 pub mod sigpipe;
-#[cfg_attr(not(target_os = "linux"), path = "socket_owner_unsupported.rs")]
 mod socket_owner;
 pub mod stat;
 mod stream;
 mod stream_io;
 mod tune;
-#[cfg_attr(not(target_os = "linux"), path = "unreadable_unsupported.rs")]
 mod unreadable;
-#[cfg(target_os = "linux")]
-pub mod wrapped;
 
 pub use closing_sockets::closing_sockets;
 pub use command::{Preparation, prepare};

@@ -49,7 +49,6 @@ mod tests {
     }
 
     #[test]
-    #[cfg(target_os = "linux")]
     fn t2_a_process_s_limit_is_its_hard_one() {
         let hard = getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX);
         assert_eq!(open_files_of(std::process::id()), Some(hard));

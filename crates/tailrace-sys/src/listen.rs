@@ -52,14 +52,8 @@ fn open(address: SocketAddr, transparent: bool) -> io::Result<OwnedFd> {
 
 /// The IPv4 option is the socket's own whatever its family (linux net/ipv6/ipv6_sockglue.c hands
 /// `SOL_IP` on).
-#[cfg(target_os = "linux")]
 fn intercept(socket: &OwnedFd) -> io::Result<()> {
     socket2::SockRef::from(socket).set_ip_transparent_v4(true)
-}
-
-#[cfg(not(target_os = "linux"))]
-fn intercept(_socket: &OwnedFd) -> io::Result<()> {
-    Err(io::ErrorKind::Unsupported.into())
 }
 
 /// The address a socket is bound to.

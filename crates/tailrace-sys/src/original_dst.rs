@@ -9,7 +9,6 @@ use super::Stream;
 ///
 /// An answer does not mean "redirected": once a nat table exists, a direct connection answers with
 /// the listener's own address. [`redirected`] decides.
-#[cfg(target_os = "linux")]
 pub fn original_dst(stream: &Stream, local: SocketAddr) -> Option<SocketAddr> {
     use rustix::net::sockopt;
     // A v4-mapped socket is asked at the IPv4 level: the IPv6 one does not know its connection.
@@ -18,12 +17,6 @@ pub fn original_dst(stream: &Stream, local: SocketAddr) -> Option<SocketAddr> {
         IpAddr::V6(_) => sockopt::ipv6_original_dst(stream).ok()?.into(),
     };
     Some(canonical(original))
-}
-
-/// No netfilter, no redirected connections.
-#[cfg(not(target_os = "linux"))]
-pub fn original_dst(_stream: &Stream, _local: SocketAddr) -> Option<SocketAddr> {
-    None
 }
 
 /// The original destination, if it makes this a redirected connection: it is neither the address

@@ -37,7 +37,6 @@ fn all_left(server: SocketAddr) -> bool {
 }
 
 #[cfg(test)]
-#[cfg(target_os = "linux")]
 mod tests {
     use std::net::{Shutdown, TcpListener, TcpStream};
     use std::time::Duration;

@@ -17,7 +17,6 @@ pub fn harden() -> io::Result<()> {
     let mut core = getrlimit(Resource::Core);
     core.current = Some(0);
     setrlimit(Resource::Core, core)?;
-    #[cfg(target_os = "linux")]
     rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)?;
     Ok(())
 }
@@ -25,10 +24,7 @@ pub fn harden() -> io::Result<()> {
 /// Whether orphans below us become our children: as process 1 of a container, or as a child
 /// subreaper (`PR_SET_CHILD_SUBREAPER`, prctl(2)).
 pub fn adopts_orphans() -> bool {
-    #[cfg(target_os = "linux")]
     let subreaper = matches!(rustix::process::child_subreaper(), Ok(Some(_)));
-    #[cfg(not(target_os = "linux"))]
-    let subreaper = false;
     subreaper || std::process::id() == 1
 }
 

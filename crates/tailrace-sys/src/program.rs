@@ -31,7 +31,7 @@ impl Program {
         Ok(Self { id, folder })
     }
 
-    /// Its id.
+    /// The id that its folder was opened by.
     pub fn id(&self) -> u32 {
         self.id
     }
@@ -121,20 +121,12 @@ fn numbers(folder: Result<Dir, Errno>) -> Vec<u32> {
 }
 
 /// Whether we may look into processes of other users (`CAP_SYS_PTRACE`, ptrace(2)).
-#[cfg(target_os = "linux")]
 pub fn sees_other_users() -> bool {
     use rustix::thread::{CapabilitySet, capabilities};
     capabilities(None).is_ok_and(|own| own.effective.contains(CapabilitySet::SYS_PTRACE))
 }
 
-/// Only Linux shows processes so.
-#[cfg(not(target_os = "linux"))]
-pub fn sees_other_users() -> bool {
-    false
-}
-
 #[cfg(test)]
-#[cfg(target_os = "linux")]
 mod tests {
     use std::fs;
     use std::net::TcpListener;

@@ -8,7 +8,6 @@ use std::os::fd::AsFd;
 ///
 /// # Errors
 /// What `ioctl(2)` says.
-#[cfg(target_os = "linux")]
 pub fn unacked(socket: &impl AsFd) -> io::Result<usize> {
     if rustix::net::sockopt::socket_domain(socket)? == rustix::net::AddressFamily::UNIX {
         return Ok(0);
@@ -21,13 +20,11 @@ pub fn unacked(socket: &impl AsFd) -> io::Result<usize> {
 ///
 /// # Errors
 /// What `ioctl(2)` says.
-#[cfg(target_os = "linux")]
 pub fn unsent(socket: &impl AsFd) -> io::Result<usize> {
     const SIOCOUTQNSD: rustix::ioctl::Opcode = 0x894b; // linux/sockios.h
     queue::<SIOCOUTQNSD>(socket)
 }
 
-#[cfg(target_os = "linux")]
 #[allow(unsafe_code)] // rustix has no safe name for these two
 fn queue<const OPCODE: rustix::ioctl::Opcode>(socket: &impl AsFd) -> io::Result<usize> {
     use std::ffi::c_int;
@@ -37,22 +34,4 @@ fn queue<const OPCODE: rustix::ioctl::Opcode>(socket: &impl AsFd) -> io::Result<
         rustix::ioctl::ioctl(socket, getter)
     }?;
     Ok(usize::try_from(bytes).unwrap_or(0))
-}
-
-/// Not told here: taken as nothing waiting.
-///
-/// # Errors
-/// None.
-#[cfg(not(target_os = "linux"))]
-pub fn unacked(_socket: &impl AsFd) -> io::Result<usize> {
-    Ok(0)
-}
-
-/// Not told here: taken as nothing waiting.
-///
-/// # Errors
-/// None.
-#[cfg(not(target_os = "linux"))]
-pub fn unsent(_socket: &impl AsFd) -> io::Result<usize> {
-    Ok(0)
 }

@@ -13,25 +13,25 @@ const SI_KERNEL: i32 = 0x80;
 
 /// The signals a thread had blocked.
 #[derive(Clone, Copy)]
-pub struct Mask(libc::sigset_t);
+pub struct SignalMask(libc::sigset_t);
 
 /// Blocks every signal that can be blocked, for this thread and those it starts.
 ///
 /// # Errors
 /// None the kernel is known to give.
-pub fn block_all() -> io::Result<Mask> {
+pub fn block_all() -> io::Result<SignalMask> {
     let mut before = MaybeUninit::uninit();
-    let all = full();
+    let all = full_set();
     // SAFETY: both point to signal sets of our own; the second is written.
     let done = unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &all, before.as_mut_ptr()) };
     match done {
         // SAFETY: the call succeeded and wrote it.
-        0 => Ok(Mask(unsafe { before.assume_init() })),
+        0 => Ok(SignalMask(unsafe { before.assume_init() })),
         errno => Err(io::Error::from_raw_os_error(errno)),
     }
 }
 
-fn full() -> libc::sigset_t {
+fn full_set() -> libc::sigset_t {
     let mut all = MaybeUninit::uninit();
     // SAFETY: sigfillset(3) writes the whole set and cannot fail on a set of ours.
     unsafe {
@@ -40,7 +40,7 @@ fn full() -> libc::sigset_t {
     }
 }
 
-impl Mask {
+impl SignalMask {
     /// Sets this thread's mask to what it was.
     pub fn restore(&self) {
         // SAFETY: a set that the kernel gave us; nothing is written.
@@ -50,24 +50,24 @@ impl Mask {
 
 /// Blocked signals of this process, to be read (signalfd(2)).
 #[derive(Debug)]
-pub struct Signals(OwnedFd);
+pub struct SignalReader(OwnedFd);
 
 /// A signal that came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Came {
-    /// Which.
+pub struct ReceivedSignal {
+    /// Which one came.
     pub signal: Signal,
     /// Sent by the kernel: the terminal told every process of the foreground group.
     pub from_the_kernel: bool,
 }
 
-impl Signals {
+impl SignalReader {
     /// All that [`block_all`] blocks.
     ///
     /// # Errors
     /// `EMFILE`, `ENOMEM`.
     pub fn open() -> io::Result<Self> {
-        let all = full();
+        let all = full_set();
         // SAFETY: a set of our own; a new descriptor comes back, which nobody else owns.
         unsafe {
             match libc::signalfd(-1, &all, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) {
@@ -78,18 +78,18 @@ impl Signals {
     }
 
     /// The next one that has come; `None` when there is none, or for one without a name.
-    pub fn next(&self) -> Option<Came> {
+    pub fn next_signal(&self) -> Option<ReceivedSignal> {
         let mut told = [0_u8; size_of::<libc::signalfd_siginfo>()];
         let length = rustix::io::read(&self.0, &mut told).ok()?;
         // ssi_signo, ssi_errno, ssi_code: three 32-bit numbers at its beginning (signalfd(2)).
         let number = |at: usize| told[at..at + 4].try_into().map(i32::from_ne_bytes).ok();
         (length == told.len()).then_some(())?;
         let signal = Signal::from_named_raw(number(0)?)?;
-        Some(Came { signal, from_the_kernel: number(8)? == SI_KERNEL })
+        Some(ReceivedSignal { signal, from_the_kernel: number(8)? == SI_KERNEL })
     }
 }
 
-impl AsFd for Signals {
+impl AsFd for SignalReader {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }
@@ -114,6 +114,6 @@ pub fn die_by(signal: i32) {
 ///
 /// # Errors
 /// None the kernel is known to give.
-pub fn stop() -> Result<(), Errno> {
+pub fn stop_self() -> Result<(), Errno> {
     rustix::process::kill_process(rustix::process::getpid(), Signal::STOP)
 }

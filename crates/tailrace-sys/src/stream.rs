@@ -29,9 +29,7 @@ impl Stream {
     /// What epoll says, most likely `ENOMEM` or `ENOSPC`.
     #[allow(unsafe_code)] // tokio's registration asks for a promise about the descriptor
     pub fn new(fd: OwnedFd) -> io::Result<Self> {
-        let interest = Interest::READABLE | Interest::WRITABLE;
-        #[cfg(target_os = "linux")]
-        let interest = interest | Interest::PRIORITY;
+        let interest = Interest::READABLE | Interest::WRITABLE | Interest::PRIORITY;
         // SAFETY: an `OwnedFd` names the same open descriptor until it is dropped, and the
         // `AsyncFd` owns it: nothing else can close it first.
         let fd = unsafe { AsyncFd::register_with_interest(fd, interest) }?;
@@ -161,21 +159,13 @@ impl Stream {
     /// Whether the urgent mark lies ahead of what was read so far (tcp(7), `EPOLLPRI`). Costs a
     /// system call only where epoll has reported the mark or the peer's FIN.
     pub fn urgent_ahead(&self) -> bool {
-        #[cfg(target_os = "linux")]
-        {
-            self.fd.try_io(Interest::PRIORITY, |fd| ask_for_urgent(fd.as_fd())).is_ok()
-        }
-        #[cfg(not(target_os = "linux"))]
-        {
-            true // no report from epoll here: never trust a short read
-        }
+        self.fd.try_io(Interest::PRIORITY, |fd| ask_for_urgent(fd.as_fd())).is_ok()
     }
 
     /// Acknowledges what was read at once, by itself (tcp(7), `TCP_QUICKACK`). A peer with Nagle's algorithm
     /// keeps its next small piece back until then, and the kernel would wait 40 ms for an answer to put the
     /// acknowledgement on. Holds for what has come so far; a socket that cannot is left as it is.
     pub fn acknowledge(&self) {
-        #[cfg(target_os = "linux")]
         let _not_tcp = rustix::net::sockopt::set_tcp_quickack(&self.fd, true);
     }
 
@@ -256,7 +246,6 @@ impl Stream {
 }
 
 /// `WouldBlock` when no urgent byte lies ahead, which makes tokio forget the report.
-#[cfg(target_os = "linux")]
 fn ask_for_urgent(fd: BorrowedFd<'_>) -> io::Result<()> {
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
     let mut fds = [PollFd::from_borrowed_fd(fd, PollFlags::PRI)];

@@ -15,7 +15,6 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
 
 /// Longest time bytes may stay unacknowledged. It also ends a peer that keeps its window shut
 /// (kernel, `tcp_probe_timer`), and a person may leave a pager standing: an hour, as the idle limit.
-#[cfg(target_os = "linux")]
 const USER_TIMEOUT: Duration = Duration::from_secs(3600);
 
 /// Sets `TCP_NODELAY`, keepalive and `TCP_USER_TIMEOUT` (tcp(7)).
@@ -27,7 +26,6 @@ pub fn tune(socket: &impl AsFd) -> io::Result<()> {
     sockopt::set_socket_keepalive(socket, true)?;
     sockopt::set_tcp_keepidle(socket, KEEPALIVE_IDLE)?;
     sockopt::set_tcp_keepintvl(socket, KEEPALIVE_INTERVAL)?;
-    #[cfg(target_os = "linux")]
     sockopt::set_tcp_user_timeout(socket, USER_TIMEOUT.as_millis() as u32)?;
     Ok(())
 }
@@ -37,7 +35,6 @@ mod tests {
     use super::*;
 
     #[test]
-    #[cfg(target_os = "linux")]
     fn c18_keepalive_user_timeout_and_nodelay_are_set() {
         let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
         assert!(tune(&socket).is_err(), "not a TCP socket");

@@ -6,7 +6,6 @@
 mod credentials;
 mod exchange;
 #[cfg(test)]
-#[cfg(target_os = "linux")]
 mod killed_tests;
 mod pump;
 mod rewrite;

@@ -105,7 +105,6 @@ fn wanted(pair: SocketPair, owner: Owner) -> Option<WantedSocket> {
 }
 
 #[cfg(test)]
-#[cfg(target_os = "linux")]
 mod tests {
     use super::super::tests::pair;
     use super::*;

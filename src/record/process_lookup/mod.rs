@@ -259,5 +259,4 @@ impl LookupThread {
 }
 
 #[cfg(test)]
-#[cfg(target_os = "linux")]
 mod tests;

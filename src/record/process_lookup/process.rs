@@ -29,14 +29,9 @@ fn file_name(path: &[u8]) -> String {
 /// When this host was started, by the clock of now: what is told of one process never changes, even
 /// when the clock is set.
 pub(super) fn boot() -> Timestamp {
-    #[cfg(target_os = "linux")]
-    {
-        let up = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
-        let up = Duration::try_from(up).unwrap_or_default();
-        Timestamp::now().checked_sub(up).unwrap_or(Timestamp::UNIX_EPOCH)
-    }
-    #[cfg(not(target_os = "linux"))]
-    Timestamp::UNIX_EPOCH
+    let up = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    let up = Duration::try_from(up).unwrap_or_default();
+    Timestamp::now().checked_sub(up).unwrap_or(Timestamp::UNIX_EPOCH)
 }
 
 #[cfg(test)]
@@ -51,7 +46,6 @@ mod tests {
         assert_eq!(file_name(b""), "");
     }
 
-    #[cfg(target_os = "linux")]
     #[test]
     fn we_were_started_a_moment_ago() {
         let program = Program::open(std::process::id()).unwrap();

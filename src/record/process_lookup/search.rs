@@ -328,7 +328,6 @@ impl UnresolvedSockets<'_> {
 }
 
 #[cfg(test)]
-#[cfg(target_os = "linux")]
 mod tests {
     use std::io::Read as _;
     use std::net::{TcpListener, TcpStream};

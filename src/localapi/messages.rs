@@ -12,79 +12,79 @@ use serde::{Deserialize, Serialize};
 /// `ipnstate.Status`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
-pub(super) struct Status {
-    pub(super) version: String,
-    pub(super) backend_state: String,
-    pub(super) have_node_key: bool,
+pub(crate) struct Status {
+    pub(crate) version: String,
+    pub(crate) backend_state: String,
+    pub(crate) have_node_key: bool,
     /// The page a person is to log in at; empty while nobody is asked to.
     #[serde(rename = "AuthURL")]
-    pub(super) auth_url: String,
+    pub(crate) auth_url: String,
     #[serde(rename = "Self")]
-    pub(super) this: Option<TailnetPeer>,
-    pub(super) health: Option<Vec<String>>,
-    pub(super) current_tailnet: Option<Tailnet>,
-    pub(super) peer: Option<HashMap<String, TailnetPeer>>,
+    pub(crate) this: Option<TailnetPeer>,
+    pub(crate) health: Option<Vec<String>>,
+    pub(crate) current_tailnet: Option<Tailnet>,
+    pub(crate) peer: Option<HashMap<String, TailnetPeer>>,
 }
 
 /// `ipnstate.TailnetStatus`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-pub(super) struct Tailnet {
+pub(crate) struct Tailnet {
     #[serde(rename = "MagicDNSSuffix")]
-    pub(super) suffix: String,
+    pub(crate) suffix: String,
 }
 
 /// `ipnstate.PeerStatus`, also of the node itself.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
-pub(super) struct TailnetPeer {
-    pub(super) host_name: String,
+pub(crate) struct TailnetPeer {
+    pub(crate) host_name: String,
     #[serde(rename = "DNSName")]
-    pub(super) dns_name: String,
+    pub(crate) dns_name: String,
     #[serde(rename = "TailscaleIPs")]
-    pub(super) addresses: Option<Vec<String>>,
+    pub(crate) addresses: Option<Vec<String>>,
     #[serde(rename = "AllowedIPs")]
-    pub(super) allowed: Option<Vec<String>>,
-    pub(super) tags: Option<Vec<String>>,
-    pub(super) online: bool,
-    pub(super) expired: bool,
-    pub(super) key_expiry: Option<String>,
+    pub(crate) allowed: Option<Vec<String>>,
+    pub(crate) tags: Option<Vec<String>>,
+    pub(crate) online: bool,
+    pub(crate) expired: bool,
+    pub(crate) key_expiry: Option<String>,
 }
 
 /// `ipnstate.PingResult`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-pub(super) struct Pong {
+pub(crate) struct Pong {
     #[serde(rename = "Err")]
-    pub(super) error: String,
+    pub(crate) error: String,
     /// The relay it came by; 0: directly.
     #[serde(rename = "DERPRegionID")]
-    pub(super) relay: u32,
+    pub(crate) relay: u32,
 }
 
 /// `tailcfg.DNSConfig`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
-pub(super) struct DnsConfig {
-    pub(super) resolvers: Option<Vec<Resolver>>,
-    pub(super) routes: Option<HashMap<String, Option<Vec<Resolver>>>>,
-    pub(super) extra_records: Option<Vec<Record>>,
+pub(crate) struct DnsConfig {
+    pub(crate) resolvers: Option<Vec<Resolver>>,
+    pub(crate) routes: Option<HashMap<String, Option<Vec<Resolver>>>>,
+    pub(crate) extra_records: Option<Vec<Record>>,
 }
 
 /// `dnstype.Resolver`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
-pub(super) struct Resolver {
-    pub(super) addr: String,
-    pub(super) bootstrap_resolution: Option<Vec<String>>,
+pub(crate) struct Resolver {
+    pub(crate) addr: String,
+    pub(crate) bootstrap_resolution: Option<Vec<String>>,
 }
 
 /// `tailcfg.DNSRecord`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
-pub(super) struct Record {
-    pub(super) name: String,
-    pub(super) value: String,
+pub(crate) struct Record {
+    pub(crate) name: String,
+    pub(crate) value: String,
 }
 
 /// `ipn.Notify`, one line of the bus. What it says of the netmap is not read here: such a line may
@@ -92,23 +92,23 @@ pub(super) struct Record {
 /// comes as `NetMap` or `PeerChanges`, from 1.102 on as one of the three fields of peers.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
-pub(super) struct Notify {
-    pub(super) state: Option<i64>,
-    pub(super) err_message: Option<String>,
-    pub(super) health: Option<Health>,
-    pub(super) net_map: Option<IgnoredAny>,
-    pub(super) self_change: Option<IgnoredAny>,
-    pub(super) peer_changes: Option<IgnoredAny>,
-    pub(super) peers_changed: Option<IgnoredAny>,
-    pub(super) peers_removed: Option<IgnoredAny>,
-    pub(super) peer_changed_patch: Option<IgnoredAny>,
+pub(crate) struct Notify {
+    pub(crate) state: Option<i64>,
+    pub(crate) err_message: Option<String>,
+    pub(crate) health: Option<Health>,
+    pub(crate) net_map: Option<IgnoredAny>,
+    pub(crate) self_change: Option<IgnoredAny>,
+    pub(crate) peer_changes: Option<IgnoredAny>,
+    pub(crate) peers_changed: Option<IgnoredAny>,
+    pub(crate) peers_removed: Option<IgnoredAny>,
+    pub(crate) peer_changed_patch: Option<IgnoredAny>,
     #[serde(rename = "BrowseToURL")]
-    pub(super) browse: Option<String>,
+    pub(crate) browse: Option<String>,
 }
 
 impl Notify {
     /// Whether peers, names or this node's own addresses are no longer what they were.
-    pub(super) fn changes_netmap(&self) -> bool {
+    pub(crate) fn changes_netmap(&self) -> bool {
         let fields = [
             &self.net_map,
             &self.self_change,
@@ -124,58 +124,58 @@ impl Notify {
 /// `health.State`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
-pub(super) struct Health {
-    pub(super) warnings: Option<HashMap<String, Warning>>,
+pub(crate) struct Health {
+    pub(crate) warnings: Option<HashMap<String, Warning>>,
 }
 
 /// `health.UnhealthyState`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
-pub(super) struct Warning {
-    pub(super) title: String,
-    pub(super) text: String,
+pub(crate) struct Warning {
+    pub(crate) title: String,
+    pub(crate) text: String,
 }
 
 /// The answer of `prefs`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
-pub(super) struct Prefs {
-    pub(super) route_all: bool,
+pub(crate) struct Prefs {
+    pub(crate) route_all: bool,
 }
 
 /// The answer of `check-prefs`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
-pub(super) struct Checked {
-    pub(super) error: String,
+pub(crate) struct Checked {
+    pub(crate) error: String,
 }
 
 /// The preferences of a managed node. `start` replaces all of them, so what is left out is Go's zero.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "PascalCase")]
-pub(super) struct NewPrefs {
+pub(crate) struct NewPrefs {
     #[serde(rename = "ControlURL", skip_serializing_if = "Option::is_none")]
-    pub(super) control: Option<String>,
-    pub(super) want_running: bool,
-    pub(super) route_all: bool,
+    pub(crate) control: Option<String>,
+    pub(crate) want_running: bool,
+    pub(crate) route_all: bool,
     /// Without it no DNS route reaches us (ipn/ipnlocal/node_backend.go:848).
     #[serde(rename = "CorpDNS")]
-    pub(super) corp_dns: bool,
+    pub(crate) corp_dns: bool,
     /// Peers would reach this host's loopback otherwise (wgengine/netstack: inbound is forwarded).
-    pub(super) shields_up: bool,
-    pub(super) hostname: String,
+    pub(crate) shields_up: bool,
+    pub(crate) hostname: String,
     /// None at all is not the same as an empty list to a key that carries tags.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub(super) advertise_tags: Vec<String>,
-    pub(super) no_stateful_filtering: bool,
-    pub(super) netfilter_mode: u8,
-    pub(super) auto_update: AutoUpdate,
+    pub(crate) advertise_tags: Vec<String>,
+    pub(crate) no_stateful_filtering: bool,
+    pub(crate) netfilter_mode: u8,
+    pub(crate) auto_update: AutoUpdate,
 }
 
 /// `ipn.MaskedPrefs`: what may change of a node that stays logged in.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "PascalCase")]
-pub(super) struct MaskedPrefs<'a> {
+pub(crate) struct MaskedPrefs<'a> {
     want_running: bool,
     want_running_set: bool,
     route_all: bool,
@@ -192,7 +192,7 @@ pub(super) struct MaskedPrefs<'a> {
 
 impl<'a> MaskedPrefs<'a> {
     /// These preferences, less those that need a login.
-    pub(super) fn of(prefs: &'a NewPrefs) -> Self {
+    pub(crate) fn of(prefs: &'a NewPrefs) -> Self {
         Self {
             want_running: prefs.want_running,
             want_running_set: true,
@@ -211,17 +211,17 @@ impl<'a> MaskedPrefs<'a> {
 /// `ipn.AutoUpdatePrefs`.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "PascalCase")]
-pub(super) struct AutoUpdate {
-    pub(super) check: bool,
-    pub(super) apply: Option<bool>,
+pub(crate) struct AutoUpdate {
+    pub(crate) check: bool,
+    pub(crate) apply: Option<bool>,
 }
 
 /// `ipn.Options`. It borrows the key: nobody keeps a copy.
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
-pub(super) struct Options<'a> {
-    pub(super) auth_key: &'a str,
-    pub(super) update_prefs: &'a NewPrefs,
+pub(crate) struct Options<'a> {
+    pub(crate) auth_key: &'a str,
+    pub(crate) update_prefs: &'a NewPrefs,
 }
 
 #[cfg(test)]

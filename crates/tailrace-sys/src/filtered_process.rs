@@ -12,8 +12,8 @@ use rustix::io::{Errno, FdFlags};
 use rustix::pipe::PipeFlags;
 use rustix::process::{Pid, WaitOptions};
 
-use super::seccomp::{self, Calls, Installed, Instruction};
-use super::signals::Mask;
+use super::seccomp::{self, FilterInstruction, FilterListener, InstalledFilter};
+use super::signals::SignalMask;
 
 /// Why no process runs under the filter.
 #[derive(Debug)]
@@ -33,11 +33,11 @@ pub enum NotStarted {
 ///
 /// # Errors
 /// [`NotStarted`].
-pub fn start(
+pub fn start_filtered(
     command: &mut Command,
-    filter: &[Instruction],
-    mask: Mask,
-) -> Result<(Pid, Calls), NotStarted> {
+    filter: &[FilterInstruction],
+    mask: SignalMask,
+) -> Result<(Pid, FilterListener), NotStarted> {
     let (read, write) =
         rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(|e| NotStarted::NoProcess(e.into()))?;
     let (mut read, mut write) = (File::from(read), File::from(write));
@@ -55,10 +55,10 @@ pub fn start(
     drop(write);
     let mut said = Vec::new();
     let heard = read.read_to_end(&mut said);
-    let calls = match said.get(..6).map(Installed::told) {
+    let calls = match said.get(..6).map(InstalledFilter::from_bytes) {
         // SAFETY: the child made it in the table of descriptors we shared, and has none of its own
         // left: it execed, which closed it, or is gone.
-        Some(Some(installed)) => Some(unsafe { Calls::own(installed) }),
+        Some(Some(installed)) => Some(unsafe { FilterListener::from_installed(installed) }),
         _ => None,
     };
     let error =
@@ -76,10 +76,15 @@ pub fn start(
 }
 
 /// Filter, exec; what came of it is written to `tell`: six bytes of the listener, four of an error.
-fn in_the_child(command: &mut Command, filter: &[Instruction], mask: Mask, tell: &mut File) -> ! {
-    let error = match seccomp::install(filter) {
+fn in_the_child(
+    command: &mut Command,
+    filter: &[FilterInstruction],
+    mask: SignalMask,
+    tell: &mut File,
+) -> ! {
+    let error = match seccomp::install_filter(filter) {
         Ok(installed) => {
-            let _parent_gone = tell.write_all(&installed.tell());
+            let _parent_gone = tell.write_all(&installed.to_bytes());
             mask.restore();
             command.exec().raw_os_error().unwrap_or(libc::EIO)
         }
@@ -89,13 +94,13 @@ fn in_the_child(command: &mut Command, filter: &[Instruction], mask: Mask, tell:
     exit_now(127)
 }
 
-impl Installed {
-    fn tell(self) -> [u8; 6] {
+impl InstalledFilter {
+    fn to_bytes(self) -> [u8; 6] {
         let [a, b, c, d] = self.listener.to_ne_bytes();
         [b'L', u8::from(self.killable), a, b, c, d]
     }
 
-    fn told(bytes: &[u8]) -> Option<Self> {
+    fn from_bytes(bytes: &[u8]) -> Option<Self> {
         match *bytes {
             [b'L', killable, a, b, c, d] => {
                 Some(Self { listener: RawFd::from_ne_bytes([a, b, c, d]), killable: killable != 0 })
@@ -107,7 +112,7 @@ impl Installed {
 
 /// Which side of a fork this is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Side {
+pub enum ForkSide {
     /// The old process; the new one's id.
     Parent(Pid),
     /// The new process. It must end by [`exit_now`].
@@ -119,15 +124,15 @@ pub enum Side {
 /// # Errors
 /// `Unsupported` when there are more: the child would be without them and keep their locks.
 /// Otherwise `EAGAIN`, `ENOMEM`.
-pub fn fork() -> io::Result<Side> {
+pub fn fork() -> io::Result<ForkSide> {
     if fs::read_dir("/proc/self/task")?.count() != 1 {
         return Err(io::ErrorKind::Unsupported.into());
     }
     // SAFETY: there is one thread, so the child is whole.
     match unsafe { libc::fork() } {
-        0 => Ok(Side::Child),
+        0 => Ok(ForkSide::Child),
         pid => match Pid::from_raw(pid).filter(|_| pid > 0) {
-            Some(pid) => Ok(Side::Parent(pid)),
+            Some(pid) => Ok(ForkSide::Parent(pid)),
             None => Err(io::Error::last_os_error()),
         },
     }
@@ -139,13 +144,13 @@ pub fn exit_now(code: u8) -> ! {
     unsafe { libc::_exit(code.into()) }
 }
 
-/// Lets go of what was inherited: standard input and output become `/dev/null`, standard error too
+/// Releases what was inherited: standard input and output become `/dev/null`, standard error too
 /// unless it is kept, and every other descriptor that would outlive an exec is closed. A reader at the
 /// other end then sees the program's end, not ours.
 ///
 /// # Errors
 /// `EMFILE`, or no `/proc` or `/dev/null`.
-pub fn let_go(keep_stderr: bool) -> io::Result<()> {
+pub fn release_inherited_files(keep_stderr: bool) -> io::Result<()> {
     let null = fs::OpenOptions::new().read(true).write(true).open("/dev/null")?;
     rustix::stdio::dup2_stdin(&null)?;
     rustix::stdio::dup2_stdout(&null)?;
