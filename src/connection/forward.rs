@@ -163,7 +163,8 @@ impl ClientContext<'_> {
                 record.upstream(self.gateway_state.upstream_kind);
                 record.route(self.gateway_state.route_to(kept.connected.address));
                 record.connected();
-                tracing::debug!(address = ?kept.connected.address, "upstream connection reused");
+                let address = kept.connected.address.map(tracing::field::display);
+                tracing::debug!(address, "upstream connection reused");
                 Ok((kept.connected, true))
             }
             _ => Ok((open_upstream(self, record, permitted).await?, false)),
