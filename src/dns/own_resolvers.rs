@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::cache::QueryKind;
 use super::domain::ResolverDomain;
-use super::lookup;
+use super::name_lookup;
 use super::server::NameserverContext;
 use super::{DnsRecords, NameError, reverse};
 use crate::labels::DnsRoute;
@@ -46,7 +46,7 @@ impl NameserverContext {
         }
         let domain = self.own_resolvers(name, listeners).await?;
         let hosts = HashMap::new();
-        let looking = lookup::look_up(&domain, &hosts, name, kind);
+        let looking = name_lookup::look_up(&domain, &hosts, name, kind);
         match tokio::time::timeout(self.timeout, looking).await {
             Ok(Ok((Some(found), life))) => {
                 Ok(DnsRecords::of_lookup(found, life.unwrap_or_default(), ROUTE))

@@ -12,8 +12,8 @@ use super::cache::{
     AnswerCache, AnswerLifetime, IpFamily, LookupAnswer, LookupKey, LookupResult, QueryKind,
 };
 use super::domain::ResolverDomain;
-use super::lookup;
-use super::questions::QueryCoalescer;
+use super::name_lookup;
+use super::query_coalescer::QueryCoalescer;
 use super::server::NameserverContext;
 use super::zone::is_within;
 use super::{DnsRecords, NameError, Resolution, ResolvePlan, TailnetZone, reverse};
@@ -278,7 +278,7 @@ impl ZoneView {
         }
         let _permit = domain.permits.acquire().await;
         let asked = || domain.nameserver_labels().join(", ");
-        let looked_up = lookup::look_up(domain, &self.zone.hosts, &name, key.1).await;
+        let looked_up = name_lookup::look_up(domain, &self.zone.hosts, &name, key.1).await;
         let (answer, life) = match looked_up {
             Ok((Some(found), life)) => (Ok(found), life),
             Ok((None, life)) => (Err(NameError::NotFound { name, route, asked: asked() }), life),

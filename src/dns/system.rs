@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use tokio::sync::Semaphore;
 
-use super::questions::QueryCoalescer;
+use super::query_coalescer::QueryCoalescer;
 use super::{NameError, hosts};
 use crate::labels::DnsRoute;
 use crate::target::Name;

@@ -16,7 +16,7 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, Bytes};
 use rustix::io::Errno;
 
-use super::pipes::{PipeLease, PipePool};
+use super::pipe_pool::{PipeLease, PipePool};
 use crate::labels::SpliceFallback;
 use crate::sys::{ReadyGuard, Stream};
 

@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 
 use super::explain::TailnetFault;
-use super::key::{KeyProvider, KeyUnavailable};
+use super::key_provider::{KeyProvider, KeyUnavailable};
 use super::state::TailnetPhase;
 use super::state_store::StateStore;
 use super::{TailnetSettings, random};

@@ -10,8 +10,8 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::connection_slots::UpstreamSlot;
 use super::health::UpstreamHealth;
-use super::slots::UpstreamSlot;
 use super::{Unparsed, socks5};
 use crate::sys::Stream;
 

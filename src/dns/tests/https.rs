@@ -11,7 +11,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{RootCertStore, ServerConfig};
 use tokio::net::TcpListener;
 
-use super::standin::{Tunnel, addresses, until};
+use super::scripted_nameserver::{Tunnel, addresses, until};
 use super::{Lab, NameserverAddress, PATIENT, TrustStore, found, name, zone};
 use crate::labels::{DnsResult, DnsRoute};
 

@@ -8,7 +8,7 @@ use hickory_proto::rr::rdata::{MX, PTR, SRV, TXT};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
 
 use super::super::{DnsRecords, IpFamily, NameError, QueryKind};
-use super::standin::{DnsReply, Standin, addresses, alias, asked, code, empty};
+use super::scripted_nameserver::{DnsReply, Standin, addresses, alias, asked, code, empty};
 use super::{Lab, inside, name, zone};
 use crate::labels::{DnsResult, DnsRoute};
 

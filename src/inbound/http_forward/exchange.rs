@@ -13,7 +13,7 @@ use super::super::framing::{self, MessageFraming};
 use super::super::head::{self, MessageHead, MessageKind};
 use super::super::parse::ParseError;
 use super::ForwardSession;
-use super::pump::{BodyError, BodyPump, ByteCounter};
+use super::body_pump::{BodyError, BodyPump, ByteCounter};
 use super::rewrite::{self, ForwardRequest, ResponseKind};
 use crate::outcome::Outcome;
 use crate::sys::{Exiting, Stream};

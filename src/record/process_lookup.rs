@@ -6,21 +6,21 @@
 //! of fixed length; what does not fit is "unknown".
 #![forbid(unsafe_code)]
 
-mod budget;
-mod looker;
+mod caller_slot;
+mod cpu_budget;
 mod process;
 mod search;
-mod slot;
+mod search_context;
 
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use self::looker::SearchContext;
+pub(super) use self::caller_slot::CallerSlot;
 pub use self::process::Process;
 use self::search::SearchResult;
-pub(super) use self::slot::CallerSlot;
+use self::search_context::SearchContext;
 use super::live::Entry;
 use super::log::AccessLog;
 

@@ -5,9 +5,9 @@ use std::net::SocketAddr;
 
 use bytes::Bytes;
 
+use super::connection_slots::UpstreamSlot;
 use super::endpoint::EndpointState;
-use super::exchange::{DialOutcome, HandshakeError, UpstreamHandshake};
-use super::slots::UpstreamSlot;
+use super::handshake::{DialOutcome, HandshakeError, UpstreamHandshake};
 use super::{Upstream, UpstreamConnection, UpstreamError};
 
 impl Upstream {

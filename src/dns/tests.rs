@@ -9,7 +9,7 @@ mod kinds;
 mod many;
 mod netmap;
 mod records;
-mod standin;
+mod scripted_nameserver;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -24,7 +24,7 @@ use super::system::SystemResolver;
 use super::{NameError, NameserverAddress, Resolution, TailnetZone};
 use crate::labels::DnsRoute;
 use crate::target::Name;
-use standin::{Standin, Tunnel};
+use scripted_nameserver::{Standin, Tunnel};
 
 /// Long enough never to be reached by a test that is not about it.
 const PATIENT: Duration = Duration::from_secs(30);

@@ -17,7 +17,7 @@ pub mod sniff;
 pub mod socks4;
 pub mod socks5;
 
-mod read;
+mod request_reader;
 
 use bytes::Bytes;
 
@@ -26,8 +26,8 @@ use crate::target::Target;
 
 pub use self::label::Label;
 pub use self::parse::{ParseError, Parsed};
-pub use self::read::{InboundRequest, read_request};
 pub use self::reply::ReplyProtocol;
+pub use self::request_reader::{InboundRequest, read_request};
 pub use crate::labels::Inbound as Kind;
 
 impl Kind {

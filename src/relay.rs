@@ -5,7 +5,7 @@
 
 mod direction;
 mod driver;
-mod pipes;
+mod pipe_pool;
 #[cfg(test)]
 mod tests;
 
@@ -21,7 +21,7 @@ use crate::lifecycle::cut::{Cut, CutReason};
 use crate::sys::{Exiting, Stream};
 
 pub use crate::labels::HalfClose;
-pub use pipes::PipePool;
+pub use pipe_pool::PipePool;
 
 /// Limits of a relay.
 #[derive(Debug, Clone)]

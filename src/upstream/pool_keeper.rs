@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::endpoint::EndpointState;
-use super::exchange::{HandshakeError, UpstreamHandshake};
+use super::handshake::{HandshakeError, UpstreamHandshake};
 use super::pool::GreetedConnection;
 use super::{Kind, Upstream, UpstreamError};
 use crate::localapi::dial;

@@ -5,16 +5,16 @@
 //! nothing that policy has not admitted.
 #![forbid(unsafe_code)]
 
-mod by_localapi;
-mod by_socks5;
+mod connection_slots;
+mod dial_by_localapi;
+mod dial_by_socks5;
 mod endpoint;
 mod error;
-mod exchange;
+mod handshake;
+mod happy_eyeballs;
 mod health;
-mod keep;
 mod pool;
-mod race;
-mod slots;
+mod pool_keeper;
 pub mod socks5;
 
 use std::net::SocketAddr;
@@ -25,12 +25,12 @@ use bytes::Bytes;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
+use self::connection_slots::ConnectionSlots;
+pub use self::connection_slots::UpstreamSlot;
 pub use self::endpoint::Endpoint;
 use self::endpoint::EndpointState;
 pub use self::error::UpstreamError;
-pub use self::exchange::Unparsed;
-use self::slots::ConnectionSlots;
-pub use self::slots::UpstreamSlot;
+pub use self::handshake::Unparsed;
 pub use crate::labels::UpstreamKind as Kind;
 use crate::localapi::dial;
 use crate::policy::{Address, Admitted};
@@ -185,7 +185,7 @@ impl Upstream {
                 ConnectGoal::Target(target) => self.by_way_of(&point, address, target).await,
                 ConnectGoal::Addresses(list) => {
                     let one = |address| self.to_address(&point, address);
-                    race::race_addresses(list, after, one).await
+                    happy_eyeballs::race_addresses(list, after, one).await
                 }
             }
         });
@@ -209,7 +209,7 @@ impl Upstream {
         let slot = self.slots.take_slot()?;
         let dial = |address| async move { Ok((self.dial_far(address).await?, address)) };
         let (stream, address) =
-            race::race_addresses(addresses, self.settings.connect_timeout, dial).await?;
+            happy_eyeballs::race_addresses(addresses, self.settings.connect_timeout, dial).await?;
         let (early, reported) = (Bytes::new(), stream.local_addr().ok());
         Ok(UpstreamConnection { stream, early, reported, address: Some(address), slot })
     }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::PACE;
-use super::budget::{self, CpuBudget};
+use super::cpu_budget::{self, CpuBudget};
 use super::process::Process;
 use super::search::{ProcessSearch, SearchResult, WantedSocket};
 use crate::sys::{SocketOwner, SocketOwners};
@@ -76,9 +76,9 @@ impl SearchContext {
 
     /// Looks for all of them.
     pub(super) fn look_up(&mut self, pairs: &[SocketPair]) -> Vec<SearchResult> {
-        let before = budget::cpu_spent();
+        let before = cpu_budget::cpu_spent();
         let found = self.find_holders(pairs);
-        self.budget.charge_work(budget::cpu_spent().saturating_sub(before), Instant::now());
+        self.budget.charge_work(cpu_budget::cpu_spent().saturating_sub(before), Instant::now());
         found
     }
 

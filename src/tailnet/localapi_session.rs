@@ -16,11 +16,11 @@ use super::backend_state::{self, BackendState};
 use super::bus_watcher::{BusEvent, BusWatcher};
 use super::explain::TailnetFault;
 use super::login::NodeLogin;
-use super::progress::{BusCoverage, SessionProgress};
+use super::session_progress::{BusCoverage, SessionProgress};
 use super::state::{StatusFeed, TailnetPhase};
 use super::state_store::StateStore;
 use super::version::TailscaledVersion;
-use super::{TailnetSettings, netmap, read, refusal};
+use super::{TailnetSettings, netmap, refusal, status_reader};
 use crate::localapi::{LocalApi, LocalApiError, messages};
 
 /// Between two readings of `status` beside an open bus, and without one.
@@ -182,7 +182,7 @@ impl LocalApiSession {
         if let Some(backend) = backend_state::of_name(&status.backend_state) {
             self.came_to(progress, backend).await?;
         }
-        self.store.update(|state| state.node = read::own_node(&status));
+        self.store.update(|state| state.node = status_reader::own_node(&status));
         if progress.logging_in.is_some_and(|since| since.elapsed() > LOGIN_PATIENCE) {
             self.explain_silence(progress, &status);
         }
@@ -426,9 +426,9 @@ impl LocalApiSession {
             Some(_) => self.settings.accept_routes,
             None => self.api.prefs().await.is_ok_and(|prefs| prefs.route_all),
         };
-        let found: netmap::Netmap = read::read_netmap(&status, dns, accepts_routes);
+        let found: netmap::Netmap = status_reader::read_netmap(&status, dns, accepts_routes);
         self.store.update(|state| {
-            state.node = read::own_node(&status);
+            state.node = status_reader::own_node(&status);
             if *state.netmap != found {
                 state.netmap = Arc::new(found);
             }
@@ -443,7 +443,7 @@ impl LocalApiSession {
         progress: &mut SessionProgress,
     ) -> Result<netmap::TailnetDns, LocalApiError> {
         match self.api.dns_config().await {
-            Ok(config) => Ok(config.as_ref().map(read::dns_settings).unwrap_or_default()),
+            Ok(config) => Ok(config.as_ref().map(status_reader::dns_settings).unwrap_or_default()),
             Err(error) if error.is_declined() => {
                 if !std::mem::replace(&mut progress.without_dns_config, true) {
                     tracing::warn!(

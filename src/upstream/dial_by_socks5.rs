@@ -5,10 +5,10 @@ use std::net::SocketAddr;
 
 use tokio::time::Instant;
 
+use super::connection_slots::UpstreamSlot;
 use super::endpoint::EndpointState;
-use super::exchange::{ConnectAnswer, HandshakeError, UpstreamHandshake};
+use super::handshake::{ConnectAnswer, HandshakeError, UpstreamHandshake};
 use super::pool::GreetedConnection;
-use super::slots::UpstreamSlot;
 use super::{Upstream, UpstreamConnection, UpstreamError};
 use crate::sys::Stream;
 

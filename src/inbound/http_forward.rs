@@ -3,11 +3,11 @@
 //! [`ForwardSession`] reads requests and carries exchanges; who may go where is not decided here.
 #![forbid(unsafe_code)]
 
+mod body_pump;
 mod credentials;
 mod exchange;
 #[cfg(test)]
 mod killed_tests;
-mod pump;
 mod rewrite;
 mod upgrade;
 
@@ -21,8 +21,8 @@ use super::{FailureReply, InboundFailure, Kind, ReplyProtocol, reply};
 use crate::outcome::Outcome;
 use crate::sys::Stream;
 
+pub use self::body_pump::ByteCounter;
 pub use self::exchange::{ExchangeSockets, ForwardExchange};
-pub use self::pump::ByteCounter;
 pub use self::rewrite::{ForwardRequest, parse_forward_request};
 pub use self::upgrade::UpgradeProtocols;
 
@@ -103,7 +103,7 @@ impl ForwardSession {
             {
                 Parsed::Whole { value, used } => {
                     self.buffer.advance(used);
-                    pump::release_buffer(&mut self.buffer);
+                    body_pump::release_buffer(&mut self.buffer);
                     return Ok(value);
                 }
                 Parsed::Incomplete => {}

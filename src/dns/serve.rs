@@ -4,11 +4,11 @@
 #![forbid(unsafe_code)]
 
 mod clients;
+mod extended_error;
 mod message;
 mod sockets;
 #[cfg(test)]
 mod tests;
-mod why;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -25,9 +25,9 @@ use self::message::{ParsedMessage, ParsedQuestion};
 use super::{DnsRecords, IpFamily, QueryKind};
 use crate::target::Name;
 
+pub use self::extended_error::{ExtendedError, ExtendedErrorCode};
 pub use self::message::MessageTransport;
 pub use self::sockets::{serve_tcp, serve_udp};
-pub use self::why::{ExtendedError, ExtendedErrorCode};
 
 /// Questions under way at once; whoever asks beyond that is told to try again.
 const IN_FLIGHT: usize = 1024;
