@@ -3,7 +3,7 @@
 
 use super::*;
 use crate::labels::SpliceFallback;
-use crate::relay::pipes::PipeLease;
+use crate::relay::pipe_pool::PipeLease;
 
 #[test]
 fn a_relay_is_small_while_idle() {
