@@ -5,7 +5,7 @@ use bytes::Bytes;
 
 use super::read_request::TunnelRequest;
 use super::sni_inspector::{RelayInspector, SniInspector};
-use super::{GatewayState, refuse};
+use super::{GatewayState, refuse_client};
 use crate::inbound::Reply;
 use crate::lifecycle::cut::CutReason;
 use crate::outcome::Outcome;
@@ -102,13 +102,13 @@ pub(super) async fn relay_tunnel(
         // Words would look like the far side's where it has spoken.
         Some(refusal) => {
             let reply = if relayed.down > 0 { Reply::Opaque } else { Reply::InPlace };
-            Box::pin(refuse(client, record, reply, *refusal)).await;
+            Box::pin(refuse_client(client, record, reply, *refusal)).await;
         }
         None => record.finish(outcome_of_relay(relayed.ended)),
     }
 }
 
-/// By value: a future keeps what it once lent to a macro.
+/// By value: a future keeps what a macro once borrowed.
 fn log_relayed(Relayed { up, down, lost, ended }: Relayed) {
     tracing::debug!(up, down, lost, ?ended, "relay ended");
 }

@@ -39,7 +39,7 @@ struct Link {
 }
 
 pub(super) fn run(settings: &Settings, target: Option<&str>, json: bool) -> ExitCode {
-    let typed = |text| Target::typed(text, DEFAULT_PORT);
+    let typed = |text| Target::parse_typed(text, DEFAULT_PORT);
     let target = match target.map(typed).transpose() {
         Ok(target) => target,
         Err(error) => {
@@ -84,7 +84,7 @@ fn examine(
     #[cfg(target_os = "linux")]
     links.extend(whole.then(|| redirected::link(found)).flatten());
     if let (true, Some(target)) = (whole, target) {
-        let asked = find::object(found, &explain::path(&target.to_string()));
+        let asked = find::object(found, &explain::explain_path(&target.to_string()));
         links.extend(reach::links(found, target, asked));
     }
     links

@@ -66,11 +66,11 @@ impl Serving {
             udp: socket.local_addr().unwrap(),
             tcp: listener.local_addr().unwrap(),
         };
-        tokio::spawn(udp(socket, handler.clone(), std::future::pending()));
+        tokio::spawn(serve_udp(socket, handler.clone(), std::future::pending()));
         tokio::spawn(async move {
             while let Ok((stream, peer)) = listener.accept().await {
                 let stream = Stream::new(stream.into_std().unwrap().into()).unwrap();
-                tokio::spawn(tcp(stream, peer, handler.clone()));
+                tokio::spawn(serve_tcp(stream, peer, handler.clone()));
             }
         });
         serving
