@@ -197,7 +197,7 @@ mod tests {
             ("info,tailrace::dns=debgu", "not \"tailrace::dns=debgu\": did you mean debug?"),
             ("info,warn", "gives two levels for all modules, the second one \"warn\""),
             ("=debug", "wants a module before the ="),
-            ("tailrace[connection{id=1}]=debug", "did you mean"),
+            ("tailrace[connection{id=1}]=debug", "wants a module before the ="),
             ("tailrace::dns[ask]=debug", "wants a module before the ="),
             ("", "did you mean"),
             (" , ", "did you mean"),

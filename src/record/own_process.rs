@@ -52,7 +52,7 @@ fn field<T: std::str::FromStr>(text: &str, key: &str) -> Option<T> {
     rest.split_whitespace().next()?.parse().ok()
 }
 
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
 mod tests {
     use super::*;
 
