@@ -181,7 +181,7 @@ impl Gateway {
             self.bound.all(),
             move |errno| telemetry.accept_error(errno),
             move |accepted| {
-                connection::spawn(Arc::clone(&gateway_state), accepted, drain.guard());
+                connection::spawn_connection(Arc::clone(&gateway_state), accepted, drain.guard());
             },
             self.stopped(),
         ));

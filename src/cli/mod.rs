@@ -78,7 +78,7 @@ pub fn main() -> ExitCode {
         Command::Config { command: ConfigCommand::Check { file } } => config::check(settings, file),
         Command::Config { command: ConfigCommand::Show { json } } => config::show(&settings, json),
         Command::Policy { command: PolicyCommand::Test { json, hosts } } => {
-            policy::test(&settings, &hosts, json)
+            policy::test_hosts(&settings, &hosts, json)
         }
         Command::Demo { redirected } => demo::run(redirected),
         Command::MemoryFolder => match crate::tailnet::memory_folder::serve_folder() {

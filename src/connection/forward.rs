@@ -132,7 +132,7 @@ impl ClientContext<'_> {
         };
         loop {
             record.stage(Stage::Relay);
-            let exchange = self.exchange(&record, session, &request, &connected).await;
+            let exchange = self.run_exchange(&record, session, &request, &connected).await;
             if !(exchange.stale && reused) {
                 // A tunnel may follow, which need not keep the head.
                 let ForwardRequest { target, head, .. } = request;
@@ -171,7 +171,7 @@ impl ClientContext<'_> {
         }
     }
 
-    async fn exchange(
+    async fn run_exchange(
         &self,
         record: &Record,
         session: &mut ForwardSession,

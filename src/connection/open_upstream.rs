@@ -58,7 +58,7 @@ async fn open_to(
         tokio::select! {
             biased;
             connected = connect => connected?,
-            () = client.gone() => return Err(Refusal::client_gone()),
+            () = client.wait_until_gone() => return Err(Refusal::client_gone()),
             reason = live.cut().wait() => return Err(Refusal::cut(reason, permitted.admitted.get())),
         }
     };
@@ -80,7 +80,7 @@ async fn resolve_and_connect(
     }
     let destination = resolve_and_check(gateway_state, record, permitted).await?;
     record.stage(Stage::Dial);
-    connect(gateway_state, record, destination).await
+    connect_upstream(gateway_state, record, destination).await
 }
 
 /// Step 4: the target's addresses, each decided about before it may be dialled.
@@ -114,7 +114,7 @@ async fn resolve_and_check(
     let decisions = {
         let snapshot = gateway_state.decision_snapshot();
         let PermittedTarget { admitted, pinned, .. } = permitted;
-        policy::decide_addresses(admitted, *pinned, &addresses, &snapshot.context())
+        policy::decide_addresses(admitted, *pinned, &addresses, &snapshot.decision_context())
     };
     tracing::debug!(%by, ?addresses, "resolved");
     check_addresses(record, permitted, decisions, by)
@@ -132,8 +132,8 @@ fn check_addresses(
         let refused = permission.as_ref().err().map(display);
         tracing::debug!(%address, route, rule, refused, "address decided");
     }
-    record.resolved(by, decisions.first().map(|first| first.address));
-    let Some(AddressDecision { policy, permission, .. }) = decisions.refusal() else {
+    record.resolved(by, decisions.first_dialled().map(|first| first.address));
+    let Some(AddressDecision { policy, permission, .. }) = decisions.decisive_refusal() else {
         return Ok(Destination::Addresses(decisions.into_permissions()));
     };
     let refused = match permission {
@@ -149,7 +149,7 @@ fn check_addresses(
 }
 
 /// Step 5: the way to the first of the addresses that answers, or to the name.
-async fn connect(
+async fn connect_upstream(
     gateway_state: &GatewayState,
     record: &mut Record,
     destination: Destination,
@@ -195,7 +195,7 @@ fn why_not_connected(
     took: Duration,
 ) -> Refusal {
     let tailnet_gate = gateway_state.tailnet_gate.as_ref();
-    match tailnet_gate.and_then(|tailnet_gate| tailnet_gate.reason(&error, asked, took)) {
+    match tailnet_gate.and_then(|tailnet_gate| tailnet_gate.fault_behind(&error, asked, took)) {
         Some(fault) => refused_by(record, &fault),
         None => error.into(),
     }

@@ -55,7 +55,7 @@ pub(super) struct TunnelRequest {
     /// Where to: as the client said it, or where it was going.
     pub(super) target: Target,
     pub(super) kind: Kind,
-    /// How to answer.
+    /// In which words the client is answered.
     pub(super) reply: ReplyProtocol,
     /// What the client has sent for the far side.
     pub(super) early: Bytes,
@@ -67,7 +67,7 @@ pub(super) struct TunnelRequest {
 
 impl TunnelRequest {
     /// As the decision about it takes it.
-    pub(super) fn asked(&self) -> AskedTarget<'_> {
+    pub(super) fn asked_target(&self) -> AskedTarget<'_> {
         let named = self.named.as_ref().map(|(name, by)| (name, *by));
         AskedTarget { target: &self.target, client: None, named }
     }
@@ -99,7 +99,7 @@ pub(super) async fn read_request(
     };
     client.connection.set_inbound(request.kind);
     let mut record = client.connection.record();
-    describe(&mut record, &request.target, request.label.as_ref(), request.host_mismatch);
+    describe_target(&mut record, &request.target, request.label.as_ref(), request.host_mismatch);
     let RequestedTunnel { kind, target, early, reply, .. } = request;
     tracing::debug!(inbound = kind.label(), %target, early = early.len(), "request");
     client.sent_early = !early.is_empty();
@@ -142,7 +142,12 @@ async fn read_head(client: &ClientContext<'_>) -> Result<InboundRequest, Inbound
 
 /// Writes down what is asked for. A static forward's name counts as the client's: with the listener it chose what
 /// that stands for, and nothing was guessed from its bytes.
-fn describe(record: &mut Record, target: &Target, label: Option<&Label>, host_mismatch: bool) {
+fn describe_target(
+    record: &mut Record,
+    target: &Target,
+    label: Option<&Label>,
+    host_mismatch: bool,
+) {
     record.target(target, HostFrom::Client);
     if let Some(label) = label {
         record.label(label.as_str());
@@ -159,7 +164,7 @@ pub(super) fn describe_forward(record: &mut Record, request: &ForwardRequest) {
         tracing::Span::current().record("id", record.id());
     }
     tracing::debug!(target = %request.target, "request");
-    describe(record, &request.target, request.label.as_ref(), request.host_mismatch);
+    describe_target(record, &request.target, request.label.as_ref(), request.host_mismatch);
 }
 
 /// Ends a connection whose head asked for nothing we could carry.

@@ -51,8 +51,8 @@ impl SniInspector {
         let inspector = Self { target: permitted.admitted.get().clone(), redirected, judges_names };
         let verdict = match &request.sniffed {
             // It had its time: nothing more comes to judge by.
-            Some(said) => inspector.judge(gateway_state, record, said, true),
-            None => inspector.read(gateway_state, record, &request.early, false),
+            Some(said) => inspector.judge_first_bytes(gateway_state, record, said, true),
+            None => inspector.inspect(gateway_state, record, &request.early, false),
         };
         match verdict {
             SniVerdict::More => {
@@ -65,17 +65,17 @@ impl SniInspector {
     }
 
     /// Reads and judges all that the client has said so far; with `over` it says nothing more, or not in time.
-    fn read(
+    fn inspect(
         &self,
         gateway_state: &GatewayState,
         record: &mut Record,
         bytes: &[u8],
         over: bool,
     ) -> SniVerdict {
-        self.judge(gateway_state, record, &self.meaning(bytes), over)
+        self.judge_first_bytes(gateway_state, record, &self.parse_first_bytes(bytes), over)
     }
 
-    fn meaning(&self, bytes: &[u8]) -> SniffedProtocol {
+    fn parse_first_bytes(&self, bytes: &[u8]) -> SniffedProtocol {
         if self.redirected {
             return sniff::sniff(bytes);
         }
@@ -87,7 +87,7 @@ impl SniInspector {
         }
     }
 
-    fn judge(
+    fn judge_first_bytes(
         &self,
         gateway_state: &GatewayState,
         record: &mut Record,
@@ -125,7 +125,8 @@ impl SniInspector {
             ServerName::Unreadable(why) => RequestedServer::Unreadable(why),
         };
         let snapshot = gateway_state.decision_snapshot();
-        let decided = policy::decide_server_name(&self.target, requested, &snapshot.context());
+        let decided =
+            policy::decide_server_name(&self.target, requested, &snapshot.decision_context());
         let Some(decided) = decided.filter(|decided| decided.verdict != Verdict::Allow) else {
             return SniVerdict::Clear;
         };
@@ -159,7 +160,7 @@ impl<'a> RelayInspector<'a> {
 
 impl StreamInspector for RelayInspector<'_> {
     fn inspect(&mut self, bytes: &[u8], over: bool) -> InspectionVerdict {
-        match self.inspector.read(self.gateway_state, self.record, bytes, over) {
+        match self.inspector.inspect(self.gateway_state, self.record, bytes, over) {
             SniVerdict::More => InspectionVerdict::More,
             SniVerdict::Clear => InspectionVerdict::Pass,
             SniVerdict::Refused(refusal) => {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 
 use super::read_request::{ClientRequest, TunnelRequest};
-use super::{ClientContext, Refusal, decision, refuse};
+use super::{ClientContext, Refusal, decision, refuse_client};
 use crate::inbound::client_hello::ServerName;
 use crate::inbound::sniff::{self, SniffedProtocol};
 use crate::inbound::{Kind, ReplyProtocol};
@@ -82,7 +82,7 @@ pub(super) async fn read_request(
     let sniffed = match first_bytes {
         FirstBytes::Nothing => None,
         FirstBytes::Said(SniffedProtocol::ForProxy) => {
-            refuse(client.stream, record, reply, Refusal::for_proxy()).await;
+            refuse_client(client.stream, record, reply, Refusal::for_proxy()).await;
             return None;
         }
         FirstBytes::Said(said) => Some(said),
@@ -120,7 +120,7 @@ fn sniff_timeout(client: &ClientContext<'_>, record: &Record, target: &Target) -
     }
     let asked = AskedTarget { target, client: Some(record.client().ip()), named: None };
     let snapshot = client.gateway_state.decision_snapshot();
-    let context = snapshot.context();
+    let context = snapshot.decision_context();
     let server_first = client.gateway_state.limits.load().server_first;
     match policy::decide(&asked, &context).use_of_first_bytes(&context) {
         FirstBytesUse::Nothing => None,

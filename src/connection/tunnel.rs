@@ -5,7 +5,7 @@ use bytes::Bytes;
 
 use super::read_request::TunnelRequest;
 use super::sni_inspector::{RelayInspector, SniInspector};
-use super::{GatewayState, refuse};
+use super::{GatewayState, refuse_client};
 use crate::inbound::ReplyProtocol;
 use crate::lifecycle::cut::CutReason;
 use crate::outcome::Outcome;
@@ -103,13 +103,13 @@ pub(super) async fn relay_tunnel(
         Some(refusal) => {
             let reply =
                 if relayed.down > 0 { ReplyProtocol::Opaque } else { ReplyProtocol::InPlace };
-            Box::pin(refuse(client, record, reply, *refusal)).await;
+            Box::pin(refuse_client(client, record, reply, *refusal)).await;
         }
         None => record.finish(outcome_of_relay(relayed.ended)),
     }
 }
 
-/// By value: a future keeps what it once lent to a macro.
+/// By value: a future keeps what a macro once borrowed.
 fn log_relayed(RelaySummary { up, down, lost, ended }: RelaySummary) {
     tracing::debug!(up, down, lost, ?ended, "relay ended");
 }

@@ -86,7 +86,7 @@ impl ResolverDomain {
     /// Asks one server after the other, each once, until one knows (docs/requirements.md, D2).
     pub(super) async fn ask_in_turn(&self, query: &Query) -> Result<AnswerRecords, AllFailed> {
         let mut left = self.servers.iter().map(|server| async move {
-            server.ask(query).await.map_err(|trouble| (server.label(), trouble))
+            server.ask_nameserver(query).await.map_err(|trouble| (server.label(), trouble))
         });
         let mut asked: FuturesUnordered<_> = left.next().into_iter().collect();
         let mut failed = Vec::new();

@@ -36,18 +36,18 @@ const SHORTEST: u64 = 1;
 
 /// Who knows the answers.
 pub trait AnswerSource: Send + Sync + 'static {
-    /// Answers one question.
-    fn answer_question(&self, question: ClientQuestion) -> BoxFuture<'static, DnsReply>;
+    /// Answers one question of a client, whatever it takes.
+    fn answer(&self, question: ClientQuestion) -> BoxFuture<'static, DnsReply>;
 }
 
 /// What a client wants to know.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClientQuestion {
-    /// Of this name.
+    /// The name that is asked about.
     pub name: Name,
-    /// This.
+    /// Which records of it are wanted.
     pub wanted: QuestionKind,
-    /// Who asks.
+    /// The address of the client that asks.
     pub client: IpAddr,
 }
 
@@ -71,7 +71,7 @@ pub enum DnsReply {
     Records {
         /// The whole name that a bare one stands for: an alias too, before all others.
         whole: Option<Name>,
-        /// From there.
+        /// Further aliases, from that name on.
         aliases: Vec<rr::Name>,
         /// Of the last of them.
         addresses: Vec<IpAddr>,
@@ -104,7 +104,7 @@ impl DnsReply {
     }
 
     /// One address; `whole` is the name that a bare one stands for.
-    pub fn of_address(whole: Option<Name>, address: IpAddr, left: Duration) -> Self {
+    pub fn address_data(whole: Option<Name>, address: IpAddr, left: Duration) -> Self {
         let (aliases, addresses, data) = (Vec::new(), vec![address], Vec::new());
         Self::Records { whole, aliases, addresses, data, left }
     }
@@ -143,28 +143,30 @@ impl QuestionHandler {
             match (read, handler.clients.admit(peer.ip(), Instant::now())) {
                 (ParsedMessage::Nothing, _) => None,
                 (ParsedMessage::Question(asked), ClientAdmission::Now) => {
-                    Some(handler.respond_to(&asked, peer).await)
+                    Some(handler.answer_question(&asked, peer).await)
                 }
-                (ParsedMessage::DnsAnswerMap(answer), ClientAdmission::Now) => Some(answer),
-                (ParsedMessage::Question(asked), ClientAdmission::Never) => Some(not_here(&asked)),
-                (ParsedMessage::DnsAnswerMap(_), ClientAdmission::Never) => None,
+                (ParsedMessage::Answered(answer), ClientAdmission::Now) => Some(answer),
+                (ParsedMessage::Question(asked), ClientAdmission::Never) => {
+                    Some(refuse_stranger(&asked))
+                }
+                (ParsedMessage::Answered(_), ClientAdmission::Never) => None,
                 // Who asks too much by datagrams shows by a connection that it is who it says it is, and
                 // waits there.
                 (ParsedMessage::Question(asked), ClientAdmission::After(_))
                     if over == MessageTransport::Datagram =>
                 {
-                    Some(asked.come_by_tcp())
+                    Some(asked.ask_again_by_tcp())
                 }
-                (ParsedMessage::DnsAnswerMap(_), ClientAdmission::After(_)) => None,
+                (ParsedMessage::Answered(_), ClientAdmission::After(_)) => None,
                 (ParsedMessage::Question(asked), ClientAdmission::After(wait)) => {
                     tokio::time::sleep(wait).await;
-                    Some(handler.respond_to(&asked, peer).await)
+                    Some(handler.answer_question(&asked, peer).await)
                 }
             }
         }
     }
 
-    async fn respond_to(&self, asked: &ParsedQuestion, peer: SocketAddr) -> Vec<u8> {
+    async fn answer_question(&self, asked: &ParsedQuestion, peer: SocketAddr) -> Vec<u8> {
         let Ok(_permit) = self.in_flight.try_acquire() else {
             return asked.encode_answer(ResponseCode::ServFail, Vec::new(), None);
         };
@@ -174,7 +176,7 @@ impl QuestionHandler {
         };
         let wanted = question_kind(asked.query.query_type());
         let question = ClientQuestion { name, wanted, client: peer.ip() };
-        match self.answers.answer_question(question).await {
+        match self.answers.answer(question).await {
             DnsReply::NoSuchName => asked.encode_answer(ResponseCode::NXDomain, Vec::new(), None),
             DnsReply::Refused(why) => {
                 asked.encode_answer(ResponseCode::NXDomain, Vec::new(), Some(&why))
@@ -195,7 +197,7 @@ impl QuestionHandler {
 }
 
 /// Somebody from afar. The answer is hardly bigger than the question: nobody is flooded by it.
-fn not_here(asked: &ParsedQuestion) -> Vec<u8> {
+fn refuse_stranger(asked: &ParsedQuestion) -> Vec<u8> {
     let why = ExtendedError::new(
         ExtendedErrorCode::Prohibited,
         "only private networks are answered here",
@@ -234,7 +236,7 @@ fn answer_records(
     let seconds = left.as_millis().div_ceil(1000).try_into().unwrap_or(u64::MAX);
     let ttl = u32::try_from(seconds.max(SHORTEST)).unwrap_or(u32::MAX);
     if wanted == QuestionKind::Any {
-        return vec![Record::from_rdata(asked.clone(), ttl, RData::HINFO(minimal_any()))];
+        return vec![Record::from_rdata(asked.clone(), ttl, RData::HINFO(minimal_hinfo()))];
     }
     // Who asks for an alias wants the next one alone.
     let alone = wanted == QuestionKind::Alias;
@@ -251,6 +253,6 @@ fn answer_records(
 }
 
 /// What stands for everything there is (RFC 8482 section 4.2).
-fn minimal_any() -> HINFO {
+fn minimal_hinfo() -> HINFO {
     HINFO::new("RFC8482".to_owned(), String::new())
 }

@@ -64,7 +64,9 @@ impl States {
         let tailnet_gate =
             TailnetGate::new(self.0.subscribe(), ready_wait, config.upstream.outside_tailnet);
         match &config.tailnet {
-            Some(tailnet) if tailnet.manage => tailnet_gate.with(PeerWarmup::new(&tailnet.socket)),
+            Some(tailnet) if tailnet.manage => {
+                tailnet_gate.with_warmup(PeerWarmup::new(&tailnet.socket))
+            }
             _ => tailnet_gate,
         }
     }

@@ -277,7 +277,7 @@ async fn connect(gateway_state: &Arc<GatewayState>, case: &Case) {
     let (served, guards) = (Arc::clone(gateway_state), Arc::clone(&drain));
     let handle = move |accepted: listener::Accepted| {
         let accepted = listener::Accepted { original_dst, ..accepted };
-        connection::spawn(Arc::clone(&served), accepted, guards.guard());
+        connection::spawn_connection(Arc::clone(&served), accepted, guards.guard());
     };
     let accept = listener::accept_loop(
         bound,
@@ -304,7 +304,7 @@ async fn assign_synthetic(gateway_state: &Arc<GatewayState>) {
         wanted: QuestionKind::Of(QueryKind::Addresses(IpFamily::V4)),
         client: ip("127.0.0.1"),
     };
-    DnsResponder::new(Arc::clone(gateway_state)).answer_question(question).await;
+    DnsResponder::new(Arc::clone(gateway_state)).answer(question).await;
 }
 
 /// Whatever `ask` learns of the gateway before a connection is made, and the access line of that connection.

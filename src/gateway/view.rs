@@ -90,7 +90,7 @@ impl AdminSnapshots {
             tags: node.map(|node| node.tags.clone()).unwrap_or_default(),
             key_expiry: node.and_then(|node| node.key_expiry.clone()),
             version: state.version.as_ref().map(ToString::to_string),
-            half_close: self.gateway_state.half_close.with(state.version.as_ref()),
+            half_close: self.gateway_state.half_close.half_close_for(state.version.as_ref()),
             news: news(&state.feed),
             process: state.process,
             health: state.health.clone(),

@@ -25,18 +25,18 @@ const EXTENDED_ERROR: u16 = 15;
 /// By which way a message came, and its answer goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MessageTransport {
-    /// UDP.
+    /// One UDP datagram, whose answer may have to be cut.
     Datagram,
-    /// TCP.
+    /// A TCP connection, with two bytes of length before each message.
     Stream,
 }
 
 /// What a message is.
 pub(super) enum ParsedMessage {
-    /// One question.
+    /// One question, to be answered.
     Question(Box<ParsedQuestion>),
     /// None that we answer; this is said of it.
-    DnsAnswerMap(Vec<u8>),
+    Answered(Vec<u8>),
     /// Nothing that deserves an answer.
     Nothing,
 }
@@ -56,19 +56,19 @@ pub(super) fn parse_message(bytes: &[u8], over: MessageTransport) -> ParsedMessa
         return ParsedMessage::Nothing;
     }
     if !head.is_plain() {
-        return ParsedMessage::DnsAnswerMap(head.refuse_unread(ResponseCode::FormErr));
+        return ParsedMessage::Answered(head.refusal_message(ResponseCode::FormErr));
     }
     let message = match Message::from_vec(bytes) {
         Ok(message) => message,
-        Err(_) => return ParsedMessage::DnsAnswerMap(head.refuse_unread(ResponseCode::FormErr)),
+        Err(_) => return ParsedMessage::Answered(head.refusal_message(ResponseCode::FormErr)),
     };
     let Message { metadata, mut queries, edns, .. } = message;
     let Some(query) = queries.pop() else {
-        return ParsedMessage::DnsAnswerMap(head.refuse_unread(ResponseCode::FormErr));
+        return ParsedMessage::Answered(head.refusal_message(ResponseCode::FormErr));
     };
     let asked = Box::new(ParsedQuestion { metadata, query, edns, over });
     match asked.refusal_code() {
-        Some(code) => ParsedMessage::DnsAnswerMap(asked.encode_answer(code, Vec::new(), None)),
+        Some(code) => ParsedMessage::Answered(asked.encode_answer(code, Vec::new(), None)),
         None => ParsedMessage::Question(asked),
     }
 }
@@ -104,7 +104,7 @@ impl MessageHeader {
     }
 
     /// An answer without a question, for one that could not be read.
-    fn refuse_unread(&self, code: ResponseCode) -> Vec<u8> {
+    fn refusal_message(&self, code: ResponseCode) -> Vec<u8> {
         let mut answer = vec![0; HEADER];
         answer[..2].copy_from_slice(&self.id);
         answer[2] = 0x80 | self.op_code << 3 | u8::from(self.recursion_desired);
@@ -136,17 +136,17 @@ impl ParsedQuestion {
     ) -> Vec<u8> {
         let mut answer = self.empty_answer(code, why);
         answer.add_answers(records);
-        let room = self.max_size();
+        let room = self.answer_size();
         match encode_within(&answer, room) {
             Some((bytes, false)) => bytes,
-            Some((_, true)) => self.truncate_to(answer, room),
+            Some((_, true)) => self.truncate_answer(answer, room),
             None => encode_within(&self.empty_answer(ResponseCode::ServFail, None), SMALLEST)
                 .map_or_else(Vec::new, |(bytes, _)| bytes),
         }
     }
 
     /// No records, and that they are to be had over TCP.
-    pub(super) fn come_by_tcp(&self) -> Vec<u8> {
+    pub(super) fn ask_again_by_tcp(&self) -> Vec<u8> {
         let mut answer = self.empty_answer(ResponseCode::NoError, None);
         answer.metadata.truncation = true;
         encode_within(&answer, SMALLEST).map_or_else(Vec::new, |(bytes, _)| bytes)
@@ -159,12 +159,12 @@ impl ParsedQuestion {
         answer.metadata.response_code = code;
         answer.add_query(self.query.clone());
         if let Some(theirs) = &self.edns {
-            answer.set_edns(own_edns(theirs, why));
+            answer.set_edns(answer_edns(theirs, why));
         }
         answer
     }
 
-    fn max_size(&self) -> u16 {
+    fn answer_size(&self) -> u16 {
         match (self.over, &self.edns) {
             (MessageTransport::Stream, _) => u16::MAX,
             (MessageTransport::Datagram, Some(edns)) => {
@@ -176,7 +176,7 @@ impl ParsedQuestion {
 
     /// As many records as there is room for beside the OPT record (RFC 6891 section 7: it is in every answer):
     /// some resolvers never ask by TCP and take what they get.
-    fn truncate_to(&self, mut answer: Message, room: u16) -> Vec<u8> {
+    fn truncate_answer(&self, mut answer: Message, room: u16) -> Vec<u8> {
         let edns = answer.edns.take();
         let beside = edns.as_ref().and_then(|edns| Record::from(edns).to_bytes().ok());
         let room_beside = room.saturating_sub(beside.map_or(0, |bytes| bytes.len() as u16));
@@ -200,7 +200,7 @@ fn encode_within(message: &Message, room: u16) -> Option<(Vec<u8>, bool)> {
 }
 
 /// Our OPT record (RFC 6891 section 6.1.1). Its size bounds our own datagram too.
-fn own_edns(theirs: &Edns, why: Option<&ExtendedError>) -> Edns {
+fn answer_edns(theirs: &Edns, why: Option<&ExtendedError>) -> Edns {
     let mut ours = Edns::new();
     ours.set_max_payload(theirs.max_payload().clamp(SMALLEST, DATAGRAM));
     ours.set_dnssec_ok(theirs.flags().dnssec_ok); // RFC 3225 section 3: copied

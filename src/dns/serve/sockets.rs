@@ -52,7 +52,7 @@ pub async fn serve_udp(
             () = &mut stop => return Ok(()),
             Some(_) = waiting.join_next(), if !waiting.is_empty() => {}
             ready = socket.readable() => {
-                if let Err(error) = ready.and_then(|()| receive_batch(&socket, &handler, &mut waiting)) {
+                if let Err(error) = ready.and_then(|()| read_batch(&socket, &handler, &mut waiting)) {
                     tracing::debug!(%error, "a DNS datagram could not be read");
                     tokio::time::sleep(PAUSE).await;
                 }
@@ -63,7 +63,7 @@ pub async fn serve_udp(
 }
 
 /// Reads what is there. What is known is answered at once, the rest gets a task of its own.
-fn receive_batch(
+fn read_batch(
     socket: &Arc<tokio::net::UdpSocket>,
     handler: &QuestionHandler,
     waiting: &mut JoinSet<()>,

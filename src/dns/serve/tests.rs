@@ -31,7 +31,7 @@ struct Scripted {
 }
 
 impl AnswerSource for Scripted {
-    fn answer_question(&self, question: ClientQuestion) -> BoxFuture<'static, DnsReply> {
+    fn answer(&self, question: ClientQuestion) -> BoxFuture<'static, DnsReply> {
         let reply = (self.script)(&question);
         let slow = question.name.as_str() == "slow.example";
         self.asked.lock().unwrap().push(question);
