@@ -21,7 +21,7 @@ use self::looker::SearchContext;
 pub use self::process::Process;
 use self::search::SearchResult;
 pub(super) use self::slot::CallerSlot;
-use super::live::Entry;
+use super::live::LiveEntry;
 use super::log::AccessLog;
 
 /// Connections that wait to be looked at; later ones stay unknown.
@@ -63,7 +63,7 @@ struct QueueState {
 
 /// A connection whose caller is sought.
 struct QueuedLookup {
-    entry: Arc<Entry>,
+    entry: Arc<LiveEntry>,
     /// Where the client thinks it is connected to.
     server: SocketAddr,
     tries: usize,
@@ -102,7 +102,7 @@ impl Callers {
     }
 
     /// Has the caller of a connection looked for; `server` is where it thinks it is connected to.
-    pub(super) fn seek(&self, entry: &Arc<Entry>, server: SocketAddr) {
+    pub(super) fn seek(&self, entry: &Arc<LiveEntry>, server: SocketAddr) {
         // While the thread is in a search nobody waits for it here.
         let looker = self.looker.try_lock().ok();
         let seen = looker.and_then(|mut l| l.glance((entry.client, server), Instant::now()));
