@@ -123,7 +123,8 @@ pub fn spawn(gateway_state: Arc<GatewayState>, accepted: Accepted, drain: Guard)
     let span = tracing::debug_span!("connection", id = %connection.id());
     span.in_scope(|| {
         let Accepted { peer, local, original_dst, .. } = &accepted;
-        tracing::debug!(client = %peer, listener = %local, ?original_dst, "accepted");
+        let original_dst = original_dst.map(tracing::field::display);
+        tracing::debug!(client = %peer, listener = %local, original_dst, "accepted");
     });
     let serving = serve(gateway_state, accepted, connection, drain);
     // A panic ends this task only: the record's guard writes its line on the way out.

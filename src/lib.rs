@@ -17,11 +17,6 @@
 //! listed in `docs/architecture.md`, and `tests/walls` holds that list.
 #![forbid(unsafe_code)]
 
-#[cfg(not(target_os = "linux"))]
-compile_error!(
-    "tailrace runs on Linux only: epoll, splice(2), netfilter and /proc are what it is built on"
-);
-
 pub mod admin;
 pub mod api;
 pub mod cli;

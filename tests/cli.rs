@@ -275,9 +275,7 @@ fn a_reader_that_leaves_ends_the_command_without_a_word() {
         &["doctor", "--json"],
         &["explain", "192.0.2.1:80"],
         &["explain", "--json", "192.0.2.1:80"],
-        #[cfg(target_os = "linux")]
         &["nft", "--uid", "1"],
-        #[cfg(target_os = "linux")]
         &["nft", "--undo"],
     ] {
         let config = gateway.setup().config();
@@ -312,9 +310,7 @@ fn a_reader_that_leaves_changes_no_command_s_end() {
     for (arguments, config, code) in [
         (&["up"][..], &config, 78),
         (&["connect", "127.0.0.1", &port], &running, 1),
-        #[cfg(target_os = "linux")]
         (&["run", "--explain", "sh", "-c", "exit 3"], &running, 3),
-        #[cfg(target_os = "linux")]
         (&["run", "/nonexistent"], &running, 127),
     ] {
         let mut command = gateway.setup().command(&arguments[..1]);

@@ -7,7 +7,7 @@ use libfuzzer_sys::fuzz_target;
 use tailrace::config::{ProcessEnvironment, check_config, parse, shown};
 
 fuzz_target!(|text: &str| {
-    let env = ProcessEnvironment::of([("HOME", "/nowhere")]);
+    let env = ProcessEnvironment::from_pairs([("HOME", "/nowhere")]);
     let written = parse(Some((Path::new("fuzz.toml"), text)), &env, &[]);
     match check_config(&written, &env) {
         Ok(checked) => assert!(!shown(&written, &checked.config).is_empty()),

@@ -94,7 +94,6 @@ pub(super) enum Command {
     ///
     /// Needs no root and no capability. It is a convenience, not a fence. Programs that gain a
     /// privilege by being started (sudo) start without it.
-    #[cfg(target_os = "linux")]
     Run {
         /// Say how the program is wrapped and why, and at the end what was carried
         #[arg(long)]
@@ -115,7 +114,6 @@ pub(super) enum Command {
         shell: Shell,
     },
     /// Print an nft ruleset that leads every outgoing TCP connection here, but those of one user
-    #[cfg(target_os = "linux")]
     #[command(after_help = NFT_HELP)]
     Nft {
         /// Whose connections are left alone: the user the gateway and tailscaled run as
@@ -203,7 +201,6 @@ ssh -o ProxyCommand='tailrace connect %h %p' HOST
 Ends 0 when both directions ended well, 1 when one was cut or the target was refused, 69 without a gateway.";
 
 /// What to do with what `nft` prints.
-#[cfg(target_os = "linux")]
 const NFT_HELP: &str = "\
 tailrace nft --uid N | nft -f -         leads connections here (root; again is no harm)
 tailrace nft --undo | nft -f -          and no more

@@ -14,10 +14,8 @@ mod explain;
 mod find;
 mod generate;
 mod key;
-#[cfg(target_os = "linux")]
 mod nft;
 mod policy;
-#[cfg(target_os = "linux")]
 mod run;
 mod status;
 mod tell;
@@ -74,10 +72,8 @@ pub fn main() -> ExitCode {
         Command::Explain { json, target } => explain::run(&settings, &target, json),
         Command::Wait { timeout } => wait::run(&settings, timeout),
         Command::Connect { host, port } => connect::run(&settings, &Target { host, port }),
-        #[cfg(target_os = "linux")]
         Command::Run { explain, command } => run::run(&settings, explain, command),
         Command::Env { shell } => env::run(&settings, shell),
-        #[cfg(target_os = "linux")]
         Command::Nft { uid, undo } => nft::run(&settings, uid.filter(|_| !undo)),
         Command::Config { command: ConfigCommand::Check { file } } => config::check(settings, file),
         Command::Config { command: ConfigCommand::Show { json } } => config::show(&settings, json),
@@ -101,7 +97,6 @@ pub fn main() -> ExitCode {
 fn only_tells(command: &Command) -> bool {
     match command {
         Command::Up { .. } | Command::Connect { .. } | Command::Demo { .. } => false,
-        #[cfg(target_os = "linux")]
         Command::Run { .. } => false,
         _ => true,
     }

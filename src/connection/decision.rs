@@ -166,10 +166,10 @@ fn write_down(
         TargetSource::Qualified => record.set_qualified_target(&effective_target),
         TargetSource::Asked | TargetSource::Named(_) => {}
     }
-    tracing::debug!(effective_target = %effective_target, ?source, "what is meant");
+    tracing::debug!(target = %effective_target, source = source.label(), "effective target");
     let permitted = permission.map_err(|refused| {
         let rule = policy.as_ref().and_then(|policy| policy.rule.as_deref());
-        tracing::debug!(?refused, "the target may not be reached");
+        tracing::debug!(%refused, "target refused");
         Refusal::by_decision(refused, &effective_target, rule)
     });
     if let Some(policy) = policy {

@@ -163,7 +163,8 @@ impl ClientContext<'_> {
                 record.set_upstream(self.gateway_state.upstream_kind);
                 record.set_route(self.gateway_state.route_to(kept.connected.address));
                 record.mark_connected();
-                tracing::debug!(address = ?kept.connected.address, "upstream connection reused");
+                let address = kept.connected.address.map(tracing::field::display);
+                tracing::debug!(address, "upstream connection reused");
                 Ok((kept.connected, true))
             }
             _ => Ok((open_upstream(self, record, permitted).await?, false)),

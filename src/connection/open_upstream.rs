@@ -5,6 +5,8 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use tracing::field::display;
+
 use super::decision::{PermittedTarget, write_verdict};
 use super::{ClientContext, GatewayState, Refusal, fault_of_name};
 use crate::dns::Resolution;
@@ -126,8 +128,9 @@ fn check_addresses(
     by: ResolvedBy,
 ) -> Result<Destination, Refusal> {
     for AddressDecision { address, policy, route, permission } in decisions.iter() {
-        let (rule, refused) = (policy.rule.as_deref(), permission.as_ref().err());
-        tracing::debug!(%address, ?route, rule, ?refused, "address decided");
+        let (route, rule) = (route.map(display), policy.rule.as_deref());
+        let refused = permission.as_ref().err().map(display);
+        tracing::debug!(%address, route, rule, refused, "address decided");
     }
     record.set_resolved(by, decisions.first().map(|first| first.address));
     let Some(AddressDecision { policy, permission, .. }) = decisions.refusal() else {
@@ -171,7 +174,8 @@ async fn connect(
         }
     }
     let upstream = gateway_state.upstream_kind;
-    tracing::debug!(%upstream, address = ?connected.address, took = ?begun.elapsed(), "connected");
+    let address = connected.address.map(display);
+    tracing::debug!(%upstream, address, took = ?begun.elapsed(), "connected");
     Ok(connected)
 }
 

@@ -124,6 +124,19 @@ pub enum TargetSource {
     Named(NamedBy),
 }
 
+impl TargetSource {
+    /// One word for the debug log.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Asked => "asked",
+            Self::Qualified => "qualified",
+            Self::DnsAnswer => "dns_answer",
+            Self::Named(NamedBy::Sni) => "sni",
+            Self::Named(NamedBy::HttpHost) => "http_host",
+        }
+    }
+}
+
 /// The decision about a target, before its addresses are looked up.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Decision {

@@ -18,20 +18,25 @@ pub struct PolicyVerdict {
 }
 
 /// Why a target is not admitted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
     /// It is this gateway itself.
+    #[error("it is this gateway itself")]
     Loop,
     /// A rule forbids it, or none allows it.
+    #[error("policy does not allow it")]
     Denied,
     /// The address may be reached, but not the server that TLS asks for there.
+    #[error("policy does not allow the server that TLS asks for")]
     ServerName,
     /// It is an address of `dns.synthetic` that no name has: there is nobody behind it.
+    #[error("no name has {address} of dns.synthetic")]
     UnassignedSynthetic {
         /// The address.
         address: IpAddr,
     },
     /// Nothing in the tailnet covers the address, and no other may be dialled (`upstream.outside_tailnet`).
+    #[error("nothing in the tailnet covers {address}, and upstream.outside_tailnet refuses it")]
     OutsideTailnet {
         /// The address.
         address: IpAddr,

@@ -58,7 +58,7 @@ fn number_after<T: std::str::FromStr>(text: &str, key: &str) -> Option<T> {
     rest.split_whitespace().next()?.parse().ok()
 }
 
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
 mod tests {
     use super::*;
 

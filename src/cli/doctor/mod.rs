@@ -9,7 +9,6 @@ mod advice;
 mod binary;
 mod membership;
 mod reach;
-#[cfg(target_os = "linux")]
 mod redirected;
 mod tls;
 
@@ -81,7 +80,6 @@ fn examine(
         None => vec![upstream(found, &status.upstream)],
     });
     let whole = links.iter().all(|link| link.state.is_ok());
-    #[cfg(target_os = "linux")]
     links.extend(whole.then(|| redirected::link(found)).flatten());
     if let (true, Some(target)) = (whole, target) {
         let asked = find::object(found, &explain::path(&target.to_string()));

@@ -1,0 +1,77 @@
+//! The debug log of one failing connection is what docs/debugging.md shows, and one id finds all of it.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail loudly")]
+
+use tailrace_rig as rig;
+
+use rig::wait::{PATIENCE, eventually};
+use rig::{Gateway, HttpOrigin, Inbound, Managed, Tailscaled};
+
+/// The page, whose first block of output is a log.
+const PAGE: &str = include_str!("../docs/debugging.md");
+/// What the example sets.
+const LEVEL: &str = "info,tailrace::connection=debug";
+
+/// A line without what differs from run to run: its time, its id, ports and durations.
+fn normal(line: &str) -> String {
+    let (_time, line) = line.split_once(' ').unwrap();
+    let word = |word: &str| match word.split_once('=') {
+        Some((key @ ("id" | "client" | "listener" | "ms"), _)) => format!("{key}=…"),
+        _ => word.to_owned(),
+    };
+    line.split(' ').map(word).collect::<Vec<_>>().join(" ")
+}
+
+/// The lines of the page's first block that begins with a time.
+fn shown() -> Vec<String> {
+    let block = PAGE.split("```text\n").nth(1).unwrap().split("```").next().unwrap();
+    block.lines().map(normal).collect()
+}
+
+/// Every line with the id that the last line of the log about a connection carries.
+fn lines_of_last(gateway: &Gateway, last: &str) -> Vec<String> {
+    let has_ended = |log: &str| log.lines().any(|line| line.contains(last));
+    eventually("the access line", PATIENCE, || has_ended(&gateway.log()));
+    let log = gateway.log();
+    let line = log.lines().rfind(|line| line.contains(last)).unwrap();
+    let id = line.split(' ').find(|word| word.starts_with("id=")).unwrap();
+    log.lines().filter(|line| line.contains(id)).map(normal).collect()
+}
+
+#[test]
+fn the_log_of_a_failing_connection_is_the_one_of_the_page() {
+    let tailnet = Managed::with(|s| {
+        s.dns["ExtraRecords"] = serde_json::json!([
+            {"Name": "grafana.corp.example", "Type": "A", "Value": "10.60.0.7"}]);
+    });
+    let gateway = tailnet.gateway(|s| {
+        s.set("log.level", LEVEL).set("log.format", "text");
+        s.set("upstream.outside_tailnet", "refuse").set("record.process", false);
+        s.set("policy.mode", "enforce").set("policy.allowed_host_suffixes", vec!["corp.example"]);
+    });
+    let target = "grafana.corp.example:443";
+    gateway.assert_refused(Inbound::Socks5, target, "unreachable");
+    let lines = lines_of_last(&gateway, "INFO  socks5 grafana.corp.example:443");
+    assert_eq!(lines, shown(), "{}", gateway.log());
+}
+
+#[test]
+fn each_request_of_a_connection_is_followed_by_the_id_of_its_own_line() {
+    let origin = HttpOrigin::ok("hi");
+    let fake = Tailscaled::with("db.corp.example", origin.address());
+    let gateway = Gateway::start(|s| {
+        s.upstream(fake.address()).set("log.level", LEVEL);
+    });
+    let mut wire = gateway.dial();
+    for _ in 0..2 {
+        wire.send("GET http://db.corp.example/ HTTP/1.1\r\nHost: db.corp.example\r\n\r\n");
+        assert_eq!(wire.read_answer().status(), 200);
+    }
+    let access = gateway.wait_for_access(2);
+    let decided = |line: &serde_json::Value| line["message"] == "effective target";
+    let decided: Vec<_> = gateway.log_lines().into_iter().filter(decided).collect();
+    assert_eq!(decided.len(), 2, "{decided:?}");
+    for (decided, access) in decided.iter().zip(&access) {
+        assert_eq!(decided["id"], access["id"]);
+    }
+    assert_ne!(access[0]["id"], access[1]["id"]);
+}
