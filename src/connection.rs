@@ -39,7 +39,7 @@ use crate::lifecycle::drain::Guard;
 use crate::listener::{Accepted, Permit};
 use crate::outcome::Outcome;
 use crate::policy::{LocalAddresses, Policy};
-use crate::record::{Connection, Record, Stage, Telemetry};
+use crate::record::{ConnectionRecord, Stage, TargetRecord, Telemetry};
 use crate::relay::{self, HalfClose, PipePool};
 use crate::sys::Stream;
 use crate::upstream::Upstream;
@@ -107,7 +107,7 @@ impl GatewayState {
 struct ClientContext<'a> {
     gateway_state: &'a GatewayState,
     stream: &'a Stream,
-    connection: &'a mut Connection,
+    connection: &'a mut ConnectionRecord,
     /// It is over a limit, and is told so once it has said what it wants.
     over_limit: bool,
     /// It has sent bytes for the far side already: its FIN is then a half-close.
@@ -119,7 +119,7 @@ struct ClientContext<'a> {
 /// that carries the id of its access line; where not, nothing is kept for it.
 pub fn spawn_connection(gateway_state: Arc<GatewayState>, accepted: Accepted, drain: Guard) {
     let server = accepted.original_dst.unwrap_or(accepted.local);
-    let connection = gateway_state.telemetry.connection(accepted.peer, server);
+    let connection = gateway_state.telemetry.begin_connection(accepted.peer, server);
     let span = tracing::debug_span!("connection", id = %connection.id());
     span.in_scope(|| {
         let Accepted { peer, local, original_dst, .. } = &accepted;
@@ -138,7 +138,7 @@ pub fn spawn_connection(gateway_state: Arc<GatewayState>, accepted: Accepted, dr
 fn serve(
     gateway_state: Arc<GatewayState>,
     accepted: Accepted,
-    mut connection: Connection,
+    mut connection: ConnectionRecord,
     drain: Guard,
 ) -> impl Future<Output = ()> + Send {
     // Taken apart before the future is made: that would keep the whole of it beside its parts.
@@ -159,7 +159,7 @@ fn serve(
                 Box::pin(relay_tunnel(&gateway_state, &stream, tunnel)).await;
             }
         } else {
-            connection.record().finish(Outcome::Overloaded);
+            connection.begin_target().finish(Outcome::Overloaded);
         }
         tracing::debug!("closed");
         drop((connection, stream, permit)); // its place is free when its socket is
@@ -198,11 +198,11 @@ async fn open_tunnel(
 /// Says no in the client's own protocol, and ends the record.
 async fn refuse_client(
     stream: &Stream,
-    mut record: Record,
+    mut record: TargetRecord,
     reply: ReplyProtocol,
     refusal: Refusal,
 ) {
-    record.stage(Stage::Reply);
+    record.set_stage(Stage::Reply);
     let said = reply.failure_bytes(refusal.outcome, &refusal.message, record.id());
     tracing::debug!(outcome = refusal.outcome.label(), why = refusal.message, "refused");
     record.finish(refusal.outcome);

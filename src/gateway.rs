@@ -179,7 +179,7 @@ impl Gateway {
             bound,
             Arc::clone(&self.limits),
             self.bound.all(),
-            move |errno| telemetry.accept_error(errno),
+            move |errno| telemetry.count_accept_error(errno),
             move |accepted| {
                 connection::spawn_connection(Arc::clone(&gateway_state), accepted, drain.guard());
             },
@@ -219,7 +219,10 @@ impl Gateway {
 
     async fn cut_all(&self) {
         self.drain.advance(Phase::Forced);
-        self.gateway_state.telemetry.live().each(|entry| entry.cut().cut(CutReason::Drained));
+        self.gateway_state
+            .telemetry
+            .live_connections()
+            .for_each(|entry| entry.cut().cut(CutReason::Drained));
         drop(tokio::time::timeout(LAST_LINES, self.drain.finished()).await);
     }
 }

@@ -12,7 +12,7 @@ use fast_socks5::Socks5Command;
 use fast_socks5::client::{Config, Socks5Stream};
 use fast_socks5::util::target_addr::TargetAddr;
 use proptest::prelude::*;
-use tailrace::config::{self, Environment};
+use tailrace::config::{self, ProcessEnvironment};
 use tailrace::inbound::framing::{self, MessageFraming};
 use tailrace::inbound::head::{self, DEFAULT_MAX_HEAD, MessageHead, MessageKind};
 use tailrace::inbound::{ParseError, Parsed, connect, http_forward, socks4, socks5};
@@ -224,9 +224,9 @@ fn settings() -> impl Strategy<Value = String> {
 proptest! {
     #[test]
     fn settings_complaints_are_printable_lines(text in settings()) {
-        let env = Environment::of([("HOME", "/nowhere")]);
+        let env = ProcessEnvironment::from_pairs([("HOME", "/nowhere")]);
         let written = config::parse(Some((Path::new("case.toml"), &text)), &env, &[]);
-        if let Err(problems) = config::check(&written, &env) {
+        if let Err(problems) = config::check_config(&written, &env) {
             let lines = problems.lines();
             prop_assert!(!lines.is_empty());
             prop_assert!(lines.iter().all(|line| line.starts_with("config: ")));

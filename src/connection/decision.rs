@@ -20,7 +20,7 @@ use crate::policy::{
     self, Admitted, AskedTarget, Decision, DecisionContext, KnownNames, LocalAddresses, NamedBy,
     Policy, PolicyVerdict, RouteTable, SyntheticUse, TargetSource,
 };
-use crate::record::{Record, Stage};
+use crate::record::{Stage, TargetRecord};
 use crate::tailnet::TailnetState;
 use crate::target::{Name, Target};
 
@@ -121,7 +121,7 @@ pub(super) struct PermittedTarget {
 /// The target may not be reached, or the client or the gateway left before that could be said.
 pub(super) async fn decide_target(
     client: &ClientContext<'_>,
-    record: &mut Record,
+    record: &mut TargetRecord,
     asked: AskedTarget<'_>,
 ) -> Result<PermittedTarget, Refusal> {
     let asked_at = tokio::time::Instant::now();
@@ -155,15 +155,15 @@ async fn wait_for_bare_name(
 }
 
 fn write_down(
-    record: &mut Record,
+    record: &mut TargetRecord,
     decision: Decision,
     asked_at: tokio::time::Instant,
 ) -> Result<PermittedTarget, Refusal> {
     let Decision { effective_target, source, policy, permission, pinned, without_name } = decision;
-    record.stage(Stage::Policy);
+    record.set_stage(Stage::Policy);
     match source {
-        TargetSource::DnsAnswer => record.target(&effective_target, HostFrom::Dns),
-        TargetSource::Qualified => record.whole(&effective_target),
+        TargetSource::DnsAnswer => record.set_target(&effective_target, HostFrom::Dns),
+        TargetSource::Qualified => record.set_qualified_target(&effective_target),
         TargetSource::Asked | TargetSource::Named(_) => {}
     }
     tracing::debug!(target = %effective_target, source = source.label(), "effective target");
@@ -180,18 +180,18 @@ fn write_down(
 }
 
 /// Writes down what policy said; the access line carries the last it said.
-pub(super) fn write_verdict(record: &mut Record, policy: PolicyVerdict) {
+pub(super) fn write_verdict(record: &mut TargetRecord, policy: PolicyVerdict) {
     let PolicyVerdict { mode, verdict, rule } = policy;
     tracing::debug!(%mode, %verdict, rule = rule.as_deref(), "policy decided");
-    record.verdict(mode, verdict, rule);
+    record.set_verdict(mode, verdict, rule);
 }
 
 impl PermittedTarget {
     /// The address that a redirected client was going to, once its name was not to be found, where the address needs
     /// none.
-    pub(super) fn without_name(self, record: &mut Record) -> Option<Self> {
+    pub(super) fn without_name(self, record: &mut TargetRecord) -> Option<Self> {
         let decision = *self.without_name?;
-        record.target(&decision.effective_target, HostFrom::None);
+        record.set_target(&decision.effective_target, HostFrom::None);
         write_down(record, decision, self.asked_at).ok()
     }
 }

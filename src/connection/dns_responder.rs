@@ -122,7 +122,11 @@ impl DnsResponder {
             Some(known) => {
                 let decision = self.decide(AskedName::Mention(&known));
                 let told = self.admit_question(decision, client, &known)?;
-                self.gateway_state.telemetry.dns(DnsRoute::Magicdns, DnsResult::Ok, Duration::ZERO);
+                self.gateway_state.telemetry.record_dns(
+                    DnsRoute::Magicdns,
+                    DnsResult::Ok,
+                    Duration::ZERO,
+                );
                 DnsRecords::of_pointer(told.get())
             }
             None => {
@@ -148,7 +152,7 @@ impl DnsResponder {
         let gateway_state = &self.gateway_state;
         let NameDecision { policy, permission, .. } = decision;
         let (mode, verdict) = (policy.mode, policy.verdict);
-        gateway_state.telemetry.decision(mode, verdict);
+        gateway_state.telemetry.count_decision(mode, verdict);
         let rule = policy.rule.as_deref().unwrap_or_default();
         tracing::debug!(%name, %client, %mode, %verdict, rule, "DNS question decided");
         if policy.verdict != Verdict::Allow && self.is_new_verdict(name, verdict) {
@@ -157,7 +161,7 @@ impl DnsResponder {
         permission.map_err(|_| {
             let by = gateway_state.resolver.load().plan(name).by;
             if let Some(route) = by.dns_route() {
-                gateway_state.telemetry.dns(route, DnsResult::Refused, Duration::ZERO);
+                gateway_state.telemetry.record_dns(route, DnsResult::Refused, Duration::ZERO);
             }
             DnsReply::Refused(ExtendedError::new(
                 ExtendedErrorCode::Blocked,
@@ -194,7 +198,7 @@ impl DnsResponder {
         }
         match names.resolve_records(name, kind, &listeners).await {
             Ok(Some(records)) => {
-                gateway_state.telemetry.dns(records.by, DnsResult::Ok, asked.elapsed());
+                gateway_state.telemetry.record_dns(records.by, DnsResult::Ok, asked.elapsed());
                 Ok(records)
             }
             Ok(None) => {
@@ -205,7 +209,7 @@ impl DnsResponder {
                 ))))
             }
             Err(error) => {
-                gateway_state.telemetry.dns(error.route(), error.result(), asked.elapsed());
+                gateway_state.telemetry.record_dns(error.route(), error.result(), asked.elapsed());
                 Err(match error {
                     NameError::NotFound { .. } => DnsReply::NoSuchName,
                     other => {

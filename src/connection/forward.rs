@@ -16,7 +16,7 @@ use crate::inbound::{self, InboundFailure, ReplyProtocol};
 use crate::lifecycle::drain::Phase;
 use crate::outcome::Outcome;
 use crate::policy::AskedTarget;
-use crate::record::{Record, Stage};
+use crate::record::{Stage, TargetRecord};
 use crate::relay::{Meter, RelayEnd};
 use crate::target::Target;
 use crate::upstream::UpstreamConnection;
@@ -60,7 +60,7 @@ pub(super) async fn serve_requests(
                 return None;
             }
         };
-        let record = client.connection.record();
+        let record = client.connection.begin_target();
         match client.serve_request(record, &mut session, request, kept.take()).await {
             AfterRequest::Next(idle) => kept = idle,
             AfterRequest::End(tunnel) => return tunnel,
@@ -119,7 +119,7 @@ impl ByteCounter for MeteredCounter<'_> {
 impl ClientContext<'_> {
     async fn serve_request(
         &self,
-        mut record: Record,
+        mut record: TargetRecord,
         session: &mut ForwardSession,
         request: ForwardRequest,
         kept: Option<IdleUpstream>,
@@ -131,7 +131,7 @@ impl ClientContext<'_> {
             Err(refusal) => return self.refuse_request(record, refusal).await,
         };
         loop {
-            record.stage(Stage::Relay);
+            record.set_stage(Stage::Relay);
             let exchange = self.run_exchange(&record, session, &request, &connected).await;
             if !(exchange.stale && reused) {
                 // A tunnel may follow, which need not keep the head.
@@ -152,7 +152,7 @@ impl ClientContext<'_> {
     /// decided about anew.
     async fn reuse_or_open(
         &self,
-        record: &mut Record,
+        record: &mut TargetRecord,
         target: &Target,
         kept: Option<IdleUpstream>,
     ) -> Result<(UpstreamConnection, bool), Refusal> {
@@ -160,9 +160,9 @@ impl ClientContext<'_> {
         let permitted = decide_target(self, record, asked).await?;
         match kept {
             Some(kept) if kept.target == *target && !self.over_limit && kept.is_reusable() => {
-                record.upstream(self.gateway_state.upstream_kind);
-                record.route(self.gateway_state.route_to(kept.connected.address));
-                record.connected();
+                record.set_upstream(self.gateway_state.upstream_kind);
+                record.set_route(self.gateway_state.route_to(kept.connected.address));
+                record.mark_connected();
                 let address = kept.connected.address.map(tracing::field::display);
                 tracing::debug!(address, "upstream connection reused");
                 Ok((kept.connected, true))
@@ -173,7 +173,7 @@ impl ClientContext<'_> {
 
     async fn run_exchange(
         &self,
-        record: &Record,
+        record: &TargetRecord,
         session: &mut ForwardSession,
         request: &ForwardRequest,
         connected: &UpstreamConnection,
@@ -189,7 +189,7 @@ impl ClientContext<'_> {
             upstream_process,
         };
         let early = connected.early.clone();
-        let live = record.live();
+        let live = record.live_connection();
         let counts = MeteredCounter(live.meter());
         let exchange = session.carry_exchange(way, early, request, &counts);
         tokio::select! {
@@ -205,7 +205,7 @@ impl ClientContext<'_> {
 
     async fn end_request(
         &self,
-        record: Record,
+        record: TargetRecord,
         session: &mut ForwardSession,
         target: Target,
         mut connected: UpstreamConnection,
@@ -231,9 +231,9 @@ impl ClientContext<'_> {
         AfterRequest::Next(exchange.upstream_reusable.then_some(IdleUpstream { target, connected }))
     }
 
-    async fn refuse_request(&self, mut record: Record, refusal: Refusal) -> AfterRequest {
+    async fn refuse_request(&self, mut record: TargetRecord, refusal: Refusal) -> AfterRequest {
         if refusal.outcome == Outcome::ClientGone {
-            record.stage(Stage::Reply);
+            record.set_stage(Stage::Reply);
             record.finish(refusal.outcome);
         } else {
             self.say_and_finish(record, refusal.outcome, &refusal.message).await;
@@ -242,8 +242,8 @@ impl ClientContext<'_> {
     }
 
     /// The last words. The line is written before them, so that no client can hold it up.
-    async fn say_and_finish(&self, mut record: Record, outcome: Outcome, message: &str) {
-        record.stage(Stage::Reply);
+    async fn say_and_finish(&self, mut record: TargetRecord, outcome: Outcome, message: &str) {
+        record.set_stage(Stage::Reply);
         let said = ReplyProtocol::Http.failure_bytes(outcome, message, record.id());
         record.finish(outcome);
         inbound::reply::say_and_close(self.stream, &said).await;

@@ -18,7 +18,7 @@ use crate::labels::{ErrorDetail, HostFrom};
 use crate::lifecycle::drain::Phase;
 use crate::outcome::Outcome;
 use crate::policy::{AskedTarget, NamedBy};
-use crate::record::{Connection, Record, Stage};
+use crate::record::{ConnectionRecord, Stage, TargetRecord};
 use crate::sys::Stream;
 use crate::target::{Name, Target};
 
@@ -45,7 +45,7 @@ impl ImplicitTarget {
 /// What a client wants.
 pub(super) enum ClientRequest {
     /// One tunnel, and the record of its target.
-    Tunnel(Record, TunnelRequest),
+    Tunnel(TargetRecord, TunnelRequest),
     /// HTTP requests to forward, one after another, each with a record of its own.
     Forward(Box<ForwardSession>),
 }
@@ -98,7 +98,7 @@ pub(super) async fn read_request(
         },
     };
     client.connection.set_inbound(request.kind);
-    let mut record = client.connection.record();
+    let mut record = client.connection.begin_target();
     describe_target(&mut record, &request.target, request.label.as_ref(), request.host_mismatch);
     let RequestedTunnel { kind, target, early, reply, .. } = request;
     tracing::debug!(inbound = kind.label(), %target, early = early.len(), "request");
@@ -143,22 +143,22 @@ async fn read_head(client: &ClientContext<'_>) -> Result<InboundRequest, Inbound
 /// Writes down what is asked for. A static forward's name counts as the client's: with the listener it chose what
 /// that stands for, and nothing was guessed from its bytes.
 fn describe_target(
-    record: &mut Record,
+    record: &mut TargetRecord,
     target: &Target,
     label: Option<&Label>,
     host_mismatch: bool,
 ) {
-    record.target(target, HostFrom::Client);
+    record.set_target(target, HostFrom::Client);
     if let Some(label) = label {
-        record.label(label.as_str());
+        record.set_label(label.as_str());
     }
     if host_mismatch {
-        record.error_word(ErrorDetail::HostMismatch);
+        record.set_error_detail(ErrorDetail::HostMismatch);
     }
 }
 
 /// The same of a request of HTTP forward.
-pub(super) fn describe_forward(record: &mut Record, request: &ForwardRequest) {
+pub(super) fn describe_forward(record: &mut TargetRecord, request: &ForwardRequest) {
     if tracing::enabled!(tracing::Level::DEBUG) {
         // Each request has an access line of its own; what is said from now on is said of this one.
         tracing::Span::current().record("id", record.id());
@@ -170,18 +170,18 @@ pub(super) fn describe_forward(record: &mut Record, request: &ForwardRequest) {
 /// Ends a connection whose head asked for nothing we could carry.
 pub(super) async fn turn_away(
     stream: &Stream,
-    connection: &mut Connection,
+    connection: &mut ConnectionRecord,
     failed: InboundFailure,
 ) {
     connection.set_inbound(failed.kind);
-    let mut record = connection.record();
+    let mut record = connection.begin_target();
     if let Some(asked) = &failed.asked {
-        record.asked(asked);
+        record.set_asked_text(asked);
     }
     let (outcome, why) = (failed.outcome.label(), &failed.message);
     tracing::debug!(outcome, why, "no request");
     let reply = failed.reply_bytes(record.id());
-    record.stage(Stage::Reply);
+    record.set_stage(Stage::Reply);
     // The record ends before the last words: a client that lingers must not hold up its line.
     record.finish(failed.outcome);
     Box::pin(inbound::reply::say_and_close(stream, &reply)).await;

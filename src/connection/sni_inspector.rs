@@ -11,7 +11,7 @@ use crate::inbound::Kind;
 use crate::inbound::client_hello::{self, ClientHello, ServerName};
 use crate::inbound::sniff::{self, SniffedProtocol};
 use crate::policy::{self, Mode, RequestedServer, Verdict};
-use crate::record::Record;
+use crate::record::TargetRecord;
 use crate::relay::{InspectionVerdict, StreamInspector};
 use crate::target::Target;
 
@@ -38,7 +38,7 @@ impl SniInspector {
     /// nothing more needs to be.
     pub(super) fn inspect_early(
         gateway_state: &GatewayState,
-        record: &mut Record,
+        record: &mut TargetRecord,
         request: &TunnelRequest,
         permitted: &PermittedTarget,
     ) -> Result<Option<Self>, Refusal> {
@@ -68,7 +68,7 @@ impl SniInspector {
     fn inspect(
         &self,
         gateway_state: &GatewayState,
-        record: &mut Record,
+        record: &mut TargetRecord,
         bytes: &[u8],
         over: bool,
     ) -> SniVerdict {
@@ -90,7 +90,7 @@ impl SniInspector {
     fn judge_first_bytes(
         &self,
         gateway_state: &GatewayState,
-        record: &mut Record,
+        record: &mut TargetRecord,
         said: &SniffedProtocol,
         over: bool,
     ) -> SniVerdict {
@@ -116,7 +116,7 @@ impl SniInspector {
     fn judge_name(
         &self,
         gateway_state: &GatewayState,
-        record: &mut Record,
+        record: &mut TargetRecord,
         name: &ServerName,
     ) -> SniVerdict {
         let requested = match name {
@@ -143,7 +143,7 @@ impl SniInspector {
 pub(super) struct RelayInspector<'a> {
     inspector: SniInspector,
     gateway_state: &'a GatewayState,
-    record: &'a mut Record,
+    record: &'a mut TargetRecord,
     /// Why the relay is to end.
     pub(super) refusal: Option<Box<Refusal>>,
 }
@@ -152,7 +152,7 @@ impl<'a> RelayInspector<'a> {
     pub(super) fn new(
         inspector: SniInspector,
         gateway_state: &'a GatewayState,
-        record: &'a mut Record,
+        record: &'a mut TargetRecord,
     ) -> Self {
         Self { inspector, gateway_state, record, refusal: None }
     }

@@ -18,7 +18,7 @@ use crate::labels::HostFrom;
 use crate::lifecycle::drain::{Guard, Phase};
 use crate::outcome::Outcome;
 use crate::policy::{self, AskedTarget, FirstBytesUse, NamedBy};
-use crate::record::Record;
+use crate::record::TargetRecord;
 use crate::relay::GATE_TIME;
 use crate::sys::Stream;
 use crate::target::{Host, Name, Target};
@@ -57,14 +57,14 @@ pub(super) async fn read_request(
     going_to: SocketAddr,
 ) -> Option<ClientRequest> {
     client.connection.set_inbound(Kind::Transparent);
-    let mut record = client.connection.record();
+    let mut record = client.connection.begin_target();
     let Some(port) = NonZeroU16::new(going_to.port()) else {
         client.stream.reset_on_close();
         record.finish(Outcome::BadRequest);
         return None;
     };
     let target = Target { host: Host::from(going_to.ip()), port };
-    record.target(&target, HostFrom::None);
+    record.set_target(&target, HostFrom::None);
     let mut early = BytesMut::new();
     let first_bytes = match sniff_timeout(client, &record, &target).filter(|_| !client.over_limit) {
         Some(timeout) => sniff(client.stream, &mut early, timeout, client.drain).await,
@@ -95,7 +95,7 @@ pub(super) async fn read_request(
     let named = sniffed.as_ref().and_then(name_in);
     if let Some((name, by)) = &named {
         let named = Target { host: Host::Name(name.clone()), port };
-        record.target(&named, decision::host_from(*by));
+        record.set_target(&named, decision::host_from(*by));
     }
     let request = TunnelRequest { target, kind, reply, early, sniffed, named };
     Some(ClientRequest::Tunnel(record, request))
@@ -114,7 +114,11 @@ fn name_in(said: &SniffedProtocol) -> Option<(Name, NamedBy)> {
 
 /// How long the client's first byte is waited for; none: nothing that it says could change anything, or its server
 /// speaks first.
-fn sniff_timeout(client: &ClientContext<'_>, record: &Record, target: &Target) -> Option<Duration> {
+fn sniff_timeout(
+    client: &ClientContext<'_>,
+    record: &TargetRecord,
+    target: &Target,
+) -> Option<Duration> {
     if SERVER_FIRST_PORTS.contains(&target.port.get()) {
         return None;
     }

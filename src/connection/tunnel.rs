@@ -9,14 +9,14 @@ use super::{GatewayState, refuse_client};
 use crate::inbound::ReplyProtocol;
 use crate::lifecycle::cut::CutReason;
 use crate::outcome::Outcome;
-use crate::record::{Record, Stage};
+use crate::record::{Stage, TargetRecord};
 use crate::relay::{self, RelayEnd, RelaySummary};
 use crate::sys::Stream;
 use crate::upstream::{UpstreamConnection, UpstreamSlot};
 
 /// A tunnel whose client knows that it is open.
 pub(super) struct Tunnel {
-    record: Record,
+    record: TargetRecord,
     upstream: Stream,
     slot: UpstreamSlot,
     early: EarlyBytes,
@@ -31,7 +31,7 @@ struct EarlyBytes {
 
 impl Tunnel {
     pub(super) fn new(
-        record: Record,
+        record: TargetRecord,
         connected: UpstreamConnection,
         early_up: Bytes,
         inspector: Option<SniInspector>,
@@ -45,7 +45,7 @@ impl Tunnel {
     #[expect(clippy::boxed_local, reason = "the box ends here, not where its parts live on")]
     fn into_parts(
         self: Box<Self>,
-    ) -> (Record, Stream, UpstreamSlot, EarlyBytes, Option<SniInspector>) {
+    ) -> (TargetRecord, Stream, UpstreamSlot, EarlyBytes, Option<SniInspector>) {
         let Self { record, upstream, slot, early, inspector } = *self;
         (record, upstream, slot, early, inspector)
     }
@@ -54,12 +54,12 @@ impl Tunnel {
 /// Tells the client that the far side is there; none: it has left.
 pub(super) async fn reply_success(
     client: &Stream,
-    mut record: Record,
+    mut record: TargetRecord,
     request: TunnelRequest,
     connected: UpstreamConnection,
     inspector: Option<SniInspector>,
 ) -> Option<Box<Tunnel>> {
-    record.stage(Stage::Reply);
+    record.set_stage(Stage::Reply);
     let said = request.reply.success_bytes(connected.reported);
     if client.write_all(&said).await.is_err() {
         record.finish(Outcome::ClientGone);
@@ -76,9 +76,9 @@ pub(super) async fn relay_tunnel(
     tunnel: Box<Tunnel>,
 ) {
     let (mut record, upstream, slot, EarlyBytes { up, down }, inspector) = tunnel.into_parts();
-    record.stage(Stage::Relay);
+    record.set_stage(Stage::Relay);
     let limits = gateway_state.limits.load_full();
-    let live = record.live();
+    let live = record.live_connection();
     let mut inspector =
         inspector.map(|inspector| RelayInspector::new(inspector, gateway_state, &mut record));
     let relayed = relay::relay_streams(
@@ -97,7 +97,7 @@ pub(super) async fn relay_tunnel(
     let refusal = inspector.and_then(|inspector| inspector.refusal);
     drop((upstream, slot));
     log_relayed(relayed);
-    record.lost(relayed.lost);
+    record.add_lost_bytes(relayed.lost);
     match refusal {
         // Words would look like the far side's where it has spoken.
         Some(refusal) => {

@@ -70,7 +70,7 @@ pub(super) fn serve(gateway: &Gateway, sockets: Vec<Sockets>) {
             tcp,
             Arc::clone(&limits),
             gateway.bound.all(),
-            move |errno| telemetry.accept_error(errno),
+            move |errno| telemetry.count_accept_error(errno),
             move |Accepted { stream, peer, permit, .. }| {
                 let handler = handler.clone();
                 if matches!(permit, Permit::Serve(_)) {

@@ -174,7 +174,7 @@ fn hooks(gateway_state: &Arc<GatewayState>, restarts: &Arc<AtomicU64>) -> Superv
         }),
         restarted: Box::new(move |cause| {
             restarts.fetch_add(1, Ordering::Relaxed);
-            telemetry.restarted(cause);
+            telemetry.count_restart(cause);
         }),
         dropped_lines: gateway_state.telemetry.child_lines(),
     }
@@ -219,7 +219,7 @@ impl StateFollower {
         self.gateway_state.upstream.set_limit(most(self.settings.max_connections, now.open_files));
         self.gateway_state.upstream.set_endpoint(self.place(now));
         self.look(now);
-        self.gateway_state.telemetry.tailnet_state(now.phase);
+        self.gateway_state.telemetry.set_tailnet_phase(now.phase);
     }
 
     /// This host and its node, as they are now.

@@ -21,7 +21,7 @@ pub(super) use self::caller_slot::CallerSlot;
 pub use self::process::Process;
 use self::search::SearchResult;
 use self::search_context::SearchContext;
-use super::live::Entry;
+use super::live::LiveEntry;
 use super::log::AccessLog;
 
 /// Connections that wait to be looked at; later ones stay unknown.
@@ -63,7 +63,7 @@ struct QueueState {
 
 /// A connection whose caller is sought.
 struct QueuedLookup {
-    entry: Arc<Entry>,
+    entry: Arc<LiveEntry>,
     /// Where the client thinks it is connected to.
     server: SocketAddr,
     tries: usize,
@@ -102,7 +102,7 @@ impl ProcessLookup {
     }
 
     /// Has the caller of a connection looked for; `server` is where it thinks it is connected to.
-    pub(super) fn look_up(&self, entry: &Arc<Entry>, server: SocketAddr) {
+    pub(super) fn look_up(&self, entry: &Arc<LiveEntry>, server: SocketAddr) {
         // While the thread is in a search nobody waits for it here.
         let looker = self.looker.try_lock().ok();
         let seen =

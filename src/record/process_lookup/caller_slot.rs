@@ -7,8 +7,8 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::process::Process;
-use crate::record::access_log::Line;
-use crate::record::log::{AccessLog, Held};
+use crate::record::access_log::AccessLine;
+use crate::record::log::{AccessLog, HeldLine};
 
 /// Lines of one connection that wait at once; further ones go out without a caller.
 const MOST_HELD: usize = 16;
@@ -23,7 +23,7 @@ enum LookupState {
     #[default]
     Unknown,
     /// It is being looked for.
-    Sought(Vec<Held>),
+    Sought(Vec<HeldLine>),
     /// It was found.
     Known(Arc<Process>),
 }
@@ -39,7 +39,7 @@ impl CallerSlot {
         let mut caller = self.lock();
         if let LookupState::Sought(held) = &mut *caller {
             for line in std::mem::take(held) {
-                log.release(line, found.as_deref());
+                log.release_line(line, found.as_deref());
             }
             *caller = LookupState::Unknown;
         }
@@ -49,15 +49,17 @@ impl CallerSlot {
     }
 
     /// Writes a line, once its caller is known or was not found.
-    pub(in crate::record) fn write_line(&self, line: Line<'_>, log: &AccessLog) {
+    pub(in crate::record) fn write_line(&self, line: AccessLine<'_>, log: &AccessLog) {
         let mut caller = self.lock();
         match &mut *caller {
             LookupState::Sought(held) if held.len() < MOST_HELD => {
                 held.reserve_exact(1); // nearly always the only one
-                held.extend(log.hold(&line));
+                held.extend(log.hold_line(&line));
             }
-            LookupState::Known(process) => log.line(&Line { process: Some(process), ..line }),
-            LookupState::Sought(_) | LookupState::Unknown => log.line(&line),
+            LookupState::Known(process) => {
+                log.write_access_line(&AccessLine { process: Some(process), ..line })
+            }
+            LookupState::Sought(_) | LookupState::Unknown => log.write_access_line(&line),
         }
     }
 
