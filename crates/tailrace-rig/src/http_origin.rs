@@ -129,20 +129,8 @@ fn echo(guest: &mut Guest) {
     }
 }
 
-fn read_until(guest: &mut Guest, end: &[u8]) -> Option<Vec<u8>> {
-    let mut raw = Vec::new();
-    let mut byte = [0];
-    while !raw.ends_with(end) {
-        if guest.read(&mut byte) == 0 {
-            return None;
-        }
-        raw.push(byte[0]);
-    }
-    Some(raw)
-}
-
 fn read_head(guest: &mut Guest) -> Option<HttpHead> {
-    read_until(guest, b"\r\n\r\n").map(HttpHead::parse)
+    guest.read_until(b"\r\n\r\n").map(HttpHead::parse)
 }
 
 fn read_body(guest: &mut Guest, head: &HttpHead) -> Option<Vec<u8>> {
@@ -169,7 +157,7 @@ fn read_exactly(guest: &mut Guest, length: usize) -> Option<Vec<u8>> {
 fn read_chunked(guest: &mut Guest) -> Option<Vec<u8>> {
     let mut raw = Vec::new();
     loop {
-        let line = read_until(guest, b"\r\n")?;
+        let line = guest.read_until(b"\r\n")?;
         let digits = String::from_utf8_lossy(&line[..line.len() - 2]).into_owned();
         let size = usize::from_str_radix(digits.split(';').next()?.trim(), 16).ok()?;
         raw.extend_from_slice(&line);
@@ -182,7 +170,7 @@ fn read_chunked(guest: &mut Guest) -> Option<Vec<u8>> {
 
 fn read_trailers(guest: &mut Guest, mut raw: Vec<u8>) -> Option<Vec<u8>> {
     loop {
-        let line = read_until(guest, b"\r\n")?;
+        let line = guest.read_until(b"\r\n")?;
         raw.extend_from_slice(&line);
         if line == b"\r\n" {
             return Some(raw);

@@ -9,7 +9,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::server::{Server, peer_left, spawn};
 use super::wait::{PATIENCE, eventually, pause};
-use super::wire::{End, abort, wait_delivered};
+use super::wire::{End, abort, length_until, wait_delivered};
 
 /// Bytes of a visit that are kept as they are; the digest and the count cover all.
 const KEPT: usize = 4 << 20;
@@ -94,6 +94,22 @@ impl Guest {
             }
         }
         true
+    }
+
+    /// Reads up to and including `end`, not a byte more; none if the connection ended before.
+    pub fn read_until(&mut self, end: &[u8]) -> Option<Vec<u8>> {
+        let (mut raw, mut chunk) = (Vec::new(), vec![0; 16_384]);
+        while !raw.ends_with(end) {
+            let wanted = match self.stream.peek(&mut chunk) {
+                Ok(seen @ 1..) => length_until(&raw, &chunk[..seen], end),
+                _ => 1, // the read says and writes down what is there
+            };
+            match self.read(&mut chunk[..wanted]) {
+                0 => return None,
+                got => raw.extend_from_slice(&chunk[..got]),
+            }
+        }
+        Some(raw)
     }
 
     /// Sends; a peer that is gone is no error here.

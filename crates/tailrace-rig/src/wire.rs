@@ -213,6 +213,14 @@ impl Wire {
     }
 }
 
+/// How many of the bytes that come `next` belong to what has been read so far: up to and including `end`, else all.
+pub(crate) fn length_until(read: &[u8], next: &[u8], end: &[u8]) -> usize {
+    // The end may have begun in what was read.
+    let tail = &read[(read.len() + 1).saturating_sub(end.len())..];
+    let joined = [tail, next].concat();
+    memchr::memmem::find(&joined, end).map_or(next.len(), |at| at + end.len() - tail.len())
+}
+
 /// Resets a connection at once, also when other descriptors of it are open.
 pub fn abort(stream: &TcpStream) {
     let _ = rustix::net::connect_unspec(stream);
@@ -233,4 +241,20 @@ pub fn small_buffers(stream: &TcpStream, bytes: usize) {
 pub fn wait_delivered(stream: &TcpStream) {
     let delivered = || tailrace_sys::unacked(stream).is_ok_and(|bytes| bytes == 0);
     eventually("the sent bytes are acknowledged", PATIENCE, delivered);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_lies_behind_an_end_is_not_counted() {
+        let whole = b"GET / HTTP/1.1\r\n\r\nbody";
+        let end = whole.len() - 4;
+        for cut in 0..end {
+            let (read, next) = whole.split_at(cut);
+            assert_eq!(length_until(read, next, b"\r\n\r\n"), end - cut, "{cut}");
+        }
+        assert_eq!(length_until(b"ab\r\n", b"\rc", b"\r\n\r\n"), 2);
+    }
 }
