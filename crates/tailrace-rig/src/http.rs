@@ -2,7 +2,7 @@
 
 use std::io::Read as _;
 
-use super::wire::{Wire, length_until};
+use super::raw_connection::{RawConnection, length_until};
 
 /// A response (or request) head.
 #[derive(Clone, Debug)]
@@ -69,7 +69,7 @@ impl HttpAnswer {
     }
 }
 
-impl Wire {
+impl RawConnection {
     /// Reads one head, not a byte more.
     #[track_caller]
     pub fn read_head(&mut self) -> HttpHead {
@@ -80,11 +80,13 @@ impl Wire {
             let wanted = peeked.map(|seen| length_until(&raw, &chunk[..seen], END));
             match wanted.and_then(|wanted| self.tcp().read(&mut chunk[..wanted])) {
                 Ok(got @ 1..) => raw.extend_from_slice(&chunk[..got]),
-                other => panic!("head ends early ({other:?}) after: {}", super::tape::escape(&raw)),
+                other => {
+                    panic!("head ends early ({other:?}) after: {}", super::transcript::escape(&raw))
+                }
             }
             assert!(raw.len() < 1 << 20, "an endless head");
         }
-        super::tape::note("head", "<-", &raw);
+        super::transcript::note("head", "<-", &raw);
         HttpHead::parse(raw)
     }
 

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::http::HttpHead;
-use super::origin::{Guest, Origin};
+use super::origin::{Origin, OriginConnection};
 
 /// A request as the origin got it, byte for byte.
 #[derive(Clone, Debug)]
@@ -81,13 +81,13 @@ impl HttpOrigin {
     }
 
     /// Everything every connection brought, whole request or not.
-    pub fn visits(&self) -> Vec<super::origin::Visit> {
+    pub fn visits(&self) -> Vec<super::origin::ConnectionRecord> {
         self.origin.visits()
     }
 }
 
 fn serve(
-    guest: &mut Guest,
+    guest: &mut OriginConnection,
     connection: usize,
     interim: &impl Fn(&HttpHead) -> Option<Vec<u8>>,
     answer: &impl Fn(&HttpRequest) -> HttpReply,
@@ -119,7 +119,7 @@ fn serve(
     }
 }
 
-fn echo(guest: &mut Guest) {
+fn echo(guest: &mut OriginConnection) {
     let mut chunk = vec![0; 65_536];
     loop {
         match guest.read(&mut chunk) {
@@ -129,11 +129,11 @@ fn echo(guest: &mut Guest) {
     }
 }
 
-fn read_head(guest: &mut Guest) -> Option<HttpHead> {
+fn read_head(guest: &mut OriginConnection) -> Option<HttpHead> {
     guest.read_until(b"\r\n\r\n").map(HttpHead::parse)
 }
 
-fn read_body(guest: &mut Guest, head: &HttpHead) -> Option<Vec<u8>> {
+fn read_body(guest: &mut OriginConnection, head: &HttpHead) -> Option<Vec<u8>> {
     if head.get("transfer-encoding").is_some() {
         return read_chunked(guest);
     }
@@ -141,7 +141,7 @@ fn read_body(guest: &mut Guest, head: &HttpHead) -> Option<Vec<u8>> {
     read_exactly(guest, length)
 }
 
-fn read_exactly(guest: &mut Guest, length: usize) -> Option<Vec<u8>> {
+fn read_exactly(guest: &mut OriginConnection, length: usize) -> Option<Vec<u8>> {
     let mut data = vec![0; length];
     let mut have = 0;
     while have < length {
@@ -154,7 +154,7 @@ fn read_exactly(guest: &mut Guest, length: usize) -> Option<Vec<u8>> {
 }
 
 /// The chunked body as it is on the wire, trailers included.
-fn read_chunked(guest: &mut Guest) -> Option<Vec<u8>> {
+fn read_chunked(guest: &mut OriginConnection) -> Option<Vec<u8>> {
     let mut raw = Vec::new();
     loop {
         let line = guest.read_until(b"\r\n")?;
@@ -168,7 +168,7 @@ fn read_chunked(guest: &mut Guest) -> Option<Vec<u8>> {
     }
 }
 
-fn read_trailers(guest: &mut Guest, mut raw: Vec<u8>) -> Option<Vec<u8>> {
+fn read_trailers(guest: &mut OriginConnection, mut raw: Vec<u8>) -> Option<Vec<u8>> {
     loop {
         let line = guest.read_until(b"\r\n")?;
         raw.extend_from_slice(&line);
