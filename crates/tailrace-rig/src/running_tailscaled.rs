@@ -9,7 +9,7 @@ use std::process::Child;
 use super::wait::PATIENCE;
 
 /// A fake the test started itself. Ends when dropped.
-pub struct Unmanaged {
+pub struct RunningTailscaled {
     pub(super) child: Child,
     /// Its LocalAPI socket.
     pub socket: PathBuf,
@@ -17,7 +17,7 @@ pub struct Unmanaged {
     pub socks: SocketAddr,
 }
 
-impl Drop for Unmanaged {
+impl Drop for RunningTailscaled {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();

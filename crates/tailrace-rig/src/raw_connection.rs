@@ -8,12 +8,12 @@ use std::time::{Duration, Instant};
 
 use socket2::SockRef;
 
-use super::tape;
+use super::transcript;
 use super::wait::{PATIENCE, eventually, pause};
 
 /// How the other side ended its half of the connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum End {
+pub enum ConnectionEnd {
     /// A clean FIN.
     Fin,
     /// A reset.
@@ -24,36 +24,36 @@ pub enum End {
 
 /// One connection.
 #[derive(Debug)]
-pub struct Wire {
+pub struct RawConnection {
     stream: TcpStream,
     name: String,
 }
 
-impl Wire {
+impl RawConnection {
     /// Connects, without Nagle's delay.
     #[track_caller]
-    pub fn dial(to: SocketAddr) -> Wire {
+    pub fn dial(to: SocketAddr) -> RawConnection {
         let stream = TcpStream::connect_timeout(&to, PATIENCE)
             .unwrap_or_else(|e| panic!("cannot connect to {to}: {e}"));
-        Wire::new(stream)
+        RawConnection::new(stream)
     }
 
     /// Asserts that a connection there is reset, which may be so quick that `connect` already sees it.
     #[track_caller]
     pub fn assert_reset(to: SocketAddr) {
         match TcpStream::connect(to) {
-            Ok(stream) => Wire::new(stream).expect_end(End::Reset),
+            Ok(stream) => RawConnection::new(stream).expect_end(ConnectionEnd::Reset),
             Err(error) => assert_eq!(error.kind(), io::ErrorKind::ConnectionReset, "{error}"),
         }
     }
 
     /// Takes an established connection.
-    pub fn new(stream: TcpStream) -> Wire {
+    pub fn new(stream: TcpStream) -> RawConnection {
         let _ = stream.set_nodelay(true);
         let _ = stream.set_read_timeout(Some(PATIENCE));
         let _ = stream.set_write_timeout(Some(PATIENCE));
         let port = stream.local_addr().map_or(0, |a| a.port());
-        Wire { stream, name: format!(":{port}") }
+        RawConnection { stream, name: format!(":{port}") }
     }
 
     /// The socket itself.
@@ -62,8 +62,8 @@ impl Wire {
     }
 
     /// A second handle on the same connection, for another thread.
-    pub fn twin(&self) -> Wire {
-        Wire { stream: self.stream.try_clone().unwrap(), name: self.name.clone() }
+    pub fn twin(&self) -> RawConnection {
+        RawConnection { stream: self.stream.try_clone().unwrap(), name: self.name.clone() }
     }
 
     /// Our own address.
@@ -79,7 +79,7 @@ impl Wire {
 
     /// Sends all bytes, or says why not.
     pub fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> io::Result<()> {
-        tape::note(&self.name, "->", bytes.as_ref());
+        transcript::note(&self.name, "->", bytes.as_ref());
         self.stream.write_all(bytes.as_ref())
     }
 
@@ -95,7 +95,7 @@ impl Wire {
     /// Sends one byte out of band (`MSG_OOB`).
     #[track_caller]
     pub fn urgent(&mut self, byte: u8) {
-        tape::note(&self.name, "-> (urgent)", &[byte]);
+        transcript::note(&self.name, "-> (urgent)", &[byte]);
         SockRef::from(&self.stream).send_out_of_band(&[byte]).unwrap();
     }
 
@@ -110,17 +110,17 @@ impl Wire {
                 Ok(more) => have += more,
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(e) => {
-                    tape::note(&self.name, "<-", &bytes[..have]);
+                    transcript::note(&self.name, "<-", &bytes[..have]);
                     panic!("{}: wanted {n} bytes, got {have}, then: {e}", self.name);
                 }
             }
         }
-        tape::note(&self.name, "<-", &bytes[..have]);
+        transcript::note(&self.name, "<-", &bytes[..have]);
         assert!(
             have == n,
             "{}: wanted {n} bytes, got {have} and FIN: {}",
             self.name,
-            tape::escape(&bytes[..have])
+            transcript::escape(&bytes[..have])
         );
         bytes
     }
@@ -132,25 +132,28 @@ impl Wire {
         assert!(
             got == bytes.as_ref(),
             "wanted {:?}, got {:?}",
-            tape::escape(bytes.as_ref()),
-            tape::escape(&got)
+            transcript::escape(bytes.as_ref()),
+            transcript::escape(&got)
         );
     }
 
     /// Everything up to the end of the connection; gives up after ten seconds of silence.
-    pub fn rest(&mut self) -> (Vec<u8>, End) {
+    pub fn rest(&mut self) -> (Vec<u8>, ConnectionEnd) {
         self.collect(|silence, _| silence)
     }
 
     /// Everything that comes within `limit`, and how it ended.
-    pub fn rest_within(&mut self, limit: Duration) -> (Vec<u8>, End) {
+    pub fn rest_within(&mut self, limit: Duration) -> (Vec<u8>, ConnectionEnd) {
         let deadline = Instant::now() + limit;
         self.collect(|_, now| deadline.saturating_duration_since(now))
     }
 
     /// Reads to the end, or until `left` (told what is left of the silence allowed, and the time)
     /// says zero.
-    fn collect(&mut self, left: impl Fn(Duration, Instant) -> Duration) -> (Vec<u8>, End) {
+    fn collect(
+        &mut self,
+        left: impl Fn(Duration, Instant) -> Duration,
+    ) -> (Vec<u8>, ConnectionEnd) {
         let mut heard = Instant::now();
         let mut all = Vec::new();
         let mut chunk = vec![0; 65_536];
@@ -158,11 +161,11 @@ impl Wire {
             let now = Instant::now();
             let wait = left(PATIENCE.saturating_sub(now - heard), now);
             if wait.is_zero() {
-                break End::Open;
+                break ConnectionEnd::Open;
             }
             let _ = self.stream.set_read_timeout(Some(wait));
             match self.stream.read(&mut chunk) {
-                Ok(0) => break End::Fin,
+                Ok(0) => break ConnectionEnd::Fin,
                 Ok(n) => {
                     all.extend_from_slice(&chunk[..n]);
                     heard = Instant::now();
@@ -171,21 +174,25 @@ impl Wire {
                     io::ErrorKind::Interrupted
                     | io::ErrorKind::WouldBlock
                     | io::ErrorKind::TimedOut => {}
-                    _ => break End::Reset,
+                    _ => break ConnectionEnd::Reset,
                 },
             }
         };
         let _ = self.stream.set_read_timeout(Some(PATIENCE));
-        tape::note(&self.name, "<-", &all);
-        tape::line(format!("{} ended: {end:?}", self.name));
+        transcript::note(&self.name, "<-", &all);
+        transcript::line(format!("{} ended: {end:?}", self.name));
         (all, end)
     }
 
     /// Asserts that nothing more comes and the connection ends like this.
     #[track_caller]
-    pub fn expect_end(&mut self, end: End) {
+    pub fn expect_end(&mut self, end: ConnectionEnd) {
         let (bytes, got) = self.rest();
-        assert!(bytes.is_empty(), "unexpected bytes before the end: {}", tape::escape(&bytes));
+        assert!(
+            bytes.is_empty(),
+            "unexpected bytes before the end: {}",
+            transcript::escape(&bytes)
+        );
         assert_eq!(got, end, "how the connection ended");
     }
 
@@ -194,23 +201,31 @@ impl Wire {
     pub fn expect_silence(&mut self, limit: Duration) {
         let (bytes, end) = self.rest_within(limit);
         assert!(
-            bytes.is_empty() && end == End::Open,
+            bytes.is_empty() && end == ConnectionEnd::Open,
             "wanted silence, got {:?} and {end:?}",
-            tape::escape(&bytes)
+            transcript::escape(&bytes)
         );
     }
 
     /// Sends FIN, keeps reading.
     pub fn fin(&mut self) {
-        tape::line(format!("{} -> FIN", self.name));
+        transcript::line(format!("{} -> FIN", self.name));
         let _ = self.stream.shutdown(Shutdown::Write);
     }
 
     /// Sends RST at once, whatever other handles exist: `connect(2)` to `AF_UNSPEC` aborts.
     pub fn reset(self) {
-        tape::line(format!("{} -> RST", self.name));
+        transcript::line(format!("{} -> RST", self.name));
         abort(&self.stream);
     }
+}
+
+/// How many of the bytes that come `next` belong to what has been read so far: up to and including `end`, else all.
+pub(crate) fn length_until(read: &[u8], next: &[u8], end: &[u8]) -> usize {
+    // The end may have begun in what was read.
+    let tail = &read[(read.len() + 1).saturating_sub(end.len())..];
+    let joined = [tail, next].concat();
+    memchr::memmem::find(&joined, end).map_or(next.len(), |at| at + end.len() - tail.len())
 }
 
 /// Resets a connection at once, also when other descriptors of it are open.
@@ -233,4 +248,20 @@ pub fn small_buffers(stream: &TcpStream, bytes: usize) {
 pub fn wait_delivered(stream: &TcpStream) {
     let delivered = || tailrace_sys::unacked(stream).is_ok_and(|bytes| bytes == 0);
     eventually("the sent bytes are acknowledged", PATIENCE, delivered);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_lies_behind_an_end_is_not_counted() {
+        let whole = b"GET / HTTP/1.1\r\n\r\nbody";
+        let end = whole.len() - 4;
+        for cut in 0..end {
+            let (read, next) = whole.split_at(cut);
+            assert_eq!(length_until(read, next, b"\r\n\r\n"), end - cut, "{cut}");
+        }
+        assert_eq!(length_until(b"ab\r\n", b"\rc", b"\r\n\r\n"), 2);
+    }
 }

@@ -12,12 +12,12 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::server::{Server, peer_left};
-use super::socks_script::{self, HalfClose, Request, Then};
-use super::{tape, wire};
+use super::socks_script::{self, AfterReply, HalfClose, Request};
+use super::{raw_connection, transcript};
 
 /// What the fake does with a new connection's greeting.
 #[derive(Clone)]
-pub enum Greeting {
+pub enum UpstreamGreeting {
     /// `05 00`.
     Normal,
     /// Reads, never answers.
@@ -36,15 +36,15 @@ pub enum Greeting {
 
 /// What the fake does with a request.
 #[derive(Clone)]
-pub enum Answer {
+pub enum UpstreamReply {
     /// Dials the mapped origin (a literal address: itself), says REP 00, relays; REP 01 if it cannot.
     Connect,
     /// A ten-byte reply with this REP, then FIN.
     Rep(u8),
     /// These bytes in one segment.
-    Bytes(Vec<u8>, Then),
+    Bytes(Vec<u8>, AfterReply),
     /// These bytes, each in a segment of its own.
-    Dribble(Vec<u8>, Then),
+    Dribble(Vec<u8>, AfterReply),
     /// Never answers, keeps the connection.
     Silent,
     /// Resets.
@@ -52,14 +52,14 @@ pub enum Answer {
     /// Closes without a byte.
     Close,
     /// The same, so much later.
-    Late(Duration, Box<Answer>),
+    Late(Duration, Box<UpstreamReply>),
 }
 
 pub(super) struct Shared {
-    greeting: Mutex<Greeting>,
-    answer: Mutex<Answer>,
-    turns: Mutex<VecDeque<Answer>>,
-    by_host: Mutex<HashMap<String, Answer>>,
+    greeting: Mutex<UpstreamGreeting>,
+    answer: Mutex<UpstreamReply>,
+    turns: Mutex<VecDeque<UpstreamReply>>,
+    by_host: Mutex<HashMap<String, UpstreamReply>>,
     pub(super) origins: Mutex<HashMap<String, SocketAddr>>,
     pub(super) half_close: Mutex<HalfClose>,
     requests: Mutex<Vec<Request>>,
@@ -69,17 +69,17 @@ pub(super) struct Shared {
 }
 
 /// The fake. Stops, and resets what it holds, when dropped.
-pub struct Tailscaled {
+pub struct FakeUpstream {
     server: Server,
     shared: Arc<Shared>,
 }
 
-impl Tailscaled {
+impl FakeUpstream {
     /// Starts one that behaves well.
-    pub fn start() -> Tailscaled {
+    pub fn start() -> FakeUpstream {
         let shared = Arc::new(Shared {
-            greeting: Mutex::new(Greeting::Normal),
-            answer: Mutex::new(Answer::Connect),
+            greeting: Mutex::new(UpstreamGreeting::Normal),
+            answer: Mutex::new(UpstreamReply::Connect),
             turns: Mutex::default(),
             by_host: Mutex::default(),
             origins: Mutex::default(),
@@ -91,12 +91,12 @@ impl Tailscaled {
         });
         let inner = shared.clone();
         let server = Server::start(move |stream| serve(stream, &inner));
-        Tailscaled { server, shared }
+        FakeUpstream { server, shared }
     }
 
     /// One that maps `host` to `origin`: the commonest start of a test.
-    pub fn with(host: &str, origin: SocketAddr) -> Tailscaled {
-        let fake = Tailscaled::start();
+    pub fn with(host: &str, origin: SocketAddr) -> FakeUpstream {
+        let fake = FakeUpstream::start();
         fake.map(host, origin);
         fake
     }
@@ -113,22 +113,22 @@ impl Tailscaled {
     }
 
     /// Every further greeting is met like this.
-    pub fn greet(&self, greeting: Greeting) {
+    pub fn greet(&self, greeting: UpstreamGreeting) {
         *self.shared.greeting.lock().unwrap() = greeting;
     }
 
     /// Every further request is met like this.
-    pub fn answer(&self, answer: Answer) {
+    pub fn answer(&self, answer: UpstreamReply) {
         *self.shared.answer.lock().unwrap() = answer;
     }
 
     /// Requests for `host` are met like this.
-    pub fn answer_for(&self, host: &str, answer: Answer) {
+    pub fn answer_for(&self, host: &str, answer: UpstreamReply) {
         self.shared.by_host.lock().unwrap().insert(host.into(), answer);
     }
 
     /// The next requests are met like these, one each, before the rules above count again.
-    pub fn answer_in_turn(&self, answers: impl IntoIterator<Item = Answer>) {
+    pub fn answer_in_turn(&self, answers: impl IntoIterator<Item = UpstreamReply>) {
         self.shared.turns.lock().unwrap().extend(answers);
     }
 
@@ -173,7 +173,7 @@ impl Tailscaled {
     }
 }
 
-impl Drop for Tailscaled {
+impl Drop for FakeUpstream {
     fn drop(&mut self) {
         if std::thread::panicking() {
             eprintln!(
@@ -187,7 +187,7 @@ impl Drop for Tailscaled {
                     r.connection,
                     r.host,
                     r.port,
-                    tape::escape(&r.raw)
+                    transcript::escape(&r.raw)
                 );
             }
         }
@@ -244,21 +244,21 @@ fn fill(
 fn greet(stream: &mut TcpStream, shared: &Shared) -> io::Result<bool> {
     let greeting = shared.greeting.lock().unwrap().clone();
     match greeting {
-        Greeting::Normal => socks_script::say(stream, &[5, 0])?,
-        Greeting::Dribble => socks_script::dribble(stream, &[5, 0])?,
-        Greeting::Bytes(bytes) => socks_script::say(stream, &bytes)?,
-        Greeting::Close => return Ok(false),
-        Greeting::Silent => {
+        UpstreamGreeting::Normal => socks_script::say(stream, &[5, 0])?,
+        UpstreamGreeting::Dribble => socks_script::dribble(stream, &[5, 0])?,
+        UpstreamGreeting::Bytes(bytes) => socks_script::say(stream, &bytes)?,
+        UpstreamGreeting::Close => return Ok(false),
+        UpstreamGreeting::Silent => {
             hold(stream);
             return Ok(false);
         }
-        Greeting::Reset => {
-            wire::abort(stream);
+        UpstreamGreeting::Reset => {
+            raw_connection::abort(stream);
             return Ok(false);
         }
-        Greeting::NormalThenReset => {
+        UpstreamGreeting::NormalThenReset => {
             socks_script::say(stream, &[5, 0])?;
-            wire::abort(stream);
+            raw_connection::abort(stream);
             return Ok(false);
         }
     }
@@ -271,7 +271,7 @@ pub(super) fn hold(stream: &TcpStream) {
 }
 
 impl Shared {
-    fn pick(&self, host: &str) -> Answer {
+    fn pick(&self, host: &str) -> UpstreamReply {
         if let Some(answer) = self.turns.lock().unwrap().pop_front() {
             return answer;
         }

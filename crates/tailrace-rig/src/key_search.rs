@@ -4,8 +4,8 @@ use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::Path;
 
+use super::fake_tailnet::FakeTailnet;
 use super::gateway::Gateway;
-use super::managed::Managed;
 
 /// Memory looked at in one go.
 const PIECE: usize = 1 << 20;
@@ -75,7 +75,7 @@ pub fn in_memory(pid: u32, key: &str) -> Option<Vec<String>> {
     Some(found)
 }
 
-impl Managed {
+impl FakeTailnet {
     /// Asserts that no key of this tailnet is in a command line, an environment, a file or log of
     /// the gateway, or in anything it answers.
     #[track_caller]

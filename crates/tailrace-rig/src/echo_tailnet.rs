@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::wait::{assert_within, timed};
-use super::{Gateway, Inbound, Managed, Origin, Wire};
+use super::{FakeTailnet, Gateway, Inbound, Origin, RawConnection};
 
 /// Where the echo is.
 pub const DB: &str = "db:5432";
@@ -11,16 +11,16 @@ pub const DB: &str = "db:5432";
 pub const FAST: Duration = Duration::from_millis(100);
 
 /// A tailnet whose `db` echoes.
-pub fn echoing() -> (Origin, Managed) {
+pub fn echoing() -> (Origin, FakeTailnet) {
     let origin = Origin::echo();
-    let tailnet = Managed::new();
+    let tailnet = FakeTailnet::new();
     tailnet.place("100.64.0.1", origin.address());
     (origin, tailnet)
 }
 
 /// A tunnel that has carried something.
 #[track_caller]
-pub fn busy(gateway: &Gateway) -> Wire {
+pub fn busy(gateway: &Gateway) -> RawConnection {
     let mut wire = gateway.open(Inbound::Socks5, DB);
     wire.send("hello");
     wire.expect("hello");

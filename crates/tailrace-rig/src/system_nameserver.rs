@@ -17,7 +17,7 @@ pub(super) const AAAA: u16 = 28;
 const CONF: &str = "nameserver 127.0.0.1\noptions timeout:1 attempts:2\n";
 
 /// Answers every A question with the next scripted record set; AAAA and the rest get none.
-pub struct Dns {
+pub struct SystemNameserver {
     questions: Arc<Mutex<Vec<(String, u16)>>>,
 }
 
@@ -30,24 +30,27 @@ pub struct Record {
     pub address: Ipv4Addr,
 }
 
-impl Dns {
+impl SystemNameserver {
     /// Serves 127.0.0.1:53 of this namespace and makes it the resolver of every process in it.
     /// The last record is given again when the script is used up.
     #[track_caller]
-    pub fn take_over(records: impl IntoIterator<Item = Record>) -> Dns {
-        Dns::take_over_with(CONF, records)
+    pub fn take_over(records: impl IntoIterator<Item = Record>) -> SystemNameserver {
+        SystemNameserver::take_over_with(CONF, records)
     }
 
     /// The same with a `resolv.conf` of the caller's.
     #[track_caller]
-    pub fn take_over_with(conf: &str, records: impl IntoIterator<Item = Record>) -> Dns {
+    pub fn take_over_with(
+        conf: &str,
+        records: impl IntoIterator<Item = Record>,
+    ) -> SystemNameserver {
         resolve_by(conf);
-        Dns::at(Ipv4Addr::LOCALHOST, records)
+        SystemNameserver::at(Ipv4Addr::LOCALHOST, records)
     }
 
     /// Serves port 53 of this address; who asks it is somebody else's affair.
     #[track_caller]
-    pub fn at(address: Ipv4Addr, records: impl IntoIterator<Item = Record>) -> Dns {
+    pub fn at(address: Ipv4Addr, records: impl IntoIterator<Item = Record>) -> SystemNameserver {
         let socket = listen(address);
         let questions = Arc::new(Mutex::new(Vec::new()));
         let (seen, mut script) = (questions.clone(), records.into_iter().collect::<VecDeque<_>>());
@@ -57,19 +60,19 @@ impl Dns {
                 answer(&socket, &packet[..n], from, &mut script, &seen);
             }
         });
-        Dns { questions }
+        SystemNameserver { questions }
     }
 
     /// Takes over, but never answers.
     #[track_caller]
-    pub fn silent() -> Dns {
-        Dns::listening(|_, _| ())
+    pub fn silent() -> SystemNameserver {
+        SystemNameserver::listening(|_, _| ())
     }
 
     /// Takes over, and says of every answer that it is too long for a datagram (TC).
     #[track_caller]
-    pub fn truncating() -> Dns {
-        Dns::listening(|socket, (packet, from)| {
+    pub fn truncating() -> SystemNameserver {
+        SystemNameserver::listening(|socket, (packet, from)| {
             let Some((_, _, end)) = question(packet) else { return };
             let head = [&packet[..2], &[0x83, 0x80, 0, 1, 0, 0, 0, 0, 0, 0]].concat();
             let _ = socket.send_to(&[&head, &packet[12..end]].concat(), from);
@@ -77,7 +80,9 @@ impl Dns {
     }
 
     #[track_caller]
-    fn listening(reply: impl Fn(&UdpSocket, (&[u8], SocketAddr)) + Send + 'static) -> Dns {
+    fn listening(
+        reply: impl Fn(&UdpSocket, (&[u8], SocketAddr)) + Send + 'static,
+    ) -> SystemNameserver {
         resolve_by(CONF);
         let socket = listen(Ipv4Addr::LOCALHOST);
         let questions = Arc::new(Mutex::new(Vec::new()));
@@ -90,7 +95,7 @@ impl Dns {
                 reply(&socket, (&packet[..n], from));
             }
         });
-        Dns { questions }
+        SystemNameserver { questions }
     }
 
     /// Names and types asked so far.

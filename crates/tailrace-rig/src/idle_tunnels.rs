@@ -13,19 +13,19 @@ use super::socks_script::reply;
 use super::wait::PATIENCE;
 
 /// The upstream. Its tunnels end when it is dropped.
-pub struct Holder {
+pub struct IdleTunnels {
     address: SocketAddr,
     stop: Arc<AtomicBool>,
     held: Arc<Mutex<Vec<TcpStream>>>,
 }
 
-impl Holder {
+impl IdleTunnels {
     /// Starts it; requests by IPv4 address only.
-    pub fn start() -> Holder {
+    pub fn start() -> IdleTunnels {
         let listener = TcpListener::bind("127.0.0.1:0").expect("rig: no port");
         let address = listener.local_addr().expect("rig: address");
         let (stop, held) = (Arc::new(AtomicBool::new(false)), Arc::default());
-        let holder = Holder { address, stop: Arc::clone(&stop), held: Arc::clone(&held) };
+        let holder = IdleTunnels { address, stop: Arc::clone(&stop), held: Arc::clone(&held) };
         spawn(move || {
             while !stop.load(Ordering::Relaxed) {
                 if !readable(&listener, Duration::from_millis(20)) {
@@ -56,14 +56,14 @@ impl Holder {
     }
 }
 
-impl Drop for Holder {
+impl Drop for IdleTunnels {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
         self.release();
     }
 }
 
-/// Greeting and request, whole or in pieces; `None` if the client is gone.
+/// UpstreamGreeting and request, whole or in pieces; `None` if the client is gone.
 fn admit(mut stream: TcpStream) -> Option<TcpStream> {
     stream.set_read_timeout(Some(PATIENCE)).ok()?;
     stream.read_exact(&mut [0; 3]).ok()?;

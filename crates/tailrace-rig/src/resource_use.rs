@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
+use super::fake_upstream::FakeUpstream;
 use super::gateway::Gateway;
-use super::tailscaled::Tailscaled;
 use super::wait::{PATIENCE, eventually, eventually_some, holds_within, pause};
 
 /// What should be the same before and after.
 #[derive(Debug)]
-pub struct Vitals {
+pub struct ResourceUse {
     fds: usize,
     tasks: u64,
     rss: u64,
@@ -17,7 +17,7 @@ pub struct Vitals {
 /// How soon vitals are quiet and back, and how many bytes of memory may stay, for the allocator's own
 /// pages, beside 5 %.
 #[derive(Clone, Copy)]
-pub struct Bounds {
+pub struct ResourceBounds {
     pub quiet: Duration,
     pub back: Duration,
     pub slack: u64,
@@ -35,18 +35,18 @@ pub fn cpu_time(pid: u32) -> Duration {
 impl Gateway {
     /// Its vitals, once no connection is active.
     #[track_caller]
-    pub fn vitals(&self, bounds: Bounds) -> Vitals {
+    pub fn resource_use(&self, bounds: ResourceBounds) -> ResourceUse {
         self.wait_none_active("no active connection", bounds.quiet);
-        Vitals { fds: self.steady_fds(), tasks: self.tasks(), rss: self.rss() }
+        ResourceUse { fds: self.steady_fds(), tasks: self.tasks(), rss: self.rss() }
     }
 
     /// Descriptors, tasks and memory come back to what they were before.
     #[track_caller]
-    pub fn assert_back_to(&self, before: &Vitals, bounds: Bounds) {
+    pub fn assert_back_to(&self, before: &ResourceUse, bounds: ResourceBounds) {
         eventually("tasks and descriptors are back", bounds.back, || {
             self.tasks() <= before.tasks && self.fd_count() <= before.fds
         });
-        let after = self.vitals(bounds);
+        let after = self.resource_use(bounds);
         let allowed = before.rss + before.rss / 20 + bounds.slack;
         assert!(after.rss <= allowed, "memory grew: {before:?}, then {after:?}");
     }
@@ -120,7 +120,7 @@ impl Gateway {
 
     /// The same, and that the fake upstream read `requests` requests (I5).
     #[track_caller]
-    pub fn settle_with(&mut self, fake: &Tailscaled, targets: u64, requests: usize) {
+    pub fn settle_with(&mut self, fake: &FakeUpstream, targets: u64, requests: usize) {
         self.settle_and_check(targets);
         assert_eq!(
             fake.requests().len(),

@@ -8,18 +8,18 @@ use std::time::Duration;
 use serde_json::Value;
 
 /// An answer of `watch-ipn-bus`: its head is there once the watcher is registered.
-pub struct Bus(BufReader<UnixStream>);
+pub struct IpnBus(BufReader<UnixStream>);
 
-impl Bus {
+impl IpnBus {
     /// Asks with this mask, as it stands; the status and the body of an answer that is no stream.
-    pub fn ask(socket: &Path, mask: &str, patience: Duration) -> Result<Bus, (u16, String)> {
+    pub fn ask(socket: &Path, mask: &str, patience: Duration) -> Result<IpnBus, (u16, String)> {
         let mut stream = UnixStream::connect(socket).expect("LocalAPI's socket");
         stream.set_read_timeout(Some(patience)).expect("a timeout");
         let request = format!(
             "GET /localapi/v0/watch-ipn-bus?mask={mask} HTTP/1.1\r\nHost: local-tailscaled.sock\r\n\r\n"
         );
         stream.write_all(request.as_bytes()).expect("LocalAPI");
-        let mut bus = Bus(BufReader::new(stream));
+        let mut bus = IpnBus(BufReader::new(stream));
         let status = bus.line().split(' ').nth(1).and_then(|code| code.parse().ok());
         let status: u16 = status.expect("an HTTP status");
         let mut length = 0;
@@ -42,8 +42,8 @@ impl Bus {
 
     /// The same where it has to be a stream.
     #[track_caller]
-    pub fn open(socket: &Path, mask: u64, patience: Duration) -> Bus {
-        Bus::ask(socket, &mask.to_string(), patience).unwrap_or_else(|(status, said)| {
+    pub fn open(socket: &Path, mask: u64, patience: Duration) -> IpnBus {
+        IpnBus::ask(socket, &mask.to_string(), patience).unwrap_or_else(|(status, said)| {
             panic!("watch-ipn-bus?mask={mask} answered {status}: {said}")
         })
     }

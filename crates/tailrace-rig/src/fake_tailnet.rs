@@ -1,7 +1,7 @@
 //! A tailnet for a gateway that manages its own tailscaled: the test's side of the fake process.
 //!
 //! ```text
-//! let tailnet = Managed::new();
+//! let tailnet = FakeTailnet::new();
 //! tailnet.place("100.64.0.1:5432", origin.address());
 //! let mut gateway = Gateway::start(|s| { s.managed(&tailnet); });
 //! gateway.wait_ready();
@@ -25,7 +25,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use super::built;
-use super::localapi::{Unmanaged, localapi};
+use super::running_tailscaled::{RunningTailscaled, localapi};
 use super::server::spawn;
 use super::wait::{PATIENCE, eventually, eventually_some};
 
@@ -34,7 +34,7 @@ use script::{Answer, Asked, Call, Event, Login, Numbered, Order, Process, Script
 
 /// One start of the fake.
 #[derive(Clone, Debug)]
-pub struct Started {
+pub struct StartedProcess {
     /// Its id as this process sees it, whatever namespace it lives in.
     pub pid: u32,
     /// How it was started.
@@ -48,7 +48,7 @@ pub struct Started {
 }
 
 struct Run {
-    started: Started,
+    started: StartedProcess,
     stream: UnixStream,
     /// The latest order it has taken in.
     done: u64,
@@ -63,16 +63,16 @@ struct Hub {
 }
 
 /// The tailnet. Dropping it ends every fake that still runs, by its id.
-pub struct Managed {
+pub struct FakeTailnet {
     dir: TempDir,
     hub: Arc<Mutex<Hub>>,
     keys: Mutex<Vec<String>>,
 }
 
-impl Managed {
+impl FakeTailnet {
     /// Node `autoheal-…` of `lab.ts.net` with one peer `db`, 100.64.0.1, that routes 10.50.0.0/16;
     /// every login works. The key is in a file of its own, mode 0600.
-    pub fn new() -> Managed {
+    pub fn new() -> FakeTailnet {
         let dir = tempfile::Builder::new().prefix("tailrace-tailnet-").tempdir();
         let dir = dir.expect("rig: no temporary folder");
         let hub = Arc::new(Mutex::new(Hub::default()));
@@ -89,14 +89,14 @@ impl Managed {
         });
         std::os::unix::fs::symlink(built::fake(), dir.path().join("tailscaled"))
             .expect("rig: link");
-        let managed = Managed { dir, hub, keys: Mutex::default() };
+        let managed = FakeTailnet { dir, hub, keys: Mutex::default() };
         managed.new_key();
         managed
     }
 
     /// One whose script begins so.
-    pub fn with(change: impl FnOnce(&mut Script)) -> Managed {
-        let tailnet = Managed::new();
+    pub fn with(change: impl FnOnce(&mut Script)) -> FakeTailnet {
+        let tailnet = FakeTailnet::new();
         tailnet.change(change);
         tailnet
     }
@@ -194,7 +194,7 @@ impl Managed {
     }
 
     /// Every start so far, looks at the version left out.
-    pub fn starts(&self) -> Vec<Started> {
+    pub fn starts(&self) -> Vec<StartedProcess> {
         let hub = self.hub();
         let runs = hub.runs.iter().filter(|r| !is_version(&r.started));
         runs.map(|r| r.started.clone()).collect()
@@ -202,13 +202,13 @@ impl Managed {
 
     /// Start number `n`, from 1, once there is one.
     #[track_caller]
-    pub fn wait_start(&self, n: usize) -> Started {
+    pub fn wait_start(&self, n: usize) -> StartedProcess {
         self.wait_start_within(n, PATIENCE)
     }
 
     /// The same, with more or less patience.
     #[track_caller]
-    pub fn wait_start_within(&self, n: usize, limit: Duration) -> Started {
+    pub fn wait_start_within(&self, n: usize, limit: Duration) -> StartedProcess {
         let what = format!("start {n} of tailscaled");
         eventually_some(&what, limit, || self.starts().into_iter().nth(n - 1))
     }
@@ -325,7 +325,7 @@ impl Managed {
 
     /// Starts the fake from here, logged in: for gateways that manage none.
     #[track_caller]
-    pub fn run(&self) -> Unmanaged {
+    pub fn run(&self) -> RunningTailscaled {
         let socket = self.dir.path().join("tailscaled.sock");
         let before = self.starts().len();
         let child = Command::new(self.program())
@@ -341,7 +341,7 @@ impl Managed {
         let prefs = r#"{"AuthKey":"k","UpdatePrefs":{"WantRunning":true,"RouteAll":true,"Hostname":"host"}}"#;
         assert_eq!(localapi(&socket, "POST", "start", prefs).0, 204);
         assert_eq!(localapi(&socket, "POST", "login-interactive", "").0, 204);
-        Unmanaged { child, socket, socks }
+        RunningTailscaled { child, socket, socks }
     }
 
     /// Sends this to all that run and are not stopped, and waits until they have taken it in.
@@ -392,7 +392,7 @@ impl Hub {
     }
 }
 
-impl Drop for Managed {
+impl Drop for FakeTailnet {
     fn drop(&mut self) {
         let mut hub = self.hub.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         hub.stop = true;
@@ -411,7 +411,7 @@ impl Drop for Managed {
     }
 }
 
-fn is_version(started: &Started) -> bool {
+fn is_version(started: &StartedProcess) -> bool {
     started.process.argv.iter().any(|a| a.trim_start_matches('-') == "version")
 }
 
@@ -435,7 +435,7 @@ fn follow(stream: UnixStream, hub: &Mutex<Hub>) {
     let run = {
         let mut hub = hub.lock().unwrap();
         let (at, events) = (Instant::now(), Vec::new());
-        let started = Started { pid, process, at, ended: None, events };
+        let started = StartedProcess { pid, process, at, ended: None, events };
         hub.runs.push(Run { started, stream, done: 0 });
         let (run, script) = (hub.runs.len() - 1, Box::new(hub.script.clone()));
         hub.send(run, Order::Script(script));

@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use super::fake_tailnet::FakeTailnet;
 use super::gateway::Gateway;
-use super::localapi::Unmanaged;
-use super::managed::Managed;
+use super::running_tailscaled::RunningTailscaled;
 use super::setup::Setup;
 use super::wait::{PATIENCE, eventually};
 
-impl Managed {
+impl FakeTailnet {
     /// A gateway that manages this tailscaled and is ready.
     #[track_caller]
     pub fn gateway(&self, change: impl FnOnce(&mut Setup)) -> Gateway {
@@ -26,19 +26,19 @@ impl Managed {
 impl Setup {
     /// The gateway starts this tailscaled itself, with the key in its file; kind and names by
     /// default.
-    pub fn managed(&mut self, tailnet: &Managed) -> &mut Setup {
+    pub fn managed(&mut self, tailnet: &FakeTailnet) -> &mut Setup {
         self.managed_without_key(tailnet)
             .set("tailnet.auth_key_file", tailnet.key_file().to_string_lossy().into_owned())
     }
 
     /// The same, the key to come another way.
-    pub fn managed_without_key(&mut self, tailnet: &Managed) -> &mut Setup {
+    pub fn managed_without_key(&mut self, tailnet: &FakeTailnet) -> &mut Setup {
         self.set("tailnet.manage", true)
             .set("tailnet.tailscaled", tailnet.program().to_string_lossy().into_owned())
     }
 
     /// The gateway uses a tailscaled that is already there.
-    pub fn unmanaged(&mut self, there: &Unmanaged) -> &mut Setup {
+    pub fn unmanaged(&mut self, there: &RunningTailscaled) -> &mut Setup {
         self.set("tailnet.manage", false)
             .set("tailnet.socket", there.socket.to_string_lossy().into_owned())
             .set("upstream.socks5", there.socks.to_string())
