@@ -95,11 +95,10 @@ pub fn main() -> ExitCode {
 
 /// Whether a command prints what it has to say and is done: it carries nothing and runs nothing.
 fn only_tells(command: &Command) -> bool {
-    match command {
-        Command::Up { .. } | Command::Connect { .. } | Command::Demo { .. } => false,
-        Command::Run { .. } => false,
-        _ => true,
-    }
+    !matches!(
+        command,
+        Command::Up { .. } | Command::Connect { .. } | Command::Demo { .. } | Command::Run { .. }
+    )
 }
 
 fn commanded(words: Vec<OsString>, ready_timeout: Duration, ours: Ours) -> Option<ChildCommand> {
