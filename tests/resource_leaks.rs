@@ -103,7 +103,7 @@ fn r15_twenty_thousand_endings_leave_nothing_behind() {
 enum Phase {
     Sniff,
     Dial,
-    UpstreamReply,
+    Reply,
     Relay,
     Linger,
 }
