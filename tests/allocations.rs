@@ -92,7 +92,7 @@ fn settings(folder: &std::path::Path, naming: bool) -> Config {
 fn per_connection(client: fn(SocketAddr), naming: bool) -> (f64, f64) {
     let folder = tempfile::tempdir().unwrap();
     let config = settings(folder.path(), naming);
-    let (lines, writer) = log::open(&config.log).unwrap();
+    let (lines, writer) = log::open_log(&config.log).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let start = Gateway::start(config, Telemetry::new(lines), StartupResources::default());
     let mut gateway = runtime.block_on(start).unwrap();

@@ -4,12 +4,12 @@
 use std::path::Path;
 
 use libfuzzer_sys::fuzz_target;
-use tailrace::config::{Environment, check, parse, shown};
+use tailrace::config::{ProcessEnvironment, check_config, parse, shown};
 
 fuzz_target!(|text: &str| {
-    let env = Environment::of([("HOME", "/nowhere")]);
+    let env = ProcessEnvironment::from_pairs([("HOME", "/nowhere")]);
     let written = parse(Some((Path::new("fuzz.toml"), text)), &env, &[]);
-    match check(&written, &env) {
+    match check_config(&written, &env) {
         Ok(checked) => assert!(!shown(&written, &checked.config).is_empty()),
         Err(problems) => {
             let lines = problems.lines();

@@ -14,7 +14,7 @@ use serde::de::DeserializeOwned;
 use super::args::Settings;
 use super::{exit, tell};
 use crate::api::{ErrorAnswer, StatusAnswer};
-use crate::config::{self, Environment, Flag, Loaded, Problems, Whereabouts};
+use crate::config::{self, GatewayLocation, Loaded, Problems, ProcessEnvironment, SettingFlag};
 use crate::http_client::response_head::ResponseHead;
 use crate::lifecycle::run_dir::{self, Listening};
 
@@ -29,14 +29,14 @@ pub(super) type Found = Listening;
 /// The sources of one command's settings.
 pub(super) struct Given {
     file: Option<PathBuf>,
-    flags: Vec<Flag>,
-    environment: Environment,
+    flags: Vec<SettingFlag>,
+    environment: ProcessEnvironment,
 }
 
 impl Given {
     pub(super) fn new(settings: &Settings) -> Self {
-        let flags = settings.set.iter().map(|text| Flag::set(text)).collect();
-        let environment = Environment::of_process();
+        let flags = settings.set.iter().map(|text| SettingFlag::from_assignment(text)).collect();
+        let environment = ProcessEnvironment::of_process();
         Self { file: settings.config.clone(), flags, environment }
     }
 
@@ -46,9 +46,9 @@ impl Given {
     }
 
     /// What finding a gateway needs, though the rest may be wrong or missing.
-    fn whereabouts(&self) -> Result<Whereabouts, Problems> {
+    fn whereabouts(&self) -> Result<GatewayLocation, Problems> {
         let (written, _) = config::read(self.file.as_deref(), &self.environment, &self.flags);
-        config::whereabouts(&written, &self.environment)
+        config::gateway_location(&written, &self.environment)
     }
 }
 
@@ -77,12 +77,12 @@ pub(super) fn listening(settings: &Settings) -> Result<Found, Problems> {
     }))
 }
 
-fn published(asked: &Whereabouts) -> Option<Found> {
+fn published(asked: &GatewayLocation) -> Option<Found> {
     run_dir::read(&asked.run_dir).map(|published| published.listening)
 }
 
-fn set(asked: Whereabouts) -> Found {
-    let Whereabouts { proxy, admin, forwards, dns, .. } = asked;
+fn set(asked: GatewayLocation) -> Found {
+    let GatewayLocation { proxy, admin, forwards, dns, .. } = asked;
     Found { proxy, tproxy: Vec::new(), admin, forward: forwards, dns: None, dns_clients: dns }
 }
 

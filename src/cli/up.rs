@@ -32,7 +32,7 @@ pub(super) fn run(settings: &Settings, commanded: Option<&ChildCommand>) -> Exit
         Ok(log) => log,
         Err(error) => return failed(&loaded.written, &error),
     };
-    log::install(&access);
+    log::install_subscriber(&access);
     if loaded.checked.config.tailnet.as_ref().is_some_and(|tailnet| tailnet.key.is_some())
         && let Err(error) = crate::sys::harden()
     {
@@ -49,8 +49,8 @@ pub(super) fn run(settings: &Settings, commanded: Option<&ChildCommand>) -> Exit
         Ok(code) => code,
         Err(error) => failed(&loaded.written, &error),
     };
-    telemetry.settle();
-    writer.close(&telemetry.totals(), gateway::LAST_LINES);
+    telemetry.release_held_lines();
+    writer.close_with(&telemetry.counters(), gateway::LAST_LINES);
     code
 }
 
@@ -59,7 +59,7 @@ fn open_log(config: &Config) -> Result<(AccessLog, AccessWriter), StartError> {
     if matches!(&config.log.to, LogTo::File(path) if path.starts_with(&config.run_dir)) {
         RunDir::open(&config.run_dir)?;
     }
-    Ok(log::open(&config.log)?)
+    Ok(log::open_log(&config.log)?)
 }
 
 /// Says why the gateway did not start, or its program did not.

@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use super::environment::Environment;
+use super::environment::ProcessEnvironment;
 use super::keys::{self, Key, OutsideChoice, UpstreamChoice};
 use super::log_filter::LogFilter;
 use super::problem::{Origin, Problem, Problems, quoted};
@@ -17,7 +17,7 @@ use crate::target::Forward;
 
 /// Settings that hold together.
 #[derive(Debug, Clone)]
-pub struct Checked {
+pub struct CheckedConfig {
     /// For the gateway.
     pub config: Config,
     /// Sentences the operator should read: allowed, but perhaps not what was meant.
@@ -26,7 +26,7 @@ pub struct Checked {
 
 /// What a command needs to find a running gateway.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Whereabouts {
+pub struct GatewayLocation {
     /// Folder of `gateway.json`.
     pub run_dir: PathBuf,
     /// As set: a port may be 0.
@@ -40,7 +40,7 @@ pub struct Whereabouts {
 }
 
 /// The work in hand: what is written, and what was found wrong with it so far.
-pub(super) struct Check<'a> {
+pub(super) struct ConfigCheck<'a> {
     pub(super) written: &'a RawConfig,
     pub(super) problems: Vec<Problem>,
 }
@@ -49,27 +49,30 @@ pub(super) struct Check<'a> {
 ///
 /// # Errors
 /// Everything that is wrong with them, those of stage one included.
-pub fn check(written: &RawConfig, env: &Environment) -> Result<Checked, Problems> {
-    let mut check = Check { written, problems: written.problems.clone() };
+pub fn check_config(
+    written: &RawConfig,
+    env: &ProcessEnvironment,
+) -> Result<CheckedConfig, Problems> {
+    let mut check = ConfigCheck { written, problems: written.problems.clone() };
     let run_dir = check.run_dir(env);
-    let listen = check.listen();
-    let forwards = check.forwards();
-    let draft = check_tailnet::draft(&check, env);
-    let upstream = check.upstream(&draft);
+    let listen = check.check_listen();
+    let forwards = check.check_forwards();
+    let draft = check_tailnet::draft_tailnet(&check, env);
+    let upstream = check.check_upstream(&draft);
     let kind = upstream.as_ref().map(|upstream| upstream.kind);
     let tailnet = kind.and_then(|kind| {
-        check_tailnet::tailnet(&mut check, draft, kind, env, &run_dir, listen.as_ref())
+        check_tailnet::check_tailnet(&mut check, draft, kind, env, &run_dir, listen.as_ref())
     });
-    let dns = check.dns(kind);
-    let policy = check_policy::policy(&mut check);
-    let listeners = listen.as_ref().map(|listen| check.listeners(listen, &forwards));
+    let dns = check.check_dns(kind);
+    let policy = check_policy::check_policy(&mut check);
+    let listeners = listen.as_ref().map(|listen| check.all_listeners(listen, &forwards));
     let listeners = listeners.unwrap_or_default();
-    check.lending(&dns, &policy, &listeners);
-    let log = check.log();
+    check.check_synthetic_overlap(&dns, &policy, &listeners);
+    let log = check.check_log();
     if let Some(upstream) = &upstream {
-        check.clashes(&listeners, upstream.kind);
+        check.check_clashes(&listeners, upstream.kind);
     }
-    let problems = check.sorted();
+    let problems = check.take_problems();
     match (listen, upstream) {
         (Some(listen), Some(upstream)) if problems.is_empty() => {
             let config = Config {
@@ -83,13 +86,13 @@ pub fn check(written: &RawConfig, env: &Environment) -> Result<Checked, Problems
                 tailnet,
                 dns,
                 policy,
-                limits: limits(written),
+                limits: read_limits(written),
                 relay: Relay { splice: written.get(keys::RELAY_SPLICE) },
                 record: Record { process: written.get(keys::RECORD_PROCESS) },
                 log,
             };
-            let notices = notices(&config);
-            Ok(Checked { config, notices })
+            let notices = collect_notices(&config);
+            Ok(CheckedConfig { config, notices })
         }
         _ => Err(Problems(problems)),
     }
@@ -99,50 +102,53 @@ pub fn check(written: &RawConfig, env: &Environment) -> Result<Checked, Problems
 ///
 /// # Errors
 /// What is wrong with the writing, or with this part.
-pub fn whereabouts(written: &RawConfig, env: &Environment) -> Result<Whereabouts, Problems> {
-    let mut check = Check { written, problems: written.problems.clone() };
+pub fn gateway_location(
+    written: &RawConfig,
+    env: &ProcessEnvironment,
+) -> Result<GatewayLocation, Problems> {
+    let mut check = ConfigCheck { written, problems: written.problems.clone() };
     let run_dir = check.run_dir(env);
-    let listen = check.listen();
-    let forwards = check.forwards().into_iter().map(|(forward, _)| forward).collect();
-    match (listen, check.sorted()) {
+    let listen = check.check_listen();
+    let forwards = check.check_forwards().into_iter().map(|(forward, _)| forward).collect();
+    match (listen, check.take_problems()) {
         (Some(Listen { proxy, admin, dns, .. }), problems) if problems.is_empty() => {
-            Ok(Whereabouts { run_dir, proxy, admin, forwards, dns })
+            Ok(GatewayLocation { run_dir, proxy, admin, forwards, dns })
         }
         (_, problems) => Err(Problems(problems)),
     }
 }
 
-impl Check<'_> {
-    pub(super) fn fail(&mut self, origin: Origin, what: impl Into<String>) {
+impl ConfigCheck<'_> {
+    pub(super) fn add_problem(&mut self, origin: Origin, what: impl Into<String>) {
         self.problems.push(Problem { origin, what: what.into() });
     }
 
-    fn sorted(&mut self) -> Vec<Problem> {
+    fn take_problems(&mut self) -> Vec<Problem> {
         self.problems.sort();
         self.problems.dedup();
         std::mem::take(&mut self.problems)
     }
 
     /// Was something written for this setting that could not be read?
-    pub(super) fn broken(&self, key: impl Into<Key>) -> bool {
+    pub(super) fn is_broken(&self, key: impl Into<Key>) -> bool {
         self.written.entry(key).broken
     }
 
-    fn run_dir(&mut self, env: &Environment) -> PathBuf {
+    fn run_dir(&mut self, env: &ProcessEnvironment) -> PathBuf {
         let text = self.written.get(keys::RUN_DIR);
         if text.is_empty() {
             return default_run_dir(env.get("XDG_RUNTIME_DIR"));
         }
         if !Path::new(text).is_absolute() {
             let what = format!("run_dir wants an absolute path, not {}", quoted(text));
-            self.fail(self.written.origin(keys::RUN_DIR), what);
+            self.add_problem(self.written.origin(keys::RUN_DIR), what);
         }
         text.into()
     }
 
-    fn upstream(&mut self, draft: &check_tailnet::Draft) -> Option<Upstream> {
+    fn check_upstream(&mut self, draft: &check_tailnet::TailnetDraft) -> Option<Upstream> {
         let w = self.written;
-        let kind = self.kind(draft)?;
+        let kind = self.upstream_kind(draft)?;
         Some(Upstream {
             kind,
             connect_timeout: w.get(keys::UPSTREAM_CONNECT_TIMEOUT),
@@ -156,14 +162,14 @@ impl Check<'_> {
     }
 
     /// `auto` is `socks5` only where a port is all there is to go by.
-    fn kind(&mut self, draft: &check_tailnet::Draft) -> Option<UpstreamKind> {
+    fn upstream_kind(&mut self, draft: &check_tailnet::TailnetDraft) -> Option<UpstreamKind> {
         let w = self.written;
         let (kind, server) = (w.get(keys::UPSTREAM_KIND), w.get(keys::UPSTREAM_SOCKS5));
         let port = match server.is_empty() {
             true => None,
-            false => Some(self.socks5(server)?),
+            false => Some(self.socks5_address(server)?),
         };
-        if self.broken(keys::UPSTREAM_KIND) || self.broken(keys::UPSTREAM_SOCKS5) {
+        if self.is_broken(keys::UPSTREAM_KIND) || self.is_broken(keys::UPSTREAM_SOCKS5) {
             return None;
         }
         match (kind, port) {
@@ -173,13 +179,13 @@ impl Check<'_> {
             (UpstreamChoice::Socks5, None) => {
                 let what =
                     "upstream.kind = \"socks5\" needs upstream.socks5, such as 127.0.0.1:1080";
-                self.fail(w.origin(keys::UPSTREAM_KIND), what);
+                self.add_problem(w.origin(keys::UPSTREAM_KIND), what);
                 None
             }
             (UpstreamChoice::Tailscaled, None) if !draft.manage => {
                 let what = "upstream.kind = \"tailscaled\" without a key needs upstream.socks5, the \
                             port tailscaled was started with: set it, or use kind \"localapi\"";
-                self.fail(w.origin(keys::UPSTREAM_KIND), what);
+                self.add_problem(w.origin(keys::UPSTREAM_KIND), what);
                 None
             }
             (UpstreamChoice::Tailscaled, port) => Some(UpstreamKind::Tailscaled(port)),
@@ -194,29 +200,29 @@ impl Check<'_> {
         }
     }
 
-    fn socks5(&mut self, text: &str) -> Option<SocketAddr> {
+    fn socks5_address(&mut self, text: &str) -> Option<SocketAddr> {
         let origin = self.written.origin(keys::UPSTREAM_SOCKS5);
-        let address = self.address(keys::UPSTREAM_SOCKS5, text, &origin)?;
+        let address = self.parse_address(keys::UPSTREAM_SOCKS5, text, &origin)?;
         if address.port() == 0 || address.ip().is_unspecified() {
             let what = format!("upstream.socks5 = {address} is no place to connect to");
-            self.fail(origin, what);
+            self.add_problem(origin, what);
             return None;
         }
         Some(address)
     }
 
-    fn log(&mut self) -> Log {
+    fn check_log(&mut self) -> Log {
         let w = self.written;
         let to = match w.get(keys::LOG_TO) {
             "stderr" => LogTo::Stderr,
             "stdout" => LogTo::Stdout,
             path => {
-                if !path.contains('/') && !self.broken(keys::LOG_TO) {
+                if !path.contains('/') && !self.is_broken(keys::LOG_TO) {
                     let what = format!(
                         "log.to wants stderr, stdout or a path with a / in it, not {}",
                         quoted(path)
                     );
-                    self.fail(w.origin(keys::LOG_TO), what);
+                    self.add_problem(w.origin(keys::LOG_TO), what);
                 }
                 LogTo::File(path.into())
             }
@@ -230,11 +236,11 @@ impl Check<'_> {
     }
 }
 
-impl Check<'_> {
+impl ConfigCheck<'_> {
     fn log_filter(&mut self) -> LogFilter {
         let text = self.written.get(keys::LOG_LEVEL);
         LogFilter::parse(text).unwrap_or_else(|why| {
-            self.fail(self.written.origin(keys::LOG_LEVEL), format!("log.level {why}"));
+            self.add_problem(self.written.origin(keys::LOG_LEVEL), format!("log.level {why}"));
             LogFilter::default()
         })
     }
@@ -252,7 +258,7 @@ fn default_run_dir(xdg_runtime_dir: Option<&str>) -> PathBuf {
     format!("/tmp/tailrace-{}", rustix::process::geteuid().as_raw()).into()
 }
 
-fn limits(w: &RawConfig) -> Limits {
+fn read_limits(w: &RawConfig) -> Limits {
     Limits {
         max_connections: w.get(keys::LIMITS_MAX_CONNECTIONS),
         per_client: w.get(keys::LIMITS_PER_CLIENT),
@@ -265,7 +271,7 @@ fn limits(w: &RawConfig) -> Limits {
     }
 }
 
-fn notices(config: &Config) -> Vec<String> {
+fn collect_notices(config: &Config) -> Vec<String> {
     let mut notices = Vec::new();
     if config.dns.mode == DnsMode::Upstream {
         notices.push(

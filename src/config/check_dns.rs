@@ -5,8 +5,8 @@ use std::net::IpAddr;
 
 use ipnet::{IpNet, Ipv4Net};
 
-use super::check::Check;
-use super::check_listen::Listener;
+use super::check::ConfigCheck;
+use super::check_listen::NamedListener;
 use super::keys::{self, Setting};
 use super::problem::quoted;
 use super::setting_types::Text;
@@ -24,8 +24,8 @@ const TAKEN: [(&str, &str); 5] = [
     ("224.0.0.0/3", "multicast and reserved addresses"),
 ];
 
-impl Check<'_> {
-    pub(super) fn dns(&mut self, kind: Option<UpstreamKind>) -> Dns {
+impl ConfigCheck<'_> {
+    pub(super) fn check_dns(&mut self, kind: Option<UpstreamKind>) -> Dns {
         use UpstreamKind::{Direct, LocalApi, Socks5, Tailscaled};
         let w = self.written;
         let mode = match (w.get(keys::DNS_MODE), kind) {
@@ -37,17 +37,17 @@ impl Check<'_> {
         if wants_tailnet && matches!(kind, Some(Direct | Socks5(_))) {
             let what = "dns.mode = \"tailnet\" needs upstream.kind tailscaled or localapi, which \
                         know the tailnet's names: leave it out, or use \"upstream\" or \"system\"";
-            self.fail(w.origin(keys::DNS_MODE), what);
+            self.add_problem(w.origin(keys::DNS_MODE), what);
         }
         Dns {
             mode,
             timeout: w.get(keys::DNS_TIMEOUT),
             cache_entries: w.get(keys::DNS_CACHE_ENTRIES),
-            synthetic: self.synthetic(mode),
+            synthetic: self.check_synthetic(mode),
         }
     }
 
-    fn synthetic(&mut self, mode: DnsMode) -> Option<Ipv4Net> {
+    fn check_synthetic(&mut self, mode: DnsMode) -> Option<Ipv4Net> {
         let text = self.written.get(SYNTHETIC);
         if text.is_empty() {
             return None;
@@ -61,25 +61,30 @@ impl Check<'_> {
                 PREFIXES.end(),
                 quoted(text)
             );
-            self.fail(origin, what);
+            self.add_problem(origin, what);
             return None;
         };
         if net.addr() != net.network() {
             let what = format!("{SYNTHETIC}: did you mean {}?", net.trunc());
-            self.fail(origin.clone(), what);
+            self.add_problem(origin.clone(), what);
         }
         if mode != DnsMode::Tailnet {
             let what = format!(
                 "{SYNTHETIC} lends addresses to names of the tailnet, which dns.mode = \"tailnet\" \
                  alone knows: leave it out"
             );
-            self.fail(origin, what);
+            self.add_problem(origin, what);
         }
         Some(net)
     }
 
     /// A synthetic address must mean nothing else.
-    pub(super) fn lending(&mut self, dns: &Dns, policy: &Policy, listeners: &[Listener]) {
+    pub(super) fn check_synthetic_overlap(
+        &mut self,
+        dns: &Dns,
+        policy: &Policy,
+        listeners: &[NamedListener],
+    ) {
         let Some(net) = dns.synthetic else { return };
         let overlaps = |other: &IpNet| match other {
             IpNet::V4(v4) => net.contains(v4) || v4.contains(&net),
@@ -101,6 +106,6 @@ impl Check<'_> {
         };
         let what =
             format!("{SYNTHETIC} {net} overlaps {why}: choose another, such as 198.18.0.0/15");
-        self.fail(self.written.origin(SYNTHETIC), what);
+        self.add_problem(self.written.origin(SYNTHETIC), what);
     }
 }

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use globset::GlobBuilder;
 use ipnet::IpNet;
 
-use super::check::Check;
+use super::check::ConfigCheck;
 use super::keys::{self, Setting};
 use super::problem::quoted;
 use super::raw_config::Item;
@@ -20,32 +20,32 @@ const GLOBS: Setting<TextList> = keys::POLICY_ALLOWED_HOSTS;
 const NETS: Setting<TextList> = keys::POLICY_ALLOWED_NETS;
 
 /// Reads `[policy]`.
-pub(super) fn policy(check: &mut Check<'_>) -> Policy {
+pub(super) fn check_policy(check: &mut ConfigCheck<'_>) -> Policy {
     let mode = check.written.get(keys::POLICY_MODE);
     let lists = [SUFFIXES, GLOBS, NETS];
     let is_empty =
-        |list: Setting<TextList>| check.written.get(list).is_empty() && !check.broken(list);
+        |list: Setting<TextList>| check.written.get(list).is_empty() && !check.is_broken(list);
     let none = lists.into_iter().all(is_empty);
     if mode == PolicyMode::Enforce && none {
         let what = format!(
             "policy.mode = \"enforce\" with {SUFFIXES}, {GLOBS} and {NETS} all empty would refuse \
              everything: allow something, or use \"log\""
         );
-        check.fail(check.written.origin(keys::POLICY_MODE), what);
+        check.add_problem(check.written.origin(keys::POLICY_MODE), what);
     }
     Policy {
         mode,
-        suffixes: each(check, SUFFIXES, read_suffix),
-        globs: each(check, GLOBS, read_glob),
-        nets: each(check, NETS, read_net),
-        deny_nets: each(check, keys::POLICY_DENY_NETS, read_net),
+        suffixes: read_list(check, SUFFIXES, read_suffix),
+        globs: read_list(check, GLOBS, read_glob),
+        nets: read_list(check, NETS, read_net),
+        deny_nets: read_list(check, keys::POLICY_DENY_NETS, read_net),
         require_sni: check.written.get(keys::POLICY_REQUIRE_SNI),
     }
 }
 
 /// Reads every item of a list; what cannot be read becomes a problem at its own place.
-fn each<T>(
-    check: &mut Check<'_>,
+fn read_list<T>(
+    check: &mut ConfigCheck<'_>,
     setting: Setting<TextList>,
     read: fn(&str) -> Result<T, String>,
 ) -> Vec<T> {
@@ -54,7 +54,7 @@ fn each<T>(
     for item in items {
         match read(&item.text) {
             Ok(value) => values.push(value),
-            Err(why) => check.fail(item.origin.clone(), format!("{setting}: {why}")),
+            Err(why) => check.add_problem(item.origin.clone(), format!("{setting}: {why}")),
         }
     }
     values
@@ -69,13 +69,13 @@ fn read_suffix(text: &str) -> Result<Suffix, String> {
             format!("{} is an address: put it in {NETS}", quoted(text))
         }
         SuffixError::Name { source, .. } => {
-            format!("{} would never match: {}", quoted(text), reason(&source))
+            format!("{} would never match: {}", quoted(text), host_error_reason(&source))
         }
     })
 }
 
 /// Why a text is no host, without the text: that is shown once, bounded and without keys.
-pub(super) fn reason(why: &HostError) -> &'static str {
+pub(super) fn host_error_reason(why: &HostError) -> &'static str {
     match why {
         HostError::Empty => "it is empty",
         HostError::Character { .. } => "a host has only ASCII letters, digits, '.', '_' and '-'",

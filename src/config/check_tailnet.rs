@@ -4,8 +4,8 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use super::check::Check;
-use super::environment::Environment;
+use super::check::ConfigCheck;
+use super::environment::ProcessEnvironment;
 use super::from_words::KEY_FD;
 use super::keys::{self, ManageChoice, Setting, UpstreamChoice};
 use super::problem::quoted;
@@ -22,7 +22,7 @@ const MAX_SOCKET: usize = 107;
 const CREDENTIAL: &str = "tailrace.authkey";
 
 /// What the upstream's kind hangs on.
-pub(super) struct Draft {
+pub(super) struct TailnetDraft {
     /// We start tailscaled.
     pub(super) manage: bool,
     insisted: bool,
@@ -34,9 +34,9 @@ pub(super) struct Draft {
 }
 
 /// The first look: whether there is a key, and who starts tailscaled.
-pub(super) fn draft(check: &Check<'_>, env: &Environment) -> Draft {
+pub(super) fn draft_tailnet(check: &ConfigCheck<'_>, env: &ProcessEnvironment) -> TailnetDraft {
     let w = check.written;
-    let key = key(w.get(keys::TAILNET_AUTH_KEY_FILE), env);
+    let key = key_source(w.get(keys::TAILNET_AUTH_KEY_FILE), env);
     let elsewhere =
         matches!(w.get(keys::UPSTREAM_KIND), UpstreamChoice::Socks5 | UpstreamChoice::Direct);
     let (manage, insisted) = match w.get(keys::TAILNET_MANAGE) {
@@ -44,7 +44,7 @@ pub(super) fn draft(check: &Check<'_>, env: &Environment) -> Draft {
         ManageChoice::False => (false, false),
         ManageChoice::Auto => (key.is_some() && !elsewhere, false),
     };
-    Draft {
+    TailnetDraft {
         manage,
         insisted,
         tailscaled: key.is_some() || insisted || !w.get(keys::TAILNET_SOCKET).is_empty(),
@@ -54,7 +54,7 @@ pub(super) fn draft(check: &Check<'_>, env: &Environment) -> Draft {
 }
 
 /// The setting, then `TS_AUTHKEY`, then `TS_AUTHKEY_FILE`, then the systemd credential.
-fn key(file: &str, env: &Environment) -> Option<KeySource> {
+fn key_source(file: &str, env: &ProcessEnvironment) -> Option<KeySource> {
     if !file.is_empty() {
         return Some(KeySource::File(file.into()));
     }
@@ -69,11 +69,11 @@ fn key(file: &str, env: &Environment) -> Option<KeySource> {
 }
 
 /// The second look, once the kind is known; nothing with the kinds that have no tailscaled.
-pub(super) fn tailnet(
-    check: &mut Check<'_>,
-    draft: Draft,
+pub(super) fn check_tailnet(
+    check: &mut ConfigCheck<'_>,
+    draft: TailnetDraft,
     kind: UpstreamKind,
-    env: &Environment,
+    env: &ProcessEnvironment,
     run_dir: &Path,
     listen: Option<&Listen>,
 ) -> Option<Tailnet> {
@@ -82,38 +82,38 @@ pub(super) fn tailnet(
         if draft.insisted {
             let what = "tailnet.manage = true starts a tailscaled, which upstream.kind socks5 and \
                         direct do not use: leave one of them out";
-            check.fail(w.origin(keys::TAILNET_MANAGE), what);
+            check.add_problem(w.origin(keys::TAILNET_MANAGE), what);
         }
         return None;
     }
-    if draft.insisted && draft.key.is_none() && !check.broken(keys::TAILNET_AUTH_KEY_FILE) {
+    if draft.insisted && draft.key.is_none() && !check.is_broken(keys::TAILNET_AUTH_KEY_FILE) {
         let what = "tailnet.manage = true needs a key: set TS_AUTHKEY, TS_AUTHKEY_FILE or \
                     tailnet.auth_key_file";
-        check.fail(w.origin(keys::TAILNET_MANAGE), what);
+        check.add_problem(w.origin(keys::TAILNET_MANAGE), what);
     }
-    let tags = tags(check);
+    let tags = check_tags(check);
     needs_tags(check, &tags, env);
     Some(Tailnet {
         manage: draft.manage,
         insisted: draft.insisted,
         tailscaled: w.get(keys::TAILNET_TAILSCALED).into(),
-        socket: socket(check, draft.manage, run_dir),
+        socket: socket_path(check, draft.manage, run_dir),
         key: draft.key,
-        hostname: hostname(check, env),
+        hostname: check_hostname(check, env),
         id: env.get("TAILRACE_ID").map(str::to_owned),
         tags,
-        login_server: url(check, keys::TAILNET_LOGIN_SERVER),
-        environment: environment(check, env, listen),
+        login_server: check_url(check, keys::TAILNET_LOGIN_SERVER),
+        environment: tailscaled_environment(check, env, listen),
         accept_routes: w.get(keys::TAILNET_ACCEPT_ROUTES),
         tailnet: w.get(keys::TAILNET_TAILNET).to_owned(),
         ready_wait: w.get(keys::TAILNET_READY_WAIT),
         start_jitter: w.get(keys::TAILNET_START_JITTER),
-        state: state(check),
+        state: node_state(check),
     })
 }
 
 /// One of two words, or the absolute path of a folder.
-fn state(check: &mut Check<'_>) -> NodeState {
+fn node_state(check: &mut ConfigCheck<'_>) -> NodeState {
     let text = check.written.get(keys::TAILNET_STATE);
     match text {
         "memory" => NodeState::Memory,
@@ -124,13 +124,13 @@ fn state(check: &mut Check<'_>) -> NodeState {
                 "tailnet.state wants \"memory\", \"ephemeral\" or the absolute path of a folder, not {}",
                 quoted(other)
             );
-            check.fail(check.written.origin(keys::TAILNET_STATE), what);
+            check.add_problem(check.written.origin(keys::TAILNET_STATE), what);
             NodeState::Ephemeral
         }
     }
 }
 
-fn socket(check: &mut Check<'_>, manage: bool, run_dir: &Path) -> PathBuf {
+fn socket_path(check: &mut ConfigCheck<'_>, manage: bool, run_dir: &Path) -> PathBuf {
     let text = check.written.get(keys::TAILNET_SOCKET);
     let origin = check.written.origin(keys::TAILNET_SOCKET);
     let path: PathBuf = match text {
@@ -140,20 +140,20 @@ fn socket(check: &mut Check<'_>, manage: bool, run_dir: &Path) -> PathBuf {
     };
     if !path.is_absolute() && !text.is_empty() {
         let what = format!("tailnet.socket wants an absolute path, not {}", quoted(text));
-        check.fail(origin, what);
+        check.add_problem(origin, what);
     } else if path.as_os_str().len() > MAX_SOCKET {
         let what = format!(
             "the socket {} has a longer path than the {MAX_SOCKET} bytes a Unix socket may have: set \
              run_dir to a shorter folder",
             quoted(&path.to_string_lossy())
         );
-        check.fail(origin, what);
+        check.add_problem(origin, what);
     }
     path
 }
 
 /// A DNS label, as the control server wants it, once `{id}` is filled in.
-fn hostname(check: &mut Check<'_>, env: &Environment) -> String {
+fn check_hostname(check: &mut ConfigCheck<'_>, env: &ProcessEnvironment) -> String {
     let text = check.written.get(keys::TAILNET_HOSTNAME);
     // Eight characters stand for the ones that will be drawn.
     let id = env.get("TAILRACE_ID").unwrap_or("00000000");
@@ -163,19 +163,19 @@ fn hostname(check: &mut Check<'_>, env: &Environment) -> String {
         && name.bytes().all(fine)
         && !name.starts_with('-')
         && !name.ends_with('-');
-    if !label && !check.broken(keys::TAILNET_HOSTNAME) {
+    if !label && !check.is_broken(keys::TAILNET_HOSTNAME) {
         let what = format!(
             "tailnet.hostname {} with id {} is no host name: use letters, digits and '-', at most 63",
             quoted(text),
             quoted(id)
         );
-        check.fail(check.written.origin(keys::TAILNET_HOSTNAME), what);
+        check.add_problem(check.written.origin(keys::TAILNET_HOSTNAME), what);
     }
     text.to_owned()
 }
 
 /// Each with its `tag:` (tailcfg.CheckTag: a letter, then letters, digits and dashes).
-fn tags(check: &mut Check<'_>) -> Vec<String> {
+fn check_tags(check: &mut ConfigCheck<'_>) -> Vec<String> {
     let mut tags = Vec::new();
     for item in check.written.get(keys::TAILNET_TAGS) {
         let bare = item.text.strip_prefix("tag:").unwrap_or(&item.text);
@@ -186,7 +186,7 @@ fn tags(check: &mut Check<'_>) -> Vec<String> {
                 "tailnet.tags: {} is no tag: write it like tag:autoheal-sandbox",
                 quoted(&item.text)
             );
-            check.fail(item.origin.clone(), what);
+            check.add_problem(item.origin.clone(), what);
         }
         tags.push(format!("tag:{bare}"));
     }
@@ -195,16 +195,16 @@ fn tags(check: &mut Check<'_>) -> Vec<String> {
 
 /// An OAuth secret makes keys, and such a key has to carry tags. Only one in the environment can be
 /// seen here; one in a file is told apart when it is read.
-fn needs_tags(check: &mut Check<'_>, tags: &[String], env: &Environment) {
+fn needs_tags(check: &mut ConfigCheck<'_>, tags: &[String], env: &ProcessEnvironment) {
     let client = env.get("TS_AUTHKEY").is_some_and(|key| key.starts_with("tskey-client-"));
-    if client && tags.is_empty() && !check.broken(keys::TAILNET_TAGS) {
+    if client && tags.is_empty() && !check.is_broken(keys::TAILNET_TAGS) {
         let what =
             "an OAuth secret (tskey-client-) needs tailnet.tags: name the tags its keys may carry";
-        check.fail(check.written.origin(keys::TAILNET_TAGS), what);
+        check.add_problem(check.written.origin(keys::TAILNET_TAGS), what);
     }
 }
 
-fn url(check: &mut Check<'_>, setting: Setting<Text>) -> Option<String> {
+fn check_url(check: &mut ConfigCheck<'_>, setting: Setting<Text>) -> Option<String> {
     let text = check.written.get(setting);
     if text.is_empty() {
         return None;
@@ -218,20 +218,20 @@ fn url(check: &mut Check<'_>, setting: Setting<Text>) -> Option<String> {
             "{setting} wants a URL such as https://control.example.com, not {}",
             quoted(text)
         );
-        check.fail(check.written.origin(setting), what);
+        check.add_problem(check.written.origin(setting), what);
     }
     Some(text.to_owned())
 }
 
 /// What a managed tailscaled gets of our environment: its way to control and DERP.
-fn environment(
-    check: &mut Check<'_>,
-    env: &Environment,
+fn tailscaled_environment(
+    check: &mut ConfigCheck<'_>,
+    env: &ProcessEnvironment,
     listen: Option<&Listen>,
 ) -> Vec<(&'static str, String)> {
     let mut all = Vec::new();
     let inherited = || env.get("HTTPS_PROXY").or_else(|| env.get("https_proxy")).map(str::to_owned);
-    let asked = url(check, keys::TAILNET_CONTROL_PROXY);
+    let asked = check_url(check, keys::TAILNET_CONTROL_PROXY);
     let ours = |proxy: &String| listen.is_some_and(|listen| leads_to(proxy, &listen.proxy));
     if let Some(proxy) = asked.or_else(inherited).filter(|proxy| !ours(proxy)) {
         all.push(("HTTPS_PROXY", proxy));

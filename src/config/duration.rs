@@ -22,14 +22,14 @@ pub(crate) enum BadDuration {
 }
 
 /// Reads one or more whole numbers, each with its unit.
-pub(crate) fn parse(text: &str) -> Result<Duration, BadDuration> {
+pub(crate) fn parse_duration(text: &str) -> Result<Duration, BadDuration> {
     let mut rest = text.trim();
     if rest.starts_with('-') {
         return Err(BadDuration::Negative);
     }
     let mut total = Duration::ZERO;
     loop {
-        let (part, after) = piece(rest)?;
+        let (part, after) = parse_piece(rest)?;
         total = total.checked_add(part).filter(|t| *t <= LONGEST).ok_or(BadDuration::TooLong)?;
         rest = after;
         if rest.is_empty() {
@@ -39,7 +39,7 @@ pub(crate) fn parse(text: &str) -> Result<Duration, BadDuration> {
 }
 
 /// The first `7s` of a text and what follows it.
-fn piece(text: &str) -> Result<(Duration, &str), BadDuration> {
+fn parse_piece(text: &str) -> Result<(Duration, &str), BadDuration> {
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, rest) = text.split_at(digits);
     if number.is_empty() {
@@ -68,21 +68,21 @@ mod tests {
 
     #[test]
     fn durations_of_every_unit() {
-        assert_eq!(parse("200ms"), Ok(Duration::from_millis(200)));
-        assert_eq!(parse("1h30m"), Ok(Duration::from_secs(5400)));
-        assert_eq!(parse("365d"), Ok(LONGEST));
-        assert_eq!(parse("0s"), Ok(Duration::ZERO));
+        assert_eq!(parse_duration("200ms"), Ok(Duration::from_millis(200)));
+        assert_eq!(parse_duration("1h30m"), Ok(Duration::from_secs(5400)));
+        assert_eq!(parse_duration("365d"), Ok(LONGEST));
+        assert_eq!(parse_duration("0s"), Ok(Duration::ZERO));
     }
 
     #[test]
     fn f3_bad_durations_say_why() {
-        assert_eq!(parse("-1s"), Err(BadDuration::Negative));
-        assert_eq!(parse("10"), Err(BadDuration::NoUnit));
-        assert_eq!(parse("1w"), Err(BadDuration::UnknownUnit));
-        assert_eq!(parse("1.5s"), Err(BadDuration::NotOne));
-        assert_eq!(parse(""), Err(BadDuration::NotOne));
-        assert_eq!(parse("99999999999999999999s"), Err(BadDuration::TooLong));
-        assert_eq!(parse("18446744073709551615h"), Err(BadDuration::TooLong));
-        assert_eq!(parse("366d"), Err(BadDuration::TooLong));
+        assert_eq!(parse_duration("-1s"), Err(BadDuration::Negative));
+        assert_eq!(parse_duration("10"), Err(BadDuration::NoUnit));
+        assert_eq!(parse_duration("1w"), Err(BadDuration::UnknownUnit));
+        assert_eq!(parse_duration("1.5s"), Err(BadDuration::NotOne));
+        assert_eq!(parse_duration(""), Err(BadDuration::NotOne));
+        assert_eq!(parse_duration("99999999999999999999s"), Err(BadDuration::TooLong));
+        assert_eq!(parse_duration("18446744073709551615h"), Err(BadDuration::TooLong));
+        assert_eq!(parse_duration("366d"), Err(BadDuration::TooLong));
     }
 }

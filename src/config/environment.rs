@@ -6,16 +6,18 @@ use std::ffi::OsString;
 
 /// Names and values, as a process got them.
 #[derive(Debug, Clone, Default)]
-pub struct Environment(BTreeMap<String, OsString>);
+pub struct ProcessEnvironment(BTreeMap<String, OsString>);
 
-impl Environment {
+impl ProcessEnvironment {
     /// This process's own. Names that are not UTF-8 are left out: no setting has such a name.
     pub fn of_process() -> Self {
         Self(std::env::vars_os().filter_map(|(n, v)| Some((n.into_string().ok()?, v))).collect())
     }
 
     /// One made of pairs.
-    pub fn of<N: Into<String>, V: Into<OsString>>(pairs: impl IntoIterator<Item = (N, V)>) -> Self {
+    pub fn from_pairs<N: Into<String>, V: Into<OsString>>(
+        pairs: impl IntoIterator<Item = (N, V)>,
+    ) -> Self {
         Self(pairs.into_iter().map(|(name, value)| (name.into(), value.into())).collect())
     }
 

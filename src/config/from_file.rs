@@ -16,20 +16,20 @@ use super::raw_config::{
 use crate::secret::find_key;
 
 /// The file's name and the byte each line starts at.
-struct Places<'a> {
+struct SourcePositions<'a> {
     path: Arc<Path>,
     text: &'a str,
     starts: Vec<usize>,
 }
 
-impl<'a> Places<'a> {
+impl<'a> SourcePositions<'a> {
     fn new(path: &Path, text: &'a str) -> Self {
         let after = text.match_indices('\n').map(|(at, _)| at + 1);
         Self { path: path.into(), text, starts: std::iter::once(0).chain(after).collect() }
     }
 
     /// Line and column of a byte offset; columns count characters.
-    fn at(&self, offset: usize) -> Origin {
+    fn origin_at(&self, offset: usize) -> Origin {
         let line = self.starts.partition_point(|start| *start <= offset).max(1);
         let start = self.starts.get(line - 1).copied().unwrap_or(0);
         let before = self.text.as_bytes().get(start..offset.min(self.text.len())).unwrap_or(&[]);
@@ -38,23 +38,23 @@ impl<'a> Places<'a> {
         Origin::File { path: Arc::clone(&self.path), line, column }
     }
 
-    fn of(&self, span: &Range<usize>) -> Origin {
-        self.at(span.start)
+    fn origin_of(&self, span: &Range<usize>) -> Origin {
+        self.origin_at(span.start)
     }
 }
 
 /// Reads a whole file into what is written.
-pub(super) fn read(path: &Path, text: &str, written: &mut RawConfig) {
+pub(super) fn read_file_text(path: &Path, text: &str, written: &mut RawConfig) {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let places = Places::new(path, text);
+    let places = SourcePositions::new(path, text);
     if let Some((at, _)) = find_key(text) {
         let what = "holds a literal tailnet key: put it in a file of its own and name that file";
-        written.fail(places.at(at), what);
+        written.fail(places.origin_at(at), what);
     }
     let (table, errors) = DeTable::parse_recoverable(text);
     let mut last = 0;
     for error in &errors {
-        let origin = places.at(error.span().map_or(0, |span| span.start));
+        let origin = places.origin_at(error.span().map_or(0, |span| span.start));
         let Origin::File { line, .. } = origin else { continue };
         // One slip makes the parser complain several times on its line; the first says it.
         if line != last {
@@ -64,66 +64,71 @@ pub(super) fn read(path: &Path, text: &str, written: &mut RawConfig) {
     }
     // What could be recovered of a broken file is guesswork: further complaints would mislead.
     match errors.is_empty() {
-        true => top(table.get_ref(), &places, written),
+        true => read_top_level(table.get_ref(), &places, written),
         false => written.doubt(),
     }
 }
 
-fn top(table: &DeTable<'_>, places: &Places<'_>, written: &mut RawConfig) {
+fn read_top_level(table: &DeTable<'_>, places: &SourcePositions<'_>, written: &mut RawConfig) {
     for (name, value) in table {
         let path: &str = name.get_ref();
         match value.get_ref() {
-            DeValue::Array(items) if path == "forward" => forwards(items, places, written),
+            DeValue::Array(items) if path == "forward" => read_forwards(items, places, written),
             DeValue::Table(inner) if keys::is_section(path) => {
-                section(path, inner, places, written);
+                read_section(path, inner, places, written);
             }
             _ if path == "forward" => {
-                written.fail(places.of(&name.span()), "write each as [[forward]]");
+                written.fail(places.origin_of(&name.span()), "write each as [[forward]]");
             }
             other if keys::is_section(path) => {
                 let what = format!("{path} is a table, not {}", name_of(other));
-                written.fail(places.of(&value.span()), what);
+                written.fail(places.origin_of(&value.span()), what);
             }
-            _ => setting(path, name, value, places, written),
+            _ => read_setting(path, name, value, places, written),
         }
     }
 }
 
-fn section(name: &str, table: &DeTable<'_>, places: &Places<'_>, written: &mut RawConfig) {
+fn read_section(
+    name: &str,
+    table: &DeTable<'_>,
+    places: &SourcePositions<'_>,
+    written: &mut RawConfig,
+) {
     for (key, value) in table {
-        setting(&format!("{name}.{}", key.get_ref()), key, value, places, written);
+        read_setting(&format!("{name}.{}", key.get_ref()), key, value, places, written);
     }
 }
 
-fn setting<S>(
+fn read_setting<S>(
     path: &str,
     name: &Spanned<S>,
     value: &Spanned<DeValue<'_>>,
-    places: &Places<'_>,
+    places: &SourcePositions<'_>,
     written: &mut RawConfig,
 ) {
     let Some(key) = Key::of_path(path) else {
-        return written.fail(places.of(&name.span()), unknown(path));
+        return written.fail(places.origin_of(&name.span()), unknown(path));
     };
-    let read = typed(key, value.get_ref(), &value.span(), places);
-    written.put(key, read, places.of(&value.span()));
+    let read = typed_value(key, value.get_ref(), &value.span(), places);
+    written.put(key, read, places.origin_of(&value.span()));
 }
 
-fn forwards(items: &DeArray<'_>, places: &Places<'_>, written: &mut RawConfig) {
+fn read_forwards(items: &DeArray<'_>, places: &SourcePositions<'_>, written: &mut RawConfig) {
     for item in items.iter() {
         let DeValue::Table(table) = item.get_ref() else {
-            written.fail(places.of(&item.span()), "write each as [[forward]]");
+            written.fail(places.origin_of(&item.span()), "write each as [[forward]]");
             continue;
         };
-        let forward = forward(table, places.of(&item.span()), places, written);
+        let forward = read_forward(table, places.origin_of(&item.span()), places, written);
         written.forwards.push(forward);
     }
 }
 
-fn forward(
+fn read_forward(
     table: &DeTable<'_>,
     origin: Origin,
-    places: &Places<'_>,
+    places: &SourcePositions<'_>,
     written: &mut RawConfig,
 ) -> RawForward {
     let mut forward = RawForward { origin, listen: None, target: None, broken: false };
@@ -133,7 +138,7 @@ fn forward(
             DeValue::String(text) => Ok(text.trim().to_owned()),
             other => Err(format!("forward.{} wants a string, not {}", plain(key), name_of(other))),
         };
-        let place = places.of(&value.span());
+        let place = places.origin_of(&value.span());
         let text = text.map(|text| Item { text, origin: place.clone() });
         match (key, text) {
             ("listen", Ok(item)) => forward.listen = Some(item),
@@ -144,7 +149,7 @@ fn forward(
             }
             _ => {
                 forward.broken = true;
-                written.fail(places.of(&name.span()), unknown_of_forward(key));
+                written.fail(places.origin_of(&name.span()), unknown_of_forward(key));
             }
         }
     }
@@ -158,20 +163,20 @@ fn unknown_of_forward(key: &str) -> String {
 }
 
 /// Reads a TOML value by its key's kind.
-fn typed(
+fn typed_value(
     key: Key,
     value: &DeValue<'_>,
     span: &Range<usize>,
-    places: &Places<'_>,
+    places: &SourcePositions<'_>,
 ) -> Result<RawValue, String> {
     let wrong = |wants: &str| Err(format!("wants {wants}, not {}", name_of(value)));
     match (key.kind(), value) {
         (Kind::Text, DeValue::String(text)) => Ok(RawValue::Text(text.trim().to_owned())),
         (Kind::List | Kind::ListOrText, DeValue::Array(array)) => {
-            items(array, places).map(RawValue::List)
+            list_items(array, places).map(RawValue::List)
         }
         (Kind::ListOrText, DeValue::String(text)) => {
-            Ok(RawValue::List(split(text, &places.of(span))))
+            Ok(RawValue::List(split(text, &places.origin_of(span))))
         }
         (Kind::Switch, DeValue::Boolean(on)) => Ok(RawValue::Switch(*on)),
         (Kind::SwitchOrAuto, DeValue::Boolean(on)) => Ok(RawValue::Text(on.to_string())),
@@ -197,7 +202,7 @@ fn typed(
 }
 
 /// The items of a list; blank ones are dropped.
-fn items(array: &DeArray<'_>, places: &Places<'_>) -> Result<Vec<Item>, String> {
+fn list_items(array: &DeArray<'_>, places: &SourcePositions<'_>) -> Result<Vec<Item>, String> {
     let mut items = Vec::new();
     for value in array.iter() {
         let DeValue::String(text) = value.get_ref() else {
@@ -207,7 +212,7 @@ fn items(array: &DeArray<'_>, places: &Places<'_>) -> Result<Vec<Item>, String> 
             ));
         };
         if !text.trim().is_empty() {
-            let origin = places.of(&value.span());
+            let origin = places.origin_of(&value.span());
             items.push(Item { text: text.trim().to_owned(), origin });
         }
     }

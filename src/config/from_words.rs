@@ -1,7 +1,7 @@
 //! Settings written as single texts: environment variables and flags.
 #![forbid(unsafe_code)]
 
-use super::environment::Environment;
+use super::environment::ProcessEnvironment;
 use super::keys::{self, Key};
 use super::problem::{Origin, quoted};
 use super::raw_config::{RawConfig, typed, unknown};
@@ -24,7 +24,7 @@ const OURS: [&str; 9] = [
 
 /// One setting given on the command line.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Flag {
+pub struct SettingFlag {
     /// As typed, for messages: `--set policy.mode=enforce`.
     pub shown: String,
     /// `policy.mode`.
@@ -33,9 +33,9 @@ pub struct Flag {
     pub value: String,
 }
 
-impl Flag {
+impl SettingFlag {
     /// `--set KEY=VALUE`. Without `=` the value is missing, which the check will say.
-    pub fn set(text: &str) -> Self {
+    pub fn from_assignment(text: &str) -> Self {
         let (path, value) = text.split_once('=').unwrap_or((text, ""));
         Self {
             shown: format!("--set {text}"),
@@ -52,7 +52,7 @@ impl Flag {
 }
 
 /// Lays the environment over what is written.
-pub(super) fn environment(env: &Environment, written: &mut RawConfig) {
+pub(super) fn environment(env: &ProcessEnvironment, written: &mut RawConfig) {
     for (name, value) in env.iter().filter(|(name, _)| name.starts_with("TAILRACE_")) {
         let origin = Origin::Environment(name.to_owned());
         let key = Key::of_variable(name);
@@ -75,7 +75,7 @@ fn is_service_link(name: &str) -> bool {
 }
 
 /// Lays the flags over what is written.
-pub(super) fn flags(flags: &[Flag], written: &mut RawConfig) {
+pub(super) fn flags(flags: &[SettingFlag], written: &mut RawConfig) {
     for flag in flags {
         let origin = Origin::Flag(flag.shown.clone());
         if flag.shown.starts_with("--set ") && !flag.shown.contains('=') {

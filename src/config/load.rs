@@ -7,9 +7,9 @@ use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::check::{Checked, check};
-use super::environment::Environment;
-use super::from_words::Flag;
+use super::check::{CheckedConfig, check_config};
+use super::environment::ProcessEnvironment;
+use super::from_words::SettingFlag;
 use super::problem::{Origin, Problems};
 use super::raw_config::{RawConfig, parse};
 
@@ -25,7 +25,7 @@ pub struct Loaded {
     /// As written, for `config show`.
     pub written: RawConfig,
     /// What it means.
-    pub checked: Checked,
+    pub checked: CheckedConfig,
     /// The file that was read.
     pub file: Option<PathBuf>,
 }
@@ -34,17 +34,21 @@ pub struct Loaded {
 ///
 /// # Errors
 /// Everything that is wrong, at once.
-pub fn load(named: Option<&Path>, env: &Environment, flags: &[Flag]) -> Result<Loaded, Problems> {
+pub fn load(
+    named: Option<&Path>,
+    env: &ProcessEnvironment,
+    flags: &[SettingFlag],
+) -> Result<Loaded, Problems> {
     let (written, file) = read(named, env, flags);
-    let checked = check(&written, env)?;
+    let checked = check_config(&written, env)?;
     Ok(Loaded { written, checked, file })
 }
 
 /// Stage one alone, from the file `named`, else `$TAILRACE_CONFIG`, else [`SYSTEM_FILE`].
 pub fn read(
     named: Option<&Path>,
-    env: &Environment,
-    flags: &[Flag],
+    env: &ProcessEnvironment,
+    flags: &[SettingFlag],
 ) -> (RawConfig, Option<PathBuf>) {
     let asked = named.map(Path::to_owned).or_else(|| env.get("TAILRACE_CONFIG").map(Into::into));
     let path = asked.clone().unwrap_or_else(|| SYSTEM_FILE.into());

@@ -28,11 +28,11 @@ mod size;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use duration::parse as parse_duration;
+pub(crate) use duration::parse_duration;
 
-pub use check::{Checked, Whereabouts, check, whereabouts};
-pub use environment::Environment;
-pub use from_words::{Flag, KEY_FD};
+pub use check::{CheckedConfig, GatewayLocation, check_config, gateway_location};
+pub use environment::ProcessEnvironment;
+pub use from_words::{KEY_FD, SettingFlag};
 pub use keys::{Key, ListenerKey, ManageChoice, OutsideChoice, UpstreamChoice};
 pub use load::{Loaded, SYSTEM_FILE, load, read};
 pub use log_filter::{BadFilter, LogFilter};

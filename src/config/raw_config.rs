@@ -6,8 +6,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::duration;
-use super::environment::Environment;
-use super::from_words::Flag;
+use super::environment::ProcessEnvironment;
+use super::from_words::SettingFlag;
 use super::keys::{self, Key, Kind, Setting};
 use super::problem::{Origin, Problem, quoted};
 use super::setting_types::ValueType;
@@ -74,10 +74,14 @@ pub struct RawConfig {
 
 /// Reads the layers, later ones over earlier ones: defaults, file (path and text), environment,
 /// flags. Never fails and touches nothing: what is wrong is kept for `check`.
-pub fn parse(file: Option<(&Path, &str)>, env: &Environment, flags: &[Flag]) -> RawConfig {
+pub fn parse(
+    file: Option<(&Path, &str)>,
+    env: &ProcessEnvironment,
+    flags: &[SettingFlag],
+) -> RawConfig {
     let mut written = RawConfig::defaults();
     if let Some((path, text)) = file {
-        from_file::read(path, text, &mut written);
+        from_file::read_file_text(path, text, &mut written);
     }
     from_words::environment(env, &mut written);
     from_words::flags(flags, &mut written);
@@ -173,12 +177,12 @@ pub(super) fn typed(kind: Kind, text: &str, origin: &Origin) -> Result<RawValue,
 
 /// A number of bytes within bounds.
 pub(super) fn sized(text: &str, least: u64, most: u64) -> Result<RawValue, String> {
-    match size::parse(text).map_err(|why| format!("{} {why}", quoted(text)))? {
+    match size::parse_size(text).map_err(|why| format!("{} {why}", quoted(text)))? {
         bytes if (least..=most).contains(&bytes) => Ok(RawValue::Size(bytes)),
         _ => Err(format!(
             "wants a size from {} to {}, not {}",
-            size::spelled(least),
-            size::spelled(most),
+            size::spell_size(least),
+            size::spell_size(most),
             quoted(text)
         )),
     }
@@ -186,7 +190,7 @@ pub(super) fn sized(text: &str, least: u64, most: u64) -> Result<RawValue, Strin
 
 /// A duration, above zero unless its kind lets it be zero.
 pub(super) fn timed(kind: Kind, text: &str) -> Result<RawValue, String> {
-    let parsed = duration::parse(text).map_err(|why| format!("{} {why}", quoted(text)))?;
+    let parsed = duration::parse_duration(text).map_err(|why| format!("{} {why}", quoted(text)))?;
     if parsed.is_zero() && kind == Kind::Duration {
         return Err(format!("{} is zero: it would always be over at once", quoted(text)));
     }

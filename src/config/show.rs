@@ -66,7 +66,7 @@ fn value(raw: &RawValue) -> toml::Value {
         RawValue::Switch(on) => (*on).into(),
         RawValue::Number(number) => (*number).into(),
         RawValue::Duration(duration) => spelled(*duration).into(),
-        RawValue::Size(bytes) => size::spelled(*bytes).into(),
+        RawValue::Size(bytes) => size::spell_size(*bytes).into(),
     }
 }
 

@@ -20,7 +20,7 @@ pub(crate) enum BadSize {
 }
 
 /// Reads one whole number with its unit.
-pub(crate) fn parse(text: &str) -> Result<u64, BadSize> {
+pub(crate) fn parse_size(text: &str) -> Result<u64, BadSize> {
     let text = text.trim();
     if text.starts_with('-') {
         return Err(BadSize::Negative);
@@ -40,7 +40,7 @@ pub(crate) fn parse(text: &str) -> Result<u64, BadSize> {
 }
 
 /// In its largest whole unit.
-pub(crate) fn spelled(bytes: u64) -> String {
+pub(crate) fn spell_size(bytes: u64) -> String {
     let whole = UNITS.iter().find(|(_, unit)| bytes.is_multiple_of(*unit) && bytes > 0);
     let (name, unit) = whole.unwrap_or(&("B", 1));
     format!("{}{name}", bytes / unit)
@@ -55,11 +55,11 @@ mod tests {
         for (text, bytes) in
             [("0B", 0), ("1000B", 1000), ("64KiB", 65_536), ("1MiB", 1 << 20), ("3GiB", 3 << 30)]
         {
-            assert_eq!(parse(text), Ok(bytes));
-            assert_eq!(spelled(bytes), text);
+            assert_eq!(parse_size(text), Ok(bytes));
+            assert_eq!(spell_size(bytes), text);
         }
-        assert_eq!(spelled(1024), "1KiB");
-        assert_eq!(parse(" 1KiB "), Ok(1024));
+        assert_eq!(spell_size(1024), "1KiB");
+        assert_eq!(parse_size(" 1KiB "), Ok(1024));
     }
 
     #[test]
@@ -76,7 +76,7 @@ mod tests {
             ("99999999999999999999B", BadSize::TooLarge),
             ("18446744073709551615KiB", BadSize::TooLarge),
         ] {
-            assert_eq!(parse(text), Err(why), "{text}");
+            assert_eq!(parse_size(text), Err(why), "{text}");
         }
     }
 }

@@ -12,11 +12,13 @@ fn problems(text: &str, env: &[(&str, &str)], sets: &[(&str, &str)]) -> Vec<Stri
 }
 
 fn read(text: &str, env: &[(&str, &str)], sets: &[(&str, &str)]) -> Result<Config, Problems> {
-    let env = Environment::of(env.iter().copied());
-    let flags: Vec<Flag> =
-        sets.iter().map(|(key, value)| Flag::set(&format!("{key}={value}"))).collect();
+    let env = ProcessEnvironment::from_pairs(env.iter().copied());
+    let flags: Vec<SettingFlag> = sets
+        .iter()
+        .map(|(key, value)| SettingFlag::from_assignment(&format!("{key}={value}")))
+        .collect();
     let written = parse(Some((Path::new("f"), text)), &env, &flags);
-    check(&written, &env).map(|checked| checked.config)
+    check_config(&written, &env).map(|checked| checked.config)
 }
 
 /// A file that is fine, so that only the line added to it is judged.
@@ -367,7 +369,7 @@ fn the_sample_file_has_every_key_with_its_default() {
     let sample = include_str!("../../config.toml");
     let sound = read(&sample.replace("run_dir = \"\"", "run_dir = \"/r\""), &[], &[]).unwrap();
     assert_eq!(sound, read("run_dir = \"/r\"\n", &[], &[]).unwrap());
-    let env = Environment::default();
+    let env = ProcessEnvironment::default();
     let written = parse(Some((Path::new("f"), sample)), &env, &[]);
     for entry in written.entries() {
         let path = entry.key.path();

@@ -20,7 +20,7 @@ use crate::policy::{
     self, Admitted, AskedTarget, Decision, DecisionContext, KnownNames, LocalAddresses, NamedBy,
     Policy, PolicyVerdict, RouteTable, SyntheticUse, TargetSource,
 };
-use crate::record::{Record, Stage};
+use crate::record::{Stage, TargetRecord};
 use crate::tailnet::TailnetState;
 use crate::target::{Name, Target};
 
@@ -56,7 +56,7 @@ impl GatewayState {
 
 impl DecisionSnapshot<'_> {
     /// The snapshot as `policy` takes it.
-    pub(crate) fn context(&self) -> DecisionContext<'_> {
+    pub(crate) fn decision_context(&self) -> DecisionContext<'_> {
         DecisionContext {
             policy: &self.policy,
             local_addresses: &self.local_addresses,
@@ -66,24 +66,24 @@ impl DecisionSnapshot<'_> {
     }
 
     /// What is known of the tailnet, with the kinds of upstream that lead into one.
-    pub(crate) fn tailnet(&self) -> Option<&TailnetState> {
+    pub(crate) fn tailnet_state(&self) -> Option<&TailnetState> {
         self.tailnet.as_deref()
     }
 }
 
 impl KnownNames for DecisionSnapshot<'_> {
-    fn synthetic(&self, address: IpAddr) -> SyntheticUse {
+    fn synthetic_use(&self, address: IpAddr) -> SyntheticUse {
         let synthetic_addresses = self.synthetic_addresses.as_deref();
         synthetic_addresses.map_or(SyntheticUse::NotSynthetic, |synthetic_addresses| {
             synthetic_addresses.use_of(address, Instant::now())
         })
     }
 
-    fn answered(&self, client: IpAddr, address: IpAddr) -> Option<Name> {
+    fn answered_name(&self, client: IpAddr, address: IpAddr) -> Option<Name> {
         self.dns_answers.name_of(AnsweredClient::new(&self.local_addresses, client), address)
     }
 
-    fn qualify(&self, name: &Name) -> Option<Name> {
+    fn qualified_name(&self, name: &Name) -> Option<Name> {
         self.resolver.qualify(name)
     }
 }
@@ -92,7 +92,7 @@ impl RouteTable for DecisionSnapshot<'_> {
     fn route(&self, address: Option<IpAddr>) -> Option<Route> {
         let by_netmap = || {
             let (tailnet, address) = (self.tailnet.as_ref()?, address?);
-            Some(match tailnet.netmap.cover(address) {
+            Some(match tailnet.netmap.covering_route(address) {
                 Some(_) => Route::Tailnet,
                 None => Route::Outside,
             })
@@ -121,7 +121,7 @@ pub(super) struct PermittedTarget {
 /// The target may not be reached, or the client or the gateway left before that could be said.
 pub(super) async fn decide_target(
     client: &ClientContext<'_>,
-    record: &mut Record,
+    record: &mut TargetRecord,
     asked: AskedTarget<'_>,
 ) -> Result<PermittedTarget, Refusal> {
     let asked_at = tokio::time::Instant::now();
@@ -129,7 +129,7 @@ pub(super) async fn decide_target(
     let asked = AskedTarget { client: Some(record.client().ip()), ..asked };
     let decision = {
         let snapshot = client.gateway_state.decision_snapshot();
-        policy::decide(&asked, &snapshot.context())
+        policy::decide(&asked, &snapshot.decision_context())
     };
     write_down(record, decision, asked_at)
 }
@@ -149,21 +149,21 @@ async fn wait_for_bare_name(
     tokio::select! {
         biased;
         _up_or_not = tailnet_gate.wait_until_running(asked_at) => Ok(()),
-        () = client.gone() => Err(Refusal::client_gone()),
+        () = client.wait_until_gone() => Err(Refusal::client_gone()),
         () = client.drain.reached(Phase::Draining) => Err(Refusal::draining()),
     }
 }
 
 fn write_down(
-    record: &mut Record,
+    record: &mut TargetRecord,
     decision: Decision,
     asked_at: tokio::time::Instant,
 ) -> Result<PermittedTarget, Refusal> {
     let Decision { effective_target, source, policy, permission, pinned, without_name } = decision;
-    record.stage(Stage::Policy);
+    record.set_stage(Stage::Policy);
     match source {
-        TargetSource::DnsAnswer => record.target(&effective_target, HostFrom::Dns),
-        TargetSource::Qualified => record.whole(&effective_target),
+        TargetSource::DnsAnswer => record.set_target(&effective_target, HostFrom::Dns),
+        TargetSource::Qualified => record.set_qualified_target(&effective_target),
         TargetSource::Asked | TargetSource::Named(_) => {}
     }
     tracing::debug!(target = %effective_target, source = source.label(), "effective target");
@@ -180,18 +180,18 @@ fn write_down(
 }
 
 /// Writes down what policy said; the access line carries the last it said.
-pub(super) fn write_verdict(record: &mut Record, policy: PolicyVerdict) {
+pub(super) fn write_verdict(record: &mut TargetRecord, policy: PolicyVerdict) {
     let PolicyVerdict { mode, verdict, rule } = policy;
     tracing::debug!(%mode, %verdict, rule = rule.as_deref(), "policy decided");
-    record.verdict(mode, verdict, rule);
+    record.set_verdict(mode, verdict, rule);
 }
 
 impl PermittedTarget {
     /// The address that a redirected client was going to, once its name was not to be found, where the address needs
     /// none.
-    pub(super) fn without_name(self, record: &mut Record) -> Option<Self> {
+    pub(super) fn without_name(self, record: &mut TargetRecord) -> Option<Self> {
         let decision = *self.without_name?;
-        record.target(&decision.effective_target, HostFrom::None);
+        record.set_target(&decision.effective_target, HostFrom::None);
         write_down(record, decision, self.asked_at).ok()
     }
 }

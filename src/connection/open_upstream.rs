@@ -13,9 +13,9 @@ use crate::dns::Resolution;
 use crate::labels::{DnsResult, ResolvedBy, Route};
 use crate::lifecycle::drain::Phase;
 use crate::policy::{self, AddressDecision, AddressDecisions, RouteTable as _};
-use crate::record::{Record, Stage};
+use crate::record::{Stage, TargetRecord};
 use crate::tailnet::TailnetFault;
-use crate::upstream::{Connected, Destination, UpstreamError};
+use crate::upstream::{Destination, UpstreamConnection, UpstreamError};
 
 /// Finds the target and connects to it, unless there is no room or the client leaves meanwhile. Where nobody knows
 /// the name of a redirected client, the address it was going to takes its place if that needs no name.
@@ -24,9 +24,9 @@ use crate::upstream::{Connected, Destination, UpstreamError};
 /// Why there is no way to the target, or that nobody waits for one any more.
 pub(super) async fn open_upstream(
     client: &ClientContext<'_>,
-    record: &mut Record,
+    record: &mut TargetRecord,
     mut permitted: PermittedTarget,
-) -> Result<Connected, Refusal> {
+) -> Result<UpstreamConnection, Refusal> {
     loop {
         let refusal = match Box::pin(open_to(client, record, &permitted)).await {
             Ok(connected) => return Ok(connected),
@@ -42,51 +42,51 @@ pub(super) async fn open_upstream(
 
 async fn open_to(
     client: &ClientContext<'_>,
-    record: &mut Record,
+    record: &mut TargetRecord,
     permitted: &PermittedTarget,
-) -> Result<Connected, Refusal> {
+) -> Result<UpstreamConnection, Refusal> {
     if client.over_limit {
         return Err(Refusal::overloaded());
     }
     if client.drain.phase() >= Phase::Draining {
         return Err(Refusal::draining());
     }
-    let live = record.live();
+    let live = record.live_connection();
     let connected = {
         // Pinned here: what a macro or a timeout is given is copied there, and this is large.
         let connect = std::pin::pin!(resolve_and_connect(client.gateway_state, record, permitted));
         tokio::select! {
             biased;
             connected = connect => connected?,
-            () = client.gone() => return Err(Refusal::client_gone()),
+            () = client.wait_until_gone() => return Err(Refusal::client_gone()),
             reason = live.cut().wait() => return Err(Refusal::cut(reason, permitted.admitted.get())),
         }
     };
-    record.connected();
+    record.mark_connected();
     Ok(connected)
 }
 
 /// Nothing is asked and nothing dialled unless the tailnet is up: tailscaled would dial from this host's own network.
 async fn resolve_and_connect(
     gateway_state: &GatewayState,
-    record: &mut Record,
+    record: &mut TargetRecord,
     permitted: &PermittedTarget,
-) -> Result<Connected, Refusal> {
-    record.stage(Stage::Dns);
-    record.upstream(gateway_state.upstream_kind);
+) -> Result<UpstreamConnection, Refusal> {
+    record.set_stage(Stage::Dns);
+    record.set_upstream(gateway_state.upstream_kind);
     if let Some(tailnet_gate) = &gateway_state.tailnet_gate {
         let running = tailnet_gate.wait_until_running(permitted.asked_at).await;
         running.map_err(|fault| refused_by(record, &fault))?;
     }
     let destination = resolve_and_check(gateway_state, record, permitted).await?;
-    record.stage(Stage::Dial);
-    connect(gateway_state, record, destination).await
+    record.set_stage(Stage::Dial);
+    connect_upstream(gateway_state, record, destination).await
 }
 
 /// Step 4: the target's addresses, each decided about before it may be dialled.
 async fn resolve_and_check(
     gateway_state: &GatewayState,
-    record: &mut Record,
+    record: &mut TargetRecord,
     permitted: &PermittedTarget,
 ) -> Result<Destination, Refusal> {
     let resolver = gateway_state.resolver.load_full();
@@ -94,19 +94,19 @@ async fn resolve_and_check(
     let (addresses, by) = match resolver.resolve(&permitted.admitted).await {
         Ok(Resolution::Passed(admitted)) => {
             tracing::debug!("the name is passed on to the upstream");
-            record.resolved(ResolvedBy::Upstream, None);
+            record.set_resolved(ResolvedBy::Upstream, None);
             return Ok(Destination::Name(admitted));
         }
         Ok(Resolution::Addresses { addresses, by }) => {
             if let Some(route) = by.dns_route() {
-                gateway_state.telemetry.dns(route, DnsResult::Ok, asked.elapsed());
+                gateway_state.telemetry.record_dns(route, DnsResult::Ok, asked.elapsed());
             }
             (addresses, by)
         }
         Err(error) => {
             tracing::debug!(route = %error.route(), %error, "not resolved");
-            gateway_state.telemetry.dns(error.route(), error.result(), asked.elapsed());
-            record.resolved(error.route(), None);
+            gateway_state.telemetry.record_dns(error.route(), error.result(), asked.elapsed());
+            record.set_resolved(error.route(), None);
             let in_a_tailnet = gateway_state.tailnet_gate.is_some();
             return Err(Refusal::from(&fault_of_name(&error, in_a_tailnet)));
         }
@@ -114,7 +114,7 @@ async fn resolve_and_check(
     let decisions = {
         let snapshot = gateway_state.decision_snapshot();
         let PermittedTarget { admitted, pinned, .. } = permitted;
-        policy::decide_addresses(admitted, *pinned, &addresses, &snapshot.context())
+        policy::decide_addresses(admitted, *pinned, &addresses, &snapshot.decision_context())
     };
     tracing::debug!(%by, ?addresses, "resolved");
     check_addresses(record, permitted, decisions, by)
@@ -122,7 +122,7 @@ async fn resolve_and_check(
 
 /// Keeps the addresses that may be dialled; none left is a refusal.
 fn check_addresses(
-    record: &mut Record,
+    record: &mut TargetRecord,
     permitted: &PermittedTarget,
     decisions: AddressDecisions,
     by: ResolvedBy,
@@ -132,8 +132,8 @@ fn check_addresses(
         let refused = permission.as_ref().err().map(display);
         tracing::debug!(%address, route, rule, refused, "address decided");
     }
-    record.resolved(by, decisions.first().map(|first| first.address));
-    let Some(AddressDecision { policy, permission, .. }) = decisions.refusal() else {
+    record.set_resolved(by, decisions.first_dialled().map(|first| first.address));
+    let Some(AddressDecision { policy, permission, .. }) = decisions.decisive_refusal() else {
         return Ok(Destination::Addresses(decisions.into_permissions()));
     };
     let refused = match permission {
@@ -149,13 +149,13 @@ fn check_addresses(
 }
 
 /// Step 5: the way to the first of the addresses that answers, or to the name.
-async fn connect(
+async fn connect_upstream(
     gateway_state: &GatewayState,
-    record: &mut Record,
+    record: &mut TargetRecord,
     destination: Destination,
-) -> Result<Connected, Refusal> {
-    let asked = destination.first();
-    record.route(gateway_state.route_to(asked));
+) -> Result<UpstreamConnection, Refusal> {
+    let asked = destination.first_address();
+    record.set_route(gateway_state.route_to(asked));
     if let (Some(tailnet_gate), Some(address)) = (&gateway_state.tailnet_gate, asked) {
         tailnet_gate.warm_up(address.ip()).await;
     }
@@ -168,9 +168,9 @@ async fn connect(
         }
     };
     if let Some(address) = connected.address {
-        record.dialled(address);
+        record.set_dialled_address(address);
         if connected.address != asked {
-            record.route(gateway_state.route_to(connected.address));
+            record.set_route(gateway_state.route_to(connected.address));
         }
     }
     let upstream = gateway_state.upstream_kind;
@@ -189,21 +189,21 @@ impl GatewayState {
 /// The upstream's own words, or the real cause behind them.
 fn why_not_connected(
     gateway_state: &GatewayState,
-    record: &mut Record,
+    record: &mut TargetRecord,
     error: UpstreamError,
     asked: Option<SocketAddr>,
     took: Duration,
 ) -> Refusal {
     let tailnet_gate = gateway_state.tailnet_gate.as_ref();
-    match tailnet_gate.and_then(|tailnet_gate| tailnet_gate.reason(&error, asked, took)) {
+    match tailnet_gate.and_then(|tailnet_gate| tailnet_gate.fault_behind(&error, asked, took)) {
         Some(fault) => refused_by(record, &fault),
         None => error.into(),
     }
 }
 
-fn refused_by(record: &mut Record, fault: &TailnetFault) -> Refusal {
+fn refused_by(record: &mut TargetRecord, fault: &TailnetFault) -> Refusal {
     if let Some(word) = fault.word() {
-        record.error_word(word);
+        record.set_error_detail(word);
     }
     Refusal::from(fault)
 }

@@ -5,18 +5,18 @@ use bytes::Bytes;
 
 use super::read_request::TunnelRequest;
 use super::sni_inspector::{RelayInspector, SniInspector};
-use super::{GatewayState, refuse};
-use crate::inbound::Reply;
+use super::{GatewayState, refuse_client};
+use crate::inbound::ReplyProtocol;
 use crate::lifecycle::cut::CutReason;
 use crate::outcome::Outcome;
-use crate::record::{Record, Stage};
-use crate::relay::{self, Ended, Relayed};
+use crate::record::{Stage, TargetRecord};
+use crate::relay::{self, RelayEnd, RelaySummary};
 use crate::sys::Stream;
-use crate::upstream::{Connected, UpstreamSlot};
+use crate::upstream::{UpstreamConnection, UpstreamSlot};
 
 /// A tunnel whose client knows that it is open.
 pub(super) struct Tunnel {
-    record: Record,
+    record: TargetRecord,
     upstream: Stream,
     slot: UpstreamSlot,
     early: EarlyBytes,
@@ -31,12 +31,12 @@ struct EarlyBytes {
 
 impl Tunnel {
     pub(super) fn new(
-        record: Record,
-        connected: Connected,
+        record: TargetRecord,
+        connected: UpstreamConnection,
         early_up: Bytes,
         inspector: Option<SniInspector>,
     ) -> Box<Self> {
-        let Connected { stream: upstream, early: down, slot, .. } = connected;
+        let UpstreamConnection { stream: upstream, early: down, slot, .. } = connected;
         let early = EarlyBytes { up: early_up, down };
         Box::new(Self { record, upstream, slot, early, inspector })
     }
@@ -45,7 +45,7 @@ impl Tunnel {
     #[expect(clippy::boxed_local, reason = "the box ends here, not where its parts live on")]
     fn into_parts(
         self: Box<Self>,
-    ) -> (Record, Stream, UpstreamSlot, EarlyBytes, Option<SniInspector>) {
+    ) -> (TargetRecord, Stream, UpstreamSlot, EarlyBytes, Option<SniInspector>) {
         let Self { record, upstream, slot, early, inspector } = *self;
         (record, upstream, slot, early, inspector)
     }
@@ -54,13 +54,13 @@ impl Tunnel {
 /// Tells the client that the far side is there; none: it has left.
 pub(super) async fn reply_success(
     client: &Stream,
-    mut record: Record,
+    mut record: TargetRecord,
     request: TunnelRequest,
-    connected: Connected,
+    connected: UpstreamConnection,
     inspector: Option<SniInspector>,
 ) -> Option<Box<Tunnel>> {
-    record.stage(Stage::Reply);
-    let said = request.reply.success(connected.reported);
+    record.set_stage(Stage::Reply);
+    let said = request.reply.success_bytes(connected.reported);
     if client.write_all(&said).await.is_err() {
         record.finish(Outcome::ClientGone);
         return None;
@@ -76,17 +76,17 @@ pub(super) async fn relay_tunnel(
     tunnel: Box<Tunnel>,
 ) {
     let (mut record, upstream, slot, EarlyBytes { up, down }, inspector) = tunnel.into_parts();
-    record.stage(Stage::Relay);
+    record.set_stage(Stage::Relay);
     let limits = gateway_state.limits.load_full();
-    let live = record.live();
+    let live = record.live_connection();
     let mut inspector =
         inspector.map(|inspector| RelayInspector::new(inspector, gateway_state, &mut record));
-    let relayed = relay::run(
+    let relayed = relay::relay_streams(
         client,
         &upstream,
         up,
         down,
-        inspector.as_mut().map(|inspector| inspector as &mut dyn relay::Inspector),
+        inspector.as_mut().map(|inspector| inspector as &mut dyn relay::StreamInspector),
         gateway_state.half_close(),
         &limits.relay,
         &gateway_state.pipes,
@@ -97,32 +97,33 @@ pub(super) async fn relay_tunnel(
     let refusal = inspector.and_then(|inspector| inspector.refusal);
     drop((upstream, slot));
     log_relayed(relayed);
-    record.lost(relayed.lost);
+    record.add_lost_bytes(relayed.lost);
     match refusal {
         // Words would look like the far side's where it has spoken.
         Some(refusal) => {
-            let reply = if relayed.down > 0 { Reply::Opaque } else { Reply::InPlace };
-            Box::pin(refuse(client, record, reply, *refusal)).await;
+            let reply =
+                if relayed.down > 0 { ReplyProtocol::Opaque } else { ReplyProtocol::InPlace };
+            Box::pin(refuse_client(client, record, reply, *refusal)).await;
         }
         None => record.finish(outcome_of_relay(relayed.ended)),
     }
 }
 
-/// By value: a future keeps what it once lent to a macro.
-fn log_relayed(Relayed { up, down, lost, ended }: Relayed) {
+/// By value: a future keeps what a macro once borrowed.
+fn log_relayed(RelaySummary { up, down, lost, ended }: RelaySummary) {
     tracing::debug!(up, down, lost, ?ended, "relay ended");
 }
 
 /// The outcome of a target whose relay ended so.
-pub(super) fn outcome_of_relay(ended: Ended) -> Outcome {
+pub(super) fn outcome_of_relay(ended: RelayEnd) -> Outcome {
     match ended {
-        Ended::FinFin => Outcome::FinFin,
-        Ended::ClientRst => Outcome::ClientRst,
-        Ended::UpstreamRst => Outcome::UpstreamRst,
-        Ended::Idle => Outcome::Idle,
-        Ended::HalfCloseIdle => Outcome::HalfCloseIdle,
-        Ended::Refused => Outcome::SniMismatch,
-        Ended::Cut(CutReason::Drained) => Outcome::Drained,
-        Ended::Cut(CutReason::Denied) => Outcome::Denied,
+        RelayEnd::FinFin => Outcome::FinFin,
+        RelayEnd::ClientRst => Outcome::ClientRst,
+        RelayEnd::UpstreamRst => Outcome::UpstreamRst,
+        RelayEnd::Idle => Outcome::Idle,
+        RelayEnd::HalfCloseIdle => Outcome::HalfCloseIdle,
+        RelayEnd::Refused => Outcome::SniMismatch,
+        RelayEnd::Cut(CutReason::Drained) => Outcome::Drained,
+        RelayEnd::Cut(CutReason::Denied) => Outcome::Denied,
     }
 }

@@ -29,7 +29,7 @@ impl Gateway {
         self.gateway_state.limits.store(Arc::new(self.live.limits(&config)));
         let most = build::fitting(config.limits.max_connections, self.descriptors.after);
         self.limits.set(most, config.limits.per_client);
-        self.gateway_state.telemetry.log().reload(&config.log)?;
+        self.gateway_state.telemetry.access_log().reload(&config.log)?;
         self.config = config;
         self.judge_again();
         if let Some(membership) = &self.membership {
@@ -40,11 +40,13 @@ impl Gateway {
 
     /// What was allowed yesterday is asked again today (docs/requirements.md, B24).
     fn judge_again(&self) {
-        self.gateway_state.telemetry.live().each(|entry| {
+        self.gateway_state.telemetry.live_connections().for_each(|entry| {
             let Some(target) = entry.target() else { return };
             let snapshot = self.gateway_state.decision_snapshot();
-            if let Some(refused) = refused_now(&target, entry.address(), &snapshot.context()) {
-                entry.judged(refused.mode, refused.verdict, refused.rule);
+            if let Some(refused) =
+                refused_now(&target, entry.address(), &snapshot.decision_context())
+            {
+                entry.set_verdict(refused.mode, refused.verdict, refused.rule);
                 entry.cut().cut(CutReason::Denied);
             }
         });

@@ -114,11 +114,11 @@ fn take_over(gateway: &mut Gateway, telemetry: &Telemetry, again: Again<'_>) {
         .and_then(|config| gateway.reload(config).map_err(|error| vec![error.to_string()]));
     match taken {
         Ok(()) => {
-            telemetry.reload(ReloadResult::Ok);
+            telemetry.count_reload(ReloadResult::Ok);
             tracing::info!("settings read again");
         }
         Err(errors) => {
-            telemetry.reload(ReloadResult::Error);
+            telemetry.count_reload(ReloadResult::Error);
             for error in errors {
                 tracing::error!("{error}; the old settings stay");
             }

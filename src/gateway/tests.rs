@@ -17,7 +17,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::{assemble, build, tailnet};
-use crate::config::{self, Config, Environment};
+use crate::config::{self, Config, ProcessEnvironment};
 use crate::connection::{self, DnsResponder, GatewayState};
 use crate::dns::serve::{AnswerSource as _, ClientQuestion, QuestionKind};
 use crate::dns::{IpFamily, QueryKind};
@@ -96,9 +96,9 @@ fn config(settings: &Settings, folder: &Path) -> Config {
          deny_nets = {deny_nets:?}\n\
          [record]\nprocess = false\n[log]\nformat = \"json\"\nto = {log:?}\n"
     );
-    let env = Environment::of([("HOME", "/")]);
+    let env = ProcessEnvironment::from_pairs([("HOME", "/")]);
     let written = config::parse(Some((Path::new("f"), &text)), &env, &[]);
-    let checked = config::check(&written, &env);
+    let checked = config::check_config(&written, &env);
     checked.unwrap_or_else(|problems| panic!("{:?}\n{text}", problems.lines())).config
 }
 
@@ -147,7 +147,7 @@ fn gateway_state(
     config: &Config,
     upstream: SocketAddr,
 ) -> (Arc<GatewayState>, record::AccessWriter) {
-    let (lines, writer) = record::log::open(&config.log).unwrap();
+    let (lines, writer) = record::log::open_log(&config.log).unwrap();
     let states = tailnet::States::of(config).unwrap();
     let naming = build::ResolverFactory::new(Some(&states), None);
     let bound = Listening {
@@ -173,7 +173,7 @@ fn gateway_state(
         reach_loopback: true,
     }));
     states.publish(Arc::new(state));
-    gateway_state.upstream.point(Some(Endpoint::Port(upstream)));
+    gateway_state.upstream.set_endpoint(Some(Endpoint::Port(upstream)));
     (gateway_state, writer)
 }
 
@@ -277,7 +277,7 @@ async fn connect(gateway_state: &Arc<GatewayState>, case: &Case) {
     let (served, guards) = (Arc::clone(gateway_state), Arc::clone(&drain));
     let handle = move |accepted: listener::Accepted| {
         let accepted = listener::Accepted { original_dst, ..accepted };
-        connection::spawn(Arc::clone(&served), accepted, guards.guard());
+        connection::spawn_connection(Arc::clone(&served), accepted, guards.guard());
     };
     let accept = listener::accept_loop(
         bound,
@@ -324,7 +324,7 @@ fn ask_and_connect<T>(case: &Case, ask: impl AsyncFnOnce(&GatewayState) -> T) ->
         connected.await.unwrap_or_else(|_| panic!("no end of {case:?}"));
         (asked, writer, Arc::clone(&gateway_state.telemetry))
     });
-    assert!(writer.close(&telemetry.totals(), Duration::from_secs(5)));
+    assert!(writer.close_with(&telemetry.counters(), Duration::from_secs(5)));
     let log = std::fs::read_to_string(folder.path().join("log")).unwrap();
     let lines = log.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
     let mut lines = lines.filter(|line| line.get("outcome").is_some());

@@ -64,13 +64,13 @@ pub(super) fn serve(listener: TcpListener, gateway: &Gateway) -> io::Result<()> 
 }
 
 fn sample(telemetry: &Telemetry, gateway_state: &GatewayState, runtime: &tokio::runtime::Handle) {
-    telemetry.upstream_up(gateway_state.upstream.is_up());
+    telemetry.set_upstream_up(gateway_state.upstream.is_up());
     let (idle, filling) = gateway_state.upstream.pool_counts();
-    telemetry.pool(idle, filling);
-    telemetry.pipes(gateway_state.pipes.in_use());
-    telemetry.tasks(runtime.metrics().num_alive_tasks());
+    telemetry.set_pool(idle, filling);
+    telemetry.set_pipes(gateway_state.pipes.in_use());
+    telemetry.set_tasks(runtime.metrics().num_alive_tasks());
     for cause in SpliceFallback::ALL {
-        telemetry.splice_fallback(cause, gateway_state.pipes.fallbacks(cause));
+        telemetry.set_splice_fallbacks(cause, gateway_state.pipes.fallback_count(cause));
     }
 }
 
@@ -90,7 +90,7 @@ impl AdminSnapshots {
             tags: node.map(|node| node.tags.clone()).unwrap_or_default(),
             key_expiry: node.and_then(|node| node.key_expiry.clone()),
             version: state.version.as_ref().map(ToString::to_string),
-            half_close: self.gateway_state.half_close.with(state.version.as_ref()),
+            half_close: self.gateway_state.half_close.half_close_for(state.version.as_ref()),
             news: news(&state.feed),
             process: state.process,
             health: state.health.clone(),
@@ -129,7 +129,7 @@ impl admin::View for AdminSnapshots {
     }
 
     fn status(&self, peers: bool) -> StatusAnswer {
-        let (version, commit, target) = record::build();
+        let (version, commit, target) = record::build_info();
         let pending = self.readiness().pending();
         let upstream = &self.gateway_state.upstream;
         let (idle, filling) = upstream.pool_counts();
@@ -151,12 +151,12 @@ impl admin::View for AdminSnapshots {
             },
             tailnet: self.tailnet(peers),
             policy: PolicyAnswer { mode: self.gateway_state.policy.load().mode() },
-            counters: self.gateway_state.telemetry.totals(),
+            counters: self.gateway_state.telemetry.counters(),
         }
     }
 
     fn connections(&self) -> Vec<ConnectionAnswer> {
-        self.gateway_state.telemetry.connections()
+        self.gateway_state.telemetry.connection_rows()
     }
 
     fn explain(&self, target: &str) -> Explaining {
@@ -174,6 +174,6 @@ impl admin::View for AdminSnapshots {
     }
 
     fn tick(&self) {
-        self.gateway_state.telemetry.tidy();
+        self.gateway_state.telemetry.update_metrics();
     }
 }

@@ -26,7 +26,7 @@ use crate::target::{Host, Target};
 pub(super) const FIELD: usize = 1024;
 
 /// What one access line says (docs/requirements.md, The access line).
-pub(super) struct Line<'a> {
+pub(super) struct AccessLine<'a> {
     pub(super) id: &'a str,
     pub(super) inbound: Inbound,
     pub(super) client: SocketAddr,
@@ -51,8 +51,8 @@ pub(super) struct Line<'a> {
     pub(super) label: Option<&'a str>,
 }
 
-impl Line<'_> {
-    fn host(&self) -> Option<Cow<'_, str>> {
+impl AccessLine<'_> {
+    fn host_text(&self) -> Option<Cow<'_, str>> {
         let host = match self.target.map(|target| &target.host) {
             Some(Host::Name(name)) => Some(name.as_str()),
             Some(Host::Address(address)) => return Some(address.to_string().into()),
@@ -62,44 +62,44 @@ impl Line<'_> {
     }
 
     /// One JSON object and LF; returns where in `out` the value of `process` is.
-    pub(super) fn json(&self, out: &mut Vec<u8>, now: jiff::Timestamp) -> Range<usize> {
+    pub(super) fn write_json(&self, out: &mut Vec<u8>, now: jiff::Timestamp) -> Range<usize> {
         let mut object = JsonObject::open(out);
-        object.time("ts", now);
-        object.text("id", Some(self.id));
-        object.label("inbound", Some(self.inbound));
-        object.address("client", self.client);
-        let process = object.filled("process", |out| {
+        object.add_time("ts", now);
+        object.add_text("id", Some(self.id));
+        object.add_label("inbound", Some(self.inbound));
+        object.add_address("client", self.client);
+        let process = object.add_with("process", |out| {
             let from = out.len();
             process_json(out, self.process);
             from..out.len()
         });
-        object.text("host", self.host().as_deref());
-        object.label("host_from", Some(self.host_from));
-        object.number("port", self.target.map(|target| target.port.get().into()));
-        object.ip("address", self.address.map(|address| address.ip()));
-        object.word("resolved_by", self.resolved_by.map(ResolvedBy::label));
-        object.label("route", self.route);
-        object.nested("policy", |policy| {
-            policy.label("mode", self.mode);
-            policy.label("verdict", self.verdict);
-            policy.text("rule", self.rule);
+        object.add_text("host", self.host_text().as_deref());
+        object.add_label("host_from", Some(self.host_from));
+        object.add_number("port", self.target.map(|target| target.port.get().into()));
+        object.add_ip("address", self.address.map(|address| address.ip()));
+        object.add_word("resolved_by", self.resolved_by.map(ResolvedBy::label));
+        object.add_label("route", self.route);
+        object.add_object("policy", |policy| {
+            policy.add_label("mode", self.mode);
+            policy.add_label("verdict", self.verdict);
+            policy.add_text("rule", self.rule);
         });
-        object.word("outcome", Some(self.outcome.label()));
-        object.label("error", self.error);
-        object.number("bytes_up", Some(self.bytes_up));
-        object.number("bytes_down", Some(self.bytes_down));
-        object.millis("connect_ms", self.connect);
-        object.millis("duration_ms", Some(self.lasted));
-        object.label("upstream", self.upstream);
-        object.label("stage", Some(self.stage));
-        object.text("label", self.label);
+        object.add_word("outcome", Some(self.outcome.label()));
+        object.add_label("error", self.error);
+        object.add_number("bytes_up", Some(self.bytes_up));
+        object.add_number("bytes_down", Some(self.bytes_down));
+        object.add_millis("connect_ms", self.connect);
+        object.add_millis("duration_ms", Some(self.lasted));
+        object.add_label("upstream", self.upstream);
+        object.add_label("stage", Some(self.stage));
+        object.add_text("label", self.label);
         object.close();
         out.push(b'\n');
         process
     }
 
     /// One line for people; returns where in `out` the process is.
-    pub(super) fn text(&self, out: &mut Vec<u8>, now: jiff::Timestamp) -> Range<usize> {
+    pub(super) fn write_text(&self, out: &mut Vec<u8>, now: jiff::Timestamp) -> Range<usize> {
         let level = match self.outcome.row().level {
             Level::Info => "INFO ",
             Level::Warn => "WARN ",
@@ -107,7 +107,7 @@ impl Line<'_> {
         };
         // Writing to a vector cannot fail.
         let _ = write!(out, "{now:.3} {level} {} ", self.inbound);
-        escape::word(out, self.host().as_deref().unwrap_or("-"));
+        escape::write_word(out, self.host_text().as_deref().unwrap_or("-"));
         if let Some(target) = self.target {
             let _ = write!(out, ":{}", target.port);
         }
@@ -131,7 +131,7 @@ impl Line<'_> {
         ] {
             if let Some(value) = value {
                 let _ = write!(out, " {key}=");
-                escape::word(out, value);
+                escape::write_word(out, value);
             }
         }
         let from = out.len();
@@ -146,9 +146,9 @@ impl Line<'_> {
 pub(super) fn process_json(out: &mut Vec<u8>, process: Option<&Process>) {
     let Some(process) = process else { return out.extend(b"null") };
     let mut object = JsonObject::open(out);
-    object.number("pid", Some(process.pid.into()));
-    object.text("name", Some(&process.name));
-    object.text("started", Some(&process.started));
+    object.add_number("pid", Some(process.pid.into()));
+    object.add_text("name", Some(&process.name));
+    object.add_text("started", Some(&process.started));
     object.close();
 }
 
@@ -156,7 +156,7 @@ pub(super) fn process_json(out: &mut Vec<u8>, process: Option<&Process>) {
 pub(super) fn process_text(out: &mut Vec<u8>, process: Option<&Process>) {
     if let Some(process) = process {
         out.extend(b" process=");
-        escape::word(out, &process.name);
+        escape::write_word(out, &process.name);
         // Writing to a vector cannot fail.
         let _ = write!(out, " pid={}", process.pid);
     }
@@ -164,25 +164,25 @@ pub(super) fn process_text(out: &mut Vec<u8>, process: Option<&Process>) {
 
 /// Sums since the start.
 #[derive(Default)]
-pub(super) struct Totals {
+pub(super) struct RunningTotals {
     outcomes: [AtomicU64; Outcome::ALL.len()],
     up: AtomicU64,
     down: AtomicU64,
     lost: AtomicU64,
 }
 
-impl Totals {
-    pub(super) fn ended(&self, outcome: Outcome, (up, down): (u64, u64)) {
+impl RunningTotals {
+    pub(super) fn add_ended(&self, outcome: Outcome, (up, down): (u64, u64)) {
         self.outcomes[outcome_index(outcome)].fetch_add(1, Ordering::Relaxed);
         self.up.fetch_add(up, Ordering::Relaxed);
         self.down.fetch_add(down, Ordering::Relaxed);
     }
 
-    pub(super) fn lost(&self, bytes: u64) {
+    pub(super) fn add_lost(&self, bytes: u64) {
         self.lost.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    pub(super) fn now(&self, active: usize, log_dropped: u64) -> Counters {
+    pub(super) fn counters(&self, active: usize, log_dropped: u64) -> Counters {
         let mut outcomes = BTreeMap::new();
         for (outcome, count) in Outcome::ALL.iter().zip(&self.outcomes) {
             let count = count.load(Ordering::Relaxed);

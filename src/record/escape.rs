@@ -5,22 +5,22 @@ use super::access_log::FIELD;
 
 /// Appends `text` as a JSON string (RFC 8259 section 7) of printable ASCII alone, at most
 /// [`FIELD`] bytes between its quotes; what does not fit is cut.
-pub(super) fn json(out: &mut Vec<u8>, text: &str) {
+pub(super) fn write_json_string(out: &mut Vec<u8>, text: &str) {
     out.push(b'"');
     let plain = |b: u8| (b' '..=b'~').contains(&b) && !matches!(b, b'"' | b'\\');
     if text.len() <= FIELD && text.bytes().all(plain) {
         out.extend_from_slice(text.as_bytes()); // nearly always
     } else {
-        escaped(out, text);
+        write_escaped(out, text);
     }
     out.push(b'"');
 }
 
-fn escaped(out: &mut Vec<u8>, text: &str) {
+fn write_escaped(out: &mut Vec<u8>, text: &str) {
     let room = out.len() + FIELD;
     for c in text.chars() {
         let before = out.len();
-        character(out, c);
+        write_character(out, c);
         if out.len() > room {
             out.truncate(before);
             break;
@@ -28,7 +28,7 @@ fn escaped(out: &mut Vec<u8>, text: &str) {
     }
 }
 
-fn character(out: &mut Vec<u8>, c: char) {
+fn write_character(out: &mut Vec<u8>, c: char) {
     match c {
         '"' | '\\' => out.extend([b'\\', c as u8]),
         '\n' => out.extend(b"\\n"),
@@ -44,12 +44,12 @@ fn character(out: &mut Vec<u8>, c: char) {
 }
 
 /// Appends `text` for people: as it stands where it is one plain word, else as a JSON string.
-pub(super) fn word(out: &mut Vec<u8>, text: &str) {
+pub(super) fn write_word(out: &mut Vec<u8>, text: &str) {
     let plain = |b: u8| b.is_ascii_graphic() && !matches!(b, b'"' | b'\\' | b'=');
     if !text.is_empty() && text.len() <= FIELD && text.bytes().all(plain) {
         out.extend(text.bytes());
     } else {
-        json(out, text);
+        write_json_string(out, text);
     }
 }
 
@@ -59,7 +59,7 @@ mod tests {
 
     fn shown(text: &str) -> String {
         let mut out = Vec::new();
-        json(&mut out, text);
+        write_json_string(&mut out, text);
         String::from_utf8(out).unwrap()
     }
 
@@ -88,7 +88,7 @@ mod tests {
     fn words_are_quoted_only_where_they_must_be() {
         let shown = |text: &str| {
             let mut out = Vec::new();
-            word(&mut out, text);
+            write_word(&mut out, text);
             String::from_utf8(out).unwrap()
         };
         assert_eq!(shown("db.corp.example:5432"), "db.corp.example:5432");

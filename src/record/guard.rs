@@ -9,9 +9,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::access_log::Line;
-use super::id::Id;
-use super::live::{Entry, Live, LiveTarget, LiveVerdict};
+use super::access_log::AccessLine;
+use super::id::LineId;
+use super::live::{LiveConnection, LiveEntry, LiveTarget, LiveVerdict};
 use super::telemetry::Telemetry;
 use crate::labels::{
     ErrorDetail, HostFrom, Inbound, PolicyMode, ResolvedBy, Route, Stage, UpstreamKind, Verdict,
@@ -20,76 +20,76 @@ use crate::outcome::Outcome;
 use crate::target::Target;
 
 /// A client connection. Dropping it takes it off the gauge and the live table.
-pub struct Connection {
+pub struct ConnectionRecord {
     telemetry: Arc<Telemetry>,
-    entry: Arc<Entry>,
+    entry: Arc<LiveEntry>,
 }
 
-impl Connection {
-    pub(super) fn open(
+impl ConnectionRecord {
+    pub(super) fn begin(
         telemetry: Arc<Telemetry>,
         key: u64,
         client: SocketAddr,
         server: SocketAddr,
     ) -> Self {
-        let entry = telemetry.table.enter(key, client);
+        let entry = telemetry.table.add_connection(key, client);
         telemetry.seek_caller(&entry, server);
-        telemetry.metrics.opened(entry.inbound());
+        telemetry.metrics.count_opened(entry.inbound());
         Self { telemetry, entry }
     }
 
     /// The id that its first access line will carry.
     pub fn id(&self) -> impl std::fmt::Display + use<> {
-        self.entry.shown().id
+        self.entry.lock_target().id
     }
 
     #[cfg(test)]
-    pub(super) fn entry(&self) -> &Arc<Entry> {
+    pub(super) fn entry(&self) -> &Arc<LiveEntry> {
         &self.entry
     }
 
     /// What the client speaks, once that is known.
     pub fn set_inbound(&mut self, inbound: Inbound) {
         let before = self.entry.set_inbound(inbound);
-        self.telemetry.metrics.closed(before);
-        self.telemetry.metrics.opened(inbound);
+        self.telemetry.metrics.count_closed(before);
+        self.telemetry.metrics.count_opened(inbound);
     }
 
     /// Opens the record of a target. The first one's clock runs since accept.
-    pub fn record(&mut self) -> Record {
-        Record::open(Arc::clone(&self.telemetry), Arc::clone(&self.entry))
+    pub fn begin_target(&mut self) -> TargetRecord {
+        TargetRecord::begin(Arc::clone(&self.telemetry), Arc::clone(&self.entry))
     }
 
     /// Ends a connection. It gets a line of its own only if it asked for no target.
     pub fn finish(mut self, outcome: Outcome) {
-        self.end(outcome);
+        self.finish_without_target(outcome);
     }
 
-    fn end(&mut self, outcome: Outcome) {
+    fn finish_without_target(&mut self, outcome: Outcome) {
         if self.entry.lines.load(Ordering::Relaxed) == 0 {
-            self.record().finish(outcome);
+            self.begin_target().finish(outcome);
         }
     }
 }
 
-impl Drop for Connection {
+impl Drop for ConnectionRecord {
     fn drop(&mut self) {
-        self.end(Outcome::Internal);
-        self.telemetry.metrics.closed(self.entry.inbound());
-        self.telemetry.table.leave(&self.entry);
+        self.finish_without_target(Outcome::Internal);
+        self.telemetry.metrics.count_closed(self.entry.inbound());
+        self.telemetry.table.remove_connection(&self.entry);
     }
 }
 
 /// One target asked for. Exactly one access line and one count come of it.
-pub struct Record {
+pub struct TargetRecord {
     telemetry: Arc<Telemetry>,
-    entry: Arc<Entry>,
-    facts: Box<Facts>,
+    entry: Arc<LiveEntry>,
+    facts: Box<LineFacts>,
 }
 
 /// What the access line says beyond what the live table shows.
-struct Facts {
-    id: Id,
+struct LineFacts {
+    id: LineId,
     started: Instant,
     done: bool,
     before: (u64, u64),
@@ -103,17 +103,17 @@ struct Facts {
     connected: Option<Duration>,
 }
 
-impl Record {
-    fn open(telemetry: Arc<Telemetry>, entry: Arc<Entry>) -> Self {
+impl TargetRecord {
+    fn begin(telemetry: Arc<Telemetry>, entry: Arc<LiveEntry>) -> Self {
         let first = entry.lines.fetch_add(1, Ordering::Relaxed) == 0;
         let (id, started) = {
-            let mut shown = entry.shown();
-            let id = if first { shown.id } else { Id::new(telemetry.number()) };
+            let mut shown = entry.lock_target();
+            let id = if first { shown.id } else { LineId::new(telemetry.next_number()) };
             *shown = LiveTarget { id, ..LiveTarget::default() };
             (id, if first { entry.accepted } else { Instant::now() })
         };
         entry.set_stage(Stage::Head);
-        let facts = Facts {
+        let facts = LineFacts {
             id,
             started,
             done: false,
@@ -141,114 +141,114 @@ impl Record {
     }
 
     /// How far it has come.
-    pub fn stage(&mut self, stage: Stage) {
+    pub fn set_stage(&mut self, stage: Stage) {
         self.entry.set_stage(stage);
     }
 
     /// What is asked for, and who vouches for the name.
-    pub fn target(&mut self, target: &Target, host_from: HostFrom) {
+    pub fn set_target(&mut self, target: &Target, host_from: HostFrom) {
         self.facts.host_from = host_from;
-        self.entry.shown().target = Some(target.clone());
+        self.entry.lock_target().target = Some(target.clone());
     }
 
     /// The whole name behind a bare one: the one that is judged and written down.
-    pub fn whole(&mut self, target: &Target) {
-        self.entry.shown().target = Some(target.clone());
+    pub fn set_qualified_target(&mut self, target: &Target) {
+        self.entry.lock_target().target = Some(target.clone());
     }
 
     /// What a client sent in place of a host, when it is none; escaped, so that it is safe to print
     /// even after the log was decoded.
-    pub fn asked(&mut self, escaped: &str) {
+    pub fn set_asked_text(&mut self, escaped: &str) {
         self.facts.asked = Some(escaped.into());
         self.facts.host_from = HostFrom::Client;
     }
 
     /// The work's label, already judged (`inbound/label.rs`).
-    pub fn label(&mut self, label: &str) {
+    pub fn set_label(&mut self, label: &str) {
         self.facts.label = Some(label.into());
     }
 
     /// One word that says more than the outcome.
-    pub fn error_word(&mut self, word: ErrorDetail) {
+    pub fn set_error_detail(&mut self, word: ErrorDetail) {
         self.facts.error = Some(word);
     }
 
     /// What policy said. Counted each time; the line carries the last.
-    pub fn verdict(&mut self, mode: PolicyMode, verdict: Verdict, rule: Option<String>) {
-        self.telemetry.metrics.decision(mode, verdict);
+    pub fn set_verdict(&mut self, mode: PolicyMode, verdict: Verdict, rule: Option<String>) {
+        self.telemetry.metrics.count_decision(mode, verdict);
         let rule = rule.map(String::into_boxed_str);
-        self.entry.shown().judged = Some(LiveVerdict { mode, verdict, rule });
+        self.entry.lock_target().judged = Some(LiveVerdict { mode, verdict, rule });
     }
 
     /// Who resolved the name, and to which address.
-    pub fn resolved(&mut self, by: impl Into<ResolvedBy>, address: Option<SocketAddr>) {
+    pub fn set_resolved(&mut self, by: impl Into<ResolvedBy>, address: Option<SocketAddr>) {
         self.facts.resolved_by = Some(by.into());
-        self.entry.shown().address = address;
+        self.entry.lock_target().address = address;
     }
 
     /// The address that answered, where there were several.
-    pub fn dialled(&mut self, address: SocketAddr) {
-        self.entry.shown().address = Some(address);
+    pub fn set_dialled_address(&mut self, address: SocketAddr) {
+        self.entry.lock_target().address = Some(address);
     }
 
     /// The upstream kind used.
-    pub fn upstream(&mut self, kind: UpstreamKind) {
+    pub fn set_upstream(&mut self, kind: UpstreamKind) {
         self.facts.upstream = Some(kind);
     }
 
     /// Where the address leads, where that is known.
-    pub fn route(&mut self, route: Option<Route>) {
+    pub fn set_route(&mut self, route: Option<Route>) {
         self.facts.route = route;
     }
 
     /// Bytes can be relayed from now on.
-    pub fn connected(&mut self) {
+    pub fn mark_connected(&mut self) {
         let took = self.facts.started.elapsed();
         self.facts.connected = Some(took);
-        self.telemetry.metrics.connected(self.entry.inbound(), took);
+        self.telemetry.metrics.record_connected(self.entry.inbound(), took);
     }
 
     /// Bytes read from one side that the other never took.
-    pub fn lost(&mut self, bytes: u64) {
-        self.telemetry.metrics.lost(bytes);
-        self.telemetry.totals.lost(bytes);
+    pub fn add_lost_bytes(&mut self, bytes: u64) {
+        self.telemetry.metrics.add_lost(bytes);
+        self.telemetry.totals.add_lost(bytes);
     }
 
     /// The connection as others see it: what ends it, and where its bytes are counted.
-    pub fn live(&self) -> Live {
-        Live { entry: Arc::clone(&self.entry) }
+    pub fn live_connection(&self) -> LiveConnection {
+        LiveConnection { entry: Arc::clone(&self.entry) }
     }
 
     /// Writes the line and the counters.
     pub fn finish(mut self, outcome: Outcome) {
-        self.end(outcome);
+        self.finish_once(outcome);
     }
 
-    fn end(&mut self, outcome: Outcome) {
+    fn finish_once(&mut self, outcome: Outcome) {
         if std::mem::replace(&mut self.facts.done, true) {
             return;
         }
         let lasted = self.facts.started.elapsed();
-        let bytes = self.bytes();
+        let bytes = self.bytes_of_target();
         self.entry.count_bytes(&self.telemetry.metrics);
-        self.telemetry.metrics.ended(self.entry.inbound(), outcome, lasted);
-        self.telemetry.totals.ended(outcome, bytes);
-        if self.telemetry.access.wants(outcome.row().level) {
-            self.write(outcome, lasted, bytes);
+        self.telemetry.metrics.record_ended(self.entry.inbound(), outcome, lasted);
+        self.telemetry.totals.add_ended(outcome, bytes);
+        if self.telemetry.access.wants_level(outcome.row().level) {
+            self.write_line(outcome, lasted, bytes);
         }
     }
 
-    fn bytes(&self) -> (u64, u64) {
+    fn bytes_of_target(&self) -> (u64, u64) {
         let (up, down) = self.facts.before;
         let meter = &self.entry.meter;
         (meter.up().saturating_sub(up), meter.down().saturating_sub(down))
     }
 
-    fn write(&self, outcome: Outcome, lasted: Duration, (bytes_up, bytes_down): (u64, u64)) {
+    fn write_line(&self, outcome: Outcome, lasted: Duration, (bytes_up, bytes_down): (u64, u64)) {
         let facts = &self.facts;
-        let shown = self.entry.shown();
+        let shown = self.entry.lock_target();
         let judged = shown.judged.as_ref();
-        let line = Line {
+        let line = AccessLine {
             id: facts.id.as_str(),
             inbound: self.entry.inbound(),
             client: self.entry.client,
@@ -272,12 +272,12 @@ impl Record {
             stage: self.entry.stage(),
             label: facts.label.as_deref(),
         };
-        self.entry.caller.write(line, &self.telemetry.access);
+        self.entry.caller.write_line(line, &self.telemetry.access);
     }
 }
 
-impl Drop for Record {
+impl Drop for TargetRecord {
     fn drop(&mut self) {
-        self.end(Outcome::Internal);
+        self.finish_once(Outcome::Internal);
     }
 }

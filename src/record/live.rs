@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use super::id::Id;
-use super::metrics::Metrics;
+use super::id::LineId;
+use super::metrics::MetricHandles;
 use super::process_lookup::{CallerSlot, Process};
 use crate::api::ConnectionAnswer;
 use crate::labels::{Direction, Inbound, PolicyMode, Stage, Verdict};
@@ -22,7 +22,7 @@ use crate::target::Target;
 const SHARDS: usize = 16;
 
 /// One client connection as others may see it.
-pub(super) struct Entry {
+pub(super) struct LiveEntry {
     key: u64,
     pub(super) client: SocketAddr,
     pub(super) accepted: Instant,
@@ -42,7 +42,7 @@ pub(super) struct Entry {
 /// What is known of the target asked for now.
 #[derive(Default)]
 pub(super) struct LiveTarget {
-    pub(super) id: Id,
+    pub(super) id: LineId,
     pub(super) target: Option<Target>,
     pub(super) address: Option<SocketAddr>,
     pub(super) judged: Option<LiveVerdict>,
@@ -57,24 +57,24 @@ pub(super) struct LiveVerdict {
 }
 
 /// A client connection for those who may end it (a reload, the end of a drain) and for its own relay.
-pub struct Live {
-    pub(super) entry: Arc<Entry>,
+pub struct LiveConnection {
+    pub(super) entry: Arc<LiveEntry>,
 }
 
-impl Live {
+impl LiveConnection {
     /// What the client asked for, once that is known.
     pub fn target(&self) -> Option<Target> {
-        self.entry.shown().target.clone()
+        self.entry.lock_target().target.clone()
     }
 
     /// The address dialled, where we dialled one.
     pub fn address(&self) -> Option<SocketAddr> {
-        self.entry.shown().address
+        self.entry.lock_target().address
     }
 
     /// What policy said, once it was asked.
     pub fn verdict(&self) -> Option<Verdict> {
-        self.entry.shown().judged.as_ref().map(|judged| judged.verdict)
+        self.entry.lock_target().judged.as_ref().map(|judged| judged.verdict)
     }
 
     /// The client program, where it is known.
@@ -93,33 +93,33 @@ impl Live {
     }
 
     /// Writes down that policy changed its mind; the access line will say so.
-    pub fn judged(&self, mode: PolicyMode, verdict: Verdict, rule: Option<String>) {
+    pub fn set_verdict(&self, mode: PolicyMode, verdict: Verdict, rule: Option<String>) {
         let rule = rule.map(String::into_boxed_str);
-        self.entry.shown().judged = Some(LiveVerdict { mode, verdict, rule });
+        self.entry.lock_target().judged = Some(LiveVerdict { mode, verdict, rule });
     }
 }
 
 /// The client connections that were open at one moment.
-pub struct Lives(Vec<Arc<Entry>>);
+pub struct LiveConnections(Vec<Arc<LiveEntry>>);
 
-impl Lives {
+impl LiveConnections {
     /// Shows each of them, in no order.
-    pub fn each(self, mut look: impl FnMut(&Live)) {
+    pub fn for_each(self, mut look: impl FnMut(&LiveConnection)) {
         for entry in self.0 {
-            look(&Live { entry });
+            look(&LiveConnection { entry });
         }
     }
 }
 
 /// Every client connection open now.
 #[derive(Default)]
-pub(super) struct Table {
-    shards: [Mutex<HashMap<u64, Arc<Entry>>>; SHARDS],
+pub(super) struct LiveTable {
+    shards: [Mutex<HashMap<u64, Arc<LiveEntry>>>; SHARDS],
 }
 
-impl Table {
-    pub(super) fn enter(&self, key: u64, client: SocketAddr) -> Arc<Entry> {
-        let entry = Arc::new(Entry {
+impl LiveTable {
+    pub(super) fn add_connection(&self, key: u64, client: SocketAddr) -> Arc<LiveEntry> {
+        let entry = Arc::new(LiveEntry {
             key,
             client,
             accepted: Instant::now(),
@@ -129,15 +129,15 @@ impl Table {
             meter: Meter::default(),
             cut: Cut::default(),
             counted: Default::default(),
-            shown: Mutex::new(LiveTarget { id: Id::new(key), ..LiveTarget::default() }),
+            shown: Mutex::new(LiveTarget { id: LineId::new(key), ..LiveTarget::default() }),
             caller: CallerSlot::default(),
         });
-        self.shard(key).insert(key, Arc::clone(&entry));
+        self.lock_shard(key).insert(key, Arc::clone(&entry));
         entry
     }
 
-    pub(super) fn leave(&self, entry: &Entry) {
-        let mut shard = self.shard(entry.key);
+    pub(super) fn remove_connection(&self, entry: &LiveEntry) {
+        let mut shard = self.lock_shard(entry.key);
         shard.remove(&entry.key);
         // A burst must not be paid for until the end of the process.
         if shard.len() * 4 < shard.capacity() && shard.capacity() > 64 {
@@ -146,16 +146,16 @@ impl Table {
         }
     }
 
-    pub(super) fn all(&self) -> Vec<Arc<Entry>> {
-        let shard = |shard: &Mutex<HashMap<_, Arc<Entry>>>| {
+    pub(super) fn all_entries(&self) -> Vec<Arc<LiveEntry>> {
+        let shard = |shard: &Mutex<HashMap<_, Arc<LiveEntry>>>| {
             let entries = shard.lock().unwrap_or_else(PoisonError::into_inner);
             entries.values().cloned().collect::<Vec<_>>()
         };
         self.shards.iter().flat_map(shard).collect()
     }
 
-    pub(super) fn lives(&self) -> Lives {
-        Lives(self.all())
+    pub(super) fn connections(&self) -> LiveConnections {
+        LiveConnections(self.all_entries())
     }
 
     pub(super) fn len(&self) -> usize {
@@ -163,15 +163,15 @@ impl Table {
         self.shards.iter().map(len).sum()
     }
 
-    fn shard(&self, key: u64) -> MutexGuard<'_, HashMap<u64, Arc<Entry>>> {
+    fn lock_shard(&self, key: u64) -> MutexGuard<'_, HashMap<u64, Arc<LiveEntry>>> {
         #[expect(clippy::cast_possible_truncation, reason = "the remainder is below SHARDS")]
         let at = (key % SHARDS as u64) as usize;
         self.shards[at].lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Entry {
-    pub(super) fn shown(&self) -> MutexGuard<'_, LiveTarget> {
+impl LiveEntry {
+    pub(super) fn lock_target(&self) -> MutexGuard<'_, LiveTarget> {
         self.shown.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -194,7 +194,7 @@ impl Entry {
     }
 
     /// Brings the metrics up to what the meter says now, so that live flows show (C15).
-    pub(super) fn count_bytes(&self, metrics: &Metrics) {
+    pub(super) fn count_bytes(&self, metrics: &MetricHandles) {
         let news = |direction: Direction, now: u64| {
             let counted = &self.counted[direction as usize];
             // Another thread may have counted further already.
@@ -203,12 +203,12 @@ impl Entry {
         let up = news(Direction::Up, self.meter.up());
         let down = news(Direction::Down, self.meter.down());
         if up | down != 0 {
-            metrics.relayed(self.inbound(), up, down);
+            metrics.add_relayed(self.inbound(), up, down);
         }
     }
 
-    pub(super) fn row(&self) -> ConnectionAnswer {
-        let shown = self.shown();
+    pub(super) fn api_row(&self) -> ConnectionAnswer {
+        let shown = self.lock_target();
         ConnectionAnswer {
             id: shown.id.as_str().to_owned(),
             inbound: self.inbound(),
@@ -238,6 +238,6 @@ mod tests {
     #[test]
     fn an_entry_stays_small() {
         // Memory per idle connection is a promise (2.5 kB in all).
-        assert!(size_of::<Entry>() <= 320, "{}", size_of::<Entry>());
+        assert!(size_of::<LiveEntry>() <= 320, "{}", size_of::<LiveEntry>());
     }
 }

@@ -17,10 +17,10 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use tracing_subscriber::layer::SubscriberExt as _;
 
-use super::access_log::{Line, process_json, process_text};
+use super::access_log::{AccessLine, process_json, process_text};
 use super::json::JsonObject;
 use super::process_lookup::Process;
-use super::sink::Sink;
+use super::sink::LogSink;
 use super::tracing_events::TracingEvents;
 use crate::api::Counters;
 use crate::config::{self, LogFilter, LogFormat, LogTo};
@@ -45,16 +45,16 @@ pub enum LogError {
 /// Takes lines; never waits.
 #[derive(Clone)]
 pub struct AccessLog {
-    shared: Arc<Shared>,
+    shared: Arc<LogState>,
 }
 
 /// Owns the end of the log: the last line and the flush.
 pub struct AccessWriter {
-    shared: Arc<Shared>,
+    shared: Arc<LogState>,
 }
 
-struct Shared {
-    sink: Option<Arc<Sink>>,
+struct LogState {
+    sink: Option<Arc<LogSink>>,
     json: AtomicBool,
     access: AtomicBool,
     filter: ArcSwap<LogFilter>,
@@ -64,23 +64,23 @@ struct Shared {
 ///
 /// # Errors
 /// The file cannot be opened, or no thread can be started.
-pub fn open(settings: &config::Log) -> Result<(AccessLog, AccessWriter), LogError> {
-    let (file, terminal) = output(&settings.to)?;
-    let shared = Arc::new(Shared::new(Some(Sink::start(file)?)));
-    shared.set(settings, terminal);
+pub fn open_log(settings: &config::Log) -> Result<(AccessLog, AccessWriter), LogError> {
+    let (file, terminal) = open_output(&settings.to)?;
+    let shared = Arc::new(LogState::new(Some(LogSink::start_writer(file)?)));
+    shared.apply_settings(settings, terminal);
     Ok((AccessLog { shared: Arc::clone(&shared) }, AccessWriter { shared }))
 }
 
 /// Makes `tracing` events of the whole process, and a panic's message, go to this log. The first
 /// log stays.
-pub fn install(log: &AccessLog) {
+pub fn install_subscriber(log: &AccessLog) {
     // A panic ends one task; its one line must not break the stream of JSON lines.
     std::panic::set_hook(Box::new(|panic| tracing::error!("{panic}")));
     let subscriber = tracing_subscriber::registry().with(TracingEvents::new(log.clone()));
     let _first_stays = tracing::subscriber::set_global_default(subscriber);
 }
 
-fn output(to: &LogTo) -> Result<(File, bool), LogError> {
+fn open_output(to: &LogTo) -> Result<(File, bool), LogError> {
     let own = |fd: &dyn AsFd| -> io::Result<File> { Ok(fd.as_fd().try_clone_to_owned()?.into()) };
     match to {
         LogTo::Stderr => Ok((own(&io::stderr())?, io::stderr().is_terminal())),
@@ -96,8 +96,8 @@ fn output(to: &LogTo) -> Result<(File, bool), LogError> {
 
 impl AccessLog {
     /// A log that keeps nothing, for parts run without one.
-    pub fn none() -> Self {
-        Self { shared: Arc::new(Shared::new(None)) }
+    pub fn without_output() -> Self {
+        Self { shared: Arc::new(LogState::new(None)) }
     }
 
     /// Takes over changed settings and opens the file again, as after a rotation. On an error the
@@ -106,31 +106,31 @@ impl AccessLog {
     /// # Errors
     /// The file cannot be opened.
     pub fn reload(&self, settings: &config::Log) -> Result<(), LogError> {
-        let (file, terminal) = output(&settings.to)?;
+        let (file, terminal) = open_output(&settings.to)?;
         if let Some(sink) = &self.shared.sink {
-            sink.redirect(file);
+            sink.redirect_to(file);
         }
-        self.shared.set(settings, terminal);
+        self.shared.apply_settings(settings, terminal);
         Ok(())
     }
 
     /// What is written now.
-    pub(super) fn filter(&self) -> arc_swap::Guard<Arc<LogFilter>> {
+    pub(super) fn current_filter(&self) -> arc_swap::Guard<Arc<LogFilter>> {
         self.shared.filter.load()
     }
 
     /// Writes one line, formatted in a buffer of this thread's; `true`: as JSON.
-    pub(super) fn write(&self, format: impl FnOnce(&mut Vec<u8>, bool)) {
-        self.shared.write(format);
+    pub(super) fn write_line(&self, format: impl FnOnce(&mut Vec<u8>, bool)) {
+        self.shared.write_line(format);
     }
 
     /// Lines lost since the start.
-    pub fn dropped(&self) -> u64 {
-        self.shared.sink.as_ref().map_or(0, |sink| sink.dropped())
+    pub fn dropped_lines(&self) -> u64 {
+        self.shared.sink.as_ref().map_or(0, |sink| sink.dropped_lines())
     }
 
     /// Whether an access line of this level is to be written at all.
-    pub(super) fn wants(&self, level: outcome::Level) -> bool {
+    pub(super) fn wants_level(&self, level: outcome::Level) -> bool {
         let level = match level {
             outcome::Level::Info => tracing::Level::INFO,
             outcome::Level::Warn => tracing::Level::WARN,
@@ -141,24 +141,24 @@ impl AccessLog {
             && self.shared.filter.load().writes_access(level)
     }
 
-    pub(super) fn line(&self, line: &Line<'_>) {
-        self.shared.write(|out, json| _ = format(line, out, json));
+    pub(super) fn write_access_line(&self, line: &AccessLine<'_>) {
+        self.shared.write_line(|out, json| _ = format_line(line, out, json));
     }
 
     /// Formats a line now, to be written by [`Self::release`]; `None`: this log keeps nothing.
-    pub(super) fn hold(&self, line: &Line<'_>) -> Option<Held> {
+    pub(super) fn hold_line(&self, line: &AccessLine<'_>) -> Option<HeldLine> {
         self.shared.sink.as_ref()?;
         let json = self.shared.json.load(Ordering::Relaxed);
-        Some(scratch(|out| {
-            let process = format(line, out, json);
-            Held { text: out.as_slice().into(), json, process }
+        Some(with_scratch(|out| {
+            let process = format_line(line, out, json);
+            HeldLine { text: out.as_slice().into(), json, process }
         }))
     }
 
     /// Writes a line that was held back, with the client's process.
-    pub(super) fn release(&self, held: Held, process: Option<&Process>) {
+    pub(super) fn release_line(&self, held: HeldLine, process: Option<&Process>) {
         let fill = if held.json { process_json } else { process_text };
-        self.shared.write(|out, _| {
+        self.shared.write_line(|out, _| {
             out.extend(&held.text[..held.process.start]);
             fill(out, process);
             out.extend(&held.text[held.process.end..]);
@@ -167,14 +167,14 @@ impl AccessLog {
 }
 
 /// A line as it will be written, but for the client's process.
-pub(super) struct Held {
+pub(super) struct HeldLine {
     text: Box<[u8]>,
     json: bool,
     process: Range<usize>,
 }
 
 /// A buffer of this thread's, empty.
-fn scratch<T>(fill: impl FnOnce(&mut Vec<u8>) -> T) -> T {
+fn with_scratch<T>(fill: impl FnOnce(&mut Vec<u8>) -> T) -> T {
     thread_local!(static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) });
     SCRATCH.with_borrow_mut(|scratch| {
         scratch.clear();
@@ -182,27 +182,27 @@ fn scratch<T>(fill: impl FnOnce(&mut Vec<u8>) -> T) -> T {
     })
 }
 
-fn format(line: &Line<'_>, out: &mut Vec<u8>, json: bool) -> Range<usize> {
+fn format_line(line: &AccessLine<'_>, out: &mut Vec<u8>, json: bool) -> Range<usize> {
     let now = jiff::Timestamp::now();
-    if json { line.json(out, now) } else { line.text(out, now) }
+    if json { line.write_json(out, now) } else { line.write_text(out, now) }
 }
 
 impl AccessWriter {
     /// Writes `totals` as the last line and flushes; false when the reader did not take all of it
     /// within `limit`. Later lines are dropped.
-    pub fn close(&self, totals: &Counters, limit: Duration) -> bool {
-        self.shared.write(|out, json| last_line(out, json, totals));
+    pub fn close_with(&self, totals: &Counters, limit: Duration) -> bool {
+        self.shared.write_line(|out, json| last_line(out, json, totals));
         self.shared.sink.as_ref().is_none_or(|sink| sink.close(limit))
     }
 }
 
-impl Shared {
-    fn new(sink: Option<Arc<Sink>>) -> Self {
+impl LogState {
+    fn new(sink: Option<Arc<LogSink>>) -> Self {
         let filter = ArcSwap::from_pointee(LogFilter::default());
         Self { sink, json: AtomicBool::new(true), access: AtomicBool::new(true), filter }
     }
 
-    fn set(&self, settings: &config::Log, terminal: bool) {
+    fn apply_settings(&self, settings: &config::Log, terminal: bool) {
         let json = match settings.format {
             LogFormat::Auto => !terminal,
             LogFormat::Text => false,
@@ -216,11 +216,11 @@ impl Shared {
     }
 
     /// Formats a line in a buffer of this thread's and hands it on.
-    fn write(&self, format: impl FnOnce(&mut Vec<u8>, bool)) {
+    fn write_line(&self, format: impl FnOnce(&mut Vec<u8>, bool)) {
         let Some(sink) = &self.sink else { return };
-        scratch(|out| {
+        with_scratch(|out| {
             format(out, self.json.load(Ordering::Relaxed));
-            sink.append(out);
+            sink.append_line(out);
         });
     }
 }
@@ -230,10 +230,10 @@ fn last_line(out: &mut Vec<u8>, json: bool, totals: &Counters) {
     let sums = serde_json::to_vec(totals).unwrap_or_default();
     if json {
         let mut object = JsonObject::open(out);
-        object.time("ts", now);
-        object.text("level", Some("info"));
-        object.text("message", Some("totals"));
-        object.raw("totals", sums);
+        object.add_time("ts", now);
+        object.add_text("level", Some("info"));
+        object.add_text("message", Some("totals"));
+        object.add_raw("totals", sums);
         object.close();
     } else {
         // Writing to a vector cannot fail.

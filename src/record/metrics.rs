@@ -35,38 +35,38 @@ const DNS_DURATION: &str = "tailrace_dns_duration_seconds";
 
 /// Name, kind and meaning of every metric of the `tailrace_` family.
 #[rustfmt::skip]
-const HELP: [(&str, Kind, &str); 20] = [
-    ("tailrace_connections_total", Kind::Counter, "Targets asked for, and connections that asked for none, by how they ended."),
-    ("tailrace_connections_active", Kind::Gauge, "Client connections open now."),
-    ("tailrace_relayed_bytes_total", Kind::Counter, "Bytes handed to the receiving side; up is towards the target."),
-    ("tailrace_lost_bytes_total", Kind::Counter, "Bytes read from one side that the other never took."),
-    (CONNECT_DURATION, Kind::Histogram, "From accept (or the request) until bytes can be relayed."),
-    (CONNECTION_DURATION, Kind::Histogram, "From accept (or the request) until the target's story ended."),
-    ("tailrace_policy_decisions_total", Kind::Counter, "Policy decisions; would_deny is what enforcement would have refused."),
-    ("tailrace_dns_queries_total", Kind::Counter, "Names asked, by the way they were asked and the answer."),
-    (DNS_DURATION, Kind::Histogram, "Time until a name was answered."),
-    ("tailrace_upstream_up", Kind::Gauge, "1 when the upstream was reachable when last tried."),
-    ("tailrace_upstream_pool_connections", Kind::Gauge, "Upstream connections held open, greeted or being greeted."),
-    ("tailrace_tailnet_state", Kind::Gauge, "1 for the present state of the tailnet, 0 for the others."),
-    ("tailrace_tailscaled_restarts_total", Kind::Counter, "Times a managed tailscaled ended and was started again."),
-    ("tailrace_pipes_in_use", Kind::Gauge, "Pipes that splice now."),
-    ("tailrace_splice_fallback_total", Kind::Counter, "Times a direction went on copying instead of splicing."),
-    ("tailrace_accept_errors_total", Kind::Counter, "Failed accepts."),
-    ("tailrace_config_reloads_total", Kind::Counter, "Reloads of the settings."),
-    ("tailrace_log_dropped_total", Kind::Counter, "Log lines dropped because their reader was too slow or the disk full."),
-    ("tailrace_tasks", Kind::Gauge, "Tasks alive in the runtime that carries connections."),
-    ("tailrace_build_info", Kind::Gauge, "Always 1; version, commit and target of this binary."),
+const HELP: [(&str, MetricKind, &str); 20] = [
+    ("tailrace_connections_total", MetricKind::Counter, "Targets asked for, and connections that asked for none, by how they ended."),
+    ("tailrace_connections_active", MetricKind::Gauge, "Client connections open now."),
+    ("tailrace_relayed_bytes_total", MetricKind::Counter, "Bytes handed to the receiving side; up is towards the target."),
+    ("tailrace_lost_bytes_total", MetricKind::Counter, "Bytes read from one side that the other never took."),
+    (CONNECT_DURATION, MetricKind::Histogram, "From accept (or the request) until bytes can be relayed."),
+    (CONNECTION_DURATION, MetricKind::Histogram, "From accept (or the request) until the target's story ended."),
+    ("tailrace_policy_decisions_total", MetricKind::Counter, "Policy decisions; would_deny is what enforcement would have refused."),
+    ("tailrace_dns_queries_total", MetricKind::Counter, "Names asked, by the way they were asked and the answer."),
+    (DNS_DURATION, MetricKind::Histogram, "Time until a name was answered."),
+    ("tailrace_upstream_up", MetricKind::Gauge, "1 when the upstream was reachable when last tried."),
+    ("tailrace_upstream_pool_connections", MetricKind::Gauge, "Upstream connections held open, greeted or being greeted."),
+    ("tailrace_tailnet_state", MetricKind::Gauge, "1 for the present state of the tailnet, 0 for the others."),
+    ("tailrace_tailscaled_restarts_total", MetricKind::Counter, "Times a managed tailscaled ended and was started again."),
+    ("tailrace_pipes_in_use", MetricKind::Gauge, "Pipes that splice now."),
+    ("tailrace_splice_fallback_total", MetricKind::Counter, "Times a direction went on copying instead of splicing."),
+    ("tailrace_accept_errors_total", MetricKind::Counter, "Failed accepts."),
+    ("tailrace_config_reloads_total", MetricKind::Counter, "Reloads of the settings."),
+    ("tailrace_log_dropped_total", MetricKind::Counter, "Log lines dropped because their reader was too slow or the disk full."),
+    ("tailrace_tasks", MetricKind::Gauge, "Tasks alive in the runtime that carries connections."),
+    ("tailrace_build_info", MetricKind::Gauge, "Always 1; version, commit and target of this binary."),
 ];
 
 #[derive(Clone, Copy)]
-enum Kind {
+enum MetricKind {
     Counter,
     Gauge,
     Histogram,
 }
 
 /// The handle of each series.
-pub(super) struct Metrics {
+pub(super) struct MetricHandles {
     handle: PrometheusHandle,
     per_inbound: PerLabel<Inbound, InboundMetrics>,
     lost: Counter,
@@ -100,128 +100,128 @@ struct DnsMetrics {
     duration: Histogram,
 }
 
-impl Metrics {
+impl MetricHandles {
     pub(super) fn new() -> Self {
-        let registrar = Registrar(recorder());
-        registrar.describe();
-        registrar.fixed();
+        let registrar = MetricRegistrar(build_recorder());
+        registrar.describe_all();
+        registrar.register_build_info();
         Self {
             handle: registrar.0.handle(),
             per_inbound: PerLabel::from_fn(|inbound| registrar.per_inbound(inbound)),
-            lost: registrar.counter("tailrace_lost_bytes_total", &[]),
-            decisions: PerLabel::from_fn(|mode| registrar.decisions(mode)),
+            lost: registrar.register_counter("tailrace_lost_bytes_total", &[]),
+            decisions: PerLabel::from_fn(|mode| registrar.register_decisions(mode)),
             dns: PerLabel::from_fn(|route| registrar.per_dns_route(route)),
-            upstream_up: registrar.gauge("tailrace_upstream_up", &[]),
-            pool: registrar.gauges("tailrace_upstream_pool_connections", "state"),
-            tailnet: registrar.gauges("tailrace_tailnet_state", "state"),
-            restarts: registrar.counters("tailrace_tailscaled_restarts_total", "cause"),
-            pipes: registrar.gauge("tailrace_pipes_in_use", &[]),
-            fallback: registrar.counters("tailrace_splice_fallback_total", "cause"),
-            accept_errors: registrar.counters("tailrace_accept_errors_total", "errno"),
-            reloads: registrar.counters("tailrace_config_reloads_total", "result"),
-            dropped: registrar.counters("tailrace_log_dropped_total", "stream"),
-            tasks: registrar.gauge("tailrace_tasks", &[]),
+            upstream_up: registrar.register_gauge("tailrace_upstream_up", &[]),
+            pool: registrar.register_gauges("tailrace_upstream_pool_connections", "state"),
+            tailnet: registrar.register_gauges("tailrace_tailnet_state", "state"),
+            restarts: registrar.register_counters("tailrace_tailscaled_restarts_total", "cause"),
+            pipes: registrar.register_gauge("tailrace_pipes_in_use", &[]),
+            fallback: registrar.register_counters("tailrace_splice_fallback_total", "cause"),
+            accept_errors: registrar.register_counters("tailrace_accept_errors_total", "errno"),
+            reloads: registrar.register_counters("tailrace_config_reloads_total", "result"),
+            dropped: registrar.register_counters("tailrace_log_dropped_total", "stream"),
+            tasks: registrar.register_gauge("tailrace_tasks", &[]),
         }
     }
 
     /// The text format (Prometheus exposition format 0.0.4).
     pub(super) fn render(&self) -> String {
-        sorted(&self.handle.render())
+        sort_families(&self.handle.render())
     }
 
     /// Moves recorded durations into their buckets, so that memory stays flat between scrapes.
-    pub(super) fn tidy(&self) {
+    pub(super) fn run_upkeep(&self) {
         self.handle.run_upkeep();
     }
 
-    pub(super) fn ended(&self, inbound: Inbound, outcome: Outcome, lasted: Duration) {
+    pub(super) fn record_ended(&self, inbound: Inbound, outcome: Outcome, lasted: Duration) {
         let inbound = &self.per_inbound[inbound];
         inbound.outcomes[outcome_index(outcome)].increment(1);
         inbound.duration.record(lasted.as_secs_f64());
     }
 
-    pub(super) fn connected(&self, inbound: Inbound, took: Duration) {
+    pub(super) fn record_connected(&self, inbound: Inbound, took: Duration) {
         self.per_inbound[inbound].connect.record(took.as_secs_f64());
     }
 
-    pub(super) fn opened(&self, inbound: Inbound) {
+    pub(super) fn count_opened(&self, inbound: Inbound) {
         self.per_inbound[inbound].active.increment(1.0);
     }
 
-    pub(super) fn closed(&self, inbound: Inbound) {
+    pub(super) fn count_closed(&self, inbound: Inbound) {
         self.per_inbound[inbound].active.decrement(1.0);
     }
 
-    pub(super) fn relayed(&self, inbound: Inbound, up: u64, down: u64) {
+    pub(super) fn add_relayed(&self, inbound: Inbound, up: u64, down: u64) {
         let bytes = &self.per_inbound[inbound].bytes;
         bytes[Direction::Up].increment(up);
         bytes[Direction::Down].increment(down);
     }
 
-    pub(super) fn lost(&self, bytes: u64) {
+    pub(super) fn add_lost(&self, bytes: u64) {
         self.lost.increment(bytes);
     }
 
-    pub(super) fn decision(&self, mode: PolicyMode, verdict: Verdict) {
+    pub(super) fn count_decision(&self, mode: PolicyMode, verdict: Verdict) {
         self.decisions[mode][verdict].increment(1);
     }
 
-    pub(super) fn dns(&self, route: DnsRoute, result: DnsResult, took: Duration) {
+    pub(super) fn record_dns(&self, route: DnsRoute, result: DnsResult, took: Duration) {
         let route = &self.dns[route];
         route.queries[result].increment(1);
         route.duration.record(took.as_secs_f64());
     }
 
-    pub(super) fn upstream_up(&self, up: bool) {
+    pub(super) fn set_upstream_up(&self, up: bool) {
         self.upstream_up.set(f64::from(u8::from(up)));
     }
 
     #[expect(clippy::cast_precision_loss, reason = "never near 2^52 connections")]
-    pub(super) fn pool(&self, idle: usize, filling: usize) {
+    pub(super) fn set_pool(&self, idle: usize, filling: usize) {
         self.pool[PoolState::Idle].set(idle as f64);
         self.pool[PoolState::Filling].set(filling as f64);
     }
 
-    pub(super) fn tailnet_state(&self, present: TailnetPhase) {
+    pub(super) fn set_tailnet_phase(&self, present: TailnetPhase) {
         for (phase, gauge) in self.tailnet.iter() {
             gauge.set(f64::from(u8::from(phase == present)));
         }
     }
 
-    pub(super) fn restarted(&self, cause: RestartCause) {
+    pub(super) fn count_restart(&self, cause: RestartCause) {
         self.restarts[cause].increment(1);
     }
 
     #[expect(clippy::cast_precision_loss, reason = "never near 2^52 pipes")]
-    pub(super) fn pipes(&self, in_use: usize) {
+    pub(super) fn set_pipes(&self, in_use: usize) {
         self.pipes.set(in_use as f64);
     }
 
     #[expect(clippy::cast_precision_loss, reason = "never near 2^52 tasks")]
-    pub(super) fn tasks(&self, alive: usize) {
+    pub(super) fn set_tasks(&self, alive: usize) {
         self.tasks.set(alive as f64);
     }
 
-    pub(super) fn fallback(&self, cause: SpliceFallback, total: u64) {
+    pub(super) fn set_fallbacks(&self, cause: SpliceFallback, total: u64) {
         self.fallback[cause].absolute(total);
     }
 
-    pub(super) fn accept_error(&self, errno: AcceptErrno) {
+    pub(super) fn count_accept_error(&self, errno: AcceptErrno) {
         self.accept_errors[errno].increment(1);
     }
 
-    pub(super) fn reload(&self, result: ReloadResult) {
+    pub(super) fn count_reload(&self, result: ReloadResult) {
         self.reloads[result].increment(1);
     }
 
-    pub(super) fn dropped(&self, stream: LogStream, total: u64) {
+    pub(super) fn set_dropped(&self, stream: LogStream, total: u64) {
         self.dropped[stream].absolute(total);
     }
 }
 
 /// Families by name, and counters and gauges by label, so that two scrapes can be compared by eye.
 /// A histogram's buckets stay in their own order.
-fn sorted(text: &str) -> String {
+fn sort_families(text: &str) -> String {
     let mut families: Vec<Vec<&str>> =
         text.split("\n\n").map(|family| family.lines().collect()).collect();
     families.sort();
@@ -239,7 +239,7 @@ fn sorted(text: &str) -> String {
     out
 }
 
-fn recorder() -> PrometheusRecorder {
+fn build_recorder() -> PrometheusRecorder {
     let mut builder = PrometheusBuilder::new();
     for (name, buckets) in [
         (CONNECT_DURATION, &CONNECT_BUCKETS[..]),
@@ -256,51 +256,51 @@ fn recorder() -> PrometheusRecorder {
 }
 
 /// Makes handles of the recorder's.
-struct Registrar(PrometheusRecorder);
+struct MetricRegistrar(PrometheusRecorder);
 
 /// What the recorder wants to know of the caller; it ignores it.
 const METADATA: Metadata<'static> = Metadata::new(module_path!(), Level::INFO, None);
 
-impl Registrar {
-    fn describe(&self) {
+impl MetricRegistrar {
+    fn describe_all(&self) {
         for (name, kind, help) in HELP {
             match kind {
-                Kind::Counter => self.0.describe_counter(name.into(), None, help.into()),
-                Kind::Gauge => self.0.describe_gauge(name.into(), None, help.into()),
-                Kind::Histogram => self.0.describe_histogram(name.into(), None, help.into()),
+                MetricKind::Counter => self.0.describe_counter(name.into(), None, help.into()),
+                MetricKind::Gauge => self.0.describe_gauge(name.into(), None, help.into()),
+                MetricKind::Histogram => self.0.describe_histogram(name.into(), None, help.into()),
             }
         }
     }
 
     /// The series that never change.
-    fn fixed(&self) {
-        let (version, commit, target) = super::build();
+    fn register_build_info(&self) {
+        let (version, commit, target) = super::build_info();
         let labels = [("version", version), ("commit", commit), ("target", target)];
-        self.gauge("tailrace_build_info", &labels).set(1.0);
+        self.register_gauge("tailrace_build_info", &labels).set(1.0);
     }
 
     fn per_inbound(&self, inbound: Inbound) -> InboundMetrics {
         let of_inbound = ("inbound", inbound.label());
         let total = |outcome: &Outcome| {
             let labels = [of_inbound, ("outcome", outcome.label())];
-            self.counter("tailrace_connections_total", &labels)
+            self.register_counter("tailrace_connections_total", &labels)
         };
         InboundMetrics {
             outcomes: Outcome::ALL.iter().map(total).collect(),
-            active: self.gauge("tailrace_connections_active", &[of_inbound]),
+            active: self.register_gauge("tailrace_connections_active", &[of_inbound]),
             bytes: PerLabel::from_fn(|direction: Direction| {
                 let labels = [of_inbound, ("direction", direction.label())];
-                self.counter("tailrace_relayed_bytes_total", &labels)
+                self.register_counter("tailrace_relayed_bytes_total", &labels)
             }),
-            connect: self.histogram(CONNECT_DURATION, &[of_inbound]),
-            duration: self.histogram(CONNECTION_DURATION, &[of_inbound]),
+            connect: self.register_histogram(CONNECT_DURATION, &[of_inbound]),
+            duration: self.register_histogram(CONNECTION_DURATION, &[of_inbound]),
         }
     }
 
-    fn decisions(&self, mode: PolicyMode) -> PerLabel<Verdict, Counter> {
+    fn register_decisions(&self, mode: PolicyMode) -> PerLabel<Verdict, Counter> {
         PerLabel::from_fn(|verdict: Verdict| {
             let labels = [("mode", mode.label()), ("verdict", verdict.label())];
-            self.counter("tailrace_policy_decisions_total", &labels)
+            self.register_counter("tailrace_policy_decisions_total", &labels)
         })
     }
 
@@ -309,38 +309,50 @@ impl Registrar {
         DnsMetrics {
             queries: PerLabel::from_fn(|result: DnsResult| {
                 let labels = [of_route, ("result", result.label())];
-                self.counter("tailrace_dns_queries_total", &labels)
+                self.register_counter("tailrace_dns_queries_total", &labels)
             }),
-            duration: self.histogram(DNS_DURATION, &[of_route]),
+            duration: self.register_histogram(DNS_DURATION, &[of_route]),
         }
     }
 
-    fn counters<L: LabelValue>(
+    fn register_counters<L: LabelValue>(
         &self,
         name: &'static str,
         label: &'static str,
     ) -> PerLabel<L, Counter> {
-        PerLabel::from_fn(|value: L| self.counter(name, &[(label, value.label())]))
+        PerLabel::from_fn(|value: L| self.register_counter(name, &[(label, value.label())]))
     }
 
-    fn gauges<L: LabelValue>(&self, name: &'static str, label: &'static str) -> PerLabel<L, Gauge> {
-        PerLabel::from_fn(|value: L| self.gauge(name, &[(label, value.label())]))
+    fn register_gauges<L: LabelValue>(
+        &self,
+        name: &'static str,
+        label: &'static str,
+    ) -> PerLabel<L, Gauge> {
+        PerLabel::from_fn(|value: L| self.register_gauge(name, &[(label, value.label())]))
     }
 
-    fn counter(&self, name: &'static str, labels: &[(&'static str, &'static str)]) -> Counter {
-        self.0.register_counter(&key(name, labels), &METADATA)
+    fn register_counter(
+        &self,
+        name: &'static str,
+        labels: &[(&'static str, &'static str)],
+    ) -> Counter {
+        self.0.register_counter(&metric_key(name, labels), &METADATA)
     }
 
-    fn gauge(&self, name: &'static str, labels: &[(&'static str, &'static str)]) -> Gauge {
-        self.0.register_gauge(&key(name, labels), &METADATA)
+    fn register_gauge(&self, name: &'static str, labels: &[(&'static str, &'static str)]) -> Gauge {
+        self.0.register_gauge(&metric_key(name, labels), &METADATA)
     }
 
-    fn histogram(&self, name: &'static str, labels: &[(&'static str, &'static str)]) -> Histogram {
-        self.0.register_histogram(&key(name, labels), &METADATA)
+    fn register_histogram(
+        &self,
+        name: &'static str,
+        labels: &[(&'static str, &'static str)],
+    ) -> Histogram {
+        self.0.register_histogram(&metric_key(name, labels), &METADATA)
     }
 }
 
-fn key(name: &'static str, labels: &[(&'static str, &'static str)]) -> Key {
+fn metric_key(name: &'static str, labels: &[(&'static str, &'static str)]) -> Key {
     let labels: Vec<Label> = labels.iter().map(|(k, v)| Label::from_static_parts(k, v)).collect();
     Key::from_parts(name, labels)
 }

@@ -22,14 +22,14 @@ mod tests;
 mod tracing_events;
 
 pub use crate::labels::Stage;
-pub use guard::{Connection, Record};
-pub use live::{Live, Lives};
+pub use guard::{ConnectionRecord, TargetRecord};
+pub use live::{LiveConnection, LiveConnections};
 pub use log::{AccessLog, AccessWriter};
 pub use process_lookup::Process;
 pub use telemetry::{Sampler, Telemetry};
 
 /// Version, commit and target of this binary.
-pub fn build() -> (&'static str, &'static str, &'static str) {
+pub fn build_info() -> (&'static str, &'static str, &'static str) {
     (
         env!("CARGO_PKG_VERSION"),
         option_env!("BUILD_COMMIT").unwrap_or("unknown"),

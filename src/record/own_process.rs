@@ -6,23 +6,29 @@ use std::fmt::Write as _;
 use crate::sys::stat::{self, TICKS};
 
 /// Appends the family in the text format. A value the system does not tell is left out.
-pub(super) fn append(text: &mut String) {
+pub(super) fn append_family(text: &mut String) {
     let stat = std::fs::read("/proc/self/stat").unwrap_or_default();
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let memory = |key| field(&status, key).map(|kib: u64| kib * 1024);
+    let memory = |key| number_after(&status, key).map(|kib: u64| kib * 1024);
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
     let fds = std::fs::read_dir("/proc/self/fd").ok().map(|all| all.count().saturating_sub(1));
-    line(text, "cpu_seconds_total", "counter", "User and system CPU time spent.", cpu(&stat));
-    line(text, "resident_memory_bytes", "gauge", "Resident memory.", memory("VmRSS:"));
-    line(text, "virtual_memory_bytes", "gauge", "Virtual memory.", memory("VmSize:"));
-    line(text, "open_fds", "gauge", "Open file descriptors.", fds);
-    line(text, "max_fds", "gauge", "Most file descriptors that may be open.", limit);
-    line(text, "threads", "gauge", "Threads.", field::<u64>(&status, "Threads:"));
-    let start = started(&stat);
-    line(text, "start_time_seconds", "gauge", "Start, in seconds since 1970.", start);
+    append_metric(
+        text,
+        "cpu_seconds_total",
+        "counter",
+        "User and system CPU time spent.",
+        cpu_seconds(&stat),
+    );
+    append_metric(text, "resident_memory_bytes", "gauge", "Resident memory.", memory("VmRSS:"));
+    append_metric(text, "virtual_memory_bytes", "gauge", "Virtual memory.", memory("VmSize:"));
+    append_metric(text, "open_fds", "gauge", "Open file descriptors.", fds);
+    append_metric(text, "max_fds", "gauge", "Most file descriptors that may be open.", limit);
+    append_metric(text, "threads", "gauge", "Threads.", number_after::<u64>(&status, "Threads:"));
+    let start = start_seconds(&stat);
+    append_metric(text, "start_time_seconds", "gauge", "Start, in seconds since 1970.", start);
 }
 
-fn line<T: std::fmt::Display>(
+fn append_metric<T: std::fmt::Display>(
     text: &mut String,
     name: &str,
     kind: &str,
@@ -36,18 +42,18 @@ fn line<T: std::fmt::Display>(
     }
 }
 
-fn cpu(stat: &[u8]) -> Option<f64> {
+fn cpu_seconds(stat: &[u8]) -> Option<f64> {
     Some((stat::number(stat, 14)? + stat::number(stat, 15)?) / TICKS)
 }
 
-fn started(stat: &[u8]) -> Option<f64> {
+fn start_seconds(stat: &[u8]) -> Option<f64> {
     let system = std::fs::read_to_string("/proc/stat").ok()?;
-    let boot: f64 = field(&system, "btime")?;
+    let boot: f64 = number_after(&system, "btime")?;
     Some(boot + stat::number(stat, 22)? / TICKS)
 }
 
 /// The first number after `key` at the start of a line.
-fn field<T: std::str::FromStr>(text: &str, key: &str) -> Option<T> {
+fn number_after<T: std::str::FromStr>(text: &str, key: &str) -> Option<T> {
     let rest = text.lines().find_map(|line| line.strip_prefix(key))?;
     rest.split_whitespace().next()?.parse().ok()
 }
@@ -59,14 +65,14 @@ mod tests {
     #[test]
     fn a_name_with_brackets_and_blanks_does_not_shift_the_fields() {
         let stat = b"7 (a) b c) S 1 7 7 0 -1 4194304 100 0 0 0 250 50 0 0 20 0 3 0 1200 0";
-        assert_eq!(cpu(stat), Some(3.0));
+        assert_eq!(cpu_seconds(stat), Some(3.0));
         assert_eq!(stat::number(stat, 22), Some(1200.0));
     }
 
     #[test]
     fn the_whole_family_is_there() {
         let mut text = String::new();
-        append(&mut text);
+        append_family(&mut text);
         for name in ["cpu_seconds_total", "resident_memory_bytes", "open_fds", "start_time_seconds"]
         {
             assert!(text.contains(&format!("\nprocess_{name} ")), "{name}: {text}");

@@ -21,7 +21,7 @@ const GATHER: Duration = Duration::from_millis(40);
 const RETRY: Duration = Duration::from_millis(10);
 
 /// The buffer.
-pub(super) struct Sink {
+pub(super) struct LogSink {
     state: Mutex<SinkState>,
     /// Something to do.
     work: Condvar,
@@ -40,9 +40,9 @@ struct SinkState {
     closed: bool,
 }
 
-impl Sink {
+impl LogSink {
     /// Starts the thread that writes to `out`.
-    pub(super) fn start(out: File) -> std::io::Result<Arc<Self>> {
+    pub(super) fn start_writer(out: File) -> std::io::Result<Arc<Self>> {
         let sink = Arc::new(Self {
             state: Mutex::default(),
             work: Condvar::new(),
@@ -50,12 +50,12 @@ impl Sink {
             dropped: AtomicU64::new(0),
         });
         let writer = Arc::clone(&sink);
-        std::thread::Builder::new().name("log".to_owned()).spawn(move || writer.run(out))?;
+        std::thread::Builder::new().name("log".to_owned()).spawn(move || writer.run_writer(out))?;
         Ok(sink)
     }
 
     /// Takes one line, which ends in LF, or drops it.
-    pub(super) fn append(&self, line: &[u8]) {
+    pub(super) fn append_line(&self, line: &[u8]) {
         let mut state = self.lock();
         if state.closed || state.pending.len() + line.len() > ROOM {
             drop(state);
@@ -71,12 +71,12 @@ impl Sink {
     }
 
     /// Lines lost since the start.
-    pub(super) fn dropped(&self) -> u64 {
+    pub(super) fn dropped_lines(&self) -> u64 {
         self.dropped.load(Ordering::Relaxed)
     }
 
     /// Later lines go to `out`.
-    pub(super) fn redirect(&self, out: File) {
+    pub(super) fn redirect_to(&self, out: File) {
         self.lock().next = Some(out);
     }
 
@@ -95,30 +95,30 @@ impl Sink {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn run(&self, out: File) {
+    fn run_writer(&self, out: File) {
         let mut out = LogOutput { file: out, torn: false };
         let mut batch = Vec::new();
-        while let Some(lines) = self.take(&mut batch, &mut out) {
-            let lost = out.write(&batch);
+        while let Some(lines) = self.take_batch(&mut batch, &mut out) {
+            let lost = out.write_lines(&batch);
             if lost != 0 {
                 self.dropped.fetch_add(lost.min(lines), Ordering::Relaxed);
             }
             batch.clear();
             batch.shrink_to(KEEP);
-            self.rest();
+            self.rest_between_batches();
         }
         self.lock().closed = true;
         self.done.notify_all();
     }
 
     /// Lets lines gather, unless the end has come.
-    fn rest(&self) {
+    fn rest_between_batches(&self) {
         let rested = self.work.wait_timeout_while(self.lock(), GATHER, |state| !state.closing);
         drop(rested.unwrap_or_else(PoisonError::into_inner));
     }
 
     /// Waits for lines and takes them all; `None` at the end.
-    fn take(&self, batch: &mut Vec<u8>, out: &mut LogOutput) -> Option<u64> {
+    fn take_batch(&self, batch: &mut Vec<u8>, out: &mut LogOutput) -> Option<u64> {
         let mut state = self.lock();
         while state.pending.is_empty() && !state.closing {
             state.waiting = true;
@@ -142,7 +142,7 @@ struct LogOutput {
 
 impl LogOutput {
     /// Writes whole lines; returns how many of them did not get out whole.
-    fn write(&mut self, mut lines: &[u8]) -> u64 {
+    fn write_lines(&mut self, mut lines: &[u8]) -> u64 {
         if self.torn && self.file.write_all(b"\n").is_ok() {
             self.torn = false;
         }
@@ -178,9 +178,9 @@ mod tests {
     #[test]
     fn lines_come_out_whole_and_in_order() {
         let (mut read, write) = pipe();
-        let sink = Sink::start(write).unwrap();
+        let sink = LogSink::start_writer(write).unwrap();
         for n in 0..1000 {
-            sink.append(format!("{n}\n").as_bytes());
+            sink.append_line(format!("{n}\n").as_bytes());
         }
         assert!(sink.close(Duration::from_secs(10)));
         drop(sink);
@@ -193,13 +193,13 @@ mod tests {
     #[test]
     fn r12_a_stalled_reader_costs_lines_and_no_time() {
         let (read, write) = pipe();
-        let sink = Sink::start(write).unwrap();
+        let sink = LogSink::start_writer(write).unwrap();
         let line = [&[b'x'; 1023][..], b"\n"].concat();
         // Queue and writer hold at most `ROOM` each, the pipe a little: the rest has to go.
         for _ in 0..(4 * ROOM / line.len()) {
-            sink.append(&line);
+            sink.append_line(&line);
         }
-        assert!(sink.dropped() >= (ROOM / line.len()) as u64, "{}", sink.dropped());
+        assert!(sink.dropped_lines() >= (ROOM / line.len()) as u64, "{}", sink.dropped_lines());
         assert!(!sink.close(Duration::from_millis(20)), "nobody reads");
         drop(read);
     }
@@ -208,10 +208,10 @@ mod tests {
     fn r12_a_closed_reader_is_counted() {
         let (read, write) = pipe();
         drop(read);
-        let sink = Sink::start(write).unwrap();
-        sink.append(b"one\n");
-        sink.append(b"two\n");
+        let sink = LogSink::start_writer(write).unwrap();
+        sink.append_line(b"one\n");
+        sink.append_line(b"two\n");
         assert!(sink.close(Duration::from_secs(10)));
-        assert_eq!(sink.dropped(), 2);
+        assert_eq!(sink.dropped_lines(), 2);
     }
 }

@@ -7,13 +7,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use super::access_log::Totals;
-use super::guard::Connection;
-use super::live::{Entry, Lives, Table};
+use super::access_log::RunningTotals;
+use super::guard::ConnectionRecord;
+use super::live::{LiveConnections, LiveEntry, LiveTable};
 use super::log::AccessLog;
-use super::metrics::Metrics;
+use super::metrics::MetricHandles;
 use super::own_process;
-use super::process_lookup::{Callers, Process};
+use super::process_lookup::{Process, ProcessLookup};
 use crate::api::{ConnectionAnswer, Counters};
 use crate::labels::{
     AcceptErrno, DnsResult, DnsRoute, LogStream, PolicyMode, ReloadResult, RestartCause,
@@ -26,12 +26,12 @@ pub type Sampler = Box<dyn Fn(&Telemetry) + Send + Sync>;
 
 /// Shared by every connection of a gateway.
 pub struct Telemetry {
-    pub(super) metrics: Metrics,
-    pub(super) table: Table,
+    pub(super) metrics: MetricHandles,
+    pub(super) table: LiveTable,
     pub(super) access: AccessLog,
-    callers: OnceLock<Callers>,
+    callers: OnceLock<ProcessLookup>,
     next: AtomicU64,
-    pub(super) totals: Totals,
+    pub(super) totals: RunningTotals,
     sampler: OnceLock<Sampler>,
     child_lines: Arc<AtomicU64>,
 }
@@ -40,12 +40,12 @@ impl Telemetry {
     /// All series at 0.
     pub fn new(access: AccessLog) -> Arc<Self> {
         Arc::new(Self {
-            metrics: Metrics::new(),
-            table: Table::default(),
+            metrics: MetricHandles::new(),
+            table: LiveTable::default(),
             access,
             callers: OnceLock::new(),
             next: AtomicU64::new(1),
-            totals: Totals::default(),
+            totals: RunningTotals::default(),
             sampler: OnceLock::new(),
             child_lines: Arc::default(),
         })
@@ -53,8 +53,12 @@ impl Telemetry {
 
     /// Opens the record of a client connection; `server` is where the client thinks it is connected
     /// to.
-    pub fn connection(self: &Arc<Self>, client: SocketAddr, server: SocketAddr) -> Connection {
-        Connection::open(Arc::clone(self), self.number(), client, server)
+    pub fn begin_connection(
+        self: &Arc<Self>,
+        client: SocketAddr,
+        server: SocketAddr,
+    ) -> ConnectionRecord {
+        ConnectionRecord::begin(Arc::clone(self), self.next_number(), client, server)
     }
 
     /// From now on the programs of clients on this host are looked for and named.
@@ -62,29 +66,29 @@ impl Telemetry {
     /// # Errors
     /// This kernel or a sandbox does not let us look.
     pub fn name_callers(&self) -> io::Result<()> {
-        let _first_stays = self.callers.set(Callers::start(self.access.clone())?);
+        let _first_stays = self.callers.set(ProcessLookup::start(self.access.clone())?);
         Ok(())
     }
 
-    pub(super) fn seek_caller(&self, entry: &Arc<Entry>, server: SocketAddr) {
+    pub(super) fn seek_caller(&self, entry: &Arc<LiveEntry>, server: SocketAddr) {
         if let Some(callers) = self.callers.get() {
-            callers.seek(entry, server);
+            callers.look_up(entry, server);
         }
     }
 
     #[cfg(test)]
-    pub(super) fn callers(&self) -> Option<&Callers> {
+    pub(super) fn callers(&self) -> Option<&ProcessLookup> {
         self.callers.get()
     }
 
     /// Before the last line: the lines whose caller is still being looked for are written without it.
-    pub fn settle(&self) {
+    pub fn release_held_lines(&self) {
         if let Some(callers) = self.callers.get() {
             callers.end();
         }
     }
 
-    pub(super) fn number(&self) -> u64 {
+    pub(super) fn next_number(&self) -> u64 {
         self.next.fetch_add(1, Ordering::Relaxed)
     }
 
@@ -96,33 +100,34 @@ impl Telemetry {
     /// The text of `/metrics`. Takes a while with many connections: never call it from a runtime
     /// that carries traffic.
     pub fn metrics_text(&self) -> String {
-        self.tidy();
+        self.update_metrics();
         let mut text = self.metrics.render();
-        own_process::append(&mut text);
+        own_process::append_family(&mut text);
         text
     }
 
     /// Brings sampled and live numbers up to date and keeps memory flat; call it every few seconds.
-    pub fn tidy(&self) {
+    pub fn update_metrics(&self) {
         if let Some(sampler) = self.sampler.get() {
             sampler(self);
         }
-        for entry in self.table.all() {
+        for entry in self.table.all_entries() {
             entry.count_bytes(&self.metrics);
         }
-        self.metrics.dropped(LogStream::Access, self.access.dropped());
-        self.metrics.dropped(LogStream::Child, self.child_lines.load(Ordering::Relaxed));
-        self.metrics.tidy();
+        self.metrics.set_dropped(LogStream::Access, self.access.dropped_lines());
+        self.metrics.set_dropped(LogStream::Child, self.child_lines.load(Ordering::Relaxed));
+        self.metrics.run_upkeep();
     }
 
     /// Client connections open now.
-    pub fn active(&self) -> usize {
+    pub fn active_connections(&self) -> usize {
         self.table.len()
     }
 
     /// The rows of `/api/v1/connections`, oldest first.
-    pub fn connections(&self) -> Vec<ConnectionAnswer> {
-        let mut rows: Vec<_> = self.table.all().iter().map(|entry| entry.row()).collect();
+    pub fn connection_rows(&self) -> Vec<ConnectionAnswer> {
+        let mut rows: Vec<_> =
+            self.table.all_entries().iter().map(|entry| entry.api_row()).collect();
         rows.sort_by(|a, b| b.age_ms.cmp(&a.age_ms).then_with(|| a.id.cmp(&b.id)));
         rows
     }
@@ -131,7 +136,7 @@ impl Telemetry {
     /// not known. Those with most come first.
     pub fn clients_of(&self, target: &Target) -> Vec<(Option<Arc<Process>>, usize)> {
         let mut clients: Vec<(Option<Arc<Process>>, usize)> = Vec::new();
-        self.live().each(|live| {
+        self.live_connections().for_each(|live| {
             if live.target().as_ref() != Some(target) {
                 return;
             }
@@ -147,58 +152,58 @@ impl Telemetry {
     }
 
     /// The client connections open now, for those who may end them.
-    pub fn live(&self) -> Lives {
-        self.table.lives()
+    pub fn live_connections(&self) -> LiveConnections {
+        self.table.connections()
     }
 
     /// The counters of `/api/v1/status` and of the last line: what happened since the start.
-    pub fn totals(&self) -> Counters {
-        self.totals.now(self.active(), self.access.dropped())
+    pub fn counters(&self) -> Counters {
+        self.totals.counters(self.active_connections(), self.access.dropped_lines())
     }
 
     /// The log behind it.
-    pub fn log(&self) -> &AccessLog {
+    pub fn access_log(&self) -> &AccessLog {
         &self.access
     }
 
     /// A failed accept.
-    pub fn accept_error(&self, errno: AcceptErrno) {
-        self.metrics.accept_error(errno);
+    pub fn count_accept_error(&self, errno: AcceptErrno) {
+        self.metrics.count_accept_error(errno);
     }
 
     /// A name asked: by which route, with which result, and how long it took.
-    pub fn dns(&self, route: DnsRoute, result: DnsResult, took: Duration) {
-        self.metrics.dns(route, result, took);
+    pub fn record_dns(&self, route: DnsRoute, result: DnsResult, took: Duration) {
+        self.metrics.record_dns(route, result, took);
     }
 
     /// What policy said of a DNS question; that of a target its record counts.
-    pub fn decision(&self, mode: PolicyMode, verdict: Verdict) {
-        self.metrics.decision(mode, verdict);
+    pub fn count_decision(&self, mode: PolicyMode, verdict: Verdict) {
+        self.metrics.count_decision(mode, verdict);
     }
 
     /// The settings were read again.
-    pub fn reload(&self, result: ReloadResult) {
-        self.metrics.reload(result);
+    pub fn count_reload(&self, result: ReloadResult) {
+        self.metrics.count_reload(result);
     }
 
     /// Whether the upstream was reachable when last tried.
-    pub fn upstream_up(&self, up: bool) {
-        self.metrics.upstream_up(up);
+    pub fn set_upstream_up(&self, up: bool) {
+        self.metrics.set_upstream_up(up);
     }
 
     /// The upstream pool: connections ready, and being made ready.
-    pub fn pool(&self, idle: usize, filling: usize) {
-        self.metrics.pool(idle, filling);
+    pub fn set_pool(&self, idle: usize, filling: usize) {
+        self.metrics.set_pool(idle, filling);
     }
 
     /// The tailnet's present state.
-    pub fn tailnet_state(&self, phase: TailnetPhase) {
-        self.metrics.tailnet_state(phase);
+    pub fn set_tailnet_phase(&self, phase: TailnetPhase) {
+        self.metrics.set_tailnet_phase(phase);
     }
 
     /// A managed tailscaled ended and is started again.
-    pub fn restarted(&self, cause: RestartCause) {
-        self.metrics.restarted(cause);
+    pub fn count_restart(&self, cause: RestartCause) {
+        self.metrics.count_restart(cause);
     }
 
     /// Counts lines of a child's log that were not passed on.
@@ -207,17 +212,17 @@ impl Telemetry {
     }
 
     /// Pipes that splice now.
-    pub fn pipes(&self, in_use: usize) {
-        self.metrics.pipes(in_use);
+    pub fn set_pipes(&self, in_use: usize) {
+        self.metrics.set_pipes(in_use);
     }
 
     /// Tasks alive in the runtime that carries connections.
-    pub fn tasks(&self, alive: usize) {
-        self.metrics.tasks(alive);
+    pub fn set_tasks(&self, alive: usize) {
+        self.metrics.set_tasks(alive);
     }
 
     /// Fallbacks from splice to copy for `cause` since the start; the number never falls.
-    pub fn splice_fallback(&self, cause: SpliceFallback, total: u64) {
-        self.metrics.fallback(cause, total);
+    pub fn set_splice_fallbacks(&self, cause: SpliceFallback, total: u64) {
+        self.metrics.set_fallbacks(cause, total);
     }
 }

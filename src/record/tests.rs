@@ -15,7 +15,7 @@ const CLIENT: ([u8; 4], u16) = ([127, 0, 0, 1], 4000);
 const SERVER: ([u8; 4], u16) = ([127, 0, 0, 1], 1055);
 
 fn telemetry() -> Arc<Telemetry> {
-    Telemetry::new(AccessLog::none())
+    Telemetry::new(AccessLog::without_output())
 }
 
 fn value(telemetry: &Telemetry, series: &str) -> f64 {
@@ -37,11 +37,11 @@ fn target() -> Target {
 #[test]
 fn a_forgotten_record_and_a_forgotten_connection_count_as_internal() {
     let telemetry = telemetry();
-    let mut forgetful = telemetry.connection(CLIENT.into(), SERVER.into());
+    let mut forgetful = telemetry.begin_connection(CLIENT.into(), SERVER.into());
     forgetful.set_inbound(Inbound::Socks5);
-    drop(forgetful.record());
+    drop(forgetful.begin_target());
     drop(forgetful);
-    drop(telemetry.connection(CLIENT.into(), SERVER.into()));
+    drop(telemetry.begin_connection(CLIENT.into(), SERVER.into()));
     let of = |inbound| {
         value(
             &telemetry,
@@ -49,18 +49,18 @@ fn a_forgotten_record_and_a_forgotten_connection_count_as_internal() {
         )
     };
     assert_eq!((of("socks5"), of("unknown")), (1.0, 1.0));
-    assert_eq!(telemetry.totals().targets, 2);
+    assert_eq!(telemetry.counters().targets, 2);
 }
 
 #[test]
 fn a_connection_has_a_line_of_its_own_only_without_targets() {
     let telemetry = telemetry();
-    let mut busy = telemetry.connection(CLIENT.into(), SERVER.into());
-    busy.record().finish(Outcome::Ok);
-    busy.record().finish(Outcome::Denied);
+    let mut busy = telemetry.begin_connection(CLIENT.into(), SERVER.into());
+    busy.begin_target().finish(Outcome::Ok);
+    busy.begin_target().finish(Outcome::Denied);
     busy.finish(Outcome::ClientGone);
-    telemetry.connection(CLIENT.into(), SERVER.into()).finish(Outcome::HeadTimeout);
-    let outcomes: Vec<_> = telemetry.totals().outcomes.into_iter().collect();
+    telemetry.begin_connection(CLIENT.into(), SERVER.into()).finish(Outcome::HeadTimeout);
+    let outcomes: Vec<_> = telemetry.counters().outcomes.into_iter().collect();
     assert_eq!(outcomes, [("denied".into(), 1), ("head_timeout".into(), 1), ("ok".into(), 1)]);
 }
 
@@ -70,12 +70,18 @@ fn the_gauge_follows_the_kind_and_returns_to_0() {
     let active = |inbound| {
         value(&telemetry, &format!("tailrace_connections_active{{inbound=\"{inbound}\"}}"))
     };
-    let mut connection = telemetry.connection(CLIENT.into(), SERVER.into());
+    let mut connection = telemetry.begin_connection(CLIENT.into(), SERVER.into());
     assert_eq!((active("unknown"), active("connect")), (1.0, 0.0));
     connection.set_inbound(Inbound::Connect);
-    assert_eq!((active("unknown"), active("connect"), telemetry.active()), (0.0, 1.0, 1));
+    assert_eq!(
+        (active("unknown"), active("connect"), telemetry.active_connections()),
+        (0.0, 1.0, 1)
+    );
     connection.finish(Outcome::ClientGone);
-    assert_eq!((active("unknown"), active("connect"), telemetry.active()), (0.0, 0.0, 0));
+    assert_eq!(
+        (active("unknown"), active("connect"), telemetry.active_connections()),
+        (0.0, 0.0, 0)
+    );
 }
 
 #[test]
@@ -83,15 +89,15 @@ fn a4_no_value_makes_a_series() {
     let telemetry = telemetry();
     let before = series(&telemetry);
     for n in 0..100 {
-        let mut connection = telemetry.connection(CLIENT.into(), SERVER.into());
+        let mut connection = telemetry.begin_connection(CLIENT.into(), SERVER.into());
         connection.set_inbound(Inbound::Http);
-        let mut record = connection.record();
-        record.asked(&format!("a\"}} 1\nfake_metric {n}"));
-        record.verdict(PolicyMode::Enforce, Verdict::Deny, Some("x".repeat(n)));
-        record.connected();
+        let mut record = connection.begin_target();
+        record.set_asked_text(&format!("a\"}} 1\nfake_metric {n}"));
+        record.set_verdict(PolicyMode::Enforce, Verdict::Deny, Some("x".repeat(n)));
+        record.mark_connected();
         record.finish(Outcome::Denied);
-        telemetry.dns(DnsRoute::Cache, DnsResult::Refused, Duration::from_millis(1));
-        telemetry.accept_error(AcceptErrno::Other);
+        telemetry.record_dns(DnsRoute::Cache, DnsResult::Refused, Duration::from_millis(1));
+        telemetry.count_accept_error(AcceptErrno::Other);
     }
     assert_eq!(series(&telemetry), before);
     assert!(before.len() > 300, "every series is there from the start: {}", before.len());
@@ -100,15 +106,17 @@ fn a4_no_value_makes_a_series() {
 #[test]
 fn the_live_table_shows_what_is_known() {
     let telemetry = telemetry();
-    let mut connection = telemetry.connection(CLIENT.into(), SERVER.into());
+    let mut connection = telemetry.begin_connection(CLIENT.into(), SERVER.into());
     connection.set_inbound(Inbound::Socks5);
-    let mut record = connection.record();
-    telemetry.live().each(|live| assert_eq!((live.target(), live.verdict()), (None, None)));
-    record.target(&target(), HostFrom::Client);
-    record.verdict(PolicyMode::Log, Verdict::WouldDeny, None);
-    record.resolved(DnsRoute::System, Some(([10, 0, 0, 1], 5432).into()));
-    record.stage(Stage::Dial);
-    let rows = telemetry.connections();
+    let mut record = connection.begin_target();
+    telemetry
+        .live_connections()
+        .for_each(|live| assert_eq!((live.target(), live.verdict()), (None, None)));
+    record.set_target(&target(), HostFrom::Client);
+    record.set_verdict(PolicyMode::Log, Verdict::WouldDeny, None);
+    record.set_resolved(DnsRoute::System, Some(([10, 0, 0, 1], 5432).into()));
+    record.set_stage(Stage::Dial);
+    let rows = telemetry.connection_rows();
     let row = serde_json::to_value(&rows[0]).unwrap();
     assert_eq!(row["id"], record.id());
     assert_eq!(
@@ -117,10 +125,10 @@ fn the_live_table_shows_what_is_known() {
     );
     assert_eq!((&row["address"], &row["verdict"]), (&"10.0.0.1".into(), &"would_deny".into()));
     let mut seen = 0;
-    telemetry.live().each(|live| {
+    telemetry.live_connections().for_each(|live| {
         seen += 1;
         assert_eq!((live.target(), live.verdict()), (Some(target()), Some(Verdict::WouldDeny)));
-        assert!(std::ptr::eq(live.cut(), record.live().cut()));
+        assert!(std::ptr::eq(live.cut(), record.live_connection().cut()));
     });
     assert_eq!(seen, 1);
 }
@@ -130,19 +138,19 @@ fn the_line_has_the_keys_of_the_contract_in_order() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("log");
     let settings = Log { to: LogTo::File(path.clone()), format: LogFormat::Json, ..Log::default() };
-    let (log, writer) = super::log::open(&settings).unwrap();
+    let (log, writer) = super::log::open_log(&settings).unwrap();
     let telemetry = Telemetry::new(log);
-    let mut connection = telemetry.connection(CLIENT.into(), SERVER.into());
+    let mut connection = telemetry.begin_connection(CLIENT.into(), SERVER.into());
     connection.set_inbound(Inbound::Connect);
-    let mut record = connection.record();
+    let mut record = connection.begin_target();
     let id = record.id().to_owned();
-    record.target(&target(), HostFrom::Client);
-    record.label("investigation-42");
+    record.set_target(&target(), HostFrom::Client);
+    record.set_label("investigation-42");
     record.finish(Outcome::Refused);
-    let mut second = connection.record();
-    second.asked("evil\0.corp.example\x1b[2J");
+    let mut second = connection.begin_target();
+    second.set_asked_text("evil\0.corp.example\x1b[2J");
     second.finish(Outcome::BadRequest);
-    assert!(writer.close(&telemetry.totals(), Duration::from_secs(10)));
+    assert!(writer.close_with(&telemetry.counters(), Duration::from_secs(10)));
     let text = std::fs::read_to_string(path).unwrap();
     let mut lines = text.lines();
     let first = lines.next().unwrap();
@@ -175,13 +183,13 @@ fn text_lines_are_safe_for_a_terminal() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("log");
     let settings = Log { to: LogTo::File(path.clone()), format: LogFormat::Text, ..Log::default() };
-    let (log, writer) = super::log::open(&settings).unwrap();
+    let (log, writer) = super::log::open_log(&settings).unwrap();
     let telemetry = Telemetry::new(log);
-    let mut connection = telemetry.connection(CLIENT.into(), SERVER.into());
-    let mut record = connection.record();
-    record.asked("x\n\u{1b}[2J\u{202e}");
+    let mut connection = telemetry.begin_connection(CLIENT.into(), SERVER.into());
+    let mut record = connection.begin_target();
+    record.set_asked_text("x\n\u{1b}[2J\u{202e}");
     record.finish(Outcome::BadRequest);
-    assert!(writer.close(&telemetry.totals(), Duration::from_secs(10)));
+    assert!(writer.close_with(&telemetry.counters(), Duration::from_secs(10)));
     let text = std::fs::read(path).unwrap();
     assert!(text.iter().all(|b| (b' '..=b'~').contains(b) || *b == b'\n'));
     assert_eq!(text.iter().filter(|b| **b == b'\n').count(), 2);
@@ -193,13 +201,13 @@ fn access_lines_obey_level_and_switch() {
     let path = folder.path().join("log");
     let to = LogTo::File(path.clone());
     let quiet = Log { to: to.clone(), filter: tracing::Level::WARN.into(), ..Log::default() };
-    let (log, writer) = super::log::open(&quiet).unwrap();
+    let (log, writer) = super::log::open_log(&quiet).unwrap();
     let telemetry = Telemetry::new(log.clone());
-    telemetry.connection(CLIENT.into(), SERVER.into()).finish(Outcome::HeadTimeout);
-    telemetry.connection(CLIENT.into(), SERVER.into()).finish(Outcome::Overloaded);
+    telemetry.begin_connection(CLIENT.into(), SERVER.into()).finish(Outcome::HeadTimeout);
+    telemetry.begin_connection(CLIENT.into(), SERVER.into()).finish(Outcome::Overloaded);
     log.reload(&Log { to, access: false, ..Log::default() }).unwrap();
-    telemetry.connection(CLIENT.into(), SERVER.into()).finish(Outcome::Overloaded);
-    assert!(writer.close(&telemetry.totals(), Duration::from_secs(10)));
+    telemetry.begin_connection(CLIENT.into(), SERVER.into()).finish(Outcome::Overloaded);
+    assert!(writer.close_with(&telemetry.counters(), Duration::from_secs(10)));
     let text = std::fs::read_to_string(path).unwrap();
     assert_eq!(text.matches("\"outcome\"").count(), 1, "{text}");
 }
@@ -209,16 +217,18 @@ async fn r17_a_panic_ends_its_own_connection_as_internal() {
     let telemetry = telemetry();
     let (unlucky, lucky) = (Arc::clone(&telemetry), Arc::clone(&telemetry));
     let unlucky = tokio::spawn(async move {
-        let mut connection = unlucky.connection(CLIENT.into(), SERVER.into());
-        let _record = connection.record();
+        let mut connection = unlucky.begin_connection(CLIENT.into(), SERVER.into());
+        let _record = connection.begin_target();
         panic!("made by a test");
     });
     assert!(unlucky.await.unwrap_err().is_panic());
-    let lucky =
-        tokio::spawn(
-            async move { lucky.connection(CLIENT.into(), SERVER.into()).finish(Outcome::Ok) },
-        );
+    let lucky = tokio::spawn(async move {
+        lucky.begin_connection(CLIENT.into(), SERVER.into()).finish(Outcome::Ok)
+    });
     lucky.await.unwrap();
-    let outcomes: Vec<_> = telemetry.totals().outcomes.into_iter().collect();
-    assert_eq!((outcomes, telemetry.active()), (vec![("internal".into(), 1), ("ok".into(), 1)], 0));
+    let outcomes: Vec<_> = telemetry.counters().outcomes.into_iter().collect();
+    assert_eq!(
+        (outcomes, telemetry.active_connections()),
+        (vec![("internal".into(), 1), ("ok".into(), 1)], 0)
+    );
 }

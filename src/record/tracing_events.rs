@@ -29,7 +29,7 @@ impl TracingEvents {
     }
 
     fn is_enabled(&self, metadata: &Metadata<'_>) -> bool {
-        self.log.filter().is_enabled(metadata.target(), *metadata.level())
+        self.log.current_filter().is_enabled(metadata.target(), *metadata.level())
     }
 }
 
@@ -47,7 +47,7 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for TracingEvents {
     }
 
     fn max_level_hint(&self) -> Option<LevelFilter> {
-        Some(self.log.filter().most())
+        Some(self.log.current_filter().most())
     }
 
     fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
@@ -71,7 +71,7 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for TracingEvents {
                 line.spans.extend(fields.others.iter().cloned());
             }
         }
-        self.log.write(|out, json| line.write(out, json));
+        self.log.write_line(|out, json| line.write_line(out, json));
     }
 }
 
@@ -109,14 +109,14 @@ impl EventLine {
     }
 
     /// Each field once: what the event says itself counts before what is around it.
-    fn fields(&self) -> impl Iterator<Item = (&'static str, &FieldValue)> {
+    fn all_fields(&self) -> impl Iterator<Item = (&'static str, &FieldValue)> {
         let own = &self.own.others;
         let is_new = move |name: &str| own.iter().all(|(known, _)| *known != name);
         let around = self.spans.iter().filter(move |(name, _)| is_new(name));
         own.iter().chain(around).map(|(name, value)| (*name, value))
     }
 
-    fn write(&self, out: &mut Vec<u8>, json: bool) {
+    fn write_line(&self, out: &mut Vec<u8>, json: bool) {
         let now = jiff::Timestamp::now();
         match json {
             true => self.write_json(out, now),
@@ -127,16 +127,16 @@ impl EventLine {
 
     fn write_json(&self, out: &mut Vec<u8>, now: jiff::Timestamp) {
         let mut object = JsonObject::open(out);
-        object.time("ts", now);
-        object.text("level", Some(&self.level.as_str().to_ascii_lowercase()));
-        object.text("message", Some(&self.own.message));
+        object.add_time("ts", now);
+        object.add_text("level", Some(&self.level.as_str().to_ascii_lowercase()));
+        object.add_text("message", Some(&self.own.message));
         if let Some(module) = self.module {
-            object.text("module", Some(module));
+            object.add_text("module", Some(module));
         }
-        for (name, value) in self.fields() {
+        for (name, value) in self.all_fields() {
             match value {
-                FieldValue::Text(text) => object.text(name, Some(text)),
-                FieldValue::Bare(bare) => object.raw(name, bare),
+                FieldValue::Text(text) => object.add_text(name, Some(text)),
+                FieldValue::Bare(bare) => object.add_raw(name, bare),
             }
         }
         object.close();
@@ -148,18 +148,18 @@ impl EventLine {
         if let Some(module) = self.module {
             let _ = write!(out, "{module}: ");
         }
-        out.extend(self.own.message.chars().flat_map(printable));
-        for (name, value) in self.fields() {
+        out.extend(self.own.message.chars().flat_map(escape_unprintable));
+        for (name, value) in self.all_fields() {
             let _ = write!(out, " {name}=");
             match value {
-                FieldValue::Text(text) => escape::word(out, text),
+                FieldValue::Text(text) => escape::write_word(out, text),
                 FieldValue::Bare(bare) => out.extend(bare.bytes()),
             }
         }
     }
 }
 
-fn printable(c: char) -> Vec<u8> {
+fn escape_unprintable(c: char) -> Vec<u8> {
     if (' '..='~').contains(&c) {
         vec![c as u8]
     } else {
@@ -168,7 +168,7 @@ fn printable(c: char) -> Vec<u8> {
 }
 
 impl EventFields {
-    fn add(&mut self, field: &Field, value: FieldValue) {
+    fn set_field(&mut self, field: &Field, value: FieldValue) {
         match (field.name(), value) {
             ("message", FieldValue::Text(text)) => self.message = text,
             (name, value) => match self.others.iter_mut().find(|(known, _)| *known == name) {
@@ -181,23 +181,23 @@ impl EventFields {
 
 impl Visit for EventFields {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.add(field, FieldValue::Text(format!("{value:?}")));
+        self.set_field(field, FieldValue::Text(format!("{value:?}")));
     }
 
     fn record_str(&mut self, field: &Field, value: &str) {
-        self.add(field, FieldValue::Text(value.to_owned()));
+        self.set_field(field, FieldValue::Text(value.to_owned()));
     }
 
     fn record_u64(&mut self, field: &Field, value: u64) {
-        self.add(field, FieldValue::Bare(value.to_string()));
+        self.set_field(field, FieldValue::Bare(value.to_string()));
     }
 
     fn record_i64(&mut self, field: &Field, value: i64) {
-        self.add(field, FieldValue::Bare(value.to_string()));
+        self.set_field(field, FieldValue::Bare(value.to_string()));
     }
 
     fn record_bool(&mut self, field: &Field, value: bool) {
-        self.add(field, FieldValue::Bare(value.to_string()));
+        self.set_field(field, FieldValue::Bare(value.to_string()));
     }
 }
 
@@ -226,10 +226,10 @@ mod tests {
             to: LogTo::File(path.clone()),
             access: true,
         };
-        let (log, writer) = log::open(&settings).unwrap();
+        let (log, writer) = log::open_log(&settings).unwrap();
         let subscriber = tracing_subscriber::registry().with(TracingEvents::new(log.clone()));
         tracing::subscriber::with_default(subscriber, || act(&log, &settings.to));
-        assert!(writer.close(&Counters::default(), Duration::from_secs(10)));
+        assert!(writer.close_with(&Counters::default(), Duration::from_secs(10)));
         let text = std::fs::read_to_string(path).unwrap();
         let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
         assert!(lines.pop().unwrap().contains("totals"));

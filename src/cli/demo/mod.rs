@@ -63,7 +63,7 @@ fn settings(upstream: SocketAddr) -> Config {
 }
 
 async fn start(world: &DemoWorld) -> Result<Gateway, StepFailure> {
-    let telemetry = Telemetry::new(AccessLog::none());
+    let telemetry = Telemetry::new(AccessLog::without_output());
     Gateway::start(settings(world.upstream()), telemetry, StartupResources::default())
         .await
         .map_err(|error| error.to_string())

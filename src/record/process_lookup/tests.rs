@@ -25,7 +25,7 @@ fn room(format: LogFormat) -> Room {
     let folder = tempfile::tempdir().unwrap();
     let to = LogTo::File(folder.path().join("log"));
     let settings = Log { format, to, ..Log::default() };
-    let (access, writer) = log::open(&settings).unwrap();
+    let (access, writer) = log::open_log(&settings).unwrap();
     let telemetry = Telemetry::new(access);
     telemetry.name_callers().unwrap();
     Room { telemetry, folder, writer }
@@ -34,8 +34,8 @@ fn room(format: LogFormat) -> Room {
 impl Room {
     /// The log when all is over.
     fn log(self) -> String {
-        self.telemetry.settle();
-        assert!(self.writer.close(&self.telemetry.totals(), PATIENCE));
+        self.telemetry.release_held_lines();
+        assert!(self.writer.close_with(&self.telemetry.counters(), PATIENCE));
         std::fs::read_to_string(self.folder.path().join("log")).unwrap()
     }
 }
@@ -60,7 +60,7 @@ fn a_line_hears_of_a_caller_that_is_found_after_its_end() {
     let (listener, client) = pair();
     let server = listener.local_addr().unwrap();
     // It ends before anybody can have looked.
-    room.telemetry.connection(client.local_addr().unwrap(), server).finish(Outcome::Denied);
+    room.telemetry.begin_connection(client.local_addr().unwrap(), server).finish(Outcome::Denied);
     let written = room.folder.path().join("log");
     wait_until(|| File::open(&written).unwrap().metadata().unwrap().len() != 0);
     let log = room.log();
@@ -76,12 +76,12 @@ fn a_line_for_people_names_the_caller_at_its_end() {
     let room = room(LogFormat::Text);
     let (listener, client) = pair();
     let server = listener.local_addr().unwrap();
-    let mut connection = room.telemetry.connection(client.local_addr().unwrap(), server);
-    wait_until(|| room.telemetry.connections()[0].process.is_some());
-    connection.record().finish(Outcome::Ok);
+    let mut connection = room.telemetry.begin_connection(client.local_addr().unwrap(), server);
+    wait_until(|| room.telemetry.connection_rows()[0].process.is_some());
+    connection.begin_target().finish(Outcome::Ok);
     drop(connection);
     let gone = ([127, 0, 0, 1], 1).into();
-    room.telemetry.connection(gone, server).finish(Outcome::HeadTimeout);
+    room.telemetry.begin_connection(gone, server).finish(Outcome::HeadTimeout);
     let log = room.log();
     let mut lines = log.lines();
     let named = lines.next().unwrap();
@@ -97,7 +97,7 @@ fn a_flood_is_bounded_and_each_of_its_lines_comes_once() {
     let (listener, client) = pair();
     let server = listener.local_addr().unwrap();
     for _ in 0..10_000 {
-        room.telemetry.connection(client.local_addr().unwrap(), server).finish(Outcome::Ok);
+        room.telemetry.begin_connection(client.local_addr().unwrap(), server).finish(Outcome::Ok);
         let callers = room.telemetry.callers().unwrap();
         assert!(callers.shared.lock().queue.len() <= MOST_QUEUED);
     }
@@ -109,7 +109,7 @@ fn a_flood_is_bounded_and_each_of_its_lines_comes_once() {
 fn who_is_put_off_is_found_later() {
     let (listener, client) = pair();
     let server = listener.local_addr().unwrap();
-    let telemetry = Telemetry::new(log::AccessLog::none());
+    let telemetry = Telemetry::new(log::AccessLog::without_output());
     let now = Instant::now();
     let mut seeker = LookupThread {
         shared: Arc::new(LookupQueue {
@@ -117,21 +117,21 @@ fn who_is_put_off_is_found_later() {
             work: Condvar::new(),
             over: Condvar::new(),
         }),
-        log: log::AccessLog::none(),
+        log: log::AccessLog::without_output(),
         looker: Arc::new(Mutex::new(SearchContext::new(now).unwrap())),
         later: Vec::new(),
         pace: Duration::ZERO,
         ended: now,
     };
-    let connection = telemetry.connection(client.local_addr().unwrap(), server);
+    let connection = telemetry.begin_connection(client.local_addr().unwrap(), server);
     let item = || QueuedLookup { entry: Arc::clone(connection.entry()), server, tries: 0 };
-    connection.entry().caller.seek();
+    connection.entry().caller.begin_lookup();
     seeker.put_off(vec![item()], Duration::ZERO);
-    assert_eq!(telemetry.connections()[0].process, None);
+    assert_eq!(telemetry.connection_rows()[0].process, None);
     let batch = seeker.next().unwrap();
     assert_eq!((batch.len(), seeker.later.len()), (1, 0));
-    seeker.look(batch);
-    assert_eq!(telemetry.connections()[0].process.as_ref().unwrap().pid, std::process::id());
+    seeker.look_up_batch(batch);
+    assert_eq!(telemetry.connection_rows()[0].process.as_ref().unwrap().pid, std::process::id());
     // Who has left is not looked at again.
     seeker.put_off(vec![item()], Duration::ZERO);
     connection.finish(Outcome::Ok);

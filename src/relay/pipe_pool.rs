@@ -82,20 +82,20 @@ impl PipePool {
 
     #[cfg(test)]
     pub(super) fn open_now(&self) -> usize {
-        self.shelf().open
+        self.lock_idle().open
     }
 
     /// How often a direction fell back to copying: `tailrace_splice_fallback_total`.
-    pub fn fallbacks(&self, cause: SpliceFallback) -> u64 {
+    pub fn fallback_count(&self, cause: SpliceFallback) -> u64 {
         self.fallbacks[cause].load(Ordering::Relaxed)
     }
 
     /// Bytes read from one side that never reached the other: `tailrace_lost_bytes_total`.
-    pub fn lost(&self) -> u64 {
+    pub fn lost_bytes(&self) -> u64 {
         self.lost.load(Ordering::Relaxed)
     }
 
-    pub(super) fn count(&self, cause: SpliceFallback) {
+    pub(super) fn count_fallback(&self, cause: SpliceFallback) {
         self.fallbacks[cause].fetch_add(1, Ordering::Relaxed);
     }
 
@@ -104,13 +104,13 @@ impl PipePool {
     }
 
     /// An empty pipe of at least 64 KiB, if the limits leave one.
-    pub(super) fn take(self: &Arc<Self>) -> Option<Lease> {
-        let pipe = self.shelf().take(self.most, self.most_large)?;
+    pub(super) fn take(self: &Arc<Self>) -> Option<PipeLease> {
+        let pipe = self.lock_idle().take_pipe(self.most, self.most_large)?;
         self.in_use.fetch_add(1, Ordering::Relaxed);
-        Some(Lease { pool: Arc::clone(self), pipe: Some(pipe), len: 0 })
+        Some(PipeLease { pool: Arc::clone(self), pipe: Some(pipe), len: 0 })
     }
 
-    fn shelf(&self) -> MutexGuard<'_, IdlePipes> {
+    fn lock_idle(&self) -> MutexGuard<'_, IdlePipes> {
         self.shelf.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -120,22 +120,22 @@ impl PipePool {
         let runtime = tokio::runtime::Handle::try_current();
         match runtime {
             Ok(runtime) if clean => {
-                self.shelf().idle.push((pipe, Instant::now()));
+                self.lock_idle().idle.push((pipe, Instant::now()));
                 if !self.sweeping.swap(true, Ordering::AcqRel) {
-                    runtime.spawn(sweep(Arc::downgrade(self)));
+                    runtime.spawn(close_idle_pipes(Arc::downgrade(self)));
                 }
             }
-            _ => self.shelf().close(pipe),
+            _ => self.lock_idle().close_pipe(pipe),
         }
     }
 }
 
 /// Closes idle pipes until none is left, then ends: an idle gateway has no task for this.
-async fn sweep(pool: Weak<PipePool>) {
+async fn close_idle_pipes(pool: Weak<PipePool>) {
     loop {
         tokio::time::sleep(LINGER).await;
         let Some(pool) = pool.upgrade() else { return };
-        let mut shelf = pool.shelf();
+        let mut shelf = pool.lock_idle();
         shelf.close_idle();
         if shelf.idle.is_empty() {
             // Still under the lock: whoever shelves the next pipe starts the next sweep.
@@ -146,7 +146,7 @@ async fn sweep(pool: Weak<PipePool>) {
 }
 
 impl IdlePipes {
-    fn take(&mut self, most: usize, most_large: usize) -> Option<Pipe> {
+    fn take_pipe(&mut self, most: usize, most_large: usize) -> Option<Pipe> {
         if let Some((pipe, _)) = self.idle.pop() {
             return Some(pipe);
         }
@@ -161,7 +161,7 @@ impl IdlePipes {
     fn open_pipe(&mut self, most_large: usize) -> Option<Pipe> {
         let mut pipe = Pipe::open().ok()?;
         if self.large < most_large {
-            let _quota_used_up_keeps_default = pipe.grow(LARGE);
+            let _quota_used_up_keeps_default = pipe.grow_to(LARGE);
         }
         if pipe.size() < SMALLEST {
             return None;
@@ -171,7 +171,7 @@ impl IdlePipes {
         Some(pipe)
     }
 
-    fn close(&mut self, pipe: Pipe) {
+    fn close_pipe(&mut self, pipe: Pipe) {
         self.open -= 1;
         self.large -= usize::from(pipe.size() >= LARGE);
         drop(pipe);
@@ -184,44 +184,44 @@ impl IdlePipes {
             .partition(|(_, since)| now - *since < LINGER);
         self.idle = fresh;
         let stale: Vec<(Pipe, Instant)> = stale;
-        stale.into_iter().for_each(|(pipe, _)| self.close(pipe));
+        stale.into_iter().for_each(|(pipe, _)| self.close_pipe(pipe));
     }
 }
 
 /// A pipe lent to one direction of one relay, and how many bytes lie in it.
 #[derive(Debug)]
-pub(super) struct Lease {
+pub(super) struct PipeLease {
     pool: Arc<PipePool>,
     pipe: Option<Pipe>, // `None` only while dropping
     len: usize,
 }
 
-impl Lease {
+impl PipeLease {
     /// Bytes in the pipe.
     pub(super) fn len(&self) -> usize {
         self.len
     }
 
     /// Socket to pipe.
-    pub(super) fn fill(&mut self, from: &Stream) -> std::io::Result<usize> {
-        let n = self.pipe()?.fill(from)?;
+    pub(super) fn fill_from(&mut self, from: &Stream) -> std::io::Result<usize> {
+        let n = self.leased_pipe()?.fill_from(from)?;
         self.len += n;
         Ok(n)
     }
 
     /// Pipe to socket.
-    pub(super) fn drain(&mut self, to: &Stream) -> std::io::Result<usize> {
-        let n = self.pipe()?.drain(to, self.len)?;
+    pub(super) fn drain_to(&mut self, to: &Stream) -> std::io::Result<usize> {
+        let n = self.leased_pipe()?.drain_to(to, self.len)?;
         self.len -= n;
         Ok(n)
     }
 
     /// Everything in the pipe, into memory.
-    pub(super) fn recover(&mut self) -> std::io::Result<Vec<u8>> {
+    pub(super) fn take_bytes(&mut self) -> std::io::Result<Vec<u8>> {
         let mut bytes = vec![0; self.len];
         let mut filled = 0;
         while filled < bytes.len() {
-            match self.pipe()?.read(&mut bytes[filled..])? {
+            match self.leased_pipe()?.read(&mut bytes[filled..])? {
                 0 => break,
                 n => filled += n,
             }
@@ -233,15 +233,15 @@ impl Lease {
 
     #[cfg(test)]
     pub(super) fn really_in_it(&self) -> u64 {
-        self.pipe().and_then(Pipe::len).unwrap()
+        self.leased_pipe().and_then(Pipe::len).unwrap()
     }
 
-    fn pipe(&self) -> std::io::Result<&Pipe> {
+    fn leased_pipe(&self) -> std::io::Result<&Pipe> {
         self.pipe.as_ref().ok_or_else(|| std::io::ErrorKind::NotConnected.into())
     }
 }
 
-impl Drop for Lease {
+impl Drop for PipeLease {
     fn drop(&mut self) {
         if let Some(pipe) = self.pipe.take() {
             self.pool.give_back(pipe, self.len);

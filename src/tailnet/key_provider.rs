@@ -42,17 +42,17 @@ impl KeyProvider {
         proxy: Option<&str>,
     ) -> Result<Secret, KeyUnavailable> {
         let lasting = |fault| KeyUnavailable { fault, passing: false };
-        let key = self.read().map_err(lasting)?;
+        let key = self.read_key().map_err(lasting)?;
         if !oauth::is_client_secret(&key) {
             return Ok(key);
         }
-        oauth::exchange(&key, tags, proxy).await.map_err(|error| KeyUnavailable {
+        oauth::exchange_secret(&key, tags, proxy).await.map_err(|error| KeyUnavailable {
             passing: error.is_passing(),
             fault: TailnetFault::KeyUnavailable { why: error.to_string() },
         })
     }
 
-    fn read(&self) -> Result<Secret, TailnetFault> {
+    fn read_key(&self) -> Result<Secret, TailnetFault> {
         match (&self.source, &self.kept) {
             (Some(KeySource::File(path)), _) => {
                 from_file(path).map_err(|error| TailnetFault::KeyUnavailable {

@@ -5,10 +5,10 @@ use std::net::SocketAddr;
 
 use bytes::Bytes;
 
+use super::connection_slots::UpstreamSlot;
 use super::endpoint::EndpointState;
-use super::exchange::{Broken, Dialled, Handshake};
-use super::slots::UpstreamSlot;
-use super::{Connected, Upstream, UpstreamError};
+use super::handshake::{DialOutcome, HandshakeError, UpstreamHandshake};
+use super::{Upstream, UpstreamConnection, UpstreamError};
 
 impl Upstream {
     /// Has tailscaled dial. It gives up on silent targets later than anybody waits, and does so at
@@ -18,37 +18,37 @@ impl Upstream {
         point: &EndpointState,
         address: Option<SocketAddr>,
         request: &[u8],
-    ) -> Result<Connected, UpstreamError> {
-        let slot = self.slots.take()?;
+    ) -> Result<UpstreamConnection, UpstreamError> {
+        let slot = self.slots.take_slot()?;
         let stream = self.dial_upstream(point).await?;
-        let mut talk = Handshake::new(&stream, &point.endpoint);
-        talk.send(request).await.map_err(Broken::into_error)?;
-        let dialled = talk.dialled(address).await;
-        let dialled = dialled.map_err(Broken::into_error)?;
-        point.health.alive();
+        let mut talk = UpstreamHandshake::new(&stream, &point.endpoint);
+        talk.send_bytes(request).await.map_err(HandshakeError::into_error)?;
+        let dialled = talk.read_dial_answer(address).await;
+        let dialled = dialled.map_err(HandshakeError::into_error)?;
+        point.health.note_alive();
         match dialled {
-            Dialled::Through(early) => {
-                Ok(Connected { stream, early, reported: None, address, slot })
+            DialOutcome::Through(early) => {
+                Ok(UpstreamConnection { stream, early, reported: None, address, slot })
             }
-            Dialled::Outside => {
+            DialOutcome::Outside => {
                 drop(stream);
-                self.outside(address, slot).await
+                self.dial_outside(address, slot).await
             }
         }
     }
 
     /// Dials from this host what tailscaled says is not the tailnet's: the very address that was
     /// admitted, whatever tailscaled would dial.
-    async fn outside(
+    async fn dial_outside(
         &self,
         address: Option<SocketAddr>,
         slot: UpstreamSlot,
-    ) -> Result<Connected, UpstreamError> {
+    ) -> Result<UpstreamConnection, UpstreamError> {
         match address {
             Some(address) if self.settings.outside => {
                 let stream = self.dial_far(address).await?;
                 let (early, reported) = (Bytes::new(), stream.local_addr().ok());
-                Ok(Connected { stream, early, reported, address: Some(address), slot })
+                Ok(UpstreamConnection { stream, early, reported, address: Some(address), slot })
             }
             _ => Err(UpstreamError::Outside { address }),
         }

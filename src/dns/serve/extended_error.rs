@@ -14,21 +14,21 @@ pub enum ExtendedErrorCode {
     Blocked = 15,
     /// This client may not ask here.
     Prohibited = 18,
-    /// No nameserver answered.
+    /// No nameserver could say, or none could be asked.
     NoReachableAuthority = 22,
 }
 
 /// A code and a sentence.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ExtendedError {
-    /// For programs.
+    /// What programs go by.
     pub code: ExtendedErrorCode,
     /// For people; only its beginning is sent.
     pub text: String,
 }
 
 impl ExtendedError {
-    /// Says so.
+    /// An error of this code, explained by this sentence.
     pub fn new(code: ExtendedErrorCode, text: impl Into<String>) -> Self {
         Self { code, text: text.into() }
     }

@@ -14,9 +14,9 @@ use crate::target::Name;
 const DOMAIN: u16 = 53;
 
 /// This node, once it has an address.
-pub(super) fn node(status: &messages::Status) -> Option<OwnNode> {
+pub(super) fn own_node(status: &messages::NodeStatus) -> Option<OwnNode> {
     let this = status.this.as_ref()?;
-    let addresses = addresses(this.addresses.as_deref());
+    let addresses = parse_addresses(this.addresses.as_deref());
     if addresses.is_empty() {
         return None;
     }
@@ -30,17 +30,21 @@ pub(super) fn node(status: &messages::Status) -> Option<OwnNode> {
 }
 
 /// Peers and names. `status` must hold the peers.
-pub(super) fn netmap(status: &messages::Status, dns: TailnetDns, accepts_routes: bool) -> Netmap {
-    let suffix = status.current_tailnet.as_ref().and_then(|tailnet| name(&tailnet.suffix));
+pub(super) fn read_netmap(
+    status: &messages::NodeStatus,
+    dns: TailnetDns,
+    accepts_routes: bool,
+) -> Netmap {
+    let suffix = status.current_tailnet.as_ref().and_then(|tailnet| parse_name(&tailnet.suffix));
     let mut peers: Vec<TailnetPeer> =
-        status.peer.iter().flat_map(|peers| peers.values()).map(peer).collect();
+        status.peer.iter().flat_map(|peers| peers.values()).map(read_peer).collect();
     // The map comes in no order: the same netmap should be the same value.
     peers.sort_by(|a, b| (&a.name, &a.host, &a.addresses).cmp(&(&b.name, &b.host, &b.addresses)));
     Netmap::new(suffix, accepts_routes, peers, dns)
 }
 
-fn peer(peer: &messages::TailnetPeer) -> TailnetPeer {
-    let addresses = addresses(peer.addresses.as_deref());
+fn read_peer(peer: &messages::TailnetPeer) -> TailnetPeer {
+    let addresses = parse_addresses(peer.addresses.as_deref());
     let mut routes: Vec<IpNet> = peer
         .allowed
         .iter()
@@ -51,7 +55,7 @@ fn peer(peer: &messages::TailnetPeer) -> TailnetPeer {
         .collect();
     routes.sort();
     TailnetPeer {
-        name: name(&peer.dns_name),
+        name: parse_name(&peer.dns_name),
         host: peer.host_name.clone(),
         addresses,
         routes,
@@ -61,14 +65,14 @@ fn peer(peer: &messages::TailnetPeer) -> TailnetPeer {
 
 /// Split DNS routes, resolvers and extra records.
 pub(super) fn dns_settings(config: &messages::DnsConfig) -> TailnetDns {
-    let servers = |list: &Option<Vec<messages::Resolver>>| -> Vec<TailnetNameserver> {
-        list.iter().flatten().map(nameserver).collect()
+    let servers = |list: &Option<Vec<messages::DnsNameserver>>| -> Vec<TailnetNameserver> {
+        list.iter().flatten().map(read_nameserver).collect()
     };
     let mut routes: Vec<(Name, Vec<TailnetNameserver>)> = config
         .routes
         .iter()
         .flatten()
-        .filter_map(|(domain, list)| Some((name(domain)?, servers(list))))
+        .filter_map(|(domain, list)| Some((parse_name(domain)?, servers(list))))
         .collect();
     routes.sort_by(|(a, _), (b, _)| a.cmp(b));
     let records = config.extra_records.iter().flatten();
@@ -77,13 +81,13 @@ pub(super) fn dns_settings(config: &messages::DnsConfig) -> TailnetDns {
         resolvers: servers(&config.resolvers),
         // Type "A", "AAAA" or none: the value is the address all the same (tailcfg.DNSRecord).
         records: records
-            .filter_map(|record| Some((name(&record.name)?, record.value.parse().ok()?)))
+            .filter_map(|record| Some((parse_name(&record.name)?, record.value.parse().ok()?)))
             .collect(),
     }
 }
 
 /// An address, an address and port, or a URL (types/dnstype/dnstype.go).
-fn nameserver(resolver: &messages::Resolver) -> TailnetNameserver {
+fn read_nameserver(resolver: &messages::DnsNameserver) -> TailnetNameserver {
     let text = resolver.addr.as_str();
     if let Ok(address) = text.parse::<SocketAddr>() {
         return TailnetNameserver::Address(address);
@@ -92,21 +96,21 @@ fn nameserver(resolver: &messages::Resolver) -> TailnetNameserver {
         return TailnetNameserver::Address(SocketAddr::new(ip, DOMAIN));
     }
     if text.starts_with("https://") {
-        let bootstrap = addresses(resolver.bootstrap_resolution.as_deref());
+        let bootstrap = parse_addresses(resolver.bootstrap_resolution.as_deref());
         return TailnetNameserver::Https { url: text.to_owned(), bootstrap };
     }
     TailnetNameserver::Other(text.to_owned())
 }
 
 /// IPv4 first; what is no address is left out.
-fn addresses(list: Option<&[String]>) -> Vec<IpAddr> {
+fn parse_addresses(list: Option<&[String]>) -> Vec<IpAddr> {
     let mut all: Vec<IpAddr> =
         list.unwrap_or_default().iter().filter_map(|text| text.parse().ok()).collect();
     all.sort_by_key(IpAddr::is_ipv6);
     all
 }
 
-fn name(text: &str) -> Option<Name> {
+fn parse_name(text: &str) -> Option<Name> {
     Name::parse(text.as_bytes()).ok()
 }
 
@@ -116,7 +120,7 @@ mod tests {
 
     #[test]
     fn what_the_real_one_says_is_read() {
-        let status: messages::Status = serde_json::from_str(
+        let status: messages::NodeStatus = serde_json::from_str(
             r#"{"BackendState":"Running","Self":{"DNSName":"autoheal-42.lab.ts.net.",
             "TailscaleIPs":["fd7a::2","100.64.0.2"],"Tags":["tag:x"],"KeyExpiry":"0001-01-01T00:00:00Z"},
             "CurrentTailnet":{"Name":"lab","MagicDNSSuffix":"lab.ts.net","MagicDNSEnabled":true},
@@ -131,10 +135,10 @@ mod tests {
             "ExtraRecords":[{"Name":"grafana.lab.ts.net","Type":"A","Value":"100.64.0.1"}]}"#,
         )
         .unwrap();
-        let node = node(&status).unwrap();
+        let node = own_node(&status).unwrap();
         assert_eq!((node.name.as_str(), node.key_expiry), ("autoheal-42.lab.ts.net", None));
         assert!(node.addresses[0].is_ipv4());
-        let netmap = netmap(&status, dns_settings(&dns), true);
+        let netmap = read_netmap(&status, dns_settings(&dns), true);
         assert_eq!(netmap.suffix.as_ref().unwrap().as_str(), "lab.ts.net");
         assert_eq!(netmap.peers[0].routes, ["10.50.0.0/24".parse().unwrap()]);
         let routes: Vec<_> = netmap.dns.routes.iter().map(|(n, s)| (n.as_str(), s.len())).collect();
@@ -150,11 +154,11 @@ mod tests {
 
     #[test]
     fn a_status_without_a_netmap_is_no_node() {
-        let status: messages::Status =
+        let status: messages::NodeStatus =
             serde_json::from_str(r#"{"Self":{"DNSName":"","TailscaleIPs":null}}"#).unwrap();
-        assert_eq!(node(&status), None);
+        assert_eq!(own_node(&status), None);
         assert_eq!(
-            netmap(&status, TailnetDns::default(), true),
+            read_netmap(&status, TailnetDns::default(), true),
             Netmap::new(None, true, Vec::new(), TailnetDns::default())
         );
     }

@@ -21,7 +21,7 @@ type DialAttempt<'a, T> = Pin<Box<dyn Future<Output = Result<T, UpstreamError>> 
 ///
 /// # Errors
 /// The most telling failure of all; [`UpstreamError::NoAddress`] when there is nothing to attempt.
-pub(super) async fn race<'a, T, F, Fut>(
+pub(super) async fn race_addresses<'a, T, F, Fut>(
     addresses: &[SocketAddr],
     limit: Duration,
     attempt: F,
@@ -35,7 +35,7 @@ where
     }
     let number = u32::try_from(addresses.len()).unwrap_or(u32::MAX).max(1);
     let stagger = STAGGER.min(limit * 3 / 4 / number);
-    let mut waiting = interleave(addresses).into_iter();
+    let mut waiting = interleave_families(addresses).into_iter();
     let mut running: Vec<DialAttempt<'a, T>> = Vec::new();
     let mut failure = UpstreamError::NoAddress;
     loop {
@@ -51,12 +51,12 @@ where
             }
         };
         let ended = tokio::select! {
-            ended = poll_fn(|cx| first(&mut running, cx)) => ended,
+            ended = poll_fn(|cx| poll_first(&mut running, cx)) => ended,
             () = head_start => continue,
         };
         match ended {
             Err(error) if error.is_final() => return Err(error),
-            Err(error) if telling(&error) >= telling(&failure) => failure = error,
+            Err(error) if rank_of(&error) >= rank_of(&failure) => failure = error,
             Err(_less_telling) => {}
             won => return won,
         }
@@ -64,7 +64,7 @@ where
 }
 
 /// Polls all; the first that ended is taken out.
-fn first<T>(
+fn poll_first<T>(
     running: &mut Vec<DialAttempt<'_, T>>,
     cx: &mut Context<'_>,
 ) -> Poll<Result<T, UpstreamError>> {
@@ -78,7 +78,7 @@ fn first<T>(
 }
 
 /// Families in turn, the resolver's first one first (RFC 8305 section 4).
-fn interleave(addresses: &[SocketAddr]) -> Vec<SocketAddr> {
+fn interleave_families(addresses: &[SocketAddr]) -> Vec<SocketAddr> {
     let first_is_v6 = addresses.first().is_some_and(SocketAddr::is_ipv6);
     let (first, second): (Vec<_>, Vec<_>) =
         addresses.iter().partition(|address| address.is_ipv6() == first_is_v6);
@@ -91,7 +91,7 @@ fn interleave(addresses: &[SocketAddr]) -> Vec<SocketAddr> {
 const PROMPT: Duration = Duration::from_secs(4);
 
 /// An answer from the host says more than silence, and silence more than a routing table.
-fn telling(error: &UpstreamError) -> u8 {
+fn rank_of(error: &UpstreamError) -> u8 {
     match error {
         UpstreamError::NoAddress => 0,
         UpstreamError::NoRoute | UpstreamError::Outside { .. } | UpstreamError::Dial { .. } => 1,
@@ -117,15 +117,15 @@ mod tests {
     #[test]
     fn families_take_turns() {
         let list = ["[2001:db8::1]:1", "[2001:db8::2]:1", "[2001:db8::3]:1", "192.0.2.1:1"].map(at);
-        assert_eq!(interleave(&list), [list[0], list[3], list[1], list[2]]);
-        assert_eq!(interleave(&[]), []);
+        assert_eq!(interleave_families(&list), [list[0], list[3], list[1], list[2]]);
+        assert_eq!(interleave_families(&[]), []);
     }
 
     #[tokio::test]
     async fn d6_a_dead_first_address_costs_the_stagger_only() {
         let begun = Instant::now();
         let list = ["192.0.2.1:1", "192.0.2.2:1"].map(at);
-        let won = race(&list, LIMIT, |address| async move {
+        let won = race_addresses(&list, LIMIT, |address| async move {
             if address == at("192.0.2.1:1") {
                 sleep(Duration::from_secs(60)).await;
             }
@@ -139,7 +139,7 @@ mod tests {
     async fn d6_the_last_of_many_is_tried_in_time() {
         let begun = Instant::now();
         let list: Vec<_> = (1..=64).map(|last| at(&format!("192.0.2.{last}:1"))).collect();
-        let won = race(&list, LIMIT, |address| async move {
+        let won = race_addresses(&list, LIMIT, |address| async move {
             if address != at("192.0.2.64:1") {
                 std::future::pending::<()>().await;
             }
@@ -153,7 +153,7 @@ mod tests {
     async fn a_failure_starts_the_next_at_once_and_the_most_telling_one_is_told() {
         let begun = Instant::now();
         let list = ["192.0.2.1:1", "192.0.2.2:1", "192.0.2.3:1"].map(at);
-        let lost = race(&list, LIMIT, |address| async move {
+        let lost = race_addresses(&list, LIMIT, |address| async move {
             match address.ip().to_string().as_str() {
                 "192.0.2.2" => Err::<(), _>(UpstreamError::Refused),
                 _ => Err(UpstreamError::NoRoute),
@@ -179,13 +179,13 @@ mod tests {
             failed(0),
             UpstreamError::Refused,
         ];
-        assert!(rising.is_sorted_by_key(telling));
-        assert!(telling(&failed(5)) < telling(&failed(0)));
+        assert!(rising.is_sorted_by_key(rank_of));
+        assert!(rank_of(&failed(5)) < rank_of(&failed(0)));
     }
 
     #[tokio::test]
     async fn nothing_to_attempt_is_said() {
-        let lost = race(&[], LIMIT, |_| async { Ok(()) }).await;
+        let lost = race_addresses(&[], LIMIT, |_| async { Ok(()) }).await;
         assert!(matches!(lost, Err(UpstreamError::NoAddress)));
     }
 }

@@ -9,7 +9,7 @@ mod kinds;
 mod many;
 mod netmap;
 mod records;
-mod standin;
+mod scripted_nameserver;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -18,13 +18,13 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 
 use super::https::TrustStore;
-use super::routes::Tailnet;
+use super::routes::TailnetResolver;
 use super::server::NameserverContext;
 use super::system::SystemResolver;
 use super::{NameError, NameserverAddress, Resolution, TailnetZone};
 use crate::labels::DnsRoute;
 use crate::target::Name;
-use standin::{Standin, Tunnel};
+use scripted_nameserver::{Standin, Tunnel};
 
 /// Long enough never to be reached by a test that is not about it.
 const PATIENT: Duration = Duration::from_secs(30);
@@ -57,7 +57,7 @@ fn zone(nameservers: usize) -> TailnetZone {
 /// A resolver, and the zone it looks at.
 struct Lab {
     zone: Arc<ArcSwap<TailnetZone>>,
-    tailnet: Arc<Tailnet>,
+    tailnet: Arc<TailnetResolver>,
 }
 
 impl Lab {
@@ -77,7 +77,7 @@ impl Lab {
         let outside =
             NameserverContext { way: Some(Arc::new(tunnel)), system, trust, timeout, mark: None };
         let zone = Arc::new(ArcSwap::from_pointee(zone));
-        let tailnet = Tailnet::new(Arc::clone(&zone), Arc::new(outside), 100);
+        let tailnet = TailnetResolver::new(Arc::clone(&zone), Arc::new(outside), 100);
         Self { zone, tailnet: Arc::new(tailnet) }
     }
 

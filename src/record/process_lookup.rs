@@ -6,22 +6,22 @@
 //! of fixed length; what does not fit is "unknown".
 #![forbid(unsafe_code)]
 
-mod budget;
-mod looker;
+mod caller_slot;
+mod cpu_budget;
 mod process;
 mod search;
-mod slot;
+mod search_context;
 
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use self::looker::SearchContext;
+pub(super) use self::caller_slot::CallerSlot;
 pub use self::process::Process;
 use self::search::SearchResult;
-pub(super) use self::slot::CallerSlot;
-use super::live::Entry;
+use self::search_context::SearchContext;
+use super::live::LiveEntry;
 use super::log::AccessLog;
 
 /// Connections that wait to be looked at; later ones stay unknown.
@@ -39,7 +39,7 @@ const AGAIN: [Duration; 3] =
 const LAST_SEARCH: Duration = Duration::from_millis(100);
 
 /// Looks for callers until it is dropped.
-pub(super) struct Callers {
+pub(super) struct ProcessLookup {
     shared: Arc<LookupQueue>,
     looker: Arc<Mutex<SearchContext>>,
     log: AccessLog,
@@ -63,7 +63,7 @@ struct QueueState {
 
 /// A connection whose caller is sought.
 struct QueuedLookup {
-    entry: Arc<Entry>,
+    entry: Arc<LiveEntry>,
     /// Where the client thinks it is connected to.
     server: SocketAddr,
     tries: usize,
@@ -71,12 +71,12 @@ struct QueuedLookup {
 
 impl QueuedLookup {
     /// Whether its connection is still there.
-    fn lives(&self) -> bool {
+    fn is_open(&self) -> bool {
         Arc::strong_count(&self.entry) > 1
     }
 }
 
-impl Callers {
+impl ProcessLookup {
     /// Starts the thread.
     ///
     /// # Errors
@@ -102,18 +102,19 @@ impl Callers {
     }
 
     /// Has the caller of a connection looked for; `server` is where it thinks it is connected to.
-    pub(super) fn seek(&self, entry: &Arc<Entry>, server: SocketAddr) {
+    pub(super) fn look_up(&self, entry: &Arc<LiveEntry>, server: SocketAddr) {
         // While the thread is in a search nobody waits for it here.
         let looker = self.looker.try_lock().ok();
-        let seen = looker.and_then(|mut l| l.glance((entry.client, server), Instant::now()));
+        let seen =
+            looker.and_then(|mut l| l.look_at_recent((entry.client, server), Instant::now()));
         if seen.is_some() {
-            return entry.caller.settle(seen, &self.log);
+            return entry.caller.settle_lookup(seen, &self.log);
         }
         let mut state = self.shared.lock();
         if state.closing || state.queue.len() >= MOST_QUEUED {
             return;
         }
-        entry.caller.seek();
+        entry.caller.begin_lookup();
         state.queue.push(QueuedLookup { entry: Arc::clone(entry), server, tries: 0 });
         if std::mem::take(&mut state.waiting) {
             drop(state);
@@ -131,7 +132,7 @@ impl Callers {
     }
 }
 
-impl Drop for Callers {
+impl Drop for ProcessLookup {
     fn drop(&mut self) {
         self.shared.lock().closing = true;
         self.shared.work.notify_one();
@@ -158,9 +159,9 @@ struct LookupThread {
 impl LookupThread {
     fn run(mut self) {
         while let Some(batch) = self.next() {
-            let wait = self.looker().wait(Instant::now());
+            let wait = self.lock_context().wait_time(Instant::now());
             if wait.is_zero() {
-                self.look(batch);
+                self.look_up_batch(batch);
                 self.pace = PACE;
             } else {
                 self.put_off(batch, wait);
@@ -169,11 +170,11 @@ impl LookupThread {
             self.ended = Instant::now();
         }
         for (_, item) in self.later.drain(..) {
-            item.entry.caller.settle(None, &self.log);
+            item.entry.caller.settle_lookup(None, &self.log);
         }
         let mut state = self.shared.lock();
         for item in state.queue.drain(..) {
-            item.entry.caller.settle(None, &self.log);
+            item.entry.caller.settle_lookup(None, &self.log);
         }
         state.over = true;
         self.shared.over.notify_all();
@@ -194,7 +195,7 @@ impl LookupThread {
         drop(state);
         let now = Instant::now();
         let due = self.later.extract_if(.., |(due, _)| *due <= now).map(|(_, item)| item);
-        batch.extend(due.filter(QueuedLookup::lives).take(AT_ONCE));
+        batch.extend(due.filter(QueuedLookup::is_open).take(AT_ONCE));
         Some(batch)
     }
 
@@ -218,39 +219,39 @@ impl LookupThread {
     fn put_off(&mut self, batch: Vec<QueuedLookup>, wait: Duration) {
         let due = Instant::now() + wait;
         for item in batch {
-            item.entry.caller.settle(None, &self.log);
+            item.entry.caller.settle_lookup(None, &self.log);
             self.look_later(due, item);
         }
     }
 
     fn look_later(&mut self, due: Instant, item: QueuedLookup) {
-        if item.lives() && self.later.len() < MOST_QUEUED {
+        if item.is_open() && self.later.len() < MOST_QUEUED {
             self.later.push((due, item));
         }
     }
 
-    fn look(&mut self, batch: Vec<QueuedLookup>) {
+    fn look_up_batch(&mut self, batch: Vec<QueuedLookup>) {
         let pairs: Vec<_> = batch.iter().map(|item| (item.entry.client, item.server)).collect();
-        let found = self.looker().look(&pairs);
+        let found = self.lock_context().look_up(&pairs);
         let now = Instant::now();
         // In the order they came in, so that their lines are.
         for (item, found) in batch.into_iter().zip(found) {
-            self.settle(item, found, now);
+            self.settle_lookup(item, found, now);
         }
     }
 
-    fn looker(&self) -> MutexGuard<'_, SearchContext> {
+    fn lock_context(&self) -> MutexGuard<'_, SearchContext> {
         self.looker.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn settle(&mut self, mut item: QueuedLookup, found: SearchResult, now: Instant) {
+    fn settle_lookup(&mut self, mut item: QueuedLookup, found: SearchResult, now: Instant) {
         let (process, again) = match found {
             SearchResult::Holder(process) => (Some(process), false),
             SearchResult::Intermediary(process) => (Some(process), true),
             SearchResult::Unfinished => (None, true),
             SearchResult::Nobody => (None, false),
         };
-        item.entry.caller.settle(process, &self.log);
+        item.entry.caller.settle_lookup(process, &self.log);
         if let Some(pause) = AGAIN.get(item.tries).filter(|_| again) {
             item.tries += 1;
             self.look_later(now + *pause, item);

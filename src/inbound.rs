@@ -17,7 +17,7 @@ pub mod sniff;
 pub mod socks4;
 pub mod socks5;
 
-mod read;
+mod request_reader;
 
 use bytes::Bytes;
 
@@ -25,9 +25,9 @@ use crate::outcome::Outcome;
 use crate::target::Target;
 
 pub use self::label::Label;
-pub use self::parse::{Bad, Parsed};
-pub use self::read::{Read, read};
-pub use self::reply::Reply;
+pub use self::parse::{ParseError, Parsed};
+pub use self::reply::ReplyProtocol;
+pub use self::request_reader::{InboundRequest, read_request};
 pub use crate::labels::Inbound as Kind;
 
 impl Kind {
@@ -50,7 +50,7 @@ impl Kind {
 
 /// One tunnel asked for.
 #[derive(Debug)]
-pub struct Request {
+pub struct RequestedTunnel {
     /// What the client speaks.
     pub kind: Kind,
     /// Where to.
@@ -62,26 +62,26 @@ pub struct Request {
     /// Client bytes that came after the request.
     pub early: Bytes,
     /// How to answer.
-    pub reply: Reply,
+    pub reply: ReplyProtocol,
 }
 
-impl Request {
+impl RequestedTunnel {
     /// The request of a static forward's client, which says nothing to us.
-    pub fn unspoken(target: Target) -> Self {
+    pub fn of_static_forward(target: Target) -> Self {
         Self {
             kind: Kind::Forward,
             target,
             label: None,
             host_mismatch: false,
             early: Bytes::new(),
-            reply: Reply::Opaque,
+            reply: ReplyProtocol::Opaque,
         }
     }
 }
 
 /// A connection that asked for nothing we could carry.
 #[derive(Debug)]
-pub struct Failed {
+pub struct InboundFailure {
     /// What it spoke.
     pub kind: Kind,
     /// How it ends.
@@ -89,34 +89,36 @@ pub struct Failed {
     /// The sentence for the client.
     pub message: String,
     /// How to say so.
-    pub reply: Saying,
+    pub reply: FailureReply,
     /// What a SOCKS client sent in place of a host, escaped. HTTP's may hold a credential.
     pub asked: Option<String>,
 }
 
 /// What a failed connection is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Saying {
+pub enum FailureReply {
     /// The outcome's words.
-    Words(Reply),
+    Words(ReplyProtocol),
     /// These bytes (negotiation replies that are no REP).
     Bytes([u8; 2]),
     /// Nothing: no protocol is agreed on.
     Nothing,
 }
 
-impl Failed {
+impl InboundFailure {
     /// A head that never became whole: what it was so far decides what is said.
-    pub fn unread(so_far: &[u8], outcome: Outcome) -> Self {
+    pub fn of_incomplete_head(so_far: &[u8], outcome: Outcome) -> Self {
         let kind = match Kind::of_first_bytes(so_far) {
             Parsed::Whole { value, .. } => value,
             Parsed::Incomplete => Kind::Unknown,
         };
         let reply = match kind {
-            Kind::Http => Saying::Words(Reply::Http),
-            Kind::Socks4 => Saying::Words(Reply::Socks4),
-            Kind::Socks5 if socks5::negotiated(so_far) => Saying::Words(Reply::Socks5),
-            _ => Saying::Nothing,
+            Kind::Http => FailureReply::Words(ReplyProtocol::Http),
+            Kind::Socks4 => FailureReply::Words(ReplyProtocol::Socks4),
+            Kind::Socks5 if socks5::is_negotiated(so_far) => {
+                FailureReply::Words(ReplyProtocol::Socks5)
+            }
+            _ => FailureReply::Nothing,
         };
         let message = match outcome {
             Outcome::HeadTimeout => "the request head was not complete in time: send it at once",
@@ -130,11 +132,11 @@ impl Failed {
     }
 
     /// The bytes to say.
-    pub fn words(&self, id: &str) -> Bytes {
+    pub fn reply_bytes(&self, id: &str) -> Bytes {
         match self.reply {
-            Saying::Words(reply) => reply.failure(self.outcome, &self.message, id),
-            Saying::Bytes(bytes) => Bytes::copy_from_slice(&bytes),
-            Saying::Nothing => Bytes::new(),
+            FailureReply::Words(reply) => reply.failure_bytes(self.outcome, &self.message, id),
+            FailureReply::Bytes(bytes) => Bytes::copy_from_slice(&bytes),
+            FailureReply::Nothing => Bytes::new(),
         }
     }
 }

@@ -21,17 +21,17 @@ impl<K, A> Default for QueryCoalescer<K, A> {
 
 impl<K: Clone + Eq + Hash, A: Clone + Send + Sync> QueryCoalescer<K, A> {
     /// The answer to the question about `key` that is under way; `question` starts it when none is.
-    pub(super) async fn ask<F>(&self, key: &K, question: impl FnOnce() -> F) -> A
+    pub(super) async fn ask_once<F>(&self, key: &K, question: impl FnOnce() -> F) -> A
     where
         F: Future<Output = A> + Send + 'static,
     {
-        let mut asking = self.join(key, || question().boxed().shared());
+        let mut asking = self.join_query(key, || question().boxed().shared());
         let answer = asking.question.clone().await;
         asking.answered = true;
         answer
     }
 
-    fn join<'a>(
+    fn join_query<'a>(
         &'a self,
         key: &'a K,
         question: impl FnOnce() -> SharedQuery<A>,
@@ -95,7 +95,7 @@ mod tests {
         let (questions, asked) = (QueryCoalescer::default(), AtomicUsize::new(0));
         let (name, gate) = (name(), Arc::new(tokio::sync::Semaphore::new(0)));
         let ask = || {
-            questions.ask(&name, || {
+            questions.ask_once(&name, || {
                 let gate = Arc::clone(&gate);
                 let number = asked.fetch_add(1, Ordering::Relaxed);
                 async move { gate.acquire().await.map(|_| number).map_err(drop) }
@@ -119,8 +119,8 @@ mod tests {
                 drop(alive);
             }
         };
-        let mut first = Box::pin(questions.ask(&name, question));
-        let mut second = Box::pin(questions.ask(&name, || ready(())));
+        let mut first = Box::pin(questions.ask_once(&name, question));
+        let mut second = Box::pin(questions.ask_once(&name, || ready(())));
         assert!((&mut first).now_or_never().is_none());
         assert!((&mut second).now_or_never().is_none(), "it joins the first one's question");
         drop(first);
@@ -137,9 +137,9 @@ mod tests {
         }
         let questions = Arc::new(QueryCoalescer::<Name, ()>::default());
         let asker = Arc::clone(&questions);
-        let task = tokio::spawn(async move { asker.ask(&name(), gone).await });
+        let task = tokio::spawn(async move { asker.ask_once(&name(), gone).await });
         assert!(task.await.is_err());
         assert_eq!(questions.len(), 0);
-        questions.ask(&name(), || ready(())).await;
+        questions.ask_once(&name(), || ready(())).await;
     }
 }

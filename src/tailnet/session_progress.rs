@@ -3,7 +3,7 @@
 
 use tokio::time::Instant;
 
-use super::session::{PEERS_BESIDE_BUS, STATUS_ALONE};
+use super::localapi_session::{PEERS_BESIDE_BUS, STATUS_ALONE};
 
 /// How far one session has come.
 pub(super) struct SessionProgress {

@@ -5,7 +5,7 @@
 
 mod direction;
 mod driver;
-mod pipes;
+mod pipe_pool;
 #[cfg(test)]
 mod tests;
 
@@ -21,11 +21,11 @@ use crate::lifecycle::cut::{Cut, CutReason};
 use crate::sys::{Exiting, Stream};
 
 pub use crate::labels::HalfClose;
-pub use pipes::PipePool;
+pub use pipe_pool::PipePool;
 
 /// Limits of a relay.
 #[derive(Debug, Clone)]
-pub struct Settings {
+pub struct RelaySettings {
     /// No byte either way for this long ends the relay.
     pub idle: Duration,
     /// The same once one side has sent its FIN.
@@ -75,14 +75,14 @@ impl Meter {
 }
 
 /// Looks at a client's first bytes before any of them goes on.
-pub trait Inspector: Send {
+pub trait StreamInspector: Send {
     /// Judges all that has come so far. `over`: nothing more comes, or not in time.
-    fn look(&mut self, bytes: &[u8], over: bool) -> Inspection;
+    fn inspect(&mut self, bytes: &[u8], over: bool) -> InspectionVerdict;
 }
 
 /// What a gate says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Inspection {
+pub enum InspectionVerdict {
     /// Not enough to judge by. When it is over this opens the gate.
     More,
     /// Let them go on, and all that follows.
@@ -96,7 +96,7 @@ pub const GATE_TIME: Duration = Duration::from_secs(3);
 
 /// How a relay ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ended {
+pub enum RelayEnd {
     /// FIN from both, everything delivered.
     FinFin,
     /// The client's connection broke.
@@ -115,7 +115,7 @@ pub enum Ended {
 
 /// What a relay carried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Relayed {
+pub struct RelaySummary {
     /// Bytes the upstream got; after a reset, only those it acknowledged.
     pub up: u64,
     /// Bytes the client got; the same.
@@ -123,7 +123,7 @@ pub struct Relayed {
     /// Bytes read from one side that the other did not get, or did not acknowledge.
     pub lost: u64,
     /// How it ended.
-    pub ended: Ended,
+    pub ended: RelayEnd,
 }
 
 /// Carries bytes both ways until an end. On return each socket is shut or marked for reset as the
@@ -131,22 +131,22 @@ pub struct Relayed {
 /// sent first. A `gate` holds up what the client says until it has seen enough; the other direction
 /// does not wait for it.
 #[allow(clippy::too_many_arguments)] // the two sides, and what the connection shares with others
-pub fn run<'a>(
+pub fn relay_streams<'a>(
     client: &'a Stream,
     upstream: &'a Stream,
     early_up: Bytes,
     early_down: Bytes,
-    gate: Option<&'a mut dyn Inspector>,
+    gate: Option<&'a mut dyn StreamInspector>,
     half_close: HalfClose,
-    settings: &'a Settings,
+    settings: &'a RelaySettings,
     pipes: &'a Arc<PipePool>,
     meter: &'a Meter,
     cut: &'a Cut,
-) -> impl Future<Output = Relayed> + Send + 'a {
+) -> impl Future<Output = RelaySummary> + Send + 'a {
     let process = settings.upstream_process.load_full();
     let context =
         driver::RelayContext { client, upstream, half_close, settings, process, pipes, meter };
     // Made before the future is: that would keep the arguments too, for as long as the relay lives.
-    let mut relay = driver::Relay::new(context, early_up, early_down, gate);
+    let mut relay = driver::RelayDriver::new(context, early_up, early_down, gate);
     async move { relay.run(cut).await }
 }

@@ -9,8 +9,8 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::endpoint::EndpointState;
-use super::exchange::{Broken, Handshake};
-use super::pool::Greeted;
+use super::handshake::{HandshakeError, UpstreamHandshake};
+use super::pool::GreetedConnection;
 use super::{Kind, Upstream, UpstreamError};
 use crate::localapi::dial;
 use crate::sys::Stream;
@@ -21,7 +21,7 @@ const TICK: Duration = Duration::from_secs(1);
 const PAUSE: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(5)];
 
 /// When the next connection may be opened.
-struct Pace {
+struct RetryPace {
     pause: Duration,
     not_before: Instant,
 }
@@ -38,7 +38,7 @@ impl Upstream {
             let point = pointed.borrow_and_update().clone();
             let keep = async {
                 match point {
-                    Some(point) => self.keep(point).await,
+                    Some(point) => self.maintain(point).await,
                     None => std::future::pending().await,
                 }
             };
@@ -50,15 +50,15 @@ impl Upstream {
     }
 
     /// Never ends by itself.
-    async fn keep(self: &Arc<Self>, point: Arc<EndpointState>) {
+    async fn maintain(self: &Arc<Self>, point: Arc<EndpointState>) {
         let mut fills = JoinSet::new();
-        let mut pace = Pace { pause: PAUSE[0], not_before: Instant::now() };
+        let mut pace = RetryPace { pause: PAUSE[0], not_before: Instant::now() };
         let mut prune_at = Instant::now();
         loop {
             let now = Instant::now();
             if now >= prune_at {
                 let patience = self.settings.local_timeout;
-                point.pool.prune(now, patience, &point.health); // not at every connection taken
+                point.pool.close_stale(now, patience, &point.health); // not at every connection taken
                 prune_at = now + TICK;
             }
             if now >= pace.not_before {
@@ -66,9 +66,9 @@ impl Upstream {
             }
             point.pool.set_filling(fills.len());
             tokio::select! {
-                Some(filled) = fills.join_next() => pace.note(filled.is_ok_and(|good| good)),
-                () = point.pool.taken() => {}
-                () = point.health.lost() => {}
+                Some(filled) = fills.join_next() => pace.note_result(filled.is_ok_and(|good| good)),
+                () = point.pool.wait_until_taken() => {}
+                () = point.health.wait_until_lost() => {}
                 () = self.next_look(&pace) => {}
             }
         }
@@ -79,12 +79,12 @@ impl Upstream {
         self: &Arc<Self>,
         point: &Arc<EndpointState>,
         fills: &mut JoinSet<bool>,
-        pace: &mut Pace,
+        pace: &mut RetryPace,
     ) {
-        while fills.len() < self.wanted(point, fills.len()) {
-            let mut fill = Box::pin(Arc::clone(self).fill(Arc::clone(point)));
+        while fills.len() < self.fills_wanted(point, fills.len()) {
+            let mut fill = Box::pin(Arc::clone(self).fill_one(Arc::clone(point)));
             match (&mut fill).now_or_never() {
-                Some(good) => pace.note(good),
+                Some(good) => pace.note_result(good),
                 None => drop(fills.spawn(fill)),
             }
             if Instant::now() < pace.not_before {
@@ -103,13 +103,13 @@ impl Upstream {
 
     /// How many fills should be under way: all that are missing, but one while the upstream is not
     /// known to be up.
-    fn wanted(&self, point: &EndpointState, filling: usize) -> usize {
+    fn fills_wanted(&self, point: &EndpointState, filling: usize) -> usize {
         let missing = self.pool_size().saturating_sub(point.pool.counts().0);
         if point.health.is_up() { missing } else { filling.max(1) }
     }
 
     /// Waits for the next moment at which something may be due.
-    async fn next_look(&self, pace: &Pace) {
+    async fn next_look(&self, pace: &RetryPace) {
         let now = Instant::now();
         if now < pace.not_before {
             sleep_until(pace.not_before).await;
@@ -121,11 +121,11 @@ impl Upstream {
     }
 
     /// Opens and greets one connection; true if the upstream took it.
-    async fn fill(self: Arc<Self>, point: Arc<EndpointState>) -> bool {
-        match self.greeted(&point).await {
+    async fn fill_one(self: Arc<Self>, point: Arc<EndpointState>) -> bool {
+        match self.open_greeted(&point).await {
             Ok(greeted) => {
                 if point.pool.counts().0 < self.pool_size() {
-                    greeted.into_iter().for_each(|greeted| point.pool.put(greeted));
+                    greeted.into_iter().for_each(|greeted| point.pool.put_back(greeted));
                 }
                 true
             }
@@ -136,12 +136,15 @@ impl Upstream {
         }
     }
 
-    async fn greeted(&self, point: &EndpointState) -> Result<Option<Greeted>, UpstreamError> {
-        let slot = self.slots.take()?;
+    async fn open_greeted(
+        &self,
+        point: &EndpointState,
+    ) -> Result<Option<GreetedConnection>, UpstreamError> {
+        let slot = self.slots.take_slot()?;
         // Known to be up, it is not waited for: its answer is there when the connection is used.
         let answered = !point.health.is_up();
-        let stream = self.reach(point, answered).await?;
-        Ok(stream.map(|stream| Greeted { stream, slot, since: Instant::now(), answered }))
+        let stream = self.greet_in_time(point, answered).await?;
+        Ok(stream.map(|stream| GreetedConnection { stream, slot, since: Instant::now(), answered }))
     }
 
     /// Asks the upstream for a sign of life over a connection of its own, beside the bound on them:
@@ -152,48 +155,50 @@ impl Upstream {
     pub async fn probe(&self) -> Result<(), UpstreamError> {
         match self.settings.kind {
             Kind::Direct => Ok(()),
-            _ => self.reach(&*self.pointed()?, true).await.map(drop),
+            _ => self.greet_in_time(&*self.current_endpoint()?, true).await.map(drop),
         }
     }
 
     /// Connects and greets, or asks LocalAPI, within `local_timeout`; with `hear` the upstream is to answer
     /// too. The connection, if it is of further use.
-    async fn reach(
+    async fn greet_in_time(
         &self,
         point: &EndpointState,
         hear: bool,
     ) -> Result<Option<Stream>, UpstreamError> {
         let after = self.settings.local_timeout;
         let late = || UpstreamError::LocalTimeout { endpoint: point.endpoint.clone(), after };
-        let hail = std::pin::pin!(self.hail(point, hear));
+        let hail = std::pin::pin!(self.connect_and_greet(point, hear));
         let heard = timeout(after, hail).await.unwrap_or_else(|_| Err(late()));
         match &heard {
-            Ok(_) if hear => point.health.alive(),
+            Ok(_) if hear => point.health.note_alive(),
             Ok(_) => {}
-            Err(UpstreamError::LocalTimeout { .. }) => point.health.miss(),
+            Err(UpstreamError::LocalTimeout { .. }) => point.health.note_missed(),
             Err(UpstreamError::Full { .. }) => {}
-            Err(error) => point.health.down(&error.to_string()),
+            Err(error) => point.health.note_down(&error.to_string()),
         }
         heard
     }
 
-    async fn hail(
+    async fn connect_and_greet(
         &self,
         point: &EndpointState,
         hear: bool,
     ) -> Result<Option<Stream>, UpstreamError> {
         let stream = self.dial_place(&point.endpoint).await?;
-        let mut talk = Handshake::new(&stream, &point.endpoint);
+        let mut talk = UpstreamHandshake::new(&stream, &point.endpoint);
         match self.settings.kind {
             Kind::LocalApi => {
-                talk.send(&dial::status_request()).await.map_err(Broken::into_error)?;
-                talk.status().await.map_err(Broken::into_error)?;
+                talk.send_bytes(&dial::status_request())
+                    .await
+                    .map_err(HandshakeError::into_error)?;
+                talk.read_status().await.map_err(HandshakeError::into_error)?;
                 Ok(None)
             }
             _ => {
-                talk.greet(&[]).await.map_err(Broken::into_error)?;
+                talk.send_greeting(&[]).await.map_err(HandshakeError::into_error)?;
                 if hear {
-                    talk.method().await.map_err(Broken::into_error)?;
+                    talk.read_method().await.map_err(HandshakeError::into_error)?;
                 }
                 Ok(Some(stream))
             }
@@ -201,8 +206,8 @@ impl Upstream {
     }
 }
 
-impl Pace {
-    fn note(&mut self, good: bool) {
+impl RetryPace {
+    fn note_result(&mut self, good: bool) {
         let now = Instant::now();
         if good {
             *self = Self { pause: PAUSE[0], not_before: now };

@@ -5,16 +5,16 @@
 //! nothing that policy has not admitted.
 #![forbid(unsafe_code)]
 
-mod by_localapi;
-mod by_socks5;
+mod connection_slots;
+mod dial_by_localapi;
+mod dial_by_socks5;
 mod endpoint;
 mod error;
-mod exchange;
+mod handshake;
+mod happy_eyeballs;
 mod health;
-mod keep;
 mod pool;
-mod race;
-mod slots;
+mod pool_keeper;
 pub mod socks5;
 
 use std::net::SocketAddr;
@@ -25,12 +25,12 @@ use bytes::Bytes;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
+use self::connection_slots::ConnectionSlots;
+pub use self::connection_slots::UpstreamSlot;
 pub use self::endpoint::Endpoint;
 use self::endpoint::EndpointState;
 pub use self::error::UpstreamError;
-pub use self::exchange::Unparsed;
-use self::slots::Slots;
-pub use self::slots::UpstreamSlot;
+pub use self::handshake::Unparsed;
 pub use crate::labels::UpstreamKind as Kind;
 use crate::localapi::dial;
 use crate::policy::{Address, Admitted};
@@ -39,7 +39,7 @@ use crate::target::{Host, Target};
 
 /// What this module is told at the start.
 #[derive(Debug, Clone)]
-pub struct Settings {
+pub struct UpstreamSettings {
     /// Which way out.
     pub kind: Kind,
     /// For the far side to be connected: one deadline over dial, greeting, request and reply.
@@ -68,9 +68,9 @@ pub enum Destination {
 
 impl Destination {
     /// The address asked for, the first of several; none for a name passed on.
-    pub fn first(&self) -> Option<SocketAddr> {
+    pub fn first_address(&self) -> Option<SocketAddr> {
         match self {
-            Self::Name(target) => Goal::Target(target.get()).first(),
+            Self::Name(target) => ConnectGoal::Target(target.get()).first_address(),
             Self::Addresses(list) => list.first().map(|address| address.get().socket_addr()),
         }
     }
@@ -78,7 +78,7 @@ impl Destination {
 
 /// A connection to the target.
 #[derive(Debug)]
-pub struct Connected {
+pub struct UpstreamConnection {
     /// The connection.
     pub stream: Stream,
     /// The target's first bytes, where they came together with the upstream's reply.
@@ -94,16 +94,16 @@ pub struct Connected {
 /// The way out.
 #[derive(Debug)]
 pub struct Upstream {
-    settings: Settings,
-    slots: Slots,
+    settings: UpstreamSettings,
+    slots: ConnectionSlots,
     point: watch::Sender<Option<Arc<EndpointState>>>,
 }
 
 impl Upstream {
     /// The way out that `settings` describe. Opens nothing yet, and leads nowhere before
-    /// [`Upstream::point`], but for [`Kind::Direct`].
-    pub fn new(settings: Settings) -> Arc<Self> {
-        let slots = Slots::new(settings.max_connections);
+    /// [`Upstream::set_endpoint`], but for [`Kind::Direct`].
+    pub fn new(settings: UpstreamSettings) -> Arc<Self> {
+        let slots = ConnectionSlots::new(settings.max_connections);
         Arc::new(Self { settings, slots, point: watch::Sender::new(None) })
     }
 
@@ -114,7 +114,7 @@ impl Upstream {
 
     /// Says where the upstream is; `None`: nowhere at the moment, and connecting fails at once. What
     /// is held open to another place is closed.
-    pub fn point(&self, endpoint: Option<Endpoint>) {
+    pub fn set_endpoint(&self, endpoint: Option<Endpoint>) {
         self.point.send_if_modified(|point| {
             let moved = point.as_ref().map(|point| &point.endpoint) != endpoint.as_ref();
             if moved {
@@ -140,8 +140,8 @@ impl Upstream {
     }
 
     /// Another bound on upstream connections from now on; `None`: none. Those over it stay.
-    pub fn bound(&self, max_connections: Option<u32>) {
-        self.slots.bound(max_connections);
+    pub fn set_limit(&self, max_connections: Option<u32>) {
+        self.slots.set_limit(max_connections);
     }
 
     /// Whether a connection would be carried, as far as is known. Nothing is known until
@@ -160,59 +160,65 @@ impl Upstream {
     ///
     /// # Errors
     /// [`UpstreamError`], at the latest after `connect_timeout`.
-    pub async fn connect(&self, to: Destination) -> Result<Connected, UpstreamError> {
+    pub async fn connect(&self, to: Destination) -> Result<UpstreamConnection, UpstreamError> {
         match to {
-            Destination::Name(target) => self.connect_to(Goal::Target(target.get())).await,
+            Destination::Name(target) => self.connect_to(ConnectGoal::Target(target.get())).await,
             Destination::Addresses(list) => {
                 let list: Vec<_> = list.iter().map(|one| one.get().socket_addr()).collect();
-                self.connect_to(Goal::Addresses(&list)).await
+                self.connect_to(ConnectGoal::Addresses(&list)).await
             }
         }
     }
 
-    async fn connect_to(&self, goal: Goal<'_>) -> Result<Connected, UpstreamError> {
+    async fn connect_to(&self, goal: ConnectGoal<'_>) -> Result<UpstreamConnection, UpstreamError> {
         let after = self.settings.connect_timeout;
-        let address = goal.first();
+        let address = goal.first_address();
         let late = || UpstreamError::Timeout { after, address };
         if self.settings.kind == Kind::Direct {
-            return timeout(after, self.direct(goal)).await.unwrap_or_else(|_| Err(late()));
+            return timeout(after, self.connect_directly(goal))
+                .await
+                .unwrap_or_else(|_| Err(late()));
         }
-        let point = self.pointed()?;
+        let point = self.current_endpoint()?;
         let attempt = std::pin::pin!(async {
             match goal {
-                Goal::Target(target) => self.by_way_of(&point, address, target).await,
-                Goal::Addresses(list) => {
+                ConnectGoal::Target(target) => self.by_way_of(&point, address, target).await,
+                ConnectGoal::Addresses(list) => {
                     let one = |address| self.to_address(&point, address);
-                    race::race(list, after, one).await
+                    happy_eyeballs::race_addresses(list, after, one).await
                 }
             }
         });
         let result = timeout(after, attempt).await;
         // A SOCKS5 server says no in time; LocalAPI waits for silent targets as long as we do.
         if result.is_err() && self.settings.kind != Kind::LocalApi {
-            point.health.miss();
+            point.health.note_missed();
         }
         result.unwrap_or_else(|_| Err(late()))
     }
 
-    async fn direct(&self, goal: Goal<'_>) -> Result<Connected, UpstreamError> {
-        let literal = goal.first().ok_or(UpstreamError::NoAddress)?;
+    async fn connect_directly(
+        &self,
+        goal: ConnectGoal<'_>,
+    ) -> Result<UpstreamConnection, UpstreamError> {
+        let literal = goal.first_address().ok_or(UpstreamError::NoAddress)?;
         let addresses = match goal {
-            Goal::Addresses(list) => list,
-            Goal::Target(_) => &[literal],
+            ConnectGoal::Addresses(list) => list,
+            ConnectGoal::Target(_) => &[literal],
         };
-        let slot = self.slots.take()?;
+        let slot = self.slots.take_slot()?;
         let dial = |address| async move { Ok((self.dial_far(address).await?, address)) };
-        let (stream, address) = race::race(addresses, self.settings.connect_timeout, dial).await?;
+        let (stream, address) =
+            happy_eyeballs::race_addresses(addresses, self.settings.connect_timeout, dial).await?;
         let (early, reported) = (Bytes::new(), stream.local_addr().ok());
-        Ok(Connected { stream, early, reported, address: Some(address), slot })
+        Ok(UpstreamConnection { stream, early, reported, address: Some(address), slot })
     }
 
     async fn to_address(
         &self,
         point: &EndpointState,
         address: SocketAddr,
-    ) -> Result<Connected, UpstreamError> {
+    ) -> Result<UpstreamConnection, UpstreamError> {
         if self.settings.kind == Kind::LocalApi {
             let request = dial::request(&address.ip(), address.port());
             return self.by_localapi(point, Some(address), &request).await;
@@ -225,7 +231,7 @@ impl Upstream {
         point: &EndpointState,
         address: Option<SocketAddr>,
         target: &Target,
-    ) -> Result<Connected, UpstreamError> {
+    ) -> Result<UpstreamConnection, UpstreamError> {
         match (address, self.settings.kind) {
             (Some(address), _) => self.to_address(point, address).await,
             (None, Kind::LocalApi) => {
@@ -236,8 +242,8 @@ impl Upstream {
         }
     }
 
-    fn pointed(&self) -> Result<Arc<EndpointState>, UpstreamError> {
-        self.point.borrow().clone().ok_or_else(UpstreamError::absent)
+    fn current_endpoint(&self) -> Result<Arc<EndpointState>, UpstreamError> {
+        self.point.borrow().clone().ok_or_else(UpstreamError::no_endpoint)
     }
 
     async fn dial_far(&self, address: SocketAddr) -> Result<Stream, UpstreamError> {
@@ -257,12 +263,12 @@ impl Upstream {
     async fn dial_upstream(&self, point: &EndpointState) -> Result<Stream, UpstreamError> {
         let after = self.settings.local_timeout;
         let Ok(dialled) = timeout(after, self.dial_place(&point.endpoint)).await else {
-            point.health.miss();
+            point.health.note_missed();
             return Err(UpstreamError::LocalTimeout { endpoint: point.endpoint.clone(), after });
         };
         dialled.inspect_err(|error| {
             if error.is_down() {
-                point.health.down(&error.to_string());
+                point.health.note_down(&error.to_string());
             }
         })
     }
@@ -270,14 +276,14 @@ impl Upstream {
 
 /// What is to be connected, once admitted.
 #[derive(Clone, Copy)]
-enum Goal<'a> {
+enum ConnectGoal<'a> {
     Target(&'a Target),
     Addresses(&'a [SocketAddr]),
 }
 
-impl Goal<'_> {
+impl ConnectGoal<'_> {
     /// Its address, or the first of several; `None` for a name.
-    fn first(self) -> Option<SocketAddr> {
+    fn first_address(self) -> Option<SocketAddr> {
         match self {
             Self::Addresses(list) => list.first().copied(),
             Self::Target(target) => match target.host {

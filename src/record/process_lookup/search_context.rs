@@ -7,10 +7,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::PACE;
-use super::budget::{self, CpuBudget};
+use super::cpu_budget::{self, CpuBudget};
 use super::process::Process;
 use super::search::{ProcessSearch, SearchResult, WantedSocket};
-use crate::sys::{Owner, SocketOwners};
+use crate::sys::{SocketOwner, SocketOwners};
 
 /// How long nobody is looked at in passing after that found nobody, from the first time on.
 const BLINK: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
@@ -46,17 +46,21 @@ impl SearchContext {
     /// The caller of a connection that comes now, if it is one of the last. Some 20 us, while the connection
     /// waits: less than waking the thread that looks for all others. Not for one of many: those are looked
     /// for together.
-    pub(super) fn glance(&mut self, pair: SocketPair, now: Instant) -> Option<Arc<Process>> {
+    pub(super) fn look_at_recent(
+        &mut self,
+        pair: SocketPair,
+        now: Instant,
+    ) -> Option<Arc<Process>> {
         let last = self.came.replace(now);
         let alone = last.is_none_or(|last| now.saturating_duration_since(last) >= PACE);
-        if !alone || now < self.blink_until || !self.wait(now).is_zero() {
+        if !alone || now < self.blink_until || !self.wait_time(now).is_zero() {
             return None;
         }
-        let owner = self.owners.ask(&[pair]).pop().flatten();
-        let mut wanted = owner.and_then(|owner| wanted(pair, owner))?;
-        self.search.glance(&mut wanted);
+        let owner = self.owners.ask_owners(&[pair]).pop().flatten();
+        let mut wanted = owner.and_then(|owner| wanted_socket(pair, owner))?;
+        self.search.look_at_recent(&mut wanted);
         let done = Instant::now();
-        self.budget.charge(done - now, done);
+        self.budget.charge_work(done - now, done);
         match wanted.found {
             SearchResult::Holder(process) => {
                 self.blink = BLINK.0;
@@ -71,28 +75,28 @@ impl SearchContext {
     }
 
     /// Looks for all of them.
-    pub(super) fn look(&mut self, pairs: &[SocketPair]) -> Vec<SearchResult> {
-        let before = budget::spent();
-        let found = self.find(pairs);
-        self.budget.charge(budget::spent().saturating_sub(before), Instant::now());
+    pub(super) fn look_up(&mut self, pairs: &[SocketPair]) -> Vec<SearchResult> {
+        let before = cpu_budget::cpu_spent();
+        let found = self.find_holders(pairs);
+        self.budget.charge_work(cpu_budget::cpu_spent().saturating_sub(before), Instant::now());
         found
     }
 
     /// How long to wait until somebody may be looked for again.
-    pub(super) fn wait(&mut self, now: Instant) -> Duration {
-        self.budget.wait(now)
+    pub(super) fn wait_time(&mut self, now: Instant) -> Duration {
+        self.budget.wait_time(now)
     }
 
-    fn find(&mut self, pairs: &[SocketPair]) -> Vec<SearchResult> {
-        let owners = self.owners.ask(pairs);
+    fn find_holders(&mut self, pairs: &[SocketPair]) -> Vec<SearchResult> {
+        let owners = self.owners.ask_owners(pairs);
         let mut places = Vec::with_capacity(pairs.len());
         let mut all = Vec::new();
         for (pair, owner) in pairs.iter().zip(owners) {
-            let wanted = owner.and_then(|owner| wanted(*pair, owner));
+            let wanted = owner.and_then(|owner| wanted_socket(*pair, owner));
             places.push(wanted.as_ref().map(|_| all.len()));
             all.extend(wanted);
         }
-        self.search.find(&mut all, &mut self.owners, Instant::now());
+        self.search.find_holders(&mut all, &mut self.owners, Instant::now());
         let found =
             |place: Option<usize>| place.map_or(SearchResult::Nobody, |at| all[at].found.clone());
         places.into_iter().map(found).collect()
@@ -100,7 +104,7 @@ impl SearchContext {
 }
 
 /// Without an inode it was closed already.
-fn wanted(pair: SocketPair, owner: Owner) -> Option<WantedSocket> {
+fn wanted_socket(pair: SocketPair, owner: SocketOwner) -> Option<WantedSocket> {
     (owner.inode != 0).then_some(WantedSocket { pair, owner, found: SearchResult::Nobody })
 }
 
@@ -115,16 +119,16 @@ mod tests {
         let pair = (client.local_addr().unwrap(), client.peer_addr().unwrap());
         let mut now = Instant::now();
         let mut looker = SearchContext::new(now).unwrap();
-        assert_eq!(looker.glance(pair, now), None, "nobody called before");
-        assert!(matches!(looker.look(&[pair])[..], [SearchResult::Holder(_)]));
+        assert_eq!(looker.look_at_recent(pair, now), None, "nobody called before");
+        assert!(matches!(looker.look_up(&[pair])[..], [SearchResult::Holder(_)]));
         now += BLINK.1;
-        let seen = looker.glance(pair, now).unwrap();
+        let seen = looker.look_at_recent(pair, now).unwrap();
         assert_eq!(seen.pid, std::process::id());
-        assert_eq!(looker.glance(pair, now + PACE / 2), None, "one of many");
+        assert_eq!(looker.look_at_recent(pair, now + PACE / 2), None, "one of many");
         now += BLINK.1;
-        assert!(looker.glance(pair, now).is_some());
-        looker.budget.charge(Duration::from_secs(1), now);
-        assert_eq!(looker.glance(pair, now + PACE), None, "it costs too much");
+        assert!(looker.look_at_recent(pair, now).is_some());
+        looker.budget.charge_work(Duration::from_secs(1), now);
+        assert_eq!(looker.look_at_recent(pair, now + PACE), None, "it costs too much");
     }
 
     #[test]
@@ -134,7 +138,7 @@ mod tests {
         let mut now = Instant::now();
         let mut looker = SearchContext::new(now).unwrap();
         for doubled in 0..3 {
-            assert_eq!(looker.glance(pair, now), None);
+            assert_eq!(looker.look_at_recent(pair, now), None);
             assert_eq!(looker.blink, BLINK.0 * (2 << doubled));
             now = looker.blink_until;
         }

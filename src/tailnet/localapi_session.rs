@@ -16,11 +16,11 @@ use super::backend_state::{self, BackendState};
 use super::bus_watcher::{BusEvent, BusWatcher};
 use super::explain::TailnetFault;
 use super::login::NodeLogin;
-use super::progress::{BusCoverage, SessionProgress};
+use super::session_progress::{BusCoverage, SessionProgress};
 use super::state::{StatusFeed, TailnetPhase};
 use super::state_store::StateStore;
 use super::version::TailscaledVersion;
-use super::{TailnetSettings, netmap, read, refusal};
+use super::{TailnetSettings, netmap, refusal, status_reader};
 use crate::localapi::{LocalApi, LocalApiError, messages};
 
 /// Between two readings of `status` beside an open bus, and without one.
@@ -57,29 +57,31 @@ pub(super) struct LocalApiSession {
 
 impl LocalApiSession {
     /// Never ends: a bus that closes is opened again. Dropped when its process is gone.
-    pub(super) async fn run(mut self) {
+    pub(super) async fn run_session(mut self) {
         loop {
-            self.reach().await;
-            let error = self.follow().await;
+            self.wait_until_reachable().await;
+            let error = self.follow_node().await;
             if !matches!(
                 self.store.get(|state| state.fault.clone()),
                 Some(TailnetFault::NotPermitted { .. })
             ) {
-                let (socket, why) = (self.socket(), error.to_string());
-                self.store.set(TailnetPhase::Unreachable, TailnetFault::LocalApi { socket, why });
+                let (socket, why) = (self.socket_path(), error.to_string());
+                self.store
+                    .set_phase(TailnetPhase::Unreachable, TailnetFault::LocalApi { socket, why });
             }
             sleep(CONNECT_RETRY[1]).await;
         }
     }
 
     /// Waits until somebody accepts at the socket.
-    async fn reach(&self) {
+    async fn wait_until_reachable(&self) {
         let mut pause = CONNECT_RETRY[0];
         while let Err(error) = self.api.accepts().await {
             // A process of ours is given its time; of somebody else's we know only the silence.
             if self.login.is_none() {
-                let (socket, why) = (self.socket(), error.to_string());
-                self.store.set(TailnetPhase::Unreachable, TailnetFault::LocalApi { socket, why });
+                let (socket, why) = (self.socket_path(), error.to_string());
+                self.store
+                    .set_phase(TailnetPhase::Unreachable, TailnetFault::LocalApi { socket, why });
             }
             sleep(pause).await;
             pause = (pause * 2).min(CONNECT_RETRY[1]);
@@ -87,7 +89,7 @@ impl LocalApiSession {
     }
 
     /// Follows what tailscaled says until it has said nothing for [`SILENCE`]; the last error then.
-    async fn follow(&mut self) -> LocalApiError {
+    async fn follow_node(&mut self) -> LocalApiError {
         let mut bus = BusWatcher::new(self.api.clone());
         let mut progress = SessionProgress::new();
         self.pauses.mark_unchanged();
@@ -172,7 +174,7 @@ impl LocalApiSession {
         if !progress.begun {
             progress.begun = true;
             self.answers_again();
-            self.begin(progress, &status).await?;
+            self.begin_login(progress, &status).await?;
         }
         if alone {
             self.take_health_of_status(progress, &status).await;
@@ -180,25 +182,26 @@ impl LocalApiSession {
         if let Some(backend) = backend_state::of_name(&status.backend_state) {
             self.came_to(progress, backend).await?;
         }
-        self.store.update(|state| state.node = read::node(&status));
+        self.store.update(|state| state.node = status_reader::own_node(&status));
         if progress.logging_in.is_some_and(|since| since.elapsed() > LOGIN_PATIENCE) {
             self.explain_silence(progress, &status);
         }
         if let Some(login) = &mut self.login {
-            login.consider(&self.store);
+            login.consider_retry(&self.store);
         }
         Ok(())
     }
 
     /// Version and process. Somebody else's tailscaled may be another one than before.
-    async fn take_process(&self, status: &messages::Status) {
+    async fn take_process(&self, status: &messages::NodeStatus) {
         let process = match self.login {
             Some(_) => self.store.get(|state| state.process),
-            None => self.api.process().await,
+            None => self.api.peer_process().await,
         };
         let open_files = process.and_then(crate::sys::limits::open_files_of);
         self.store.update(|state| {
-            if state.version.as_ref().is_none_or(|version| !version.says(&status.version)) {
+            if state.version.as_ref().is_none_or(|version| !version.was_read_from(&status.version))
+            {
                 state.version = Some(TailscaledVersion::parse(&status.version));
             }
             state.process = process;
@@ -215,19 +218,19 @@ impl LocalApiSession {
     }
 
     /// The first login of a process of ours; one that still is its node needs none.
-    async fn begin(
+    async fn begin_login(
         &mut self,
         progress: &mut SessionProgress,
-        status: &messages::Status,
+        status: &messages::NodeStatus,
     ) -> Result<(), LocalApiError> {
         let Some(login) = &mut self.login else { return Ok(()) };
         progress.logging_in = Some(Instant::now());
         if status.have_node_key {
             progress.resumed = true;
             tracing::info!("tailscaled has its node's identity: no login is needed");
-            return login.resume(&self.api).await;
+            return login.resume_with_identity(&self.api).await;
         }
-        login.first(&self.api, &self.store).await
+        login.log_in_first(&self.api, &self.store).await
     }
 
     async fn log_in(&mut self, progress: &mut SessionProgress) -> Result<(), LocalApiError> {
@@ -237,16 +240,16 @@ impl LocalApiSession {
             return Ok(());
         }
         (progress.logging_in, progress.resumed) = (Some(Instant::now()), false);
-        login.again(&self.api, &self.store).await
+        login.log_in_again(&self.api, &self.store).await
     }
 
     async fn take_notification(
         &mut self,
         progress: &mut SessionProgress,
-        notify: messages::Notify,
+        notify: messages::BusNotification,
     ) -> Result<(), LocalApiError> {
         if let Some(said) = notify.err_message.as_deref().filter(|said| !said.starts_with(LAGGED)) {
-            self.refused(refusal::of_message(said)).await;
+            self.take_refusal(refusal::of_message(said)).await;
         }
         if notify.changes_netmap() {
             progress.peers_due = progress.peers_due.min(Instant::now() + PEERS_SETTLE);
@@ -254,7 +257,7 @@ impl LocalApiSession {
         if let Some(health) = notify.health {
             let mut warnings = health.warnings.unwrap_or_default();
             let login = warnings.remove("login-state").map(|warning| warning.text);
-            let others = warnings.into_values().map(words).collect();
+            let others = warnings.into_values().map(warning_text).collect();
             self.take_health(progress, login, others).await;
         }
         if let Some(url) = notify.browse {
@@ -262,7 +265,7 @@ impl LocalApiSession {
         }
         match notify.state.and_then(backend_state::of_number) {
             Some(backend) => {
-                let backend = self.confirmed(backend).await?;
+                let backend = self.confirm_state(backend).await?;
                 self.came_to(progress, backend).await
             }
             None => Ok(()),
@@ -271,7 +274,7 @@ impl LocalApiSession {
 
     /// What the bus says may be older than what `status` said: a step back is no news until `status`
     /// says so too.
-    async fn confirmed(&self, heard: BackendState) -> Result<BackendState, LocalApiError> {
+    async fn confirm_state(&self, heard: BackendState) -> Result<BackendState, LocalApiError> {
         if heard == BackendState::Running || self.store.phase() != TailnetPhase::Running {
             return Ok(heard);
         }
@@ -283,7 +286,7 @@ impl LocalApiSession {
     async fn take_health_of_status(
         &mut self,
         progress: &mut SessionProgress,
-        status: &messages::Status,
+        status: &messages::NodeStatus,
     ) {
         let texts = status.health.iter().flatten().cloned();
         let (login, others): (Vec<_>, Vec<_>) =
@@ -302,8 +305,10 @@ impl LocalApiSession {
         others.sort();
         self.store.update(|state| state.health = others);
         let said = progress.login_warning.as_deref();
-        if let Some(fault) = said.and_then(|text| refusal::of_warning(text, &self.server())) {
-            self.refused(fault).await;
+        if let Some(fault) =
+            said.and_then(|text| refusal::of_warning(text, &self.login_server_label()))
+        {
+            self.take_refusal(fault).await;
         }
     }
 
@@ -312,13 +317,16 @@ impl LocalApiSession {
         if !url.is_empty() && progress.logging_in.is_some() && !progress.resumed {
             let said = "it asks for a login in a browser".to_owned();
             let refusal = super::explain::KeyRefusal::Other;
-            self.refused((TailnetPhase::AuthFailed, TailnetFault::KeyRefused { refusal, said }))
-                .await;
+            self.take_refusal((
+                TailnetPhase::AuthFailed,
+                TailnetFault::KeyRefused { refusal, said },
+            ))
+            .await;
         }
     }
 
     /// A login that will not succeed by itself. In the tailnet it is no news.
-    async fn refused(&self, (phase, fault): (TailnetPhase, TailnetFault)) {
+    async fn take_refusal(&self, (phase, fault): (TailnetPhase, TailnetFault)) {
         let known =
             self.store.get(|state| state.is_running() || state.fault.as_ref() == Some(&fault));
         let refused_before = self.store.phase() == TailnetPhase::AuthFailed;
@@ -327,14 +335,14 @@ impl LocalApiSession {
         }
         match phase {
             TailnetPhase::AuthFailed | TailnetPhase::Stopped => {
-                self.store.settle(phase, fault);
+                self.store.settle_phase(phase, fault);
                 if self.login.is_some()
                     && let Err(error) = self.api.disconnect_control().await
                 {
                     tracing::debug!(%error, "tailscaled goes on asking the control server");
                 }
             }
-            phase => self.store.set(phase, fault),
+            phase => self.store.set_phase(phase, fault),
         }
     }
 
@@ -350,21 +358,21 @@ impl LocalApiSession {
                 progress.logging_in = None;
                 if now != TailnetPhase::Running {
                     self.read_peers(progress).await?;
-                    self.store.settle(TailnetPhase::Running, None);
+                    self.store.settle_phase(TailnetPhase::Running, None);
                 }
             }
             BackendState::NeedsApproval => {
                 progress.logging_in = None;
-                self.store.settle(TailnetPhase::NeedsApproval, TailnetFault::NeedsApproval);
+                self.store.settle_phase(TailnetPhase::NeedsApproval, TailnetFault::NeedsApproval);
             }
             BackendState::Stopped => {
-                self.store.settle(TailnetPhase::Stopped, TailnetFault::Stopped)
+                self.store.settle_phase(TailnetPhase::Stopped, TailnetFault::Stopped)
             }
             BackendState::NeedsLogin if was_in(now) || self.login.is_none() => {
                 let expired = self.api.status(false).await?.this.is_some_and(|this| this.expired);
                 let fault =
                     if expired { TailnetFault::NodeExpired } else { TailnetFault::LoggedOut };
-                self.store.settle(TailnetPhase::NeedsLogin, fault);
+                self.store.settle_phase(TailnetPhase::NeedsLogin, fault);
             }
             // The control server no longer knows the node: it joins by the key, as a new one.
             BackendState::NeedsLogin if progress.resumed => {
@@ -372,7 +380,7 @@ impl LocalApiSession {
                 return self.log_in(progress).await;
             }
             BackendState::Starting | BackendState::Nothing if was_in(now) => {
-                self.store.set(TailnetPhase::Starting, None);
+                self.store.set_phase(TailnetPhase::Starting, None);
             }
             // A login under way; what is wrong with it comes in words.
             BackendState::NeedsLogin | BackendState::Starting | BackendState::Nothing => {}
@@ -381,7 +389,7 @@ impl LocalApiSession {
     }
 
     /// No refusal and no success: the control server, or the way to the relays.
-    fn explain_silence(&self, progress: &SessionProgress, status: &messages::Status) {
+    fn explain_silence(&self, progress: &SessionProgress, status: &messages::NodeStatus) {
         if self.store.phase() != TailnetPhase::Starting {
             return;
         }
@@ -390,14 +398,14 @@ impl LocalApiSession {
                 TailnetFault::NoRelay { why: self.store.get(|state| state.health.first().cloned()) }
             }
             false => TailnetFault::Control {
-                server: self.server(),
+                server: self.login_server_label(),
                 why: progress
                     .login_warning
                     .clone()
                     .unwrap_or_else(|| "it does not answer".to_owned()),
             },
         };
-        self.store.set(TailnetPhase::Unreachable, fault);
+        self.store.set_phase(TailnetPhase::Unreachable, fault);
     }
 
     /// Everybody else, and the names.
@@ -405,7 +413,7 @@ impl LocalApiSession {
         progress.peers_due = Instant::now() + PEERS_BESIDE_BUS;
         let begun = Instant::now();
         let status = self.api.status(true).await?;
-        let dns = self.dns(progress).await?;
+        let dns = self.read_dns(progress).await?;
         if !progress.bus_tells_peers() {
             let pause = STATUS_ALONE.max(begun.elapsed() * PEERS_ALONE_SHARE);
             progress.peers_due = Instant::now() + pause;
@@ -418,9 +426,9 @@ impl LocalApiSession {
             Some(_) => self.settings.accept_routes,
             None => self.api.prefs().await.is_ok_and(|prefs| prefs.route_all),
         };
-        let found: netmap::Netmap = read::netmap(&status, dns, accepts_routes);
+        let found: netmap::Netmap = status_reader::read_netmap(&status, dns, accepts_routes);
         self.store.update(|state| {
-            state.node = read::node(&status);
+            state.node = status_reader::own_node(&status);
             if *state.netmap != found {
                 state.netmap = Arc::new(found);
             }
@@ -430,12 +438,12 @@ impl LocalApiSession {
 
     /// The tailnet's names and nameservers. `dns-config` is not among the stable calls: from a version
     /// without it names of peers are all there is, and that is said.
-    async fn dns(
+    async fn read_dns(
         &self,
         progress: &mut SessionProgress,
     ) -> Result<netmap::TailnetDns, LocalApiError> {
         match self.api.dns_config().await {
-            Ok(config) => Ok(config.as_ref().map(read::dns_settings).unwrap_or_default()),
+            Ok(config) => Ok(config.as_ref().map(status_reader::dns_settings).unwrap_or_default()),
             Err(error) if error.is_declined() => {
                 if !std::mem::replace(&mut progress.without_dns_config, true) {
                     tracing::warn!(
@@ -450,18 +458,18 @@ impl LocalApiSession {
         }
     }
 
-    fn server(&self) -> String {
+    fn login_server_label(&self) -> String {
         self.settings.login_server.clone().unwrap_or_else(|| "of Tailscale".to_owned())
     }
 
-    fn socket(&self) -> PathBuf {
+    fn socket_path(&self) -> PathBuf {
         self.settings.socket.clone()
     }
 }
 
 async fn asked_to_log_in(login: Option<&NodeLogin>) {
     match login {
-        Some(login) => login.asked().await,
+        Some(login) => login.wait_until_asked().await,
         None => std::future::pending().await,
     }
 }
@@ -471,7 +479,7 @@ fn was_in(phase: TailnetPhase) -> bool {
     matches!(phase, TailnetPhase::Running | TailnetPhase::NeedsApproval | TailnetPhase::Stopped)
 }
 
-fn words(warning: messages::Warning) -> String {
+fn warning_text(warning: messages::HealthWarning) -> String {
     match warning.text.is_empty() {
         true => warning.title,
         false => warning.text,

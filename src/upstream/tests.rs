@@ -104,8 +104,8 @@ async fn serve(
     Ok(())
 }
 
-fn settings() -> Settings {
-    Settings {
+fn settings() -> UpstreamSettings {
+    UpstreamSettings {
         kind: Kind::Socks5,
         connect_timeout: Duration::from_secs(7),
         local_timeout: Duration::from_secs(2),
@@ -117,9 +117,9 @@ fn settings() -> Settings {
 }
 
 /// The way out through the SOCKS5 server at `address`.
-fn socks5(address: SocketAddr, settings: Settings) -> Arc<Upstream> {
+fn socks5(address: SocketAddr, settings: UpstreamSettings) -> Arc<Upstream> {
     let upstream = Upstream::new(settings);
-    upstream.point(Some(Endpoint::Port(address)));
+    upstream.set_endpoint(Some(Endpoint::Port(address)));
     upstream
 }
 
@@ -127,11 +127,14 @@ fn target(text: &str) -> Target {
     Target::parse_authority(text.as_bytes(), None).unwrap()
 }
 
-async fn ask(upstream: &Upstream) -> Result<Connected, UpstreamError> {
-    upstream.connect_to(Goal::Target(&target("db.corp.example:5432"))).await
+async fn ask(upstream: &Upstream) -> Result<UpstreamConnection, UpstreamError> {
+    upstream.connect_to(ConnectGoal::Target(&target("db.corp.example:5432"))).await
 }
 
-async fn ask_once(greeting: &'static [u8], then: Then) -> Result<Connected, UpstreamError> {
+async fn ask_once(
+    greeting: &'static [u8],
+    then: Then,
+) -> Result<UpstreamConnection, UpstreamError> {
     let server = server(greeting, then).await;
     ask(&socks5(server.address, settings())).await
 }
@@ -172,7 +175,7 @@ async fn u2_a_full_backlog_is_a_timeout_of_its_own() {
     let _fills_it: Vec<_> = (0..2).map(|_| tokio::spawn(TcpStream::connect(address))).collect();
     sleep(Duration::from_millis(100)).await;
     let local_timeout = Duration::from_millis(200);
-    let upstream = socks5(address, Settings { local_timeout, ..settings() });
+    let upstream = socks5(address, UpstreamSettings { local_timeout, ..settings() });
     let error = ask(&upstream).await.unwrap_err();
     assert!(matches!(error, UpstreamError::LocalTimeout { .. }), "{error}");
     assert_eq!(error.outcome(), Outcome::ConnectTimeout);
@@ -183,7 +186,7 @@ async fn u3_u4_silence_is_a_timeout_and_the_socket_is_closed() {
     for greeting in [&b""[..], &[5, 0]] {
         let server = server(greeting, Then::Silence).await;
         let connect_timeout = Duration::from_millis(100);
-        let upstream = socks5(server.address, Settings { connect_timeout, ..settings() });
+        let upstream = socks5(server.address, UpstreamSettings { connect_timeout, ..settings() });
         let error = ask(&upstream).await.unwrap_err();
         assert!(matches!(error, UpstreamError::Timeout { .. }), "{error}");
         until("the late connection is closed", || server.gone.load(Relaxed) == 1).await;
@@ -250,7 +253,7 @@ async fn u14_dropping_the_future_closes_the_connection() {
 #[tokio::test]
 async fn the_pool_is_filled_used_and_filled_again() {
     let server = server(&[5, 0], Then::Say(GOOD.to_vec())).await;
-    let upstream = socks5(server.address, Settings { pool: 3, ..settings() });
+    let upstream = socks5(server.address, UpstreamSettings { pool: 3, ..settings() });
     let keeper = tokio::spawn(Arc::clone(&upstream).keep_pool());
     until("the pool is full", || upstream.pool_counts() == (3, 0)).await;
     assert!(upstream.is_up());
@@ -266,7 +269,7 @@ async fn the_pool_is_filled_used_and_filled_again() {
 #[tokio::test]
 async fn a_pooled_connection_that_dies_is_retried_once_on_a_fresh_one() {
     let server = server(&[5, 0], Then::Reset).await;
-    let upstream = socks5(server.address, Settings { pool: 1, ..settings() });
+    let upstream = socks5(server.address, UpstreamSettings { pool: 1, ..settings() });
     let keeper = tokio::spawn(Arc::clone(&upstream).keep_pool());
     until("the pool is full", || upstream.pool_counts().0 == 1).await;
     keeper.abort();
@@ -278,11 +281,11 @@ async fn a_pooled_connection_that_dies_is_retried_once_on_a_fresh_one() {
 #[tokio::test]
 async fn u1_a_dead_upstream_is_noticed_and_not_stormed() {
     let server = server(&[5, 0], Then::Silence).await;
-    let upstream = socks5(server.address, Settings { pool: 8, ..settings() });
+    let upstream = socks5(server.address, UpstreamSettings { pool: 8, ..settings() });
     let keeper = tokio::spawn(Arc::clone(&upstream).keep_pool());
     until("the pool is full", || upstream.pool_counts().0 == 8).await;
-    let point = upstream.pointed().unwrap();
-    point.pool.take(Instant::now(), &point.health).unwrap();
+    let point = upstream.current_endpoint().unwrap();
+    point.pool.take_live(Instant::now(), &point.health).unwrap();
     let address = server.address;
     server.task.abort();
     until("it is known to be down", || !upstream.is_up()).await;
@@ -309,7 +312,7 @@ async fn without_a_pool_one_probe_tells_that_it_is_up() {
 #[tokio::test]
 async fn the_bound_on_connections_counts_until_the_slot_is_dropped() {
     let server = server(&[5, 0], Then::Say(GOOD.to_vec())).await;
-    let bounded = Settings { max_connections: Some(1), ..settings() };
+    let bounded = UpstreamSettings { max_connections: Some(1), ..settings() };
     let upstream = socks5(server.address, bounded);
     let first = ask(&upstream).await.unwrap();
     assert_eq!(ask(&upstream).await.unwrap_err().outcome(), Outcome::Overloaded);
@@ -321,14 +324,14 @@ async fn the_bound_on_connections_counts_until_the_slot_is_dropped() {
 async fn direct_dials_the_first_address_that_answers() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let good = listener.local_addr().unwrap();
-    let upstream = Upstream::new(Settings { kind: Kind::Direct, ..settings() });
+    let upstream = Upstream::new(UpstreamSettings { kind: Kind::Direct, ..settings() });
     let list = [port_nobody_listens_on(), good];
-    let connected = upstream.connect_to(Goal::Addresses(&list)).await.unwrap();
+    let connected = upstream.connect_to(ConnectGoal::Addresses(&list)).await.unwrap();
     assert_eq!(connected.address, Some(good));
     assert_eq!(connected.reported, connected.stream.local_addr().ok());
-    let refused = upstream.connect_to(Goal::Addresses(&list[..1])).await.unwrap_err();
+    let refused = upstream.connect_to(ConnectGoal::Addresses(&list[..1])).await.unwrap_err();
     assert_eq!(refused.outcome(), Outcome::Refused);
-    let name = upstream.connect_to(Goal::Target(&target("name.example:80"))).await;
+    let name = upstream.connect_to(ConnectGoal::Target(&target("name.example:80"))).await;
     assert!(matches!(name, Err(UpstreamError::NoAddress)));
     assert!(upstream.is_up());
 }

@@ -10,22 +10,22 @@ mod backoff;
 mod bus_watcher;
 mod child_log;
 pub mod explain;
-mod key;
+mod key_provider;
+mod localapi_session;
 mod login;
 pub mod memory_folder;
 mod netmap;
 mod node_state;
 pub mod oauth;
-mod oom;
+mod oom_kills;
 mod peer_warmup;
 mod process;
-mod progress;
 mod random;
-mod read;
 mod refusal;
-mod session;
+mod session_progress;
 mod state;
 mod state_store;
+mod status_reader;
 mod supervisor;
 mod version;
 
@@ -42,13 +42,13 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
 pub use self::explain::TailnetFault;
-pub use self::key::KeyProvider;
+pub use self::key_provider::KeyProvider;
+use self::localapi_session::LocalApiSession;
 use self::login::NodeLogin;
 pub use self::netmap::{Netmap, RouteCover, TailnetDns, TailnetNameserver, TailnetPeer};
 use self::node_state::IdentityStore;
 pub use self::node_state::StateFolderError;
 pub use self::peer_warmup::PeerWarmup;
-use self::session::LocalApiSession;
 pub use self::state::{OwnNode, StatusFeed, TailnetPhase, TailnetState};
 use self::state_store::StateStore;
 use self::supervisor::{RunningTailscaled, TailscaledSupervisor};
@@ -128,7 +128,7 @@ enum StopRequest {
 }
 
 /// Our part of the tailnet, from start to end.
-pub struct Tailnet {
+pub struct TailnetHandle {
     store: StateStore,
     bell: Arc<Notify>,
     stop: watch::Sender<StopRequest>,
@@ -146,7 +146,7 @@ impl TailnetSettings {
         run_dir: PathBuf,
         open_files: u64,
     ) -> Self {
-        let id = settings.id.clone().unwrap_or_else(random::id);
+        let id = settings.id.clone().unwrap_or_else(random::random_id);
         let socks = match kind {
             config::UpstreamKind::Tailscaled(port) => Some(port.unwrap_or(process::any_port())),
             _ => None,
@@ -170,9 +170,9 @@ impl TailnetSettings {
     }
 }
 
-impl Tailnet {
+impl TailnetHandle {
     /// Uses the tailscaled that is there, or will be, at `settings.socket`.
-    pub fn join(settings: TailnetSettings) -> Self {
+    pub fn use_external(settings: TailnetSettings) -> Self {
         let (store, pauses) = (StateStore::new(), watch::Sender::new(0));
         let port = settings.socks.filter(|port| port.port() != 0);
         store.update(|state| state.port = port);
@@ -183,7 +183,7 @@ impl Tailnet {
             login: None,
             pauses: pauses.subscribe(),
         };
-        let task = tokio::spawn(session.run());
+        let task = tokio::spawn(session.run_session());
         let (bell, stop) = (Arc::default(), watch::Sender::new(StopRequest::No));
         Self { store, bell, stop, task, pauses, identity: None }
     }
@@ -193,7 +193,7 @@ impl Tailnet {
     ///
     /// # Errors
     /// [`ManageError`].
-    pub fn manage(
+    pub fn start_managed(
         settings: TailnetSettings,
         keys: KeyProvider,
         children: Arc<Children>,
@@ -205,8 +205,8 @@ impl Tailnet {
             let (settings, bell) = (Arc::clone(&settings), Arc::clone(&bell));
             move || NodeLogin::new(Arc::clone(&settings), Arc::clone(&keys), Arc::clone(&bell))
         };
-        let memory = || memory_folder::make(&children);
-        let state = IdentityStore::open(&settings.state, settings.id.as_deref(), memory)?;
+        let memory = || memory_folder::make_folder(&children);
+        let state = IdentityStore::open_store(&settings.state, settings.id.as_deref(), memory)?;
         let (identity, pauses) = (state.identity(), watch::Sender::new(0));
         let supervisor = TailscaledSupervisor {
             launcher: process::TailscaledLauncher::new(Arc::clone(&settings), children, state)?,
@@ -214,20 +214,20 @@ impl Tailnet {
             store: store.clone(),
             hooks: Arc::new(hooks),
             login: Box::new(login),
-            jitter: login::jitter(settings.start_jitter),
+            jitter: login::random_delay(settings.start_jitter),
             settings,
         };
         let stop = watch::Sender::new(StopRequest::No);
-        let first: Result<RunningTailscaled, TailnetFault> = supervisor.start();
+        let first: Result<RunningTailscaled, TailnetFault> = supervisor.start_child();
         if let (Err(fault), true) = (&first, supervisor.settings.insisted) {
             return Err(ManageError::Binary(fault.clone()));
         }
-        let task = tokio::spawn(supervisor.run(first, stop.subscribe()));
+        let task = tokio::spawn(supervisor.supervise(first, stop.subscribe()));
         Ok(Self { store, bell, stop, task, pauses, identity: Some(identity) })
     }
 
     /// What is known, and every change of it.
-    pub fn state(&self) -> watch::Receiver<TailnetState> {
+    pub fn subscribe(&self) -> watch::Receiver<TailnetState> {
         self.store.subscribe()
     }
 
@@ -237,13 +237,13 @@ impl Tailnet {
     }
 
     /// Where a managed node's identity is kept.
-    pub fn identity(&self) -> Option<NodeIdentity> {
+    pub fn identity_label(&self) -> Option<NodeIdentity> {
         self.identity
     }
 
     /// Where pauses of this machine are to be counted: after one, what is known may be old, and what was
     /// open may be silent.
-    pub fn pauses(&self) -> watch::Sender<u64> {
+    pub fn pause_sender(&self) -> watch::Sender<u64> {
         self.pauses.clone()
     }
 

@@ -8,7 +8,7 @@ use super::UpstreamError;
 
 /// The bound on upstream connections, held open and in use alike.
 #[derive(Debug)]
-pub(super) struct Slots(Arc<SlotCount>);
+pub(super) struct ConnectionSlots(Arc<SlotCount>);
 
 #[derive(Debug)]
 struct SlotCount {
@@ -21,7 +21,7 @@ struct SlotCount {
 #[derive(Debug)]
 pub struct UpstreamSlot(Arc<SlotCount>);
 
-impl Slots {
+impl ConnectionSlots {
     /// At most `limit` at once; `None`: no bound.
     pub(super) fn new(limit: Option<u32>) -> Self {
         let limit = AtomicU32::new(limit.unwrap_or(u32::MAX));
@@ -29,7 +29,7 @@ impl Slots {
     }
 
     /// Another bound from now on. Connections over a lower one stay; none is added until they go.
-    pub(super) fn bound(&self, limit: Option<u32>) {
+    pub(super) fn set_limit(&self, limit: Option<u32>) {
         self.0.limit.store(limit.unwrap_or(u32::MAX), Relaxed);
     }
 
@@ -37,7 +37,7 @@ impl Slots {
     ///
     /// # Errors
     /// [`UpstreamError::Full`] at the bound.
-    pub(super) fn take(&self) -> Result<UpstreamSlot, UpstreamError> {
+    pub(super) fn take_slot(&self) -> Result<UpstreamSlot, UpstreamError> {
         let limit = self.0.limit.load(Relaxed);
         let more = |used: u32| (used < limit).then(|| used + 1);
         match self.0.used.fetch_update(Relaxed, Relaxed, more) {
@@ -59,24 +59,24 @@ mod tests {
 
     #[test]
     fn places_come_back() {
-        let slots = Slots::new(Some(1));
-        let first = slots.take().unwrap();
-        assert!(matches!(slots.take(), Err(UpstreamError::Full { .. })));
+        let slots = ConnectionSlots::new(Some(1));
+        let first = slots.take_slot().unwrap();
+        assert!(matches!(slots.take_slot(), Err(UpstreamError::Full { .. })));
         drop(first);
-        assert!(slots.take().is_ok());
-        assert!(Slots::new(None).take().is_ok());
+        assert!(slots.take_slot().is_ok());
+        assert!(ConnectionSlots::new(None).take_slot().is_ok());
     }
 
     #[test]
     fn another_bound_holds_at_once_and_takes_nothing_away() {
-        let slots = Slots::new(None);
-        let held: Vec<_> = (0..3).map(|_| slots.take().unwrap()).collect();
-        slots.bound(Some(2));
-        assert!(slots.take().is_err());
+        let slots = ConnectionSlots::new(None);
+        let held: Vec<_> = (0..3).map(|_| slots.take_slot().unwrap()).collect();
+        slots.set_limit(Some(2));
+        assert!(slots.take_slot().is_err());
         drop(held);
-        let _held = [slots.take().unwrap(), slots.take().unwrap()];
-        assert!(slots.take().is_err());
-        slots.bound(Some(3));
-        assert!(slots.take().is_ok());
+        let _held = [slots.take_slot().unwrap(), slots.take_slot().unwrap()];
+        assert!(slots.take_slot().is_err());
+        slots.set_limit(Some(3));
+        assert!(slots.take_slot().is_ok());
     }
 }

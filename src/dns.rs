@@ -10,9 +10,9 @@ mod domain;
 mod error;
 mod hosts;
 mod https;
-mod lookup;
+mod name_lookup;
 mod own_resolvers;
-mod questions;
+mod query_coalescer;
 pub mod reverse;
 mod routes;
 pub mod serve;
@@ -38,7 +38,7 @@ use self::cache::LookupResult;
 pub use self::cache::{IpFamily, QueryKind};
 pub use self::error::NameError;
 use self::https::TrustStore;
-use self::routes::Tailnet;
+use self::routes::TailnetResolver;
 use self::server::NameserverContext;
 use self::system::SystemResolver;
 pub use self::zone::{NameserverAddress, NameserverDial, NameserverWay, TailnetZone};
@@ -98,16 +98,16 @@ pub struct DnsRecords {
 }
 
 impl DnsRecords {
-    fn of(addresses: &[IpAddr], kind: QueryKind, left: Duration, by: DnsRoute) -> Self {
+    fn of_addresses(addresses: &[IpAddr], kind: QueryKind, left: Duration, by: DnsRoute) -> Self {
         let of_kind = |ip: &IpAddr| match kind {
-            QueryKind::Addresses(family) => family.has(*ip),
+            QueryKind::Addresses(family) => family.includes(*ip),
             QueryKind::Txt | QueryKind::Srv | QueryKind::Mx | QueryKind::Ptr => false,
         };
         let addresses = addresses.iter().copied().filter(of_kind).collect();
         Self { aliases: Vec::new(), addresses, data: Vec::new(), left, by }
     }
 
-    fn found(
+    fn of_lookup(
         LookupResult { aliases, addresses, data }: LookupResult,
         left: Duration,
         by: DnsRoute,
@@ -116,7 +116,7 @@ impl DnsRecords {
     }
 
     /// The name of an address of the tailnet.
-    pub fn pointer(name: &Name) -> Self {
+    pub fn of_pointer(name: &Name) -> Self {
         let name = rr::Name::from_ascii(format!("{name}.")).ok();
         let data = name.map(|name| RData::PTR(PTR(name))).into_iter().collect();
         let (aliases, addresses) = (Vec::new(), Vec::new());
@@ -129,8 +129,13 @@ impl DnsRecords {
         name: &Name,
         family: IpFamily,
     ) -> Result<Self, NameError> {
-        let found = system.addresses(name).await?;
-        Ok(Self::of(&found, QueryKind::Addresses(family), Duration::ZERO, DnsRoute::System))
+        let found = system.lookup_addresses(name).await?;
+        Ok(Self::of_addresses(
+            &found,
+            QueryKind::Addresses(family),
+            Duration::ZERO,
+            DnsRoute::System,
+        ))
     }
 }
 
@@ -154,12 +159,12 @@ impl ResolvePlan {
 }
 
 /// The resolver of one setting.
-pub struct DnsResolver(By);
+pub struct DnsResolver(ResolverBackend);
 
-enum By {
+enum ResolverBackend {
     Upstream,
     System(Arc<NameserverContext>),
-    Tailnet(Tailnet),
+    Tailnet(TailnetResolver),
 }
 
 impl DnsResolver {
@@ -170,10 +175,10 @@ impl DnsResolver {
         zone: Arc<ArcSwap<TailnetZone>>,
         way: Option<Arc<dyn NameserverWay>>,
     ) -> Self {
-        Self::trusting(settings, zone, way, TrustStore::default())
+        Self::with_trust(settings, zone, way, TrustStore::default())
     }
 
-    fn trusting(
+    fn with_trust(
         settings: ResolverSettings,
         zone: Arc<ArcSwap<TailnetZone>>,
         way: Option<Arc<dyn NameserverWay>>,
@@ -182,22 +187,26 @@ impl DnsResolver {
         let ResolverSettings { mode, timeout, cache_entries, mark } = settings;
         let system = SystemResolver::new(timeout);
         Self(match mode {
-            ResolveMode::Upstream => By::Upstream,
-            ResolveMode::System => {
-                By::System(Arc::new(NameserverContext { way: None, system, trust, timeout, mark }))
-            }
+            ResolveMode::Upstream => ResolverBackend::Upstream,
+            ResolveMode::System => ResolverBackend::System(Arc::new(NameserverContext {
+                way: None,
+                system,
+                trust,
+                timeout,
+                mark,
+            })),
             ResolveMode::Tailnet => {
                 let outside = Arc::new(NameserverContext { way, system, trust, timeout, mark });
-                By::Tailnet(Tailnet::new(zone, outside, cache_entries))
+                ResolverBackend::Tailnet(TailnetResolver::new(zone, outside, cache_entries))
             }
         })
     }
 
     /// Forgets what nameservers answered, and closes what is open to them: after a pause of this machine
     /// an answer may be older than its clock says.
-    pub fn forget(&self) {
-        if let By::Tailnet(tailnet) = &self.0 {
-            tailnet.forget();
+    pub fn forget_answers(&self) {
+        if let ResolverBackend::Tailnet(tailnet) = &self.0 {
+            tailnet.forget_answers();
         }
     }
 
@@ -211,12 +220,12 @@ impl DnsResolver {
                 Ok(Resolution::Addresses { addresses: vec![*ip], by: ResolvedBy::Literal })
             }
             Host::Name(name) => match &self.0 {
-                By::Upstream => Ok(Resolution::Passed(host.clone())),
-                By::System(outside) => {
-                    let addresses = outside.system.addresses(name).await?;
+                ResolverBackend::Upstream => Ok(Resolution::Passed(host.clone())),
+                ResolverBackend::System(outside) => {
+                    let addresses = outside.system.lookup_addresses(name).await?;
                     Ok(Resolution::Addresses { addresses, by: DnsRoute::System.into() })
                 }
-                By::Tailnet(tailnet) => tailnet.resolve(name).await,
+                ResolverBackend::Tailnet(tailnet) => tailnet.resolve(name).await,
             },
         }
     }
@@ -226,7 +235,7 @@ impl DnsResolver {
     ///
     /// # Errors
     /// [`NameError`]; there is no such name with [`NameError::NotFound`].
-    pub async fn records(
+    pub async fn resolve_records(
         &self,
         name: &Admitted<Name>,
         kind: QueryKind,
@@ -234,20 +243,24 @@ impl DnsResolver {
     ) -> Result<Option<DnsRecords>, NameError> {
         let name = name.get();
         match (&self.0, kind) {
-            (By::Upstream, _) => Ok(None),
-            (By::System(outside), QueryKind::Addresses(family)) => {
+            (ResolverBackend::Upstream, _) => Ok(None),
+            (ResolverBackend::System(outside), QueryKind::Addresses(family)) => {
                 DnsRecords::of_system(&outside.system, name, family).await.map(Some)
             }
-            (By::System(outside), _) => outside.records(name, kind, listeners).await.map(Some),
-            (By::Tailnet(tailnet), _) => tailnet.records(name, kind, listeners).await.map(Some),
+            (ResolverBackend::System(outside), _) => {
+                outside.ask_own_resolvers(name, kind, listeners).await.map(Some)
+            }
+            (ResolverBackend::Tailnet(tailnet), _) => {
+                tailnet.resolve_records(name, kind, listeners).await.map(Some)
+            }
         }
     }
 
     /// The node of the tailnet that has this address.
-    pub fn pointer(&self, address: IpAddr) -> Option<Name> {
+    pub fn find_pointer(&self, address: IpAddr) -> Option<Name> {
         match &self.0 {
-            By::Tailnet(tailnet) => tailnet.pointer(address),
-            By::Upstream | By::System(_) => None,
+            ResolverBackend::Tailnet(tailnet) => tailnet.find_pointer(address),
+            ResolverBackend::Upstream | ResolverBackend::System(_) => None,
         }
     }
 
@@ -255,26 +268,28 @@ impl DnsResolver {
     /// by us: nobody could answer that.
     pub async fn asks_itself(&self, name: &Name, listeners: &[SocketAddr]) -> bool {
         match &self.0 {
-            By::Upstream => false,
-            By::System(outside) => outside.system.asks_itself(name, listeners).await,
-            By::Tailnet(tailnet) => tailnet.asks_itself(name, listeners).await,
+            ResolverBackend::Upstream => false,
+            ResolverBackend::System(outside) => outside.system.asks_itself(name, listeners).await,
+            ResolverBackend::Tailnet(tailnet) => tailnet.asks_itself(name, listeners).await,
         }
     }
 
     /// The whole name behind a bare one, when the tailnet has it: `db` is `db.tail1234.ts.net`.
     pub fn qualify(&self, name: &Name) -> Option<Name> {
         match &self.0 {
-            By::Tailnet(tailnet) => tailnet.qualify(name),
-            By::Upstream | By::System(_) => None,
+            ResolverBackend::Tailnet(tailnet) => tailnet.qualify(name),
+            ResolverBackend::Upstream | ResolverBackend::System(_) => None,
         }
     }
 
     /// By which way `name` would be asked. Nobody is asked.
     pub fn plan(&self, name: &Name) -> ResolvePlan {
         match &self.0 {
-            By::Upstream => ResolvePlan::without_nameservers(ResolvedBy::Upstream, None),
-            By::System(_) => ResolvePlan::without_nameservers(DnsRoute::System, None),
-            By::Tailnet(tailnet) => tailnet.plan(name),
+            ResolverBackend::Upstream => {
+                ResolvePlan::without_nameservers(ResolvedBy::Upstream, None)
+            }
+            ResolverBackend::System(_) => ResolvePlan::without_nameservers(DnsRoute::System, None),
+            ResolverBackend::Tailnet(tailnet) => tailnet.plan(name),
         }
     }
 }

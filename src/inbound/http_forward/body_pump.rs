@@ -6,10 +6,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::{Buf, BytesMut};
 
-use super::super::chunked::{Decoder, Output};
-use super::super::framing::Body;
-use super::super::head::Side;
-use super::super::parse::{Bad, Parsed};
+use super::super::chunked::{ChunkDecoder, ChunkOutput};
+use super::super::framing::MessageFraming;
+use super::super::head::MessageKind;
+use super::super::parse::{ParseError, Parsed};
 use crate::sys::Stream;
 
 /// Bytes asked of the kernel at once while heads and chunks are read.
@@ -20,9 +20,9 @@ const PIECE: usize = 64 * 1024;
 /// Counts bytes as the receiver's socket takes them.
 pub trait ByteCounter {
     /// Bytes the origin took.
-    fn up(&self, bytes: u64);
+    fn count_up(&self, bytes: u64);
     /// Bytes the client took.
-    fn down(&self, bytes: u64);
+    fn count_down(&self, bytes: u64);
 }
 
 /// What stopped a body half way.
@@ -39,11 +39,11 @@ pub(super) enum BodyError {
     Sink(io::Error),
     /// The message breaks HTTP.
     #[error("{0}")]
-    Bad(#[from] Bad),
+    Bad(#[from] ParseError),
 }
 
 /// Gives a buffer's memory back once nothing is in it: a long head needs it, a long body does not.
-pub(super) fn release(buffer: &mut BytesMut) {
+pub(super) fn release_buffer(buffer: &mut BytesMut) {
     if buffer.is_empty() {
         *buffer = BytesMut::new();
     }
@@ -52,7 +52,7 @@ pub(super) fn release(buffer: &mut BytesMut) {
 /// One direction: from a buffered socket to another one.
 pub(super) struct BodyPump<'a, C> {
     /// Whose messages come from the source.
-    pub(super) side: Side,
+    pub(super) side: MessageKind,
     pub(super) source: &'a Stream,
     pub(super) buffer: &'a mut BytesMut,
     pub(super) sink: &'a Stream,
@@ -64,20 +64,20 @@ pub(super) struct BodyPump<'a, C> {
 
 impl<C: Fn(u64)> BodyPump<'_, C> {
     /// Reads until `parse` has a whole message, then takes its bytes.
-    pub(super) async fn until<T>(
+    pub(super) async fn read_until_parsed<T>(
         &mut self,
-        parse: impl Fn(&[u8]) -> Result<Parsed<T>, Bad>,
+        parse: impl Fn(&[u8]) -> Result<Parsed<T>, ParseError>,
     ) -> Result<T, BodyError> {
         loop {
             if let Parsed::Whole { value, used } = parse(self.buffer)? {
                 self.buffer.advance(used);
                 return Ok(value);
             }
-            self.more().await?;
+            self.read_more().await?;
         }
     }
 
-    async fn more(&mut self) -> Result<(), BodyError> {
+    async fn read_more(&mut self) -> Result<(), BodyError> {
         match self.source.read_more(self.buffer, ROOM).await {
             Ok(0) => Err(BodyError::Early),
             Ok(_) => Ok(()),
@@ -86,7 +86,7 @@ impl<C: Fn(u64)> BodyPump<'_, C> {
     }
 
     /// Writes and counts.
-    pub(super) async fn say(&self, mut bytes: &[u8]) -> Result<(), BodyError> {
+    pub(super) async fn write_all(&self, mut bytes: &[u8]) -> Result<(), BodyError> {
         while !bytes.is_empty() {
             let taken = self.sink.write(bytes).await.map_err(BodyError::Sink)?;
             (self.count)(taken as u64);
@@ -97,24 +97,28 @@ impl<C: Fn(u64)> BodyPump<'_, C> {
     }
 
     /// Moves a whole body; `output` is for a chunked one.
-    pub(super) async fn body(&mut self, body: Body, output: Output) -> Result<(), BodyError> {
+    pub(super) async fn pass_body(
+        &mut self,
+        body: MessageFraming,
+        output: ChunkOutput,
+    ) -> Result<(), BodyError> {
         match body {
-            Body::None => Ok(()),
-            Body::Length(length) => self.exactly(length).await,
-            Body::Chunked => self.chunks(output).await,
-            Body::UntilClose => self.until_close().await,
+            MessageFraming::None => Ok(()),
+            MessageFraming::Length(length) => self.pass_exactly(length).await,
+            MessageFraming::Chunked => self.pass_chunks(output).await,
+            MessageFraming::UntilClose => self.until_close().await,
         }
     }
 
-    async fn exactly(&mut self, mut left: u64) -> Result<(), BodyError> {
+    async fn pass_exactly(&mut self, mut left: u64) -> Result<(), BodyError> {
         let here = self.buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
-        self.say(&self.buffer[..here]).await?;
+        self.write_all(&self.buffer[..here]).await?;
         self.buffer.advance(here);
-        release(self.buffer);
+        release_buffer(self.buffer);
         left -= here as u64;
         let mut scratch = Vec::new();
         while left > 0 {
-            match self.piece(&mut scratch, left).await? {
+            match self.pass_some(&mut scratch, left).await? {
                 0 => return Err(BodyError::Early),
                 n => left -= n as u64,
             }
@@ -123,34 +127,34 @@ impl<C: Fn(u64)> BodyPump<'_, C> {
     }
 
     /// Moves what is there, at most `left` bytes; 0 is the sender's FIN.
-    async fn piece(&mut self, scratch: &mut Vec<u8>, left: u64) -> Result<usize, BodyError> {
+    async fn pass_some(&mut self, scratch: &mut Vec<u8>, left: u64) -> Result<usize, BodyError> {
         // Allocated only for a body that did not come with its head, and no larger than it.
         scratch.resize(PIECE.min(usize::try_from(left).unwrap_or(PIECE)), 0);
         let n = self.source.read(scratch).await.map_err(BodyError::Source)?;
-        self.say(&scratch[..n]).await?;
+        self.write_all(&scratch[..n]).await?;
         Ok(n)
     }
 
     /// Chunks are written anew: what the next hop parses is what was judged here.
-    async fn chunks(&mut self, output: Output) -> Result<(), BodyError> {
-        let (mut decoder, mut out) = (Decoder::new(self.side, output), Vec::new());
+    async fn pass_chunks(&mut self, output: ChunkOutput) -> Result<(), BodyError> {
+        let (mut decoder, mut out) = (ChunkDecoder::new(self.side, output), Vec::new());
         loop {
             let taken = decoder.decode(self.buffer, &mut out)?;
             self.buffer.advance(taken);
-            self.say(&out).await?;
+            self.write_all(&out).await?;
             out.clear();
-            if decoder.done() {
+            if decoder.is_complete() {
                 return Ok(());
             }
-            self.more().await?;
+            self.read_more().await?;
         }
     }
 
     async fn until_close(&mut self) -> Result<(), BodyError> {
-        self.say(self.buffer).await?;
+        self.write_all(self.buffer).await?;
         *self.buffer = BytesMut::new();
         let mut scratch = Vec::new();
-        while self.piece(&mut scratch, u64::MAX).await? > 0 {}
+        while self.pass_some(&mut scratch, u64::MAX).await? > 0 {}
         Ok(())
     }
 }

@@ -4,11 +4,11 @@
 #![forbid(unsafe_code)]
 
 mod clients;
+mod extended_error;
 mod message;
 mod sockets;
 #[cfg(test)]
 mod tests;
-mod why;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -25,9 +25,9 @@ use self::message::{ParsedMessage, ParsedQuestion};
 use super::{DnsRecords, IpFamily, QueryKind};
 use crate::target::Name;
 
+pub use self::extended_error::{ExtendedError, ExtendedErrorCode};
 pub use self::message::MessageTransport;
-pub use self::sockets::{tcp, udp};
-pub use self::why::{ExtendedError, ExtendedErrorCode};
+pub use self::sockets::{serve_tcp, serve_udp};
 
 /// Questions under way at once; whoever asks beyond that is told to try again.
 const IN_FLIGHT: usize = 1024;
@@ -36,18 +36,18 @@ const SHORTEST: u64 = 1;
 
 /// Who knows the answers.
 pub trait AnswerSource: Send + Sync + 'static {
-    /// Answers one question.
+    /// Answers one question of a client, whatever it takes.
     fn answer(&self, question: ClientQuestion) -> BoxFuture<'static, DnsReply>;
 }
 
 /// What a client wants to know.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClientQuestion {
-    /// Of this name.
+    /// The name that is asked about.
     pub name: Name,
-    /// This.
+    /// Which records of it are wanted.
     pub wanted: QuestionKind,
-    /// Who asks.
+    /// The address of the client that asks.
     pub client: IpAddr,
 }
 
@@ -71,7 +71,7 @@ pub enum DnsReply {
     Records {
         /// The whole name that a bare one stands for: an alias too, before all others.
         whole: Option<Name>,
-        /// From there.
+        /// Further aliases, from that name on.
         aliases: Vec<rr::Name>,
         /// Of the last of them.
         addresses: Vec<IpAddr>,
@@ -104,13 +104,13 @@ impl DnsReply {
     }
 
     /// One address; `whole` is the name that a bare one stands for.
-    pub fn address(whole: Option<Name>, address: IpAddr, left: Duration) -> Self {
+    pub fn address_data(whole: Option<Name>, address: IpAddr, left: Duration) -> Self {
         let (aliases, addresses, data) = (Vec::new(), vec![address], Vec::new());
         Self::Records { whole, aliases, addresses, data, left }
     }
 
     /// What was found; `whole` is the name that a bare one stands for.
-    pub fn found(whole: Option<Name>, records: DnsRecords) -> Self {
+    pub fn of_records(whole: Option<Name>, records: DnsRecords) -> Self {
         let DnsRecords { aliases, addresses, data, left, .. } = records;
         Self::Records { whole, aliases, addresses, data, left }
     }
@@ -132,74 +132,80 @@ impl QuestionHandler {
     }
 
     /// The answer to one message; none: it deserves none. The bytes are read at once.
-    pub fn answer(
+    pub fn answer_message(
         &self,
         bytes: &[u8],
         peer: SocketAddr,
         over: MessageTransport,
     ) -> impl Future<Output = Option<Vec<u8>>> + Send + 'static + use<> {
-        let (read, handler) = (message::read(bytes, over), self.clone());
+        let (read, handler) = (message::parse_message(bytes, over), self.clone());
         async move {
             match (read, handler.clients.admit(peer.ip(), Instant::now())) {
                 (ParsedMessage::Nothing, _) => None,
                 (ParsedMessage::Question(asked), ClientAdmission::Now) => {
-                    Some(handler.respond(&asked, peer).await)
+                    Some(handler.answer_question(&asked, peer).await)
                 }
-                (ParsedMessage::DnsAnswerMap(answer), ClientAdmission::Now) => Some(answer),
-                (ParsedMessage::Question(asked), ClientAdmission::Never) => Some(not_here(&asked)),
-                (ParsedMessage::DnsAnswerMap(_), ClientAdmission::Never) => None,
+                (ParsedMessage::Answered(answer), ClientAdmission::Now) => Some(answer),
+                (ParsedMessage::Question(asked), ClientAdmission::Never) => {
+                    Some(refuse_stranger(&asked))
+                }
+                (ParsedMessage::Answered(_), ClientAdmission::Never) => None,
                 // Who asks too much by datagrams shows by a connection that it is who it says it is, and
                 // waits there.
                 (ParsedMessage::Question(asked), ClientAdmission::After(_))
                     if over == MessageTransport::Datagram =>
                 {
-                    Some(asked.come_by_tcp())
+                    Some(asked.ask_again_by_tcp())
                 }
-                (ParsedMessage::DnsAnswerMap(_), ClientAdmission::After(_)) => None,
+                (ParsedMessage::Answered(_), ClientAdmission::After(_)) => None,
                 (ParsedMessage::Question(asked), ClientAdmission::After(wait)) => {
                     tokio::time::sleep(wait).await;
-                    Some(handler.respond(&asked, peer).await)
+                    Some(handler.answer_question(&asked, peer).await)
                 }
             }
         }
     }
 
-    async fn respond(&self, asked: &ParsedQuestion, peer: SocketAddr) -> Vec<u8> {
+    async fn answer_question(&self, asked: &ParsedQuestion, peer: SocketAddr) -> Vec<u8> {
         let Ok(_permit) = self.in_flight.try_acquire() else {
-            return asked.answer(ResponseCode::ServFail, Vec::new(), None);
+            return asked.encode_answer(ResponseCode::ServFail, Vec::new(), None);
         };
         // A name that is no host's is nobody's: nobody is asked for it.
         let Ok(name) = Name::parse(asked.query.name().to_ascii().as_bytes()) else {
-            return asked.answer(ResponseCode::NXDomain, Vec::new(), None);
+            return asked.encode_answer(ResponseCode::NXDomain, Vec::new(), None);
         };
-        let wanted = wanted(asked.query.query_type());
+        let wanted = question_kind(asked.query.query_type());
         let question = ClientQuestion { name, wanted, client: peer.ip() };
         match self.answers.answer(question).await {
-            DnsReply::NoSuchName => asked.answer(ResponseCode::NXDomain, Vec::new(), None),
-            DnsReply::Refused(why) => asked.answer(ResponseCode::NXDomain, Vec::new(), Some(&why)),
-            DnsReply::Failed(why) => asked.answer(ResponseCode::ServFail, Vec::new(), why.as_ref()),
+            DnsReply::NoSuchName => asked.encode_answer(ResponseCode::NXDomain, Vec::new(), None),
+            DnsReply::Refused(why) => {
+                asked.encode_answer(ResponseCode::NXDomain, Vec::new(), Some(&why))
+            }
+            DnsReply::Failed(why) => {
+                asked.encode_answer(ResponseCode::ServFail, Vec::new(), why.as_ref())
+            }
             DnsReply::Records { whole, aliases, addresses, data, left } => {
                 let whole = whole.and_then(|name| rr::Name::from_ascii(format!("{name}.")).ok());
                 let aliases = whole.into_iter().chain(aliases);
-                let data = addresses.iter().map(address).chain(data);
+                let data = addresses.iter().map(address_data).chain(data);
                 let name = asked.query.name();
-                let records = records(name, wanted, aliases, data, left);
-                asked.answer(ResponseCode::NoError, records, None)
+                let records = answer_records(name, wanted, aliases, data, left);
+                asked.encode_answer(ResponseCode::NoError, records, None)
             }
         }
     }
 }
 
 /// Somebody from afar. The answer is hardly bigger than the question: nobody is flooded by it.
-fn not_here(asked: &ParsedQuestion) -> Vec<u8> {
+fn refuse_stranger(asked: &ParsedQuestion) -> Vec<u8> {
     let why = ExtendedError::new(
         ExtendedErrorCode::Prohibited,
         "only private networks are answered here",
     );
-    asked.answer(ResponseCode::Refused, Vec::new(), Some(&why))
+    asked.encode_answer(ResponseCode::Refused, Vec::new(), Some(&why))
 }
 
-fn wanted(kind: RecordType) -> QuestionKind {
+fn question_kind(kind: RecordType) -> QuestionKind {
     match kind {
         RecordType::A => QuestionKind::Of(QueryKind::Addresses(IpFamily::V4)),
         RecordType::AAAA => QuestionKind::Of(QueryKind::Addresses(IpFamily::V6)),
@@ -213,14 +219,14 @@ fn wanted(kind: RecordType) -> QuestionKind {
     }
 }
 
-fn address(ip: &IpAddr) -> RData {
+fn address_data(ip: &IpAddr) -> RData {
     match ip {
         IpAddr::V4(v4) => RData::A(A(*v4)),
         IpAddr::V6(v6) => RData::AAAA(AAAA(*v6)),
     }
 }
 
-fn records(
+fn answer_records(
     asked: &rr::Name,
     wanted: QuestionKind,
     aliases: impl Iterator<Item = rr::Name>,
@@ -230,7 +236,7 @@ fn records(
     let seconds = left.as_millis().div_ceil(1000).try_into().unwrap_or(u64::MAX);
     let ttl = u32::try_from(seconds.max(SHORTEST)).unwrap_or(u32::MAX);
     if wanted == QuestionKind::Any {
-        return vec![Record::from_rdata(asked.clone(), ttl, RData::HINFO(minimal()))];
+        return vec![Record::from_rdata(asked.clone(), ttl, RData::HINFO(minimal_hinfo()))];
     }
     // Who asks for an alias wants the next one alone.
     let alone = wanted == QuestionKind::Alias;
@@ -247,6 +253,6 @@ fn records(
 }
 
 /// What stands for everything there is (RFC 8482 section 4.2).
-fn minimal() -> HINFO {
+fn minimal_hinfo() -> HINFO {
     HINFO::new("RFC8482".to_owned(), String::new())
 }

@@ -21,7 +21,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
-use super::{HalfClose, Inspection, Inspector, Meter, PipePool, Relayed, Settings};
+use super::{
+    HalfClose, InspectionVerdict, Meter, PipePool, RelaySettings, RelaySummary, StreamInspector,
+};
 use crate::lifecycle::cut::Cut;
 use crate::sys::{Exiting, Stream};
 
@@ -40,7 +42,7 @@ const MODES: [Mode; 3] = [Mode::Copy, Mode::Splice, Mode::Mixed];
 struct Bench<Origin = TcpStream> {
     client: TcpStream,
     origin: Origin,
-    relay: JoinHandle<Relayed>,
+    relay: JoinHandle<RelaySummary>,
     cut: Arc<Cut>,
     pipes: Arc<PipePool>,
     meter: Arc<Meter>,
@@ -64,10 +66,10 @@ struct Choice {
 /// A gate by a test's script.
 struct Script(Box<Looking>);
 
-type Looking = dyn FnMut(&[u8], bool) -> Inspection + Send;
+type Looking = dyn FnMut(&[u8], bool) -> InspectionVerdict + Send;
 
-impl Inspector for Script {
-    fn look(&mut self, bytes: &[u8], over: bool) -> Inspection {
+impl StreamInspector for Script {
+    fn inspect(&mut self, bytes: &[u8], over: bool) -> InspectionVerdict {
         self.0(bytes, over)
     }
 }
@@ -107,7 +109,7 @@ impl Choice {
         let (cut, meter) = (Arc::new(Cut::new()), Arc::new(Meter::default()));
         let splice = Arc::new(AtomicBool::new(self.mode != Mode::Copy));
         let upstream_process = Arc::new(ArcSwapOption::from_pointee(self.upstream_process));
-        let settings = Settings {
+        let settings = RelaySettings {
             idle: self.idle,
             half_close_timeout: self.linger,
             splice: Arc::clone(&splice),
@@ -118,12 +120,12 @@ impl Choice {
         let (relay_cut, relay_meter) = (Arc::clone(&cut), Arc::clone(&meter));
         let mut gate = self.gate;
         let relay = tokio::spawn(async move {
-            let relayed = super::run(
+            let relayed = super::relay_streams(
                 &ours,
                 &theirs,
                 self.early_up,
                 self.early_down,
-                gate.as_mut().map(|gate| gate as &mut dyn Inspector),
+                gate.as_mut().map(|gate| gate as &mut dyn StreamInspector),
                 self.half_close,
                 &settings,
                 &self.pipes,

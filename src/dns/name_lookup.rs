@@ -10,7 +10,7 @@ use futures_util::future::{Either, select};
 use hickory_proto::op::Query;
 use hickory_proto::rr::{self, RData, RecordType};
 
-use super::answer::{MOST_ALIASES, Said, ServerFault};
+use super::answer::{AnswerContent, MOST_ALIASES, ServerFault};
 use super::cache::{self, AnswerLifetime, LookupResult, QueryKind};
 use super::domain::{AllFailed, ResolverDomain};
 use crate::target::Name;
@@ -44,7 +44,7 @@ pub(super) async fn look_up(
         .map_err(|error| AllFailed(format!("it cannot be asked for: {error}")))?;
     match kind.record_type() {
         None => both_families(domain, hosts, name).await,
-        Some(kind) => one_type(domain, hosts, name, kind).await.map(one),
+        Some(kind) => one_type(domain, hosts, name, kind).await.map(result_of_one_type),
     }
 }
 
@@ -57,29 +57,29 @@ async fn both_families(
     let v6 = pin!(one_type(domain, hosts, name, RecordType::AAAA));
     match select(v4, v6).await {
         Either::Left((v4, v6)) => {
-            let v6 = after(&v4, v6).await;
-            both([Some(v4), v6])
+            let v6 = result_of_both_types(&v4, v6).await;
+            merge_families([Some(v4), v6])
         }
         Either::Right((v6, v4)) => {
-            let v4 = after(&v6, v4).await;
-            both([v4, Some(v6)])
+            let v4 = result_of_both_types(&v6, v4).await;
+            merge_families([v4, Some(v6)])
         }
     }
 }
 
 /// One type by itself: a name without a record of it is there all the same.
-fn one(part: TypeAnswer) -> (Option<LookupResult>, AnswerLifetime) {
+fn result_of_one_type(part: TypeAnswer) -> (Option<LookupResult>, AnswerLifetime) {
     let TypeAnswer { aliases, addresses, data, ttl, gone } = part;
     let life = match addresses.is_empty() && data.is_empty() {
-        true => cache::doubtful(ttl),
-        false => cache::whole(ttl.unwrap_or_default()),
+        true => cache::lifetime_of_doubtful(ttl),
+        false => cache::lifetime_of_complete(ttl.unwrap_or_default()),
     };
     ((!gone).then_some(LookupResult { aliases, addresses, data }), life)
 }
 
 /// The second family's answer: after one that settles the matter, only if it comes at once. Some
 /// nameservers say of one type that there is no such name (RFC 4074 section 4.2), so even that waits.
-async fn after(
+async fn result_of_both_types(
     first: &Result<TypeAnswer, AllFailed>,
     second: impl Future<Output = Result<TypeAnswer, AllFailed>>,
 ) -> Option<Result<TypeAnswer, AllFailed>> {
@@ -91,7 +91,7 @@ async fn after(
     }
 }
 
-fn both(answers: [Option<Result<TypeAnswer, AllFailed>>; 2]) -> LookedUp {
+fn merge_families(answers: [Option<Result<TypeAnswer, AllFailed>>; 2]) -> LookedUp {
     let (mut parts, mut failed) = (Vec::new(), None);
     for answer in answers.into_iter().flatten() {
         match answer {
@@ -105,12 +105,16 @@ fn both(answers: [Option<Result<TypeAnswer, AllFailed>>; 2]) -> LookedUp {
     let least = |parts: &[TypeAnswer]| parts.iter().filter_map(|part| part.ttl).min();
     match failed {
         Some(all) if with.is_empty() && !gone => return Err(all),
-        _ if with.is_empty() => return Ok((None, cache::doubtful(least(&without)))),
+        _ if with.is_empty() => return Ok((None, cache::lifetime_of_doubtful(least(&without)))),
         _ => {}
     }
     // A family that is missing now may be there the next time.
     let ttl = least(&with).unwrap_or_default();
-    let life = if whole { cache::whole(ttl) } else { cache::doubtful(Some(ttl)) };
+    let life = if whole {
+        cache::lifetime_of_complete(ttl)
+    } else {
+        cache::lifetime_of_doubtful(Some(ttl))
+    };
     let addresses = with.into_iter().flat_map(|part| part.addresses).collect();
     Ok((Some(LookupResult { addresses, ..LookupResult::default() }), life))
 }
@@ -124,21 +128,23 @@ async fn one_type(
     let mut query = Query::query(name, kind);
     let (mut aliases, mut least) = (Vec::new(), u32::MAX);
     for _ in 0..MOST_ALIASES {
-        let (further, said) = domain.ask(&query).await?;
+        let (further, said) = domain.ask_in_turn(&query).await?;
         aliases.extend(further);
         let empty = TypeAnswer { aliases, ..TypeAnswer::default() };
         let (of, ttl) = match said {
-            Said::Addresses { addresses, ttl } => {
+            AnswerContent::Addresses { addresses, ttl } => {
                 return Ok(TypeAnswer { addresses, ttl: Some(ttl.min(least)), ..empty });
             }
-            Said::Data { data, ttl } => {
+            AnswerContent::Data { data, ttl } => {
                 return Ok(TypeAnswer { data, ttl: Some(ttl.min(least)), ..empty });
             }
-            Said::Nothing { exists, ttl } => return Ok(TypeAnswer { ttl, gone: !exists, ..empty }),
-            Said::Alias { of, ttl } => (of, ttl),
+            AnswerContent::Nothing { exists, ttl } => {
+                return Ok(TypeAnswer { ttl, gone: !exists, ..empty });
+            }
+            AnswerContent::Alias { of, ttl } => (of, ttl),
         };
         least = least.min(ttl);
-        if let Some(addresses) = known(hosts, &of, kind) {
+        if let Some(addresses) = netmap_addresses(hosts, &of, kind) {
             return Ok(TypeAnswer { addresses, ttl: Some(least), ..empty });
         }
         aliases = empty.aliases;
@@ -147,7 +153,7 @@ async fn one_type(
     Err(AllFailed(ServerFault::Aliases.to_string()))
 }
 
-fn known(
+fn netmap_addresses(
     hosts: &HashMap<Name, Vec<IpAddr>>,
     alias: &rr::Name,
     kind: RecordType,
