@@ -2,7 +2,7 @@
 CARGO ?= cargo
 FUZZ_SECONDS ?= 20
 # The test programs of `make check`: those that took less than 6 s alone when this list was made.
-FAST_TESTS = bypass cli client_hello config doctor forward half_close outcome_table parsers rig_self server_name walls
+FAST_TESTS = cli client_hello config doctor half_close module_borders outcome_table parser_oracles policy_bypass rig_self server_name static_forward
 MSRV = $(shell sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
 FUZZ_TARGETS = $(notdir $(basename $(wildcard fuzz/fuzz_targets/*.rs)))
 

@@ -6,7 +6,7 @@
 
 #[path = "../tests/run/nameserver.rs"]
 mod nameserver;
-#[path = "../tests/run/programs.rs"]
+#[path = "../tests/run/probe_programs.rs"]
 #[allow(dead_code, reason = "one of them is measured")]
 mod programs;
 use nameserver::Nameserver;

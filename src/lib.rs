@@ -14,7 +14,7 @@
 //!
 //! The one-way rule: modules 1-7 do not import each other. [`connection`] carries values from one
 //! to the next; only it and [`gateway`] know all of them. The few types that may be imported across are
-//! listed in `docs/architecture.md`, and `tests/walls` holds that list.
+//! listed in `docs/architecture.md`, and `tests/module_borders` holds that list.
 #![forbid(unsafe_code)]
 
 pub mod admin;

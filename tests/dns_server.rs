@@ -1,18 +1,18 @@
 //! The DNS server: the private port for `run`, and `listen.dns` for clients.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail loudly")]
 
-#[path = "dns_server/bounds.rs"]
-mod bounds;
+#[path = "dns_server/access_and_limits.rs"]
+mod access_and_limits;
 #[path = "dns_server/clients.rs"]
 mod clients;
 #[path = "dns_server/fixture.rs"]
 mod fixture;
-#[path = "dns_server/kinds.rs"]
-mod kinds;
-#[path = "dns_server/lent.rs"]
-mod lent;
 #[path = "dns_server/policy.rs"]
 mod policy;
+#[path = "dns_server/record_types.rs"]
+mod record_types;
+#[path = "dns_server/synthetic_addresses.rs"]
+mod synthetic_addresses;
 use std::net::UdpSocket;
 use std::time::{Duration, Instant};
 

@@ -5,14 +5,14 @@
 //! the relay alone in `src/relay/tests/`, where its inside can be seen.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail loudly")]
 
-#[path = "relay/ends.rs"]
-mod ends;
-#[path = "relay/exact.rs"]
-mod exact;
+#[path = "relay/ack_delay.rs"]
+mod ack_delay;
+#[path = "relay/byte_exactness.rs"]
+mod byte_exactness;
+#[path = "relay/connection_ends.rs"]
+mod connection_ends;
 #[path = "relay/limits.rs"]
 mod limits;
-#[path = "relay/prompt.rs"]
-mod prompt;
 
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr};

@@ -4,18 +4,18 @@
 
 #[path = "run/addresses.rs"]
 mod addresses;
+#[path = "run/fallbacks.rs"]
+mod fallbacks;
 #[path = "run/ftp.rs"]
 mod ftp;
 #[path = "run/ftp_server.rs"]
 mod ftp_server;
 #[path = "run/nameserver.rs"]
 mod nameserver;
+#[path = "run/probe_programs.rs"]
+mod probe_programs;
 #[path = "run/processes.rs"]
 mod processes;
-#[path = "run/programs.rs"]
-mod programs;
-#[path = "run/rungs.rs"]
-mod rungs;
 
 use std::io::{Read as _, Write as _};
 use std::process::{Command, Output, Stdio};
@@ -24,7 +24,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 
 use nameserver::Nameserver;
-use programs::Program;
+use probe_programs::Program;
 use tailrace_rig::{FakeUpstream, Gateway, Origin, UpstreamReply};
 
 /// Where no packet of ours ever goes (RFC 5737); the fake leads it to an origin.

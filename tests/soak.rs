@@ -6,12 +6,12 @@
 //! `SOAK_SECONDS` (12) is its length: `make soak` is an hour. `SOAK_SEED` repeats a run's choices.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, reason = "tests fail loudly")]
 
+#[path = "soak/disturbances.rs"]
+mod disturbances;
 #[path = "soak/exchange.rs"]
 mod exchange;
 #[path = "soak/far_end.rs"]
 mod far_end;
-#[path = "soak/trouble.rs"]
-mod trouble;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -157,10 +157,10 @@ fn stretch(
             });
         }
         let (mut dice, mut ends) =
-            (Dice::new(seed, 99 + mode as u64), trouble::Ends::within(length));
+            (Dice::new(seed, 99 + mode as u64), disturbances::Ends::within(length));
         let _guard = EndsAll(shared);
         while Instant::now() < end && !shared.over.load(Ordering::SeqCst) {
-            trouble::one(mode, tailnet, gateway, shared, (&mut ends, &mut dice));
+            disturbances::one(mode, tailnet, gateway, shared, (&mut ends, &mut dice));
             pause(Duration::from_millis(50 + dice.up_to(400)));
         }
     });

@@ -5,7 +5,7 @@ use std::net::{Ipv6Addr, TcpListener};
 use std::process::Command;
 
 use super::nameserver::Nameserver;
-use super::programs::Program;
+use super::probe_programs::Program;
 use super::{FAR, FAR_V6, Stage, text};
 use tailrace_rig::{FakeUpstream, Gateway, Origin, skip};
 

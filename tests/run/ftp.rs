@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::process::{Child, Command, Stdio};
 
 use super::ftp_server::{FILE, FtpServer};
-use super::programs::Program;
+use super::probe_programs::Program;
 use super::{FAR, FAR_V6, Stage, text};
 use tailrace_rig::wait::{PATIENCE, eventually};
 use tailrace_rig::{FakeUpstream, Gateway, Origin, skip};

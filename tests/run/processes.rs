@@ -6,7 +6,7 @@ use std::process::Stdio;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::programs::Program;
+use super::probe_programs::Program;
 use super::{FAR, Stage, text};
 use tailrace_rig::setup::binary;
 use tailrace_rig::skip;

@@ -158,7 +158,7 @@ mod tests {
     fn v8_a_folder_in_memory_has_no_path_and_takes_files() {
         let folder = match mount_memory_folder() {
             Ok(folder) => folder,
-            // An ordinary user: the whole way is walked by `tests/same_node.rs`.
+            // An ordinary user: the whole way is walked by `tests/node_identity.rs`.
             Err(error) => return assert_eq!(error.kind(), io::ErrorKind::PermissionDenied),
         };
         let path = format!("/proc/self/fd/{}", folder.as_raw_fd());

@@ -4,7 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
 use super::nameserver::Nameserver;
-use super::programs::Program;
+use super::probe_programs::Program;
 use super::{BOTH, FAR, FAR_V6, Stage, text};
 use tailrace_rig::setup::binary;
 use tailrace_rig::{UpstreamReply, skip};

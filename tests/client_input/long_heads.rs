@@ -1,6 +1,6 @@
 //! P24: how long a head may be, both ways, and what is left of a long one.
 
-use crate::everyday::{UPGRADES, attach, get};
+use crate::lenient_http::{UPGRADES, attach, get};
 use tailrace_rig::wait::{PATIENCE, eventually};
 use tailrace_rig::{
     Answer, ConnectionEnd, FakeUpstream, Gateway, HttpOrigin, HttpReply, Origin, assert_says,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::lab::{HOST, KINDS, Lab, both_ways};
+use super::fixture::{HOST, KINDS, Lab, both_ways};
 use tailrace_rig::fake_tailnet::script::{Login, Script};
 use tailrace_rig::nameserver::TTL;
 use tailrace_rig::wait::eventually;

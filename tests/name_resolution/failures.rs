@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::lab::{HOST, INSIDE, Lab, both_ways, servers};
+use super::fixture::{HOST, INSIDE, Lab, both_ways, servers};
 use tailrace_rig::fake_tailnet::script::Script;
 use tailrace_rig::nameserver::{NXDOMAIN, NameserverAction, REFUSED, SERVFAIL};
 use tailrace_rig::wait::{assert_within, eventually, timed};

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::lab::{HOST, INSIDE, Lab, both_ways, servers, tailnet};
+use super::fixture::{HOST, INSIDE, Lab, both_ways, servers, tailnet};
 use super::routes::OUTSIDE;
 use rustix::process::Signal;
 use tailrace_rig::fake_tailnet::script::{Login, Script, State};

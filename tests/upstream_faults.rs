@@ -3,7 +3,7 @@
 //! U11 is about an HTTP parent, which is not a kind of upstream.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail loudly")]
 
-#[path = "upstream/answer_ends.rs"]
+#[path = "upstream_faults/answer_ends.rs"]
 mod answer_ends;
 
 use std::time::Duration;

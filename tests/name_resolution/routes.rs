@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::lab::{self, HOST, Lab, both_ways};
+use super::fixture::{self, HOST, Lab, both_ways};
 use tailrace_rig::fake_tailnet::script::Script;
 use tailrace_rig::system_nameserver::Record;
 use tailrace_rig::wait::eventually;
@@ -18,7 +18,7 @@ pub const OUTSIDE: &str = "192.0.2.7";
 
 /// Global resolvers, and a public host that they know.
 fn global(resolvers: &[&str], origin: SocketAddr) -> impl FnOnce(&mut Script) + use<> {
-    let resolvers = lab::servers(resolvers);
+    let resolvers = fixture::servers(resolvers);
     move |script| {
         script.dns["Resolvers"] = resolvers;
         script.places.insert(OUTSIDE.to_owned(), origin);
@@ -36,7 +36,7 @@ fn d9_a_netmap_change_takes_effect_without_a_restart() {
         lab.tailnet.change(|script| {
             script.places.insert("10.50.0.17".to_owned(), address);
             script.places.insert("10.50.0.54:53".to_owned(), two.address());
-            script.dns["Routes"]["corp.example."] = lab::servers(&["10.50.0.54"]);
+            script.dns["Routes"]["corp.example."] = fixture::servers(&["10.50.0.54"]);
             script.dns["ExtraRecords"] = json!([{"Name": "wiki.lab.ts.net.", "Value": HOST}]);
         });
         let first = |told: Value| told["dns"]["addresses"][0].clone();
@@ -222,7 +222,7 @@ fn explain_tells_every_route() {
             assert_eq!(timeless(told_by_command(&mut lab, target)), wanted, "{target}");
         }
         lab.tailnet.change(|script| {
-            script.dns["Resolvers"] = lab::servers(&[&wide.address().to_string()]);
+            script.dns["Resolvers"] = fixture::servers(&[&wide.address().to_string()]);
         });
         eventually("a global resolver", SOON, || {
             lab.explain("www.example")["dns"]["route"] == "global"

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
-use super::lab::{HOST, HOST_V6, Lab, both_ways};
+use super::fixture::{HOST, HOST_V6, Lab, both_ways};
 use tailrace_rig::fake_tailnet::script::{Answer, Script};
 use tailrace_rig::wait::bound;
 use tailrace_rig::{Inbound, Nameserver};

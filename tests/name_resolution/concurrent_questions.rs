@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::lab::{HOST, Lab, both_ways};
+use super::fixture::{HOST, Lab, both_ways};
 use tailrace_rig::client::socks5_request;
 use tailrace_rig::fake_tailnet::script::{Answer, Script};
 use tailrace_rig::nameserver::NameserverAction;
@@ -144,7 +144,7 @@ fn d10_of_a_thousand_names_sixty_four_are_asked_at_a_time() {
 fn d10_a_dead_nameserver_holds_up_no_other_domain() {
     let (dead, alive) = (Nameserver::silent(), Nameserver::at(&[HOST]));
     let change = |script: &mut Script| {
-        script.dns["Routes"]["lab.example"] = super::lab::servers(&["10.50.0.54"]);
+        script.dns["Routes"]["lab.example"] = super::fixture::servers(&["10.50.0.54"]);
         script.places.insert("10.50.0.54:53".to_owned(), alive.address());
     };
     let lab = Lab::with("tailscaled", &[&dead], change, |_| ());

@@ -166,7 +166,7 @@ fn b6_javas_own_client_with_backslashes_and_credentials() {
     let built = Command::new("javac")
         .arg("-d")
         .arg(bench.folder.path())
-        .arg(source("tests/everyday/Fetch.java"))
+        .arg(source("tests/http_clients/Fetch.java"))
         .output()
         .unwrap();
     assert!(built.status.success(), "{built:?}");
@@ -192,7 +192,7 @@ fn b6_gos_own_client_with_backslashes_and_other_bytes_in_its_query() {
     let mut bench = Bench::new();
     let program = bench.folder.path().join("fetch");
     let mut build = Command::new("go");
-    build.args(["build", "-o"]).arg(&program).arg(source("tests/everyday/fetch.go"));
+    build.args(["build", "-o"]).arg(&program).arg(source("tests/http_clients/fetch.go"));
     build.current_dir(bench.folder.path()).env("CGO_ENABLED", "0").env("GOTOOLCHAIN", "local");
     let home = std::env::var_os("HOME").map(PathBuf::from).unwrap_or_default();
     if std::fs::create_dir_all(home.join(".cache")).is_err() {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::lab::{HOST, Lab, both_ways};
+use super::fixture::{HOST, Lab, both_ways};
 use tailrace_rig::nameserver::{DnsAnswer, NameserverAction, QR, ReceivedQuestion, TC, TTL};
 use tailrace_rig::{Inbound, Nameserver};
 

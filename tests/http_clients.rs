@@ -2,10 +2,10 @@
 //! witnesses of what is usual. Every case of it byte by byte: `parse/everyday.rs`.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail loudly")]
 
-#[path = "everyday/clients.rs"]
-mod clients;
-#[path = "everyday/witnesses.rs"]
-mod witnesses;
+#[path = "http_clients/other_proxies.rs"]
+mod other_proxies;
+#[path = "http_clients/programs.rs"]
+mod programs;
 
 use std::process::Command;
 

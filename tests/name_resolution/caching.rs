@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::lab::{HOST, Lab, both_ways};
+use super::fixture::{HOST, Lab, both_ways};
 use tailrace_rig::nameserver::NXDOMAIN;
 use tailrace_rig::wait::{eventually, pause};
 use tailrace_rig::{Inbound, Nameserver};

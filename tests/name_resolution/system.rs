@@ -3,8 +3,8 @@
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
-use super::lab::{HOST, Lab};
-use super::many::{AFTER_ALL, Crowd, impatient};
+use super::concurrent_questions::{AFTER_ALL, Crowd, impatient};
+use super::fixture::{HOST, Lab};
 use super::routes::OUTSIDE;
 use tailrace_rig::fake_tailnet::script::Script;
 use tailrace_rig::system_nameserver::Record;

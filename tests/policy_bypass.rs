@@ -2,7 +2,7 @@
 //! reaches the upstream. What a redirected connection may do is in `transparent.rs`.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail loudly")]
 
-#[path = "bypass/hosts.rs"]
+#[path = "policy_bypass/hosts.rs"]
 mod hosts;
 
 use std::time::Duration;
