@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use tailrace::lifecycle::cut::Cut;
+use tailrace::lifecycle::connection_cut::Cut;
 use tailrace::relay::{HalfClose, Meter, PipePool, RelaySettings};
 use tailrace::sys::Stream;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

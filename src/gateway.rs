@@ -3,21 +3,21 @@
 //! The only place, next to `connection.rs`, that knows every module.
 #![forbid(unsafe_code)]
 
-mod bind;
-mod build;
+mod admin_snapshots;
+mod bind_listeners;
+mod build_modules;
 mod child_command;
 mod dns;
 mod error;
 mod explain;
-mod judge;
 mod local_addresses;
+mod offline_policy;
 mod readiness;
 mod reload;
 mod run;
 mod tailnet;
 #[cfg(test)]
 mod tests;
-mod view;
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -30,7 +30,7 @@ use tokio::sync::watch;
 use crate::config::Config;
 use crate::connection::{self, DnsAnswerMap, GatewayState, TailnetGate};
 use crate::lifecycle::children::Children;
-use crate::lifecycle::cut::CutReason;
+use crate::lifecycle::connection_cut::CutReason;
 use crate::lifecycle::drain::{Drain, Phase};
 use crate::lifecycle::pause::watch_for_pauses;
 use crate::lifecycle::run_dir::Listening;
@@ -43,7 +43,7 @@ use crate::upstream::Upstream;
 
 pub use self::child_command::ChildCommand;
 pub use self::error::StartError;
-pub use self::judge::OfflineJudge;
+pub use self::offline_policy::OfflineJudge;
 pub use self::run::{Again, run};
 
 /// How often this host's addresses are looked at again.
@@ -57,10 +57,10 @@ pub struct Gateway {
     config: Config,
     drain: Arc<Drain>,
     limits: Arc<listener::Limits>,
-    live: build::Live,
+    live: build_modules::Live,
     /// The limit on open files as we were started, and as it was raised.
     descriptors: DescriptorLimits,
-    naming: build::ResolverFactory,
+    naming: build_modules::ResolverFactory,
     membership: Option<tailnet::Membership>,
     stop_accepting: watch::Sender<bool>,
     bound: Listening,
@@ -86,12 +86,12 @@ impl Gateway {
         means: StartupResources,
     ) -> Result<Self, StartError> {
         let descriptors = crate::sys::limits::raise_descriptors();
-        build::may_mark(config.upstream.mark)?;
-        let listeners = bind::all(&config.listen, &config.forwards)?;
+        build_modules::may_mark(config.upstream.mark)?;
+        let listeners = bind_listeners::all(&config.listen, &config.forwards)?;
         let bound = listeners.listening.clone();
-        let live = build::Live::new(&config);
+        let live = build_modules::Live::new(&config);
         let states = tailnet::States::of(&config);
-        let naming = build::ResolverFactory::new(states.as_ref(), config.upstream.mark);
+        let naming = build_modules::ResolverFactory::new(states.as_ref(), config.upstream.mark);
         let gateway_state = assemble(&config, telemetry, &bound, &live, &naming, states.as_ref())?;
         naming.through(&gateway_state);
         if config.record.process
@@ -99,7 +99,7 @@ impl Gateway {
         {
             tracing::warn!(%error, "record.process: clients' programs are not named here");
         }
-        let most = build::fitting(config.limits.max_connections, descriptors.after);
+        let most = build_modules::fitting(config.limits.max_connections, descriptors.after);
         if most < config.limits.max_connections {
             tracing::warn!(
                 wanted = config.limits.max_connections,
@@ -156,7 +156,7 @@ impl Gateway {
         hopeless.then(|| state.fault_sentence())
     }
 
-    fn serve(&self, listeners: bind::Listeners) -> Result<(), StartError> {
+    fn serve(&self, listeners: bind_listeners::Listeners) -> Result<(), StartError> {
         for bound in listeners.proxy.into_iter().chain(listeners.forwards) {
             self.accept(bound);
         }
@@ -168,7 +168,7 @@ impl Gateway {
         tokio::spawn(watch_for_pauses(move |lost| {
             after_pause(&gateway_state, pauses.as_ref(), lost)
         }));
-        view::serve(listeners.admin, self)
+        admin_snapshots::serve(listeners.admin, self)
             .map_err(|source| StartError::System { what: "the admin thread", source })
     }
 
@@ -231,27 +231,27 @@ fn assemble(
     config: &Config,
     telemetry: Arc<Telemetry>,
     bound: &Listening,
-    live: &build::Live,
-    naming: &build::ResolverFactory,
+    live: &build_modules::Live,
+    naming: &build_modules::ResolverFactory,
     states: Option<&tailnet::States>,
 ) -> Result<Arc<GatewayState>, StartError> {
-    let upstream = Upstream::new(build::upstream(&config.upstream));
-    upstream.set_endpoint(build::place(config.upstream.kind));
+    let upstream = Upstream::new(build_modules::upstream(&config.upstream));
+    upstream.set_endpoint(build_modules::place(config.upstream.kind));
     Ok(Arc::new(GatewayState {
-        policy: ArcSwap::from_pointee(build::policy(&config.policy)?),
+        policy: ArcSwap::from_pointee(build_modules::policy(&config.policy)?),
         local_addresses: ArcSwap::from_pointee(local_addresses::look(
             bound.all(),
-            bind::internal(&config.upstream),
+            bind_listeners::internal(&config.upstream),
             states.map(tailnet::States::now).as_deref(),
         )),
         resolver: ArcSwap::from_pointee(naming.names(&config.dns)),
         upstream_kind: upstream.kind(),
-        fixed_route: build::fixed_route(config.upstream.kind),
+        fixed_route: build_modules::fixed_route(config.upstream.kind),
         dns_answers: DnsAnswerMap::default(),
-        synthetic_addresses: ArcSwapOption::new(build::synthetic(&config.dns, None)),
+        synthetic_addresses: ArcSwapOption::new(build_modules::synthetic(&config.dns, None)),
         tailnet_gate: states.map(|states| states.tailnet_gate(config)),
         upstream,
-        half_close: build::half_close(&config.upstream),
+        half_close: build_modules::half_close(&config.upstream),
         pipes: PipePool::for_this_process(),
         limits: ArcSwap::from_pointee(live.limits(config)),
         telemetry,

@@ -17,7 +17,7 @@ use std::time::Duration;
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 
-use crate::lifecycle::cut::{Cut, CutReason};
+use crate::lifecycle::connection_cut::{Cut, CutReason};
 use crate::sys::{Exiting, Stream};
 
 pub use crate::labels::HalfClose;

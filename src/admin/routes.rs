@@ -7,7 +7,7 @@ use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, X_CONTENT_T
 use hyper::{Method, Response, StatusCode, Uri};
 use serde::Serialize;
 
-use super::query::{self, BadQuery};
+use super::query_parameters::{self, BadQuery};
 use super::{Readiness, View};
 use crate::api::{ErrorAnswer, HealthAnswer, NotReadyAnswer, ReadyAnswer};
 
@@ -37,12 +37,12 @@ pub(super) async fn answer(view: &dyn View, method: &Method, uri: &Uri) -> Answe
 /// The API proper. Unlike scrapers and probes, who asks it knows its parameters.
 async fn api(view: &dyn View, name: &str, query: Option<&str>) -> Result<Answer, BadQuery> {
     Ok(match name {
-        "status" => object(StatusCode::OK, &view.status(query::switch(query, "peers")?)),
+        "status" => object(StatusCode::OK, &view.status(query_parameters::switch(query, "peers")?)),
         "connections" => {
-            query::none(query)?;
+            query_parameters::none(query)?;
             object(StatusCode::OK, &view.connections())
         }
-        "explain" => match query::only(query, "target")? {
+        "explain" => match query_parameters::only(query, "target")? {
             Some(target) => object(StatusCode::OK, &view.explain(&target).await?),
             None => return Err("explain what? Give ?target=HOST or ?target=HOST:PORT".to_owned()),
         },

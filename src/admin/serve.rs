@@ -18,7 +18,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 
-use super::guard::Hosts;
+use super::request_origin::Hosts;
 use super::{View, routes};
 
 /// Connections at a time; more wait in the kernel's queue.

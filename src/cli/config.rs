@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use serde_json::json;
 
 use super::args::Settings;
-use super::find::{self, Given};
+use super::gateway_discovery::{self, Given};
 use crate::config::{self, Origin};
 use crate::target::Forward;
 
@@ -25,7 +25,7 @@ pub(super) fn check(settings: Settings, file: Option<PathBuf>) -> ExitCode {
             }
             ExitCode::SUCCESS
         }
-        Err(problems) => find::misconfigured(&problems),
+        Err(problems) => gateway_discovery::misconfigured(&problems),
     }
 }
 
@@ -43,7 +43,7 @@ pub(super) fn show(settings: &Settings, json: bool) -> ExitCode {
             }
             ExitCode::SUCCESS
         }
-        Err(problems) => find::misconfigured(&problems),
+        Err(problems) => gateway_discovery::misconfigured(&problems),
     }
 }
 

@@ -6,14 +6,14 @@ use std::process::ExitCode;
 use serde_json::{Map, Value};
 
 use super::args::{Settings, Shell};
-use super::{exit, find};
+use super::{exit, gateway_discovery};
 use crate::config::Key;
 use crate::lifecycle::environment::{self, Ours, Variable};
 
 pub(super) fn run(settings: &Settings, shell: Shell) -> ExitCode {
-    let found = match find::listening(settings) {
+    let found = match gateway_discovery::listening(settings) {
         Ok(found) => found,
-        Err(problems) => return find::misconfigured(&problems),
+        Err(problems) => return gateway_discovery::misconfigured(&problems),
     };
     let Some(variables) = environment::variables(&found, &ours(settings)) else {
         eprintln!("tailrace: listen.proxy is empty: name an address there");

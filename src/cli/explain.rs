@@ -4,31 +4,32 @@
 use std::process::ExitCode;
 
 use super::args::Settings;
-use super::find;
-use super::words::{or_dash, plain};
+use super::display_text::{or_dash, plain};
+use super::gateway_discovery;
 use crate::api::{AddressAnswer, ClientAnswer, DecisionAnswer, DnsAnswer, ExplainAnswer};
 use crate::labels::{PolicyMode, Verdict};
 
 pub(super) fn run(settings: &Settings, target: &str, json: bool) -> ExitCode {
-    let found = match find::gateway(settings) {
+    let found = match gateway_discovery::gateway(settings) {
         Ok(found) => found,
-        Err(problems) => return find::misconfigured(&problems),
+        Err(problems) => return gateway_discovery::misconfigured(&problems),
     };
     let path = explain_path(target);
     let told = match json {
-        true => find::object(&found, &path).map(|told: serde_json::Value| vec![told.to_string()]),
-        false => find::object(&found, &path).map(|told| explain_lines(&told)),
+        true => gateway_discovery::object(&found, &path)
+            .map(|told: serde_json::Value| vec![told.to_string()]),
+        false => gateway_discovery::object(&found, &path).map(|told| explain_lines(&told)),
     };
     match told {
         Ok(lines) => lines.iter().for_each(|line| println!("{line}")),
-        Err(why) => return find::unanswered(&found, &why),
+        Err(why) => return gateway_discovery::unanswered(&found, &why),
     }
     ExitCode::SUCCESS
 }
 
 /// The question for one target.
 pub(super) fn explain_path(target: &str) -> String {
-    format!("/api/v1/explain?target={}", find::in_a_query(target))
+    format!("/api/v1/explain?target={}", gateway_discovery::in_a_query(target))
 }
 
 fn explain_lines(told: &ExplainAnswer) -> Vec<String> {

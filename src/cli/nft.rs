@@ -8,7 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::process::ExitCode;
 
 use super::args::Settings;
-use super::{exit, find};
+use super::{exit, gateway_discovery};
 
 /// The ports that redirected connections are led to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,9 +25,9 @@ pub(super) fn run(settings: &Settings, exempt: Option<u32>) -> ExitCode {
         print!("{UNDO}");
         return ExitCode::SUCCESS;
     };
-    let found = match find::listening(settings) {
+    let found = match gateway_discovery::listening(settings) {
         Ok(found) => found,
-        Err(problems) => return find::misconfigured(&problems),
+        Err(problems) => return gateway_discovery::misconfigured(&problems),
     };
     let (v4, v6) = (led_to(&found.proxy, false), led_to(&found.proxy, true));
     let Some(ports) = Ports::of(v4, v6) else {

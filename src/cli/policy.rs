@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::args::Settings;
 use super::exit;
-use super::find::{self, Given};
+use super::gateway_discovery::{self, Given};
 use crate::gateway;
 use crate::outcome::Outcome;
 use crate::policy::Verdict;
@@ -32,7 +32,7 @@ pub(super) fn test_hosts(settings: &Settings, hosts: &[String], json: bool) -> E
     let given = Given::new(settings);
     let loaded = match given.load() {
         Ok(loaded) => loaded,
-        Err(problems) => return find::misconfigured(&problems),
+        Err(problems) => return gateway_discovery::misconfigured(&problems),
     };
     let judge = match gateway::OfflineJudge::new(&loaded.checked.config) {
         Ok(judge) => judge,

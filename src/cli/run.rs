@@ -11,8 +11,8 @@ use std::time::Duration;
 use tailrace_run::{GatewayAccess, ProgramToRun, ProxyAnswer, ProxyClient, UserNotices};
 
 use super::args::Settings;
-use super::find::{self, Given};
-use super::{exit, tell, words};
+use super::gateway_discovery::{self, Given};
+use super::{display_text, exit, line_output};
 use crate::api::StatusAnswer;
 use crate::lifecycle::command::CommandError;
 use crate::lifecycle::environment;
@@ -55,7 +55,9 @@ pub(super) fn run(settings: &Settings, explain: bool, command: Vec<OsString>) ->
         Ok(gateway) => gateway,
         Err(code) => return code,
     };
-    let say = |text: &str| tell::error(format_args!("tailrace run: {}", words::plain(text)));
+    let say = |text: &str| {
+        line_output::error(format_args!("tailrace run: {}", display_text::plain(text)))
+    };
     let explained = |text: &str| {
         if explain {
             say(text);
@@ -77,7 +79,7 @@ pub(super) fn run(settings: &Settings, explain: bool, command: Vec<OsString>) ->
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             let error = CommandError::of(&program.program, error);
-            tell::error(format_args!("tailrace: {error}"));
+            line_output::error(format_args!("tailrace: {error}"));
             ExitCode::from(error.exit_code())
         }
     }
@@ -97,10 +99,11 @@ fn private_folder(folder: &Path) -> io::Result<PathBuf> {
 
 /// The running gateway, as it says itself.
 fn gateway(settings: &Settings) -> Result<GatewayAccess, ExitCode> {
-    let found = find::gateway(settings).map_err(|problems| find::misconfigured(&problems))?;
-    let status = find::object::<StatusAnswer>(&found, "/api/v1/status");
+    let found = gateway_discovery::gateway(settings)
+        .map_err(|problems| gateway_discovery::misconfigured(&problems))?;
+    let status = gateway_discovery::object::<StatusAnswer>(&found, "/api/v1/status");
     let Listening { proxy, dns, .. } =
-        status.map_err(|why| find::unanswered(&found, &why))?.listeners;
+        status.map_err(|why| gateway_discovery::unanswered(&found, &why))?.listeners;
     let limit = Given::new(settings).load().map(|it| it.checked.config.upstream.connect_timeout);
     Ok(GatewayAccess {
         proxy: if proxy.is_empty() { found.proxy } else { proxy },

@@ -6,18 +6,18 @@ use std::process::ExitCode;
 use serde_json::Value;
 
 use super::args::Settings;
-use super::{find, words};
+use super::{display_text, gateway_discovery};
 
 pub(super) fn run(settings: &Settings, peers: bool, json: bool) -> ExitCode {
-    let found = match find::gateway(settings) {
+    let found = match gateway_discovery::gateway(settings) {
         Ok(found) => found,
-        Err(problems) => return find::misconfigured(&problems),
+        Err(problems) => return gateway_discovery::misconfigured(&problems),
     };
     let path = if peers { "/api/v1/status?peers=true" } else { "/api/v1/status" };
     // Every value is shown, those of a newer gateway too.
-    let status = match find::object::<Value>(&found, path) {
+    let status = match gateway_discovery::object::<Value>(&found, path) {
         Ok(status) => status,
-        Err(why) => return find::unanswered(&found, &why),
+        Err(why) => return gateway_discovery::unanswered(&found, &why),
     };
     if json {
         println!("{status}");
@@ -37,21 +37,21 @@ fn print_table(prefix: &str, value: &Value) {
             Value::Array(items) if items.iter().any(Value::is_object) => {
                 items.iter().for_each(|item| println!("{name:<28} {}", row(item)));
             }
-            _ => println!("{name:<28} {}", words::of(value)),
+            _ => println!("{name:<28} {}", display_text::of(value)),
         }
     }
 }
 
 /// The values of an object, those that say nothing by themselves with their name.
 fn row(item: &Value) -> String {
-    let Value::Object(map) = item else { return words::of(item) };
+    let Value::Object(map) = item else { return display_text::of(item) };
     let word = |(key, value): (&String, &Value)| match value {
         Value::Bool(true) => Some(key.clone()),
         Value::Bool(false) => Some(format!("not {key}")),
         Value::Null => None,
         Value::Array(items) if items.is_empty() => None,
-        Value::Array(_) if key != "addresses" => Some(format!("{key} {}", words::of(value))),
-        _ => Some(words::of(value)),
+        Value::Array(_) if key != "addresses" => Some(format!("{key} {}", display_text::of(value))),
+        _ => Some(display_text::of(value)),
     };
     map.iter().filter_map(word).collect::<Vec<_>>().join("  ")
 }

@@ -4,8 +4,8 @@
 use std::process::ExitCode;
 
 use super::args::Settings;
-use super::find::{self, Given};
-use super::{exit, key, tell};
+use super::gateway_discovery::{self, Given};
+use super::{exit, key, line_output};
 use crate::config::{self, Config, Key, Loaded, LogTo, Origin};
 use crate::gateway::{self, ChildCommand, StartError};
 use crate::lifecycle::run_dir::RunDir;
@@ -19,14 +19,14 @@ pub(super) fn run(settings: &Settings, commanded: Option<&ChildCommand>) -> Exit
     let key = match key::take() {
         Ok(key) => key,
         Err(error) => {
-            tell::error(error);
+            line_output::error(error);
             return ExitCode::from(exit::CONFIG);
         }
     };
     let given = Given::new(settings);
     let loaded = match load(&given, commanded.is_some()) {
         Ok(loaded) => loaded,
-        Err(problems) => return find::misconfigured(&problems),
+        Err(problems) => return gateway_discovery::misconfigured(&problems),
     };
     let (access, writer) = match open_log(&loaded.checked.config) {
         Ok(log) => log,
@@ -66,8 +66,8 @@ fn open_log(config: &Config) -> Result<(AccessLog, AccessWriter), StartError> {
 fn failed(written: &config::RawConfig, error: &StartError) -> ExitCode {
     let forward = error.address().and_then(|address| written.forward_at(address));
     match forward.or_else(|| error.key().map(|key| written.origin(key))) {
-        Some(origin) => tell::error(format_args!("config: {origin}: {error}")),
-        None => tell::error(format_args!("tailrace: {error}")),
+        Some(origin) => line_output::error(format_args!("config: {origin}: {error}")),
+        None => line_output::error(format_args!("tailrace: {error}")),
     }
     ExitCode::from(error.exit_code())
 }

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use super::args::Settings;
-use super::{exit, find};
+use super::{exit, gateway_discovery};
 use crate::api::NotReadyAnswer;
 
 /// Between two looks.
@@ -14,9 +14,9 @@ const PAUSE: Duration = Duration::from_millis(50);
 pub(super) fn run(settings: &Settings, timeout: Duration) -> ExitCode {
     let deadline = Instant::now() + timeout;
     loop {
-        let missing = match find::gateway(settings) {
+        let missing = match gateway_discovery::gateway(settings) {
             Ok(found) => missing(&found),
-            Err(problems) => return find::misconfigured(&problems),
+            Err(problems) => return gateway_discovery::misconfigured(&problems),
         };
         let Some(missing) = missing else { return ExitCode::SUCCESS };
         let left = deadline.saturating_duration_since(Instant::now());
@@ -29,8 +29,8 @@ pub(super) fn run(settings: &Settings, timeout: Duration) -> ExitCode {
 }
 
 /// What is missing, in words; nothing when a connection would be carried.
-fn missing(found: &find::Found) -> Option<String> {
-    let answer = match find::get(found.admin, "/readyz") {
+fn missing(found: &gateway_discovery::Found) -> Option<String> {
+    let answer = match gateway_discovery::get(found.admin, "/readyz") {
         Ok(answer) if answer.status == 200 => return None,
         Ok(answer) => answer,
         Err(error) => return Some(format!("no gateway answers at {}: {error}", found.admin)),

@@ -4,10 +4,10 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use super::config_problem::{Origin, Problem, Problems, quoted};
 use super::environment::ProcessEnvironment;
 use super::keys::{self, Key, OutsideChoice, UpstreamChoice};
 use super::log_filter::LogFilter;
-use super::problem::{Origin, Problem, Problems, quoted};
 use super::raw_config::RawConfig;
 use super::settings::{
     Config, DnsMode, Limits, Listen, Log, LogTo, Record, Relay, Transparent, Upstream, UpstreamKind,

@@ -7,8 +7,8 @@ use ipnet::{IpNet, Ipv4Net};
 
 use super::check::ConfigCheck;
 use super::check_listen::NamedListener;
+use super::config_problem::quoted;
 use super::keys::{self, Setting};
-use super::problem::quoted;
 use super::setting_types::Text;
 use super::settings::{Dns, DnsMode, Policy, UpstreamKind};
 

@@ -6,8 +6,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::check::ConfigCheck;
 use super::check_policy;
+use super::config_problem::{Origin, quoted};
 use super::keys::{self, Key, ListenerKey, Setting};
-use super::problem::{Origin, quoted};
 use super::raw_config::RawForward;
 use super::setting_types::TextList;
 use super::settings::{Listen, UpstreamKind};

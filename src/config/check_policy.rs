@@ -7,8 +7,8 @@ use globset::GlobBuilder;
 use ipnet::IpNet;
 
 use super::check::ConfigCheck;
+use super::config_problem::quoted;
 use super::keys::{self, Setting};
-use super::problem::quoted;
 use super::raw_config::Item;
 use super::setting_types::TextList;
 use super::settings::{Policy, PolicyMode};

@@ -5,10 +5,10 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use super::check::ConfigCheck;
+use super::config_problem::quoted;
 use super::environment::ProcessEnvironment;
-use super::from_words::KEY_FD;
+use super::from_texts::KEY_FD;
 use super::keys::{self, ManageChoice, Setting, UpstreamChoice};
-use super::problem::quoted;
 use super::setting_types::Text;
 use super::settings::{KeySource, Listen, NodeState, PolicyMode, Tailnet, UpstreamKind};
 

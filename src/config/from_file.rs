@@ -8,8 +8,8 @@ use std::sync::Arc;
 use toml::Spanned;
 use toml::de::{DeArray, DeTable, DeValue};
 
+use super::config_problem::{Origin, plain, quoted};
 use super::keys::{self, FORWARD, Key, Kind};
-use super::problem::{Origin, plain, quoted};
 use super::raw_config::{
     Item, RawConfig, RawForward, RawValue, sized, split, timed, unknown, within, word,
 };

@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::check::{CheckedConfig, check_config};
+use super::config_problem::{Origin, Problems};
 use super::environment::ProcessEnvironment;
-use super::from_words::SettingFlag;
-use super::problem::{Origin, Problems};
+use super::from_texts::SettingFlag;
 use super::raw_config::{RawConfig, parse};
 
 /// The file read when none is named; it need not exist.

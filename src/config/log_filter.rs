@@ -10,7 +10,7 @@ use tracing::Level;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::Targets;
 
-use super::problem::quoted;
+use super::config_problem::quoted;
 
 /// What this crate's own events are named by.
 const OURS: &str = "tailrace";

@@ -5,14 +5,14 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
+use super::byte_size;
+use super::config_problem::{Origin, Problem, quoted};
 use super::duration;
 use super::environment::ProcessEnvironment;
-use super::from_words::SettingFlag;
+use super::from_texts::SettingFlag;
 use super::keys::{self, Key, Kind, Setting};
-use super::problem::{Origin, Problem, quoted};
 use super::setting_types::ValueType;
-use super::size;
-use super::{from_file, from_words};
+use super::{from_file, from_texts};
 
 /// A value of the right type.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -83,8 +83,8 @@ pub fn parse(
     if let Some((path, text)) = file {
         from_file::read_file_text(path, text, &mut written);
     }
-    from_words::environment(env, &mut written);
-    from_words::flags(flags, &mut written);
+    from_texts::environment(env, &mut written);
+    from_texts::flags(flags, &mut written);
     written
 }
 
@@ -177,12 +177,12 @@ pub(super) fn typed(kind: Kind, text: &str, origin: &Origin) -> Result<RawValue,
 
 /// A number of bytes within bounds.
 pub(super) fn sized(text: &str, least: u64, most: u64) -> Result<RawValue, String> {
-    match size::parse_size(text).map_err(|why| format!("{} {why}", quoted(text)))? {
+    match byte_size::parse_size(text).map_err(|why| format!("{} {why}", quoted(text)))? {
         bytes if (least..=most).contains(&bytes) => Ok(RawValue::Size(bytes)),
         _ => Err(format!(
             "wants a size from {} to {}, not {}",
-            size::spell_size(least),
-            size::spell_size(most),
+            byte_size::spell_size(least),
+            byte_size::spell_size(most),
             quoted(text)
         )),
     }

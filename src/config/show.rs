@@ -1,11 +1,11 @@
 //! The effective settings with where each came from, no secret among them.
 #![forbid(unsafe_code)]
 
+use super::byte_size;
+use super::config_problem::Origin;
 use super::keys::Key;
-use super::problem::Origin;
 use super::raw_config::{Entry, RawConfig, RawValue};
 use super::settings::Config;
-use super::size;
 use crate::secret::redacted;
 use crate::target::Forward;
 
@@ -66,7 +66,7 @@ fn value(raw: &RawValue) -> toml::Value {
         RawValue::Switch(on) => (*on).into(),
         RawValue::Number(number) => (*number).into(),
         RawValue::Duration(duration) => spelled(*duration).into(),
-        RawValue::Size(bytes) => size::spell_size(*bytes).into(),
+        RawValue::Size(bytes) => byte_size::spell_size(*bytes).into(),
     }
 }
 

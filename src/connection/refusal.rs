@@ -3,7 +3,7 @@
 
 use crate::dns::NameError;
 use crate::labels::DnsRoute;
-use crate::lifecycle::cut::CutReason;
+use crate::lifecycle::connection_cut::CutReason;
 use crate::outcome::Outcome;
 use crate::policy::Refused;
 use crate::tailnet::TailnetFault;

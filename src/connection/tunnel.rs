@@ -7,7 +7,7 @@ use super::read_request::TunnelRequest;
 use super::sni_inspector::{RelayInspector, SniInspector};
 use super::{GatewayState, refuse_client};
 use crate::inbound::ReplyProtocol;
-use crate::lifecycle::cut::CutReason;
+use crate::lifecycle::connection_cut::CutReason;
 use crate::outcome::Outcome;
 use crate::record::{Stage, TargetRecord};
 use crate::relay::{self, RelayEnd, RelaySummary};

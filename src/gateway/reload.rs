@@ -5,9 +5,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::{Gateway, StartError, build};
+use super::{Gateway, StartError, build_modules};
 use crate::config::Config;
-use crate::lifecycle::cut::CutReason;
+use crate::lifecycle::connection_cut::CutReason;
 use crate::policy::{self, AskedTarget, DecisionContext, PolicyVerdict, Verdict};
 use crate::target::Target;
 
@@ -18,16 +18,16 @@ impl Gateway {
     /// # Errors
     /// [`StartError::Policy`]; then everything stays as it was.
     pub fn reload(&mut self, config: Config) -> Result<(), StartError> {
-        let policy = build::policy(&config.policy)?;
+        let policy = build_modules::policy(&config.policy)?;
         self.gateway_state.policy.store(Arc::new(policy));
         self.gateway_state.resolver.store(Arc::new(self.naming.names(&config.dns)));
-        self.gateway_state.synthetic_addresses.store(build::synthetic(
+        self.gateway_state.synthetic_addresses.store(build_modules::synthetic(
             &config.dns,
             self.gateway_state.synthetic_addresses.load_full(),
         ));
         self.live.splice.store(config.relay.splice, Ordering::Relaxed);
         self.gateway_state.limits.store(Arc::new(self.live.limits(&config)));
-        let most = build::fitting(config.limits.max_connections, self.descriptors.after);
+        let most = build_modules::fitting(config.limits.max_connections, self.descriptors.after);
         self.limits.set(most, config.limits.per_client);
         self.gateway_state.telemetry.access_log().reload(&config.log)?;
         self.config = config;

@@ -16,7 +16,7 @@ use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::{assemble, build, tailnet};
+use super::{assemble, build_modules, tailnet};
 use crate::config::{self, Config, ProcessEnvironment};
 use crate::connection::{self, DnsResponder, GatewayState};
 use crate::dns::serve::{AnswerSource as _, ClientQuestion, QuestionKind};
@@ -149,7 +149,7 @@ fn gateway_state(
 ) -> (Arc<GatewayState>, record::AccessWriter) {
     let (lines, writer) = record::log::open_log(&config.log).unwrap();
     let states = tailnet::States::of(config).unwrap();
-    let naming = build::ResolverFactory::new(Some(&states), None);
+    let naming = build_modules::ResolverFactory::new(Some(&states), None);
     let bound = Listening {
         proxy: vec![SocketAddr::from(([127, 0, 0, 1], 1055))],
         tproxy: Vec::new(),
@@ -158,8 +158,10 @@ fn gateway_state(
         dns: None,
         dns_clients: None,
     };
-    let live =
-        build::Live { splice: Arc::default(), upstream_process: Arc::new(ArcSwapOption::empty()) };
+    let live = build_modules::Live {
+        splice: Arc::default(),
+        upstream_process: Arc::new(ArcSwapOption::empty()),
+    };
     let telemetry = Telemetry::new(lines);
     let state = tailnet_state(case);
     let gateway_state = assemble(config, telemetry, &bound, &live, &naming, Some(&states)).unwrap();

@@ -8,7 +8,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::trouble::{self, AcceptFailures};
+use super::accept_errors::{self, AcceptFailures};
 use super::{Accepted, Bound, Limits, Permit};
 use crate::labels::AcceptErrno;
 use crate::sys::{self, Listener, Stream};
@@ -82,9 +82,9 @@ impl Acceptor {
                     handle(accepted);
                 }
                 Err(error) => {
-                    on_error(trouble::label(&error));
+                    on_error(accept_errors::label(&error));
                     self.trouble.say(&error, Instant::now());
-                    if trouble::out_of_descriptors(&error) {
+                    if accept_errors::out_of_descriptors(&error) {
                         self.tell_one().await.into_iter().for_each(&mut *handle);
                     }
                     if let Some(pause) = self.trouble.pause(&error) {

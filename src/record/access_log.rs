@@ -12,8 +12,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::escape;
-use super::json::JsonObject;
-use super::outcomes::outcome_index;
+use super::json_object::JsonObject;
+use super::outcome_counters::outcome_index;
 use super::process_lookup::Process;
 use crate::api::Counters;
 use crate::labels::{

@@ -18,9 +18,9 @@ use arc_swap::ArcSwap;
 use tracing_subscriber::layer::SubscriberExt as _;
 
 use super::access_log::{AccessLine, process_json, process_text};
-use super::json::JsonObject;
+use super::json_object::JsonObject;
+use super::log_writer::LogSink;
 use super::process_lookup::Process;
-use super::sink::LogSink;
 use super::tracing_events::TracingEvents;
 use crate::api::Counters;
 use crate::config::{self, LogFilter, LogFormat, LogTo};

@@ -11,7 +11,7 @@ use metrics_exporter_prometheus::{
     Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
 };
 
-use super::outcomes::outcome_index;
+use super::outcome_counters::outcome_index;
 use crate::labels::{
     AcceptErrno, Direction, DnsResult, DnsRoute, Inbound, LabelValue, LogStream, PerLabel,
     PolicyMode, PoolState, ReloadResult, RestartCause, SpliceFallback, TailnetPhase, Verdict,

@@ -21,7 +21,7 @@ pub(super) use self::caller_slot::CallerSlot;
 pub use self::process::Process;
 use self::search::SearchResult;
 use self::search_context::SearchContext;
-use super::live::LiveEntry;
+use super::live_connections::LiveEntry;
 use super::log::AccessLog;
 
 /// Connections that wait to be looked at; later ones stay unknown.

@@ -8,8 +8,8 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use super::access_log::RunningTotals;
-use super::guard::ConnectionRecord;
-use super::live::{LiveConnections, LiveEntry, LiveTable};
+use super::connection_record::ConnectionRecord;
+use super::live_connections::{LiveConnections, LiveEntry, LiveTable};
 use super::log::AccessLog;
 use super::metrics::MetricHandles;
 use super::own_process;

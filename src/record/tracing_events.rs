@@ -15,7 +15,7 @@ use tracing_subscriber::layer::{Context, Layer};
 use tracing_subscriber::registry::LookupSpan;
 
 use super::escape;
-use super::json::JsonObject;
+use super::json_object::JsonObject;
 use super::log::AccessLog;
 
 /// Writes events into a log, as far as its filter lets them.

@@ -15,7 +15,7 @@ use super::direction::{DirectionIo, DirectionStop, InspectionEnd, RelayDirection
 use super::{
     GATE_TIME, HalfClose, Meter, PipePool, RelayEnd, RelaySettings, RelaySummary, StreamInspector,
 };
-use crate::lifecycle::cut::Cut;
+use crate::lifecycle::connection_cut::Cut;
 use crate::sys::{self, Exiting, Stream};
 
 /// After this long without a byte a pipe goes back, and blocked sockets are watched for a reset:

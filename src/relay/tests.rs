@@ -24,7 +24,7 @@ use tokio::task::JoinHandle;
 use super::{
     HalfClose, InspectionVerdict, Meter, PipePool, RelaySettings, RelaySummary, StreamInspector,
 };
-use crate::lifecycle::cut::Cut;
+use crate::lifecycle::connection_cut::Cut;
 use crate::sys::{Exiting, Stream};
 
 /// How the relay moves bytes in a test.

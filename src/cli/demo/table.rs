@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::StepFailure;
 use super::client::BytesMoved;
-use crate::cli::tell;
+use crate::cli::line_output;
 
 /// How a step ended, when it ended as it should.
 pub(super) enum StepEnd {
@@ -55,23 +55,25 @@ impl TableRow {
 pub(super) fn print(rows: &[TableRow]) {
     let heads = ["way", "what", "result", "bytes", "ms"];
     let [way, what, result, bytes, took] = heads;
-    tell::out(format_args!("  {way:<14} {what:<34} {result:<44} {bytes:>21} {took:>9}"));
+    line_output::out(format_args!("  {way:<14} {what:<34} {result:<44} {bytes:>21} {took:>9}"));
     for row in rows {
         let (mark, result, bytes) = row.cells();
         let took = row.took.as_secs_f64() * 1000.0;
         let (way, what) = (row.way, row.what);
-        tell::out(format_args!("{mark} {way:<14} {what:<34} {result:<44} {bytes:>21} {took:>9.1}"));
+        line_output::out(format_args!(
+            "{mark} {way:<14} {what:<34} {result:<44} {bytes:>21} {took:>9.1}"
+        ));
     }
 }
 
 /// The counters that moved.
 pub(super) fn print_metrics(before: &BTreeMap<String, f64>, after: &BTreeMap<String, f64>) {
-    tell::out("\nmetrics that moved:");
+    line_output::out("\nmetrics that moved:");
     for (name, value) in after {
         let moved = value - before.get(name).copied().unwrap_or(0.0);
         let telling = name.contains("_total") && !name.contains("process_");
         if telling && moved > 0.0 {
-            tell::out(format_args!("  {name:<78} +{moved}"));
+            line_output::out(format_args!("  {name:<78} +{moved}"));
         }
     }
 }

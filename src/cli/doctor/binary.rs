@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use super::find::Given;
+use super::gateway_discovery::Given;
 use crate::api::FaultAnswer;
 use crate::config::Loaded;
 use crate::lifecycle::program;

@@ -1,7 +1,7 @@
 //! From the binary to the netmap: the links of `status`.
 #![forbid(unsafe_code)]
 
-use super::words::{or_dash, plain, texts};
+use super::display_text::{or_dash, plain, texts};
 use super::{Link, up_to};
 use crate::api::{FaultAnswer, NewsAnswer, TailnetAnswer};
 use crate::labels::{ChainLink, HalfClose, NodeIdentity, Symptom, TailnetPhase};

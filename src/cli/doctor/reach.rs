@@ -3,11 +3,11 @@
 
 use std::time::Duration;
 
-use super::find::{Found, Unanswered};
-use super::words::or_dash;
+use super::display_text::or_dash;
+use super::gateway_discovery::{Found, Unanswered};
 use super::{Link, advice, explain, tls, up_to};
 use crate::api::{AddressAnswer, DecisionAnswer, DnsAnswer, ExplainAnswer, FaultAnswer};
-use crate::cli::tunnel::{self, Open, Refusal};
+use crate::cli::connect_tunnel::{self, Open, Refusal};
 use crate::labels::{ChainLink, PolicyMode, Route, Symptom, Verdict};
 use crate::lifecycle::environment;
 use crate::outcome::Outcome;
@@ -33,7 +33,7 @@ pub(super) fn links(
         return up_to(held(&told), Some(broken));
     }
     let Some(proxy) = environment::preferred(&found.proxy) else { return up_to(held(&told), None) };
-    let opened = tunnel::open(proxy, target, Some("doctor"), Some(PATIENCE));
+    let opened = connect_tunnel::open(proxy, target, Some("doctor"), Some(PATIENCE));
     let opened = opened.unwrap_or_else(|error| {
         let message = format!("the proxy at {proxy} does not answer ({error}): see listen.proxy");
         Err(Refusal { outcome: None, message })

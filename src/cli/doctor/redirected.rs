@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use super::Link;
-use super::find::{self, Found};
+use super::gateway_discovery::{self, Found};
 use crate::api::FaultAnswer;
 use crate::labels::{ChainLink, Symptom};
 
@@ -114,7 +114,9 @@ fn attempt(found: &Found, to: SocketAddr) -> Seen {
 
 /// Redirected connections the gateway has and has had.
 fn count(found: &Found) -> u64 {
-    let answer = find::get(found.admin, "/metrics").map(|answer| answer.body).unwrap_or_default();
+    let answer = gateway_discovery::get(found.admin, "/metrics")
+        .map(|answer| answer.body)
+        .unwrap_or_default();
     let ours = |line: &&str| {
         let all = ["tailrace_connections_total{", "tailrace_connections_active{"];
         all.iter().any(|name| line.starts_with(name)) && line.contains("inbound=\"transparent\"")

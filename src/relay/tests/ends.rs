@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::*;
-use crate::lifecycle::cut::CutReason;
+use crate::lifecycle::connection_cut::CutReason;
 use crate::relay::RelayEnd;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

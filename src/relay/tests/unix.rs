@@ -5,7 +5,7 @@
 use tokio::net::UnixStream;
 
 use super::*;
-use crate::lifecycle::cut::CutReason;
+use crate::lifecycle::connection_cut::CutReason;
 use crate::relay::RelayEnd;
 
 fn unix() -> (UnixStream, Stream) {

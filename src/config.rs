@@ -6,37 +6,37 @@
 //! be a stranger's repository.
 #![forbid(unsafe_code)]
 
+mod byte_size;
 mod check;
 mod check_dns;
 mod check_listen;
 mod check_policy;
 mod check_tailnet;
+mod config_problem;
 mod duration;
 mod environment;
 mod from_file;
-mod from_words;
+mod from_texts;
 mod keys;
 mod load;
 mod log_filter;
-mod problem;
 mod raw_config;
 mod reload;
 mod setting_types;
 mod settings;
 mod show;
-mod size;
 #[cfg(test)]
 mod tests;
 
 pub(crate) use duration::parse_duration;
 
 pub use check::{CheckedConfig, GatewayLocation, check_config, gateway_location};
+pub use config_problem::{Origin, Problem, Problems};
 pub use environment::ProcessEnvironment;
-pub use from_words::{KEY_FD, SettingFlag};
+pub use from_texts::{KEY_FD, SettingFlag};
 pub use keys::{Key, ListenerKey, ManageChoice, OutsideChoice, UpstreamChoice};
 pub use load::{Loaded, SYSTEM_FILE, load, read};
 pub use log_filter::{BadFilter, LogFilter};
-pub use problem::{Origin, Problem, Problems};
 pub use raw_config::{RawConfig, parse};
 pub use reload::{Reloaded, reloaded};
 pub use settings::{

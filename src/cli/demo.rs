@@ -17,7 +17,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::{exit, tell};
+use super::{exit, line_output};
 use crate::config::{Config, HalfCloseChoice, PolicyMode, UpstreamKind};
 use crate::gateway::{Gateway, StartupResources};
 use crate::policy::Suffix;
@@ -42,7 +42,7 @@ pub(super) fn run(redirected: bool) -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(exit::FAILED),
         Err(error) => {
-            tell::error(format_args!("tailrace demo: {error}"));
+            line_output::error(format_args!("tailrace demo: {error}"));
             ExitCode::from(exit::FAILED)
         }
     }
@@ -74,7 +74,7 @@ async fn show() -> Result<bool, StepFailure> {
         DemoWorld::start().await.map_err(|error| format!("no loopback service: {error}"))?;
     let mut gateway = start(&world).await?;
     let proxy = *gateway.proxy().first().ok_or("the gateway has no proxy address")?;
-    tell::out(format_args!(
+    line_output::out(format_args!(
         "The gateway listens on {proxy}; its upstream, names and services are in this process.\n"
     ));
     let before = client::metrics(gateway.admin()).await?;
@@ -86,7 +86,7 @@ async fn show() -> Result<bool, StepFailure> {
     let held = rows.iter().all(TableRow::held);
     let verdict =
         if held { "All of it held." } else { "NOT all of it held: see the rows marked ✗." };
-    tell::out(format_args!("\n{verdict}"));
+    line_output::out(format_args!("\n{verdict}"));
     Ok(held)
 }
 
@@ -95,14 +95,19 @@ async fn take_steps(steps: Vec<DemoStep>) -> Vec<TableRow> {
     let terminal = std::io::stderr().is_terminal();
     for (index, step) in steps.into_iter().enumerate() {
         if terminal {
-            tell::progress(format_args!("[{}/{all}] {}: {}", index + 1, step.way, step.what));
+            line_output::progress(format_args!(
+                "[{}/{all}] {}: {}",
+                index + 1,
+                step.way,
+                step.what
+            ));
         }
         let begun = Instant::now();
         let ended = step.action.await;
         rows.push(TableRow::new(step.way, step.what, ended, begun.elapsed()));
     }
     if terminal {
-        tell::progress("");
+        line_output::progress("");
     }
     rows
 }

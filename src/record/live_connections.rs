@@ -9,12 +9,12 @@ use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use super::id::LineId;
+use super::connection_id::LineId;
 use super::metrics::MetricHandles;
 use super::process_lookup::{CallerSlot, Process};
 use crate::api::ConnectionAnswer;
 use crate::labels::{Direction, Inbound, PolicyMode, Stage, Verdict};
-use crate::lifecycle::cut::Cut;
+use crate::lifecycle::connection_cut::Cut;
 use crate::relay::Meter;
 use crate::target::Target;
 

@@ -1,7 +1,7 @@
 //! The policy of some settings, to be asked without a running gateway.
 #![forbid(unsafe_code)]
 
-use super::{StartError, bind, build, local_addresses};
+use super::{StartError, bind_listeners, build_modules, local_addresses};
 use crate::config::Config;
 use crate::lifecycle::run_dir::Listening;
 use crate::policy::{
@@ -30,10 +30,10 @@ impl OfflineJudge {
             dns: None,
             dns_clients: config.listen.dns,
         };
-        let internal = bind::internal(&config.upstream);
+        let internal = bind_listeners::internal(&config.upstream);
         let behind = config.tailnet.as_ref().map(|_| crate::tailnet::TailnetState::starting());
         let local_addresses = local_addresses::look(listening.all(), internal, behind.as_ref());
-        Ok(Self { policy: build::policy(&config.policy)?, local_addresses })
+        Ok(Self { policy: build_modules::policy(&config.policy)?, local_addresses })
     }
 
     /// The decision about a target as far as settings alone can tell: no name is known, and no route.

@@ -5,25 +5,25 @@
 #![forbid(unsafe_code)]
 
 mod access_log;
+mod connection_id;
+mod connection_record;
 mod escape;
-mod guard;
-mod id;
-mod json;
-mod live;
+mod json_object;
+mod live_connections;
 pub mod log;
+mod log_writer;
 mod metrics;
-mod outcomes;
+mod outcome_counters;
 mod own_process;
 mod process_lookup;
-mod sink;
 mod telemetry;
 #[cfg(test)]
 mod tests;
 mod tracing_events;
 
 pub use crate::labels::Stage;
-pub use guard::{ConnectionRecord, TargetRecord};
-pub use live::{LiveConnection, LiveConnections};
+pub use connection_record::{ConnectionRecord, TargetRecord};
+pub use live_connections::{LiveConnection, LiveConnections};
 pub use log::{AccessLog, AccessWriter};
 pub use process_lookup::Process;
 pub use telemetry::{Sampler, Telemetry};

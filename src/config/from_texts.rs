@@ -1,9 +1,9 @@
 //! Settings written as single texts: environment variables and flags.
 #![forbid(unsafe_code)]
 
+use super::config_problem::{Origin, quoted};
 use super::environment::ProcessEnvironment;
 use super::keys::{self, Key};
-use super::problem::{Origin, quoted};
 use super::raw_config::{RawConfig, typed, unknown};
 
 /// Names the descriptor over which `up` hands itself the key of `TS_AUTHKEY` (docs/requirements.md, K8).

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use super::find;
+use super::gateway_discovery;
 use crate::api::ErrorAnswer;
 use crate::http_client::response_head::{ResponseHead, ResponseHeadError};
 use crate::outcome::Outcome;
@@ -96,7 +96,7 @@ fn more(stream: &mut TcpStream, said: &mut Vec<u8>) -> io::Result<()> {
 }
 
 fn refusal(said: &[u8]) -> Refusal {
-    let body = find::parse(said).map(|answer| answer.body).unwrap_or_default();
+    let body = gateway_discovery::parse(said).map(|answer| answer.body).unwrap_or_default();
     match serde_json::from_str(&body) {
         Ok(ErrorAnswer { error, message }) => {
             Refusal { outcome: Outcome::of_label(&error), message }

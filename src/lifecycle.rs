@@ -5,7 +5,7 @@
 
 pub mod children;
 pub mod command;
-pub mod cut;
+pub mod connection_cut;
 pub mod drain;
 pub mod environment;
 pub mod pause;

@@ -7,27 +7,30 @@ mod pump;
 use std::process::ExitCode;
 
 use super::args::Settings;
-use super::find::{self, Unanswered};
-use super::{exit, tell, tunnel, words};
+use super::gateway_discovery::{self, Unanswered};
+use super::{connect_tunnel, display_text, exit, line_output};
 use crate::lifecycle::environment;
 use crate::target::Target;
 
 pub(super) fn run(settings: &Settings, target: &Target) -> ExitCode {
-    let found = match find::listening(settings) {
+    let found = match gateway_discovery::listening(settings) {
         Ok(found) => found,
-        Err(problems) => return find::misconfigured(&problems),
+        Err(problems) => return gateway_discovery::misconfigured(&problems),
     };
     let Some(proxy) = environment::preferred(&found.proxy) else {
-        return find::unanswered(&found, &Unanswered::Nobody("it has no proxy port".to_owned()));
+        return gateway_discovery::unanswered(
+            &found,
+            &Unanswered::Nobody("it has no proxy port".to_owned()),
+        );
     };
-    match tunnel::open(proxy, target, None, None) {
+    match connect_tunnel::open(proxy, target, None, None) {
         Ok(Ok(open)) => match pump::run(open.stream, &open.early) {
             Ok(()) => ExitCode::SUCCESS,
             Err(broken) => failed(&format!("{target}: {broken}")),
         },
         Ok(Err(refusal)) => failed(&format!("{} ({})", refusal.message, refusal.error())),
         Err(error) => {
-            tell::error(format_args!(
+            line_output::error(format_args!(
                 "tailrace: no gateway answers at {proxy}: {error}; start one with `tailrace up`, or name its settings with --config"
             ));
             ExitCode::from(exit::NO_GATEWAY)
@@ -36,6 +39,6 @@ pub(super) fn run(settings: &Settings, target: &Target) -> ExitCode {
 }
 
 fn failed(sentence: &str) -> ExitCode {
-    tell::error(format_args!("tailrace: {}", words::plain(sentence)));
+    line_output::error(format_args!("tailrace: {}", display_text::plain(sentence)));
     ExitCode::from(exit::FAILED)
 }

@@ -4,8 +4,8 @@
 //! nothing, and it sees snapshots through [`View`], never a connection.
 #![forbid(unsafe_code)]
 
-mod guard;
-mod query;
+mod query_parameters;
+mod request_origin;
 mod routes;
 mod serve;
 #[cfg(test)]

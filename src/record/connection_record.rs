@@ -10,8 +10,8 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::access_log::AccessLine;
-use super::id::LineId;
-use super::live::{LiveConnection, LiveEntry, LiveTarget, LiveVerdict};
+use super::connection_id::LineId;
+use super::live_connections::{LiveConnection, LiveEntry, LiveTarget, LiveVerdict};
 use super::telemetry::Telemetry;
 use crate::labels::{
     ErrorDetail, HostFrom, Inbound, PolicyMode, ResolvedBy, Route, Stage, UpstreamKind, Verdict,

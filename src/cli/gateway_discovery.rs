@@ -12,7 +12,7 @@ use std::time::Duration;
 use serde::de::DeserializeOwned;
 
 use super::args::Settings;
-use super::{exit, tell};
+use super::{exit, line_output};
 use crate::api::{ErrorAnswer, StatusAnswer};
 use crate::config::{self, GatewayLocation, Loaded, Problems, ProcessEnvironment, SettingFlag};
 use crate::http_client::response_head::ResponseHead;
@@ -54,7 +54,7 @@ impl Given {
 
 /// Says everything that is wrong with the settings, and how a command ends then.
 pub(super) fn misconfigured(problems: &Problems) -> ExitCode {
-    tell::error(problems);
+    line_output::error(problems);
     ExitCode::from(exit::CONFIG)
 }
 
@@ -136,14 +136,14 @@ pub(super) fn object<T: DeserializeOwned>(found: &Found, path: &str) -> Result<T
 pub(super) fn unanswered(found: &Found, why: &Unanswered) -> ExitCode {
     match why {
         Unanswered::Nobody(why) => {
-            tell::error(format_args!(
+            line_output::error(format_args!(
                 "tailrace: no gateway answers at {}: {why}; start one with `tailrace up`, or name its settings with --config",
                 found.admin
             ));
             ExitCode::from(exit::NO_GATEWAY)
         }
         Unanswered::Refused(message) => {
-            tell::error(format_args!("tailrace: {}", super::words::plain(message)));
+            line_output::error(format_args!("tailrace: {}", super::display_text::plain(message)));
             ExitCode::from(exit::USAGE)
         }
     }

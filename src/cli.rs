@@ -5,24 +5,24 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "commands talk to people")]
 
 mod args;
+mod completions_and_man;
 mod config;
 mod connect;
+mod connect_tunnel;
 mod demo;
+mod display_text;
 mod doctor;
 mod env;
 mod explain;
-mod find;
-mod generate;
+mod gateway_discovery;
 mod key;
+mod line_output;
 mod nft;
 mod policy;
 mod run;
 mod status;
-mod tell;
-mod tunnel;
 mod up;
 mod wait;
-mod words;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -88,8 +88,8 @@ pub fn main() -> ExitCode {
                 ExitCode::FAILURE
             }
         },
-        Command::Completions { shell } => generate::completions(shell),
-        Command::Man => generate::man(),
+        Command::Completions { shell } => completions_and_man::completions(shell),
+        Command::Man => completions_and_man::man(),
     }
 }
 

@@ -3,8 +3,8 @@
 #![forbid(unsafe_code)]
 
 mod accept;
+mod accept_errors;
 mod limits;
-mod trouble;
 
 use std::io;
 use std::net::SocketAddr;

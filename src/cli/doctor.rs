@@ -18,8 +18,8 @@ use std::process::ExitCode;
 use serde::Serialize;
 
 use super::args::Settings;
-use super::find::{self, Found, Given, Unanswered};
-use super::words::{self, plain};
+use super::display_text::{self, plain};
+use super::gateway_discovery::{self, Found, Given, Unanswered};
 use super::{exit, explain};
 use crate::api::{FaultAnswer, NotReadyAnswer, StatusAnswer, UpstreamAnswer};
 use crate::config::Problems;
@@ -46,9 +46,9 @@ pub(super) fn run(settings: &Settings, target: Option<&str>, json: bool) -> Exit
             return ExitCode::from(exit::USAGE);
         }
     };
-    let examined = find::gateway(settings).and_then(|found| {
+    let examined = gateway_discovery::gateway(settings).and_then(|found| {
         let given = Given::new(settings);
-        match find::object::<StatusAnswer>(&found, "/api/v1/status?peers=true") {
+        match gateway_discovery::object::<StatusAnswer>(&found, "/api/v1/status?peers=true") {
             Ok(status) => Ok((examine(&found, &given, &status, target.as_ref()), exit::FAILED)),
             Err(Unanswered::Nobody(why) | Unanswered::Refused(why)) => {
                 Ok((without_gateway(&found, &given, why)?, exit::NO_GATEWAY))
@@ -57,7 +57,7 @@ pub(super) fn run(settings: &Settings, target: Option<&str>, json: bool) -> Exit
     });
     let (links, code) = match examined {
         Ok(examined) => examined,
-        Err(problems) => return find::misconfigured(&problems),
+        Err(problems) => return gateway_discovery::misconfigured(&problems),
     };
     print(&links, json);
     let broken = links.iter().any(|link| link.state.is_err());
@@ -82,7 +82,7 @@ fn examine(
     let whole = links.iter().all(|link| link.state.is_ok());
     links.extend(whole.then(|| redirected::link(found)).flatten());
     if let (true, Some(target)) = (whole, target) {
-        let asked = find::object(found, &explain::explain_path(&target.to_string()));
+        let asked = gateway_discovery::object(found, &explain::explain_path(&target.to_string()));
         links.extend(reach::links(found, target, asked));
     }
     links
@@ -118,7 +118,9 @@ fn upstream(found: &Found, upstream: &UpstreamAnswer) -> Link {
 
 /// What `/readyz` says is missing.
 fn readiness(found: &Found) -> String {
-    let answer = find::get(found.admin, "/readyz").map(|answer| answer.body).unwrap_or_default();
+    let answer = gateway_discovery::get(found.admin, "/readyz")
+        .map(|answer| answer.body)
+        .unwrap_or_default();
     match serde_json::from_str(&answer) {
         Ok(NotReadyAnswer { message, .. }) => message,
         Err(_) => "the upstream cannot be reached".to_owned(),
