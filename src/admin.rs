@@ -21,9 +21,9 @@ pub use serve::serve;
 /// Whether a connection would be carried.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Readiness {
-    /// It would.
+    /// It would be carried: the upstream is up, the tailnet too where there is one, and no drain has begun.
     Ready,
-    /// It would not.
+    /// It would be refused, or would have to wait; `/readyz` answers this with status 503.
     NotReady {
         /// One word: the tailnet's state, `upstream_down` or `draining`.
         error: &'static str,

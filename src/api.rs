@@ -18,7 +18,7 @@ use crate::labels::{
 };
 use crate::lifecycle::run_dir::Listening;
 
-/// `/healthz`.
+/// The answer of `/healthz`, whose status is always 200.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HealthAnswer {
     /// Always `ok`: a gateway that answers is alive.
@@ -28,9 +28,9 @@ pub struct HealthAnswer {
 /// `/readyz` with status 200.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReadyAnswer {
-    /// Always `ready`.
+    /// Always `ready`, the word a probe may look for.
     pub status: Cow<'static, str>,
-    /// Always empty.
+    /// Always empty here: what is missing stands in [`NotReadyAnswer::pending`].
     pub pending: Vec<ReadinessPart>,
 }
 
@@ -54,10 +54,10 @@ pub struct ErrorAnswer {
     pub message: String,
 }
 
-/// `/api/v1/status`.
+/// `/api/v1/status`: what the running gateway is, and what it has done since its start.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StatusAnswer {
-    /// The gateway's version.
+    /// The version of the gateway, as Cargo.toml has it.
     pub version: Cow<'static, str>,
     /// The commit it was built from.
     pub commit: Cow<'static, str>,
@@ -73,7 +73,7 @@ pub struct StatusAnswer {
     pub pending: Vec<ReadinessPart>,
     /// Every address as bound.
     pub listeners: Listening,
-    /// The way out.
+    /// How connections leave this gateway, and whether they can.
     pub upstream: UpstreamAnswer,
     /// The tailnet, with the upstream kinds that lead into one.
     pub tailnet: Option<TailnetAnswer>,
@@ -127,17 +127,17 @@ pub struct TailnetAnswer {
     pub name: Option<String>,
     /// This node's addresses in the tailnet.
     pub addresses: Vec<IpAddr>,
-    /// This node's tags.
+    /// This node's ACL tags, each with its `tag:`; empty before the login, and for a user's own node.
     pub tags: Vec<String>,
     /// When the node's key ends (RFC 3339); `None` for a key that does not.
     pub key_expiry: Option<String>,
-    /// tailscaled's version.
+    /// The version that tailscaled reports of itself, while that is known.
     pub version: Option<String>,
     /// What a client's FIN does with this tailscaled.
     pub half_close: HalfClose,
     /// How changes are learned of; `None` while that is not known.
     pub news: Option<NewsAnswer>,
-    /// tailscaled's process id.
+    /// The process id of tailscaled, where it is known.
     pub process: Option<u32>,
     /// tailscaled's own health warnings.
     pub health: Vec<String>,
@@ -166,13 +166,13 @@ pub enum NewsAnswer {
 /// Another node of the tailnet.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PeerAnswer {
-    /// Its MagicDNS name.
+    /// Its MagicDNS name without the trailing dot; `None` where it has no valid one.
     pub name: Option<String>,
     /// What it calls itself.
     pub host: String,
     /// Its own addresses, IPv4 first.
     pub addresses: Vec<IpAddr>,
-    /// Networks it routes.
+    /// Networks it routes as a subnet router; the default routes of an exit node are left out.
     pub routes: Vec<IpNet>,
     /// Whether the control server sees it.
     pub online: bool,
@@ -181,11 +181,11 @@ pub struct PeerAnswer {
 /// A fault in words.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FaultAnswer {
-    /// What one sees.
+    /// What one sees, in the words of the troubleshooting table.
     pub symptom: Symptom,
-    /// Why, most likely.
+    /// The most likely cause, in a sentence.
     pub cause: String,
-    /// What to do.
+    /// What the operator can do about it, in a sentence.
     pub fix: String,
 }
 
@@ -202,7 +202,7 @@ pub struct Counters {
     pub bytes_down: u64,
     /// Bytes read from one side that the other never took.
     pub lost_bytes: u64,
-    /// Log lines dropped.
+    /// Lines of the gateway's own log that were never written: its buffer was full, or the file failed.
     pub log_dropped: u64,
     /// How many ended in which way, by the outcome's label; outcomes that never happened are left out.
     pub outcomes: BTreeMap<Cow<'static, str>, u64>,
@@ -226,7 +226,7 @@ pub struct ConnectionAnswer {
     pub id: String,
     /// The protocol the client speaks.
     pub inbound: Inbound,
-    /// The client's address.
+    /// Address and port the client connects from.
     pub client: SocketAddr,
     /// The client program, where it is known.
     pub process: Option<ClientProcess>,
@@ -236,13 +236,13 @@ pub struct ConnectionAnswer {
     pub port: Option<u16>,
     /// The address dialled, where we dialled one.
     pub address: Option<IpAddr>,
-    /// What policy said.
+    /// What policy said of the target; `None` until it was asked.
     pub verdict: Option<Verdict>,
     /// Bytes towards the target so far.
     pub bytes_up: u64,
     /// Bytes towards the client so far.
     pub bytes_down: u64,
-    /// Milliseconds since accept.
+    /// Milliseconds since the client's connection was accepted.
     pub age_ms: u64,
     /// How far it has come.
     pub stage: Stage,
@@ -304,7 +304,7 @@ pub struct DnsAnswer {
 /// One address of a target: what policy says of it, and where it leads.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AddressAnswer {
-    /// The address itself.
+    /// One address that the target has, or is.
     pub address: IpAddr,
     /// What policy decided about it.
     pub verdict: Verdict,

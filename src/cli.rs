@@ -40,7 +40,7 @@ use self::args::{Command, ConfigCommand, PolicyCommand, Program};
 
 /// Exit codes (`docs/requirements.md`, Exit codes), as `sysexits.h` numbers them.
 mod exit {
-    /// A check failed.
+    /// A check failed, a target was refused, or what a command carried was cut off.
     pub(super) const FAILED: u8 = 1;
     /// The command line is wrong.
     pub(super) const USAGE: u8 = 64;

@@ -22,14 +22,14 @@ pub struct Bound {
     socket: OwnedFd,
     address: SocketAddr,
     leads_to: Option<Arc<Target>>,
-    /// Bound with `IP_TRANSPARENT`.
+    /// Bound with `IP_TRANSPARENT` (ip(7)), for connections that TPROXY leads here.
     transparent: bool,
 }
 
 /// A client that came in.
 #[derive(Debug)]
 pub struct Accepted {
-    /// Its connection.
+    /// The connection, of which no byte was read.
     pub stream: Stream,
     /// Where it comes from.
     pub peer: SocketAddr,

@@ -19,7 +19,7 @@ pub(super) fn only(query: Option<&str>, known: &str) -> Result<Option<String>, B
     Ok(found)
 }
 
-/// Refuses every parameter.
+/// Refuses any query, for the paths that know no parameter; an empty one passes.
 pub(super) fn none(query: Option<&str>) -> Result<(), BadQuery> {
     match query {
         None | Some("") => Ok(()),

@@ -11,7 +11,7 @@ use hyper::http::Uri;
 
 /// Names and addresses accepted as `Host`.
 pub(super) struct Hosts {
-    /// `listen.admin_hosts`.
+    /// What `listen.admin_hosts` adds to the built-in values, each compared with and without the request's port.
     pub(super) further: Vec<String>,
 }
 

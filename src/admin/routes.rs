@@ -11,7 +11,7 @@ use super::query_parameters::{self, BadQuery};
 use super::{Readiness, View};
 use crate::api::{ErrorAnswer, HealthAnswer, NotReadyAnswer, ReadyAnswer};
 
-/// A whole answer.
+/// An answer whose whole body is in memory before its head is sent.
 pub(super) type Answer = Response<Full<Bytes>>;
 
 /// The text format's own type (Prometheus exposition format 0.0.4).

@@ -22,7 +22,7 @@ const VARIABLE: &str = "TS_AUTHKEY";
 /// Why the key could not be taken.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum NoKey {
-    /// It is none.
+    /// What was handed over is no usable key.
     #[error("config: environment {VARIABLE}: {0}")]
     Bad(#[from] BadSecret),
     /// The pipe it comes in is not there.

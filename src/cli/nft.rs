@@ -13,9 +13,9 @@ use super::{exit, gateway_discovery};
 /// The ports that redirected connections are led to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Ports {
-    /// On 127.0.0.1.
+    /// The port of 127.0.0.1 that IPv4 connections are led to.
     v4: u16,
-    /// On ::1.
+    /// The port of ::1 that IPv6 connections are led to.
     v6: u16,
 }
 

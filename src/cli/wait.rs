@@ -8,7 +8,7 @@ use super::args::Settings;
 use super::{exit, gateway_discovery};
 use crate::api::NotReadyAnswer;
 
-/// Between two looks.
+/// Pause between two looks at `/readyz`.
 const PAUSE: Duration = Duration::from_millis(50);
 
 pub(super) fn run(settings: &Settings, timeout: Duration) -> ExitCode {

@@ -18,7 +18,7 @@ use crate::target::Forward;
 /// Settings that hold together.
 #[derive(Debug, Clone)]
 pub struct CheckedConfig {
-    /// For the gateway.
+    /// What the gateway is run with: every value typed, every default filled in.
     pub config: Config,
     /// Sentences the operator should read: allowed, but perhaps not what was meant.
     pub notices: Vec<String>,
@@ -27,7 +27,7 @@ pub struct CheckedConfig {
 /// What a command needs to find a running gateway.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GatewayLocation {
-    /// Folder of `gateway.json`.
+    /// The folder of `gateway.json`, which a running gateway writes.
     pub run_dir: PathBuf,
     /// As set: a port may be 0.
     pub proxy: Vec<SocketAddr>,

@@ -19,7 +19,7 @@ const SUFFIXES: Setting<TextList> = keys::POLICY_ALLOWED_HOST_SUFFIXES;
 const GLOBS: Setting<TextList> = keys::POLICY_ALLOWED_HOSTS;
 const NETS: Setting<TextList> = keys::POLICY_ALLOWED_NETS;
 
-/// Reads `[policy]`.
+/// Reads `[policy]`; mode enforce with three empty lists is a problem, since it would refuse everything.
 pub(super) fn check_policy(check: &mut ConfigCheck<'_>) -> Policy {
     let mode = check.written.get(keys::POLICY_MODE);
     let lists = [SUFFIXES, GLOBS, NETS];

@@ -23,7 +23,7 @@ const CREDENTIAL: &str = "tailrace.authkey";
 
 /// What the upstream's kind hangs on.
 pub(super) struct TailnetDraft {
-    /// We start tailscaled.
+    /// The gateway is to start a tailscaled itself (`tailnet.manage`).
     pub(super) manage: bool,
     insisted: bool,
     /// There is a key, or a socket was named: a tailscaled is meant.

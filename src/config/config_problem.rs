@@ -14,16 +14,16 @@ pub enum Origin {
     File {
         /// As it was given.
         path: Arc<Path>,
-        /// From 1.
+        /// The line, counted from 1.
         line: usize,
-        /// From 1.
+        /// The column in characters, counted from 1.
         column: usize,
     },
     /// The environment variable of this name.
     Environment(String),
     /// The flag as it was typed, `--set policy.mode=enforce`.
     Flag(String),
-    /// Written nowhere.
+    /// Nobody wrote it: the built-in default holds.
     Default,
 }
 
@@ -43,7 +43,7 @@ impl fmt::Display for Origin {
 /// One thing wrong with the settings.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Problem {
-    /// Where.
+    /// Where that was written; of a file that cannot be read, its first line.
     pub origin: Origin,
     /// What, and what to do about it.
     pub what: String,

@@ -27,9 +27,9 @@ const OURS: [&str; 9] = [
 pub struct SettingFlag {
     /// As typed, for messages: `--set policy.mode=enforce`.
     pub shown: String,
-    /// `policy.mode`.
+    /// The path of the setting, such as `policy.mode`; it may name none.
     pub path: String,
-    /// `enforce`.
+    /// The value as it was typed, such as `enforce`; nothing has judged it yet.
     pub value: String,
 }
 

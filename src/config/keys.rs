@@ -16,13 +16,13 @@ use crate::labels::{LabelValue as _, PolicyMode, closed_list};
 /// What a value of a setting looks like where it is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// A string.
+    /// A string, in the file in quotes.
     Text,
     /// A list of strings; one comma-separated string in the environment and in flags.
     List,
     /// A list that may be one comma-separated string in the file too.
     ListOrText,
-    /// `true` or `false`.
+    /// `true` or `false`, in the file without quotes.
     Switch,
     /// `true`, `false` or `"auto"`.
     SwitchOrAuto,
@@ -43,11 +43,11 @@ closed_list! {
     UpstreamChoice {
         /// What the other settings lead to.
         Auto = "auto",
-        /// tailscaled's SOCKS5 port.
+        /// Through tailscaled's SOCKS5 port.
         Tailscaled = "tailscaled",
-        /// tailscaled's LocalAPI.
+        /// Through tailscaled's LocalAPI socket, with no SOCKS5 port at all.
         LocalApi = "localapi",
-        /// Any SOCKS5 server.
+        /// Through any SOCKS5 server, whose address `upstream.socks5` gives.
         Socks5 = "socks5",
         /// Dial from this host.
         Direct = "direct",
@@ -59,7 +59,7 @@ closed_list! {
     OutsideChoice {
         /// Addresses that no peer and no subnet route covers are dialled.
         Allow = "allow",
-        /// They are refused.
+        /// Those addresses are refused before anything is dialled.
         Refuse = "refuse",
     }
 }
@@ -81,11 +81,11 @@ closed_list! {
     ListenerKey {
         /// The one proxy port.
         Proxy = "listen.proxy",
-        /// Listeners for TPROXY.
+        /// The further listeners with `IP_TRANSPARENT`, for connections that TPROXY leads here.
         Tproxy = "listen.tproxy",
-        /// Metrics, health, API.
+        /// The listener for metrics, health and the API.
         Admin = "listen.admin",
-        /// DNS for clients.
+        /// The DNS server for clients, UDP and TCP.
         Dns = "listen.dns",
         /// A static forward; only the file has them, and no [`Key`].
         Forward = "forward.listen",
@@ -132,7 +132,7 @@ impl<T> From<Setting<T>> for Key {
     }
 }
 
-/// Prints the path.
+/// Prints the setting's path, such as `policy.mode`.
 impl<T> std::fmt::Display for Setting<T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.pad(self.key.path())
@@ -145,12 +145,12 @@ impl Key {
         self.path().split_once('.').map_or("", |(section, _)| section)
     }
 
-    /// `mode` of `policy.mode`.
+    /// The last part of the path: `mode` of `policy.mode`.
     pub(crate) fn name(self) -> &'static str {
         self.path().rsplit_once('.').map_or(self.path(), |(_, name)| name)
     }
 
-    /// `TAILRACE_POLICY_MODE` of `policy.mode`.
+    /// The environment variable for it: `TAILRACE_POLICY_MODE` of `policy.mode`.
     pub(crate) fn variable(self) -> String {
         format!("TAILRACE_{}", self.path().replace('.', "_").to_ascii_uppercase())
     }

@@ -24,7 +24,7 @@ const MOST: u64 = 1 << 20;
 pub struct Loaded {
     /// As written, for `config show`.
     pub written: RawConfig,
-    /// What it means.
+    /// What the settings mean, with every default filled in.
     pub checked: CheckedConfig,
     /// The file that was read.
     pub file: Option<PathBuf>,
@@ -73,7 +73,7 @@ pub fn read(
 
 struct Slurped {
     text: String,
-    /// Writable by everybody.
+    /// Its mode lets everybody on this host write it (`o+w`).
     open: bool,
 }
 

@@ -40,19 +40,19 @@ pub enum BadFilter {
     /// Neither a level nor a module.
     #[error("{}", wants(.text))]
     Level {
-        /// The directive.
+        /// The directive as it was written, or the whole text when it holds none.
         text: String,
     },
     /// A module without a usable name.
     #[error("wants a module before the = such as tailrace::dns=debug, not {}", quoted(.text))]
     Module {
-        /// The directive.
+        /// The directive it stands in, with the level after the `=` where there is one.
         text: String,
     },
     /// Two levels for everything.
     #[error("gives two levels for all modules, the second one {}: leave one out", quoted(.text))]
     TwoLevels {
-        /// The second one.
+        /// The second of the two levels, as it was written.
         text: String,
     },
 }

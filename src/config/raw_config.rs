@@ -22,7 +22,7 @@ pub(super) enum RawValue {
     Switch(bool),
     Number(i64),
     Duration(Duration),
-    /// In bytes.
+    /// A size in bytes, whatever unit it was written in.
     Size(u64),
 }
 
@@ -99,7 +99,7 @@ impl RawConfig {
         }
     }
 
-    /// Adds a problem.
+    /// Notes what is wrong with the value written at `origin`, and goes on.
     pub(super) fn fail(&mut self, origin: Origin, what: impl Into<String>) {
         self.problems.push(Problem { origin, what: what.into() });
     }

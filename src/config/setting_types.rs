@@ -13,11 +13,11 @@ pub(super) trait ValueType {
     /// What the code gets.
     type Read<'a>;
 
-    /// Reads the value.
+    /// Reads a raw value of this type; one of another type, which the table rules out, gives a fixed value.
     fn read(raw: &RawValue) -> Self::Read<'_>;
 }
 
-/// A string.
+/// A setting that is one string, borrowed from the raw value.
 #[derive(Debug)]
 pub(super) struct Text;
 
@@ -25,7 +25,7 @@ pub(super) struct Text;
 #[derive(Debug)]
 pub(super) struct TextList;
 
-/// `true` or `false`.
+/// A setting that is `true` or `false`.
 #[derive(Debug)]
 pub(super) struct Switch;
 
@@ -37,7 +37,7 @@ pub(super) struct WholeNumber;
 #[derive(Debug)]
 pub(super) struct ByteSize;
 
-/// A duration.
+/// A time with its unit, such as `200ms` or `1h30m`.
 #[derive(Debug)]
 pub(super) struct TimeSpan;
 

@@ -20,27 +20,27 @@ use crate::target::Forward;
 pub struct Config {
     /// Folder of `gateway.json`; 0700, ours.
     pub run_dir: PathBuf,
-    /// `[listen]`
+    /// `[listen]`: the addresses to bind.
     pub listen: Listen,
-    /// `[[forward]]`
+    /// Each `[[forward]]`, in the order of the file.
     pub forwards: Vec<Forward>,
-    /// `[transparent]`
+    /// `[transparent]`: how redirected clients are read.
     pub transparent: Transparent,
-    /// `[upstream]`
+    /// `[upstream]`: which way connections leave, and within which times.
     pub upstream: Upstream,
     /// `[tailnet]`, with the kinds that have one.
     pub tailnet: Option<Tailnet>,
-    /// `[dns]`
+    /// `[dns]`: who resolves names, and how long answers are remembered.
     pub dns: Dns,
-    /// `[policy]`
+    /// `[policy]`: which targets may be reached.
     pub policy: Policy,
-    /// `[limits]`
+    /// `[limits]`: the most clients, the largest heads and the deadlines of clients.
     pub limits: Limits,
-    /// `[relay]`
+    /// `[relay]`: by which means bytes are moved.
     pub relay: Relay,
-    /// `[record]`
+    /// `[record]`: what is noted of the calling programs.
     pub record: Record,
-    /// `[log]`
+    /// `[log]`: which lines are written, in which form, and where to.
     pub log: Log,
 }
 
@@ -51,7 +51,7 @@ pub struct Listen {
     pub proxy: Vec<SocketAddr>,
     /// `IP_TRANSPARENT` listeners, for connections led here by TPROXY.
     pub tproxy: Vec<SocketAddr>,
-    /// Metrics, health, API.
+    /// The listener for metrics, health and the API; port 0 lets the kernel pick.
     pub admin: SocketAddr,
     /// `Host` values accepted on the admin listener beyond the built-in ones.
     pub admin_hosts: Vec<String>,
@@ -61,14 +61,14 @@ pub struct Listen {
     pub allow_remote: bool,
 }
 
-/// Redirected connections.
+/// How connections are treated that netfilter redirected here.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Transparent {
     /// Silence after which a redirected client is taken to wait for the server.
     pub server_first: Duration,
 }
 
-/// The way out.
+/// Which way connections leave, and within which times.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Upstream {
     /// Which upstream, already resolved from `auto`.
@@ -90,7 +90,7 @@ pub struct Upstream {
     pub outside_tailnet: bool,
 }
 
-/// How traffic leaves.
+/// Which way connections leave, with the address where there is one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum UpstreamKind {
     /// tailscaled's SOCKS5 port: this one, or the one the kernel picks for a managed tailscaled.
@@ -108,7 +108,7 @@ closed_list! {
     HalfCloseChoice {
         /// Propagate with `direct` and with a new tailscaled's SOCKS5 port, else defer.
         Auto = "auto",
-        /// Pass it on.
+        /// Pass a client's FIN on to the upstream at once.
         Propagate = "propagate",
         /// Hold it until the upstream ends.
         Defer = "defer",
@@ -124,7 +124,7 @@ pub struct Tailnet {
     pub insisted: bool,
     /// The binary: a path, or a name looked up in `PATH`.
     pub tailscaled: PathBuf,
-    /// Its LocalAPI socket.
+    /// The path of its LocalAPI socket.
     pub socket: PathBuf,
     /// Where the key to log in with comes from.
     pub key: Option<KeySource>,
@@ -164,18 +164,18 @@ pub enum NodeState {
 /// Where a key comes from. It is read late, and again for each login.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum KeySource {
-    /// This file.
+    /// The file that holds the key, opened for each login.
     File(PathBuf),
     /// `TS_AUTHKEY`, which `up` takes out of its environment at once.
     Environment,
 }
 
-/// Names.
+/// How the names of targets are resolved.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Dns {
     /// Who resolves a target's name.
     pub mode: DnsMode,
-    /// For one answer.
+    /// How long one answer may take; 3 seconds unless set.
     pub timeout: Duration,
     /// Answers remembered at most.
     pub cache_entries: u32,
@@ -190,7 +190,7 @@ closed_list! {
         Tailnet = "tailnet",
         /// Names are passed on to the upstream.
         Upstream = "upstream",
-        /// This host's resolver.
+        /// This host's own resolver: its hosts file, then getaddrinfo(3).
         System = "system",
     }
 }
@@ -212,7 +212,7 @@ pub struct Policy {
     pub require_sni: bool,
 }
 
-/// Bounds.
+/// How many, how large and how long: what a client may take up at most.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
     /// Client connections at once; never 0.
@@ -252,9 +252,9 @@ pub struct Record {
 pub struct Log {
     /// What is written: by level, and by module.
     pub filter: LogFilter,
-    /// Text or JSON.
+    /// The form of a line: text or JSON.
     pub format: LogFormat,
-    /// Where to.
+    /// Where the lines are written to.
     pub to: LogTo,
     /// One line per finished target.
     pub access: bool,
@@ -265,7 +265,7 @@ closed_list! {
     LogFormat {
         /// Text on a terminal, JSON elsewhere.
         Auto = "auto",
-        /// For people.
+        /// Text for people, also where no terminal is.
         Text = "text",
         /// One object per line.
         Json = "json",
@@ -275,9 +275,9 @@ closed_list! {
 /// Where log lines go.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LogTo {
-    /// Standard error.
+    /// This process's standard error, which is the default.
     Stderr,
-    /// Standard output.
+    /// This process's standard output.
     Stdout,
     /// A file, appended to.
     File(PathBuf),

@@ -12,7 +12,7 @@ use crate::target::Forward;
 /// One setting as `config show` prints it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Shown {
-    /// Which one.
+    /// The setting that is shown.
     pub key: Key,
     /// The value; as TOML it is `value.to_string()`.
     pub value: toml::Value,

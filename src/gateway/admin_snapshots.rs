@@ -25,7 +25,7 @@ struct AdminSnapshots {
     drain: Arc<Drain>,
     runtime: tokio::runtime::Handle,
     bound: Listening,
-    /// With a tailscaled.
+    /// What else is known of tailscaled; `None` with the upstream kinds that have none.
     membership: Option<TailscaledManagement>,
     started: Instant,
 }

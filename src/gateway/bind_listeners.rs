@@ -11,7 +11,7 @@ use crate::lifecycle::run_dir::Listening;
 use crate::listener::Bound;
 use crate::target::Forward;
 
-/// What was bound.
+/// Every socket that was bound, and the addresses they have.
 pub(super) struct Listeners {
     /// With those for TPROXY.
     pub(super) proxy: Vec<Bound>,

@@ -19,7 +19,7 @@ pub enum StartError {
         "{key}: {address} is already in use{owner}: stop that process, or set {key} to another port"
     )]
     InUse {
-        /// The setting.
+        /// The setting that names the address.
         key: ListenerKey,
         /// The address asked for.
         address: SocketAddr,
@@ -29,7 +29,7 @@ pub enum StartError {
     /// The address cannot be listened on.
     #[error("{key}: cannot listen on {address}: {source}; set {key} to an address of this host")]
     Bind {
-        /// The setting.
+        /// The setting that names the address.
         key: ListenerKey,
         /// The address asked for.
         address: SocketAddr,
@@ -46,7 +46,7 @@ pub enum StartError {
         /// The address asked for.
         address: SocketAddr,
     },
-    /// `SO_MARK` is refused.
+    /// The kernel refuses `SO_MARK` (socket(7)), which needs CAP_NET_ADMIN.
     #[error(
         "upstream.mark: {mark} cannot be set on our own connections: {source}; give the program CAP_NET_ADMIN \
          (setcap cap_net_admin+ep, AmbientCapabilities=CAP_NET_ADMIN), or set upstream.mark = 0 and exempt \
@@ -81,13 +81,13 @@ pub enum StartError {
     NotReady {
         /// How long was waited.
         after: Duration,
-        /// What is missing.
+        /// What is still missing, as `/readyz` says it.
         message: String,
     },
     /// It will not become ready by waiting; CMD was not started.
     #[error("{message}")]
     Hopeless {
-        /// Why.
+        /// Why waiting does not help, and what to do.
         message: String,
     },
     /// CMD cannot be started.

@@ -6,7 +6,7 @@ use super::closed_list;
 closed_list! {
     /// The protocol a client speaks to us.
     Inbound {
-        /// SOCKS4 or 4a.
+        /// SOCKS version 4, or its extension 4a for names.
         Socks4 = "socks4",
         /// SOCKS version 5 (RFC 1928).
         Socks5 = "socks5",
@@ -26,9 +26,9 @@ closed_list! {
 closed_list! {
     /// Which way bytes go.
     Direction {
-        /// Towards the target.
+        /// From the client towards the target.
         Up = "up",
-        /// Towards the client.
+        /// From the target towards the client.
         Down = "down",
     }
 }
@@ -44,7 +44,7 @@ closed_list! {
         HttpHost = "http_host",
         /// Our own DNS answer had the address that was dialled.
         Dns = "dns",
-        /// Nobody named it.
+        /// Nothing was asked for yet, or the target is the bare address of a redirected connection.
         None = "none",
     }
 }
@@ -70,7 +70,7 @@ closed_list! {
         LocalApi = "localapi",
         /// Through some SOCKS5 server.
         Socks5 = "socks5",
-        /// From this host.
+        /// Dialled from this host itself.
         Direct = "direct",
     }
 }
@@ -101,11 +101,11 @@ closed_list! {
 closed_list! {
     /// What policy decided about a target or an address.
     Verdict {
-        /// It is carried.
+        /// It is carried: a rule allows it, no list restricts it, or the mode is off.
         Allow = "allow",
         /// Carried, but enforcement would refuse it.
         WouldDeny = "would_deny",
-        /// It is refused.
+        /// It is refused by a rule, or because mode enforce finds none that allows it.
         Deny = "deny",
     }
 }
@@ -119,7 +119,7 @@ closed_list! {
         Split = "split",
         /// The tailnet's global resolvers.
         Global = "global",
-        /// This host's resolver.
+        /// This host's own resolver: getaddrinfo(3), and its nameservers for what that does not ask.
         System = "system",
         /// An answer that still holds.
         Cache = "cache",
@@ -157,7 +157,7 @@ closed_list! {
     Stage {
         /// The client is saying what it wants.
         Head = "head",
-        /// Policy is asked.
+        /// Policy decides about what was asked for.
         Policy = "policy",
         /// The name is being resolved.
         Dns = "dns",

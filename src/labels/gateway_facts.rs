@@ -84,7 +84,7 @@ closed_list! {
         Urgent = "urgent",
         /// The kernel refused to splice these sockets.
         Error = "error",
-        /// `relay.splice` is off.
+        /// The settings forbid it (`relay.splice = false`).
         Off = "off",
     }
 }
@@ -98,13 +98,13 @@ closed_list! {
         ProcessFiles = "EMFILE",
         /// The system has no descriptor left.
         SystemFiles = "ENFILE",
-        /// No buffer space.
+        /// The socket buffers are at their limit, or the kernel is out of memory (accept(2)).
         NoBuffers = "ENOBUFS",
-        /// No memory.
+        /// As with ENOBUFS: accept(2) may give either for these shortages.
         NoMemory = "ENOMEM",
         /// A firewall rule forbids it.
         NotPermitted = "EPERM",
-        /// Any other.
+        /// Any error that has no label of its own.
         Other = "other",
     }
 }
@@ -124,7 +124,7 @@ closed_list! {
     LogStream {
         /// The gateway's own: access lines and what it says of itself.
         Access = "access",
-        /// tailscaled's.
+        /// Lines that a managed tailscaled wrote.
         Child = "child",
     }
 }
@@ -169,7 +169,7 @@ closed_list! {
         Gateway = "gateway",
         /// The tailscaled binary is there and can be run.
         Binary = "binary",
-        /// tailscaled runs.
+        /// tailscaled runs and can be asked.
         Process = "process",
         /// The control server answers.
         Login = "login",

@@ -20,7 +20,7 @@ use tokio::sync::watch;
 pub enum Ended {
     /// By itself, with this exit status.
     Code(i32),
-    /// By this signal.
+    /// By the signal of this number (signal(7)).
     Signal(i32),
 }
 

@@ -19,14 +19,14 @@ use crate::sys::{self, Preparation};
 pub struct CommandLine {
     /// A path, or a name to be found in `PATH`.
     pub program: OsString,
-    /// What follows it.
+    /// The arguments after it, passed on as they are.
     pub arguments: Vec<OsString>,
 }
 
 /// Why the program cannot be started.
 #[derive(Debug, thiserror::Error)]
 pub enum CommandError {
-    /// There is none.
+    /// The system found no such file (ENOENT), at that path or in `PATH`.
     #[error("{}: there is no such program: check its name and PATH", program.display())]
     NotFound {
         /// As it was given.
@@ -61,7 +61,7 @@ impl CommandError {
     }
 }
 
-/// The running program.
+/// The program while it runs, and its end.
 #[derive(Debug)]
 pub struct Running {
     child: Child,

@@ -8,7 +8,7 @@ use tokio::sync::watch;
 /// How far the shutdown has come. Only ever moves forward.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {
-    /// Business as usual.
+    /// New connections are accepted; no shutdown was asked for.
     Serving,
     /// No new work; what runs may finish.
     Draining,

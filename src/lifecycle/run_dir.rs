@@ -20,11 +20,11 @@ const MAX_FILE: u64 = 64 * 1024;
 /// Where a running gateway is to be found.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Published {
-    /// The gateway's process.
+    /// The process id of the gateway that wrote the file.
     pub pid: u32,
-    /// Its version.
+    /// The version of the gateway that wrote the file.
     pub version: String,
-    /// Where it listens.
+    /// Where it listens; in the file these keys stand beside the others.
     #[serde(flatten)]
     pub listening: Listening,
 }
@@ -34,12 +34,12 @@ pub struct Published {
 pub struct Listening {
     /// The one proxy port.
     pub proxy: Vec<SocketAddr>,
-    /// Listeners for TPROXY.
+    /// The listeners with `IP_TRANSPARENT`, for connections that TPROXY leads here.
     #[serde(default)]
     pub tproxy: Vec<SocketAddr>,
-    /// Metrics, health, API.
+    /// The listener for metrics, health and the API.
     pub admin: SocketAddr,
-    /// Static forwards.
+    /// Each static forward with the address it listens at.
     #[serde(default)]
     pub forward: Vec<Forward>,
     /// DNS for `run`, UDP and TCP; always on loopback.
@@ -64,7 +64,7 @@ pub enum RunDirError {
     /// It cannot be made or looked at.
     #[error("run_dir {path}: {source}; set run_dir to a folder this user can create")]
     Unusable {
-        /// The folder.
+        /// The folder, or the file in it that cannot be written.
         path: PathBuf,
         /// What the kernel said.
         source: io::Error,
@@ -72,7 +72,7 @@ pub enum RunDirError {
     /// It is a link, or no folder.
     #[error("run_dir {path} is not a folder of its own: remove it, or set run_dir elsewhere")]
     NotAFolder {
-        /// The folder.
+        /// The run directory's path, as set or chosen by default.
         path: PathBuf,
     },
     /// It belongs to somebody else, who could put files there.
@@ -80,11 +80,11 @@ pub enum RunDirError {
         "run_dir {path} belongs to uid {owner}, not to {us}: set run_dir to a folder of your own"
     )]
     Foreign {
-        /// The folder.
+        /// The run directory's path, as set or chosen by default.
         path: PathBuf,
-        /// Who owns it.
+        /// The uid the folder belongs to.
         owner: u32,
-        /// Who we are.
+        /// The effective uid of this process.
         us: u32,
     },
 }

@@ -50,7 +50,7 @@ pub(super) struct AcceptFailures {
 }
 
 impl AcceptFailures {
-    /// None so far.
+    /// Starts with no failure seen and the shortest pause, 50 ms.
     pub(super) fn new() -> Self {
         Self { in_a_row: 0, pause: PAUSE[0], said: None, unsaid: 0 }
     }

@@ -40,7 +40,7 @@ pub(super) enum LimitedClient {
 /// A place for one client; dropping it gives the place back.
 #[derive(Debug)]
 pub enum Permit {
-    /// To be served.
+    /// Within the bounds: its connection is served.
     Serve(PermitSlot),
     /// Over a bound: to be answered `overloaded` and closed.
     Reject(PermitSlot),

@@ -135,7 +135,7 @@ impl TargetRecord {
         self.facts.id.as_str()
     }
 
-    /// Who asks.
+    /// Address and port the client connects from.
     pub fn client(&self) -> SocketAddr {
         self.entry.client
     }

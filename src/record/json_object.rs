@@ -27,7 +27,7 @@ impl<'a> JsonObject<'a> {
         self.out.push(b'}');
     }
 
-    /// Any text.
+    /// Any text, escaped as JSON needs it; without a value, `null`.
     pub(super) fn add_text(&mut self, key: &str, value: Option<&str>) {
         self.add_optional(key, value, escape::write_json_string);
     }
@@ -141,7 +141,7 @@ fn write_number(out: &mut Vec<u8>, number: u64) {
     out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
 }
 
-/// Three digits.
+/// Writes `n`, which is below 1000, as three digits with leading zeros.
 fn write_thousandths(out: &mut Vec<u8>, n: u32) {
     let digit = |of: u32| b'0' + (n / of % 10) as u8;
     out.extend_from_slice(&[digit(100), digit(10), digit(1)]);

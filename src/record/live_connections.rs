@@ -48,7 +48,7 @@ pub(super) struct LiveTarget {
     pub(super) judged: Option<LiveVerdict>,
 }
 
-/// What policy said.
+/// What policy said of a target, in which mode, and by which rule.
 #[derive(Debug, Clone)]
 pub(super) struct LiveVerdict {
     pub(super) mode: PolicyMode,

@@ -32,7 +32,7 @@ pub enum LogError {
     /// The file cannot be opened for appending.
     #[error("log.to: cannot append to {}: {source}; set log.to to stderr, stdout or a path that can be written", path.display())]
     Open {
-        /// The path.
+        /// The path that `log.to` gives.
         path: PathBuf,
         /// What the kernel said.
         source: io::Error,

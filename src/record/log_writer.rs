@@ -20,12 +20,12 @@ const GATHER: Duration = Duration::from_millis(40);
 /// Between two attempts at a file that takes nothing at the moment.
 const RETRY: Duration = Duration::from_millis(10);
 
-/// The buffer.
+/// The lines that wait to be written, shared by those who log and the thread that writes.
 pub(super) struct LogSink {
     state: Mutex<SinkState>,
-    /// Something to do.
+    /// Wakes the writing thread: a line waits, or the end has come.
     work: Condvar,
-    /// Everything is written.
+    /// Tells [`LogSink::close`] that all lines are written.
     done: Condvar,
     dropped: AtomicU64,
 }

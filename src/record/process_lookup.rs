@@ -47,7 +47,7 @@ pub(super) struct ProcessLookup {
 
 struct LookupQueue {
     state: Mutex<QueueState>,
-    /// Something to do.
+    /// Wakes the thread: a connection was queued, or the end has come.
     work: Condvar,
     /// Nothing is done any more.
     over: Condvar,

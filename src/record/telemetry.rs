@@ -166,7 +166,7 @@ impl Telemetry {
         &self.access
     }
 
-    /// A failed accept.
+    /// Counts a failed accept(2) by its `errno(3)`.
     pub fn count_accept_error(&self, errno: AcceptErrno) {
         self.metrics.count_accept_error(errno);
     }

@@ -12,7 +12,7 @@ use super::{StepFailure, curl, redirected};
 
 type StepAction = Pin<Box<dyn Future<Output = Result<StepEnd, StepFailure>> + Send>>;
 
-/// One step.
+/// A step of the demonstration, which is one row of its table.
 pub(super) struct DemoStep {
     pub(super) way: &'static str,
     pub(super) what: &'static str,

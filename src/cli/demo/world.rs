@@ -14,7 +14,7 @@ pub(super) const NETS: [&str; 2] = ["203.0.113.0/24", "2001:db8::/32"];
 /// Bytes the bulk service sends.
 pub(super) const BULK: u64 = 256 << 20;
 
-/// A running world.
+/// The upstream and its services while they run, each on a loopback port that the kernel picked.
 pub(super) struct DemoWorld {
     upstream: SocketAddr,
     asked: Arc<AtomicU64>,

@@ -26,7 +26,7 @@ const V6: [IpAddr; 2] = [
 const AT_ONCE: Duration = Duration::from_millis(250);
 /// For the gateway to have counted a connection it has.
 const COUNTED: Duration = Duration::from_secs(1);
-/// Between two looks.
+/// Pause between two looks at the gateway's count.
 const PAUSE: Duration = Duration::from_millis(10);
 
 /// What became of a connection.

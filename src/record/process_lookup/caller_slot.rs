@@ -24,7 +24,7 @@ enum LookupState {
     Unknown,
     /// It is being looked for.
     Sought(Vec<HeldLine>),
-    /// It was found.
+    /// A search, or a look at earlier callers, found this process.
     Known(Arc<Process>),
 }
 
