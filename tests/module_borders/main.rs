@@ -34,8 +34,8 @@ const CROSSINGS: &[(&str, &[&str])] = &[
     ("policy", &[]),
     ("dns", &["policy::Admitted"]),
     ("upstream", &["policy::Admitted", "policy::Address", "localapi::dial"]),
-    ("relay", &["lifecycle::cut"]),
-    ("record", &["relay::Meter", "lifecycle::cut", "config"]),
+    ("relay", &["lifecycle::connection_cut"]),
+    ("record", &["relay::Meter", "lifecycle::connection_cut", "config"]),
     // Beside the path.
     (
         "tailnet",
@@ -231,8 +231,8 @@ fn every_file_says_what_it_is_for_and_holds_one_idea() {
 fn a_hole_in_a_wall_is_seen() {
     let modules: BTreeSet<String> = CROSSINGS.iter().map(|(room, _)| (*room).to_owned()).collect();
     let holes = [
-        ("src/relay/mod.rs", "use crate::policy::Admitted;"),
-        ("src/relay/mod.rs", "use crate::{sys::Stream, record::Record};"),
+        ("src/relay.rs", "use crate::policy::Admitted;"),
+        ("src/relay.rs", "use crate::{sys::Stream, record::Record};"),
         ("src/dns/system.rs", "use crate::policy::{Admitted, Policy};"),
         ("src/upstream/a/b.rs", "use super::super::super::inbound::Kind;"),
         ("src/policy/judge.rs", "fn f() { crate::sys::tune(); }"),
@@ -243,9 +243,12 @@ fn a_hole_in_a_wall_is_seen() {
         assert_eq!(complaints(&file, &modules).len(), 1, "{path}: {text}");
     }
     let whole = [
-        ("src/dns/mod.rs", "use crate::policy::Admitted; use crate::target::{Host, Name};"),
-        ("src/relay/mod.rs", "// use crate::policy::Policy;\nlet s = \"crate::policy::Policy\";"),
-        ("src/relay/mod.rs", "use crate::lifecycle::cut::{Cut, CutReason}; use crate::relay::X;"),
+        ("src/dns.rs", "use crate::policy::Admitted; use crate::target::{Host, Name};"),
+        ("src/relay.rs", "// use crate::policy::Policy;\nlet s = \"crate::policy::Policy\";"),
+        (
+            "src/relay.rs",
+            "use crate::lifecycle::connection_cut::{Cut, CutReason}; use crate::relay::X;",
+        ),
     ];
     for (path, text) in whole {
         let file = File { path: path.to_owned(), text: text.to_owned() };

@@ -123,6 +123,19 @@ async fn attributes_change_what_is_asked_for() {
 }
 
 #[tokio::test]
+async fn a_question_goes_below_the_base() {
+    let api = api(&[ok(TOKEN), ok(KEY)]).await;
+    let secret = format!("{SECRET}?baseURL=http://127.0.0.1:{}/under/", api.port);
+    exchange_secret(&Secret::new(&secret).unwrap(), &tags(), None).await.unwrap();
+    let asked = api.asked.lock().unwrap();
+    let host = format!("Host: 127.0.0.1:{}", api.port);
+    for (asked, path) in asked.iter().zip(["oauth/token", "tailnet/-/keys"]) {
+        let head = format!("POST /under/api/v2/{path} HTTP/1.1\r\n{host}\r\n");
+        assert!(asked.starts_with(&head), "{asked}");
+    }
+}
+
+#[tokio::test]
 async fn an_auth_key_is_what_it_is_and_tags_are_needed() {
     let key = Secret::new("tskey-auth-x").unwrap();
     assert!(!is_client_secret(&key));
