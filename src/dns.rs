@@ -43,12 +43,12 @@ use self::server::NameserverContext;
 use self::system::SystemResolver;
 pub use self::zone::{NameserverAddress, NameserverDial, NameserverWay, TailnetZone};
 
-/// Who resolves names.
+/// Who looks up the names that clients ask for (`dns.mode`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ResolveMode {
     /// The upstream: names are passed on.
     Upstream,
-    /// This host's resolver.
+    /// This host's hosts file and getaddrinfo(3) look up every name.
     System,
     /// The tailnet, and this host's resolver for what is not its affair.
     Tailnet,
@@ -57,7 +57,7 @@ pub enum ResolveMode {
 /// How names are resolved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ResolverSettings {
-    /// By whom.
+    /// Who looks names up; with `Upstream` nothing is resolved here.
     pub mode: ResolveMode,
     /// For one name, everything included.
     pub timeout: Duration,
@@ -75,7 +75,7 @@ pub enum Resolution {
     Passed(Admitted<Target>),
     /// Addresses, best first, none twice.
     Addresses {
-        /// At least one.
+        /// Never empty: a name without an address is a [`NameError`].
         addresses: Vec<IpAddr>,
         /// Who knows them: a DNS route, or nobody was asked for a literal.
         by: ResolvedBy,
@@ -87,7 +87,7 @@ pub enum Resolution {
 pub struct DnsRecords {
     /// The names on the way to the addresses, in their order.
     pub aliases: Vec<rr::Name>,
-    /// None twice.
+    /// Of the family asked for, each once; empty for other kinds of question.
     pub addresses: Vec<IpAddr>,
     /// Of kinds that are no addresses.
     pub data: Vec<RData>,

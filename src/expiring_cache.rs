@@ -54,7 +54,7 @@ impl<K: Hash + Eq, V: Clone> ExpiringCache<K, V> {
         }
     }
 
-    /// Removes every entry.
+    /// Removes every entry, also those that have not expired; the bound stays.
     pub fn clear(&self) {
         self.lock_entries().clear();
     }

@@ -118,7 +118,7 @@ pub(crate) async fn send<S: AsyncRead + AsyncWrite + Unpin>(
 }
 
 impl<S: AsyncRead + Unpin> HttpResponse<S> {
-    /// The status code.
+    /// Three digits of the status line; of 1xx never another than 101.
     pub(crate) fn status(&self) -> u16 {
         self.head.status
     }

@@ -53,7 +53,7 @@ impl Kind {
 pub struct RequestedTunnel {
     /// What the client speaks.
     pub kind: Kind,
-    /// Where to.
+    /// The host and port the client asked for; the policy has not judged them yet.
     pub target: Target,
     /// The user name, as a label of the work.
     pub label: Option<Label>,
@@ -61,7 +61,7 @@ pub struct RequestedTunnel {
     pub host_mismatch: bool,
     /// Client bytes that came after the request.
     pub early: Bytes,
-    /// How to answer.
+    /// In which protocol the client is told of success or failure.
     pub reply: ReplyProtocol,
 }
 
@@ -82,9 +82,9 @@ impl RequestedTunnel {
 /// A connection that asked for nothing we could carry.
 #[derive(Debug)]
 pub struct InboundFailure {
-    /// What it spoke.
+    /// The protocol its first bytes showed; [`Kind::Unknown`] when they showed none.
     pub kind: Kind,
-    /// How it ends.
+    /// The end that metrics and log count; it also picks the reply's code.
     pub outcome: Outcome,
     /// The sentence for the client.
     pub message: String,
@@ -97,7 +97,7 @@ pub struct InboundFailure {
 /// What a failed connection is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FailureReply {
-    /// The outcome's words.
+    /// The outcome's code or status in this protocol; HTTP adds the message.
     Words(ReplyProtocol),
     /// These bytes (negotiation replies that are no REP).
     Bytes([u8; 2]),

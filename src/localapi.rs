@@ -42,29 +42,29 @@ pub(crate) enum LocalApiError {
     /// Nobody listens, or we may not.
     #[error("{0}")]
     Connect(io::Error),
-    /// The conversation broke.
+    /// The connection broke, or what came over it is no HTTP answer.
     #[error("{0}")]
     Http(HttpClientError),
     /// No answer in time.
     #[error("no answer to {path} within {PATIENCE:?}")]
     Late {
-        /// What was asked.
+        /// The endpoint below `/localapi/v0/`, with its query.
         path: String,
     },
     /// An answer that is none of the good ones.
     #[error("{path} answered {status}: {said}")]
     Status {
-        /// What was asked.
+        /// The endpoint below `/localapi/v0/`, with its query.
         path: String,
-        /// The status.
+        /// The HTTP status, which is outside of 2xx.
         status: StatusCode,
-        /// The body's beginning.
+        /// The reason it gives: 300 bytes of the body at most.
         said: String,
     },
     /// An answer that is not what it should be.
     #[error("{path} answered what is not understood: {source}")]
     Garbage {
-        /// What was asked.
+        /// The endpoint below `/localapi/v0/`, with its query.
         path: String,
         /// Where it stops making sense.
         source: serde_json::Error,
@@ -72,7 +72,7 @@ pub(crate) enum LocalApiError {
     /// An answer without end.
     #[error("{path} answered more than {MAX_ANSWER} bytes")]
     TooLarge {
-        /// What was asked.
+        /// The endpoint below `/localapi/v0/`, with its query.
         path: String,
     },
 }

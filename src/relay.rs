@@ -103,13 +103,13 @@ pub enum RelayEnd {
     ClientRst,
     /// The upstream's connection broke.
     UpstreamRst,
-    /// Silence.
+    /// No byte moved for `RelaySettings::idle`, and neither side had sent FIN.
     Idle,
     /// Silence after one FIN.
     HalfCloseIdle,
     /// The gate stayed shut. The client's socket is left as it is, to be told why.
     Refused,
-    /// Cut from outside.
+    /// The drain ended, or a reload of the policy refuses the target; both sockets are reset.
     Cut(CutReason),
 }
 
@@ -122,7 +122,7 @@ pub struct RelaySummary {
     pub down: u64,
     /// Bytes read from one side that the other did not get, or did not acknowledge.
     pub lost: u64,
-    /// How it ended.
+    /// What ended the relay; the connection's outcome follows from it.
     pub ended: RelayEnd,
 }
 

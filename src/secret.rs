@@ -34,7 +34,7 @@ pub enum BadSecret {
         "it holds white space or bytes that are not printable ASCII: put the key alone into it"
     )]
     NotPrintable,
-    /// Reading failed.
+    /// The file or pipe with the key could not be opened or read.
     #[error("it cannot be read: {0}")]
     Unread(#[from] io::Error),
 }

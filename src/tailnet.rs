@@ -61,9 +61,9 @@ use crate::localapi::LocalApi;
 /// What this module is told at the start.
 #[derive(Debug, Clone)]
 pub struct TailnetSettings {
-    /// The binary.
+    /// The program to start (`tailnet.tailscaled`): a path, or a name that is looked for in `PATH`.
     pub tailscaled: PathBuf,
-    /// Its LocalAPI socket.
+    /// The path of its LocalAPI socket; a managed tailscaled creates it (`--socket`).
     pub socket: PathBuf,
     /// Ours alone; tailscaled's home.
     pub run_dir: PathBuf,
@@ -122,7 +122,7 @@ pub enum ManageError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum StopRequest {
     No,
-    /// Logged out first.
+    /// By SIGTERM, a node in memory after a logout; SIGKILL when it has not ended 15 s later.
     Gently,
     Now,
 }

@@ -40,7 +40,7 @@ use crate::target::{Host, Target};
 /// What this module is told at the start.
 #[derive(Debug, Clone)]
 pub struct UpstreamSettings {
-    /// Which way out.
+    /// By what connections leave: a SOCKS5 server, tailscaled's LocalAPI or this host's own network.
     pub kind: Kind,
     /// For the far side to be connected: one deadline over dial, greeting, request and reply.
     pub connect_timeout: Duration,
@@ -57,7 +57,7 @@ pub struct UpstreamSettings {
     pub outside: bool,
 }
 
-/// Where to.
+/// What a connection is to lead to; the policy has admitted each target and address in it.
 #[derive(Debug)]
 pub enum Destination {
     /// Passed on as asked for: the upstream resolves the name.
@@ -79,7 +79,7 @@ impl Destination {
 /// A connection to the target.
 #[derive(Debug)]
 pub struct UpstreamConnection {
-    /// The connection.
+    /// The socket that carries the target's bytes; the upstream's handshake is over.
     pub stream: Stream,
     /// The target's first bytes, where they came together with the upstream's reply.
     pub early: Bytes,
@@ -91,7 +91,7 @@ pub struct UpstreamConnection {
     pub slot: UpstreamSlot,
 }
 
-/// The way out.
+/// Connects to targets by one kind of upstream, with its pool, its bound and what is known of its health.
 #[derive(Debug)]
 pub struct Upstream {
     settings: UpstreamSettings,

@@ -39,7 +39,7 @@ pub(super) enum ServerFault {
     /// The connection broke, or what came over it was no DNS.
     #[error("connection lost: {0}")]
     Lost(String),
-    /// It went silent.
+    /// The question's exchange ended without an answer and without an error of its own.
     #[error("no answer")]
     Silent,
     /// It answered what was not asked.

@@ -23,11 +23,11 @@ const BIG: usize = 4096;
 /// Which addresses of a name are asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum IpFamily {
-    /// All of them.
+    /// IPv4 and IPv6: an A and an AAAA question, whose answers become one.
     Both,
-    /// IPv4 (A).
+    /// IPv4 alone, by A records (RFC 1035 section 3.4.1).
     V4,
-    /// IPv6 (AAAA).
+    /// IPv6 alone, by AAAA records (RFC 3596 section 2.1).
     V6,
 }
 
@@ -45,9 +45,9 @@ impl IpFamily {
 /// What is asked of a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum QueryKind {
-    /// Addresses.
+    /// The host's addresses, of one family or both (A, AAAA).
     Addresses(IpFamily),
-    /// Text (TXT).
+    /// The texts attached to it (TXT, RFC 1035 section 3.3.14).
     Txt,
     /// The hosts of a service (SRV).
     Srv,

@@ -26,9 +26,9 @@ pub enum NameError {
     Failed {
         /// The name asked for.
         name: Name,
-        /// By which route.
+        /// By which way the name was asked for; the metric's `route`.
         route: DnsRoute,
-        /// Who was asked.
+        /// The nameservers in their order, or `this host's resolver`.
         asked: String,
         /// What each of them said.
         why: String,
@@ -38,9 +38,9 @@ pub enum NameError {
     Timeout {
         /// The name asked for.
         name: Name,
-        /// By which route.
+        /// By which way the name was asked for; the metric's `route`.
         route: DnsRoute,
-        /// Who was asked.
+        /// The nameservers in their order, or `this host's resolver`.
         asked: String,
         /// How long was waited.
         after: Duration,
@@ -60,7 +60,7 @@ pub enum NameError {
 }
 
 impl NameError {
-    /// The metric's `result`.
+    /// The metric's `result`: whether there is no such name, resolving failed, or it took too long.
     pub const fn result(&self) -> DnsResult {
         match self {
             Self::NotFound { .. } => DnsResult::Nxdomain,

@@ -50,7 +50,7 @@ struct LearnedAnswers {
 
 /// By which way a name is found.
 enum NameRoute<'a> {
-    /// It is known.
+    /// The netmap has these addresses for it: MagicDNS names and extra records.
     Host(&'a [IpAddr]),
     /// It would be known; below this domain.
     Nowhere(&'a Name),

@@ -89,7 +89,7 @@ impl Lab {
     }
 }
 
-/// A whole answer.
+/// What a lookup returns that found these addresses by the route `by`.
 fn found(texts: &[&str], by: DnsRoute) -> Result<(Vec<IpAddr>, DnsRoute), NameError> {
     Ok((ips(texts), by))
 }

@@ -10,7 +10,7 @@ use std::pin::Pin;
 use crate::sys::Stream;
 use crate::target::Name;
 
-/// The tailnet's names.
+/// What the netmap says of names: hosts, split-DNS routes and the tailnet's own nameservers.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct TailnetZone {
     /// MagicDNS suffix, as `tail1234.ts.net`; a bare `db` is `db.tail1234.ts.net` when that is known.
@@ -25,14 +25,14 @@ pub struct TailnetZone {
     pub global: Vec<NameserverAddress>,
 }
 
-/// A nameserver.
+/// A nameserver of the tailnet, by the way it is asked (tailscale, types/dnstype.Resolver).
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum NameserverAddress {
     /// Asked by DNS over TCP.
     Address(SocketAddr),
     /// DNS over HTTPS; `bootstrap` are addresses of its host, where some are given.
     Https {
-        /// The whole URL.
+        /// `https://host[:port]/path` of its endpoint (RFC 8484); the path may hold an account's key.
         url: String,
         /// Where its host is.
         bootstrap: Vec<IpAddr>,

@@ -23,15 +23,15 @@ pub(crate) enum BodyFramingError {
 /// What a body still has before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum BodyDecoder {
-    /// So many bytes.
+    /// So many bytes of a body with `Content-Length`.
     Length(u64),
-    /// A chunk's size.
+    /// The line with the next chunk's size (RFC 9112 section 7.1).
     ChunkSize,
     /// So many bytes of a chunk.
     ChunkData(u64),
     /// The CRLF behind a chunk.
     ChunkEnd,
-    /// Whatever comes.
+    /// All bytes up to the end of the stream, for an answer without length or chunks.
     UntilClose,
     /// Nothing; trailers are not read, since nothing else is asked over the connection.
     Complete,

@@ -32,7 +32,7 @@ pub enum BodyFraming {
     Length(u64),
     /// After the last chunk.
     Chunked,
-    /// With the connection.
+    /// When the server closes the connection, for want of a length and of chunks.
     UntilClose,
 }
 

@@ -20,7 +20,7 @@ const MAX_TRAILERS: usize = 8 * 1024;
 /// What to write for what was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ChunkOutput {
-    /// Chunks again.
+    /// Chunks of our own writing: the same sizes, without extensions and blanks.
     Chunks,
     /// The data alone, for receivers that know no chunks (HTTP/1.0).
     Data,

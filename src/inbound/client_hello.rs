@@ -29,7 +29,7 @@ const HOST_NAME: u8 = 0;
 pub enum ClientHello {
     /// The beginning of TLS, or of what may be it; more bytes tell.
     Incomplete,
-    /// Something else.
+    /// No byte more can make a TLS record of a ClientHello out of this.
     NotTls,
     /// TLS, with this name.
     Tls(ServerName),
@@ -38,7 +38,7 @@ pub enum ClientHello {
 /// What a TLS client says of the server it wants.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ServerName {
-    /// Nothing.
+    /// The ClientHello carries no server_name extension (RFC 6066 section 3).
     Absent,
     /// This host. RFC 6066 allows names alone; some clients send an address all the same.
     Host(Host),

@@ -13,7 +13,7 @@ use crate::target::Target;
 /// What a CONNECT asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConnectRequest {
-    /// Where to.
+    /// The host and port of the request line (authority-form, RFC 9112 section 3.2.3).
     pub target: Target,
     /// The user name of `Proxy-Authorization`.
     pub label: Option<Label>,

@@ -9,7 +9,7 @@ use super::parse::ParseError;
 /// How a body ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MessageFraming {
-    /// There is none.
+    /// No body follows: no length is given or it is 0, or the method or status forbids one.
     None,
     /// After so many bytes.
     Length(u64),

@@ -19,12 +19,12 @@ pub const MAX_FIELDS: usize = 256;
 /// each of its bodies with a stray CR LF sends one per request.
 const MAX_EMPTY_LINES: usize = 4;
 
-/// HTTP/1.0 or HTTP/1.1.
+/// The versions of HTTP read here (RFC 9112 section 2.3); another major or minor number is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HttpVersion {
-    /// HTTP/1.0
+    /// Has neither chunks nor interim answers; the connection of such a client ends with the answer.
     Http10,
-    /// HTTP/1.1
+    /// Has chunks and requires a Host field; connections persist unless a side says `close` (RFC 9112 section 9.3).
     Http11,
 }
 

@@ -24,7 +24,7 @@ impl Label {
         Some(Self(if token { "redacted".into() } else { text.into() }))
     }
 
-    /// The text.
+    /// What may be logged: 1 to 64 bytes of `[A-Za-z0-9._:-]`, or the word `redacted`.
     pub fn as_str(&self) -> &str {
         &self.0
     }

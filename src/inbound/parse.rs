@@ -11,9 +11,9 @@ pub enum Parsed<T> {
     Incomplete,
     /// A whole message at the front.
     Whole {
-        /// What it says.
+        /// The message, as the parser of its protocol understood it.
         value: T,
-        /// Its bytes.
+        /// Its length in bytes; what lies behind belongs to the next message.
         used: usize,
     },
 }

@@ -19,11 +19,11 @@ const DRAIN_TIME: Duration = Duration::from_secs(1);
 /// In which words a client is answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReplyProtocol {
-    /// A SOCKS4 reply.
+    /// Eight bytes, of which the second says 5A (granted) or 5B (refused).
     Socks4,
-    /// A SOCKS5 reply.
+    /// VER, REP, RSV, and the bound address and port (RFC 1928 section 6).
     Socks5,
-    /// An HTTP response.
+    /// An HTTP/1.1 response: 200 to a CONNECT, or an error with `Proxy-Status` and a JSON body.
     Http,
     /// Nothing can be said (redirected connections, static forwards): a refusal is a reset.
     Opaque,

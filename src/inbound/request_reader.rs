@@ -26,7 +26,7 @@ const DIALOGUE: usize = 2 * 1024;
 /// What a client turned out to want.
 #[derive(Debug)]
 pub enum InboundRequest {
-    /// One tunnel.
+    /// Bytes both ways to one target: SOCKS4, SOCKS5 or CONNECT.
     Tunnel(Box<RequestedTunnel>),
     /// Requests to forward, one after another.
     Forward(Box<ForwardSession>),

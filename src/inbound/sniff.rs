@@ -16,7 +16,7 @@ pub enum SniffedProtocol {
     Incomplete,
     /// The beginning of TLS, or of what may be it; more bytes tell.
     IncompleteHello,
-    /// A ClientHello.
+    /// TLS: a whole ClientHello, or one that cannot be read, and the server it names.
     Tls(ServerName),
     /// A whole HTTP/1 request head, and the one host it names.
     Http(Option<Host>),

@@ -21,7 +21,7 @@ const MAX_REQUEST: usize = 512;
 /// What a request asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Socks4Request {
-    /// Where to.
+    /// DSTIP or, with SOCKS4A (DSTIP is 0.0.0.x), the name behind USERID; and DSTPORT.
     pub target: Target,
     /// The USERID as a label.
     pub label: Option<Label>,

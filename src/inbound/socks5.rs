@@ -15,7 +15,7 @@ pub const VERSION: u8 = 0x05;
 /// The method a greeting leads to (RFC 1928 section 3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AuthMethod {
-    /// 00: none.
+    /// 00, no authentication: the request follows at once.
     None,
     /// 02: a user name, taken as a label. It wins wherever it is offered.
     UserName,
@@ -24,7 +24,7 @@ pub enum AuthMethod {
 }
 
 impl AuthMethod {
-    /// The method reply.
+    /// VER and METHOD, the server's answer to the greeting.
     pub const fn reply_bytes(self) -> [u8; 2] {
         match self {
             Self::None => [VERSION, 0x00],

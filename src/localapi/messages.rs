@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
-/// `ipnstate.Status`.
+/// The answer of `status` (ipn/ipnstate, `Status`): this node and, unless left out, its peers.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
 pub(crate) struct NodeStatus {
@@ -26,7 +26,7 @@ pub(crate) struct NodeStatus {
     pub(crate) peer: Option<HashMap<String, TailnetPeer>>,
 }
 
-/// `ipnstate.TailnetStatus`.
+/// The tailnet this node is in (ipn/ipnstate, `TailnetStatus`).
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(crate) struct TailnetStatus {
@@ -51,7 +51,7 @@ pub(crate) struct TailnetPeer {
     pub(crate) key_expiry: Option<String>,
 }
 
-/// `ipnstate.PingResult`.
+/// The answer of `ping` (ipn/ipnstate, `PingResult`): an error, or the way the peer answered by.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(crate) struct PingResult {
@@ -62,7 +62,7 @@ pub(crate) struct PingResult {
     pub(crate) relay: u32,
 }
 
-/// `tailcfg.DNSConfig`.
+/// The answer of `dns-config` (tailcfg.DNSConfig): what the control server sent last.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
 pub(crate) struct DnsConfig {
@@ -71,7 +71,7 @@ pub(crate) struct DnsConfig {
     pub(crate) extra_records: Option<Vec<DnsExtraRecord>>,
 }
 
-/// `dnstype.Resolver`.
+/// One nameserver (types/dnstype, `Resolver`), its address in any form an admin may write.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
 pub(crate) struct DnsNameserver {
@@ -79,7 +79,7 @@ pub(crate) struct DnsNameserver {
     pub(crate) bootstrap_resolution: Option<Vec<String>>,
 }
 
-/// `tailcfg.DNSRecord`.
+/// A further name and its value (tailcfg.DNSRecord); the type of the record is not read.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
 pub(crate) struct DnsExtraRecord {
@@ -121,14 +121,14 @@ impl BusNotification {
     }
 }
 
-/// `health.State`.
+/// The warnings in force (health/state.go, `State`), by tailscaled's code for each.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
 pub(crate) struct HealthState {
     pub(crate) warnings: Option<HashMap<String, HealthWarning>>,
 }
 
-/// `health.UnhealthyState`.
+/// One warning (health/state.go, `UnhealthyState`), worded for the people at the node.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
 pub(crate) struct HealthWarning {
@@ -208,7 +208,7 @@ impl<'a> MaskedPrefs<'a> {
     }
 }
 
-/// `ipn.AutoUpdatePrefs`.
+/// Whether tailscaled looks for newer versions of itself and installs them (ipn.AutoUpdatePrefs).
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "PascalCase")]
 pub(crate) struct AutoUpdate {

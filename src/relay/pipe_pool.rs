@@ -202,14 +202,14 @@ impl PipeLease {
         self.len
     }
 
-    /// Socket to pipe.
+    /// Splices bytes from the socket into the pipe; how many. `WouldBlock`: no bytes, or no room.
     pub(super) fn fill_from(&mut self, from: &Stream) -> std::io::Result<usize> {
         let n = self.leased_pipe()?.fill_from(from)?;
         self.len += n;
         Ok(n)
     }
 
-    /// Pipe to socket.
+    /// Splices what the pipe holds into the socket; how many bytes it took. `WouldBlock`: none for now.
     pub(super) fn drain_to(&mut self, to: &Stream) -> std::io::Result<usize> {
         let n = self.leased_pipe()?.drain_to(to, self.len)?;
         self.len -= n;

@@ -1,7 +1,7 @@
 //! tailscaled's own states (ipn/backend.go), by number as the bus has them and by name as `status` does.
 #![forbid(unsafe_code)]
 
-/// `ipn.State`.
+/// What tailscaled says of itself (ipn/backend.go, `State`), without 1 (`InUseOtherUser`), which reads as unknown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum BackendState {
     Nothing,

@@ -48,16 +48,16 @@ pub(super) enum BusEvent {
         /// Whether changes of the peers are told too.
         peers: bool,
     },
-    /// tailscaled said this.
+    /// One line came over the open bus (`ipn.Notify`).
     Notified(Box<messages::BusNotification>),
     /// It ended, or nobody answers; it is tried again without being asked to.
     Closed {
-        /// What ended it.
+        /// The error of the connection or of the try to open it, or that tailscaled closed it.
         why: String,
     },
     /// tailscaled offers none, whatever the mask.
     Declined {
-        /// Its answer.
+        /// The path, status and text with which it refused the question.
         why: String,
     },
 }

@@ -16,7 +16,7 @@ use crate::secret::redacted;
 const LINE: usize = 4096;
 /// Lines passed on in one second; what comes beyond is counted.
 const LINES: u32 = 100;
-/// Read at once.
+/// Bytes of output read at once: as many as a pipe holds by default (pipe(7)).
 const CHUNK: usize = 64 * 1024;
 
 /// What is remembered of the present process.

@@ -21,7 +21,7 @@ pub const COMMAND: &str = "memory-folder";
 /// For a process to start and mount it: milliseconds on an idle machine.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Makes one.
+/// Mounts the folder from this process, or where that is forbidden from a child in its own user namespace.
 pub(super) fn make_folder(children: &Arc<Children>) -> io::Result<OwnedFd> {
     sys::mount_memory_folder().or_else(|_not_here| by_another_process(children))
 }

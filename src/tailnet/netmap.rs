@@ -18,9 +18,9 @@ pub struct Netmap {
     pub suffix: Option<Name>,
     /// Whether subnet routes are accepted (`RouteAll`).
     pub accepts_routes: bool,
-    /// Everybody else.
+    /// All nodes but this one that the control server lets it see.
     pub peers: Vec<TailnetPeer>,
-    /// Names.
+    /// The nameservers and extra records that the control server sent.
     pub dns: TailnetDns,
     /// Where in `peers` an address of theirs is: asked for each connection.
     by_address: HashMap<IpAddr, usize>,
@@ -28,7 +28,7 @@ pub struct Netmap {
     by_route: Vec<(IpNet, usize)>,
 }
 
-/// Another node.
+/// A node other than this one, as `status` lists it (ipn/ipnstate, `PeerStatus`).
 #[derive(Debug, Clone, PartialEq)]
 pub struct TailnetPeer {
     /// Its MagicDNS name; none for a name that is none.
@@ -43,7 +43,7 @@ pub struct TailnetPeer {
     pub online: bool,
 }
 
-/// The tailnet's names.
+/// The DNS settings that the control server sent to the node (tailcfg.DNSConfig).
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct TailnetDns {
     /// Domains with nameservers of their own (split DNS); none named: answered from the netmap alone.
@@ -61,7 +61,7 @@ pub enum TailnetNameserver {
     Address(std::net::SocketAddr),
     /// DNS over HTTPS; `bootstrap` are addresses of its host, where the tailnet gives some.
     Https {
-        /// The whole URL.
+        /// `https://host[:port]/path` of its endpoint (RFC 8484), as the admin wrote it.
         url: String,
         /// Where its host is.
         bootstrap: Vec<IpAddr>,
@@ -73,7 +73,7 @@ pub enum TailnetNameserver {
 /// What leads to an address inside the tailnet.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct RouteCover<'a> {
-    /// The peer.
+    /// The node that has the address, or that routes its network.
     pub peer: &'a TailnetPeer,
     /// Its own address, or the subnet route it carries.
     pub net: IpNet,

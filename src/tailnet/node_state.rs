@@ -44,7 +44,7 @@ pub(super) struct MachineIdentity {
     /// Changed by a hypervisor that starts a machine from a snapshot (VM generation ID), where its
     /// firmware interface tells it.
     generation_id: Option<String>,
-    /// `TAILRACE_ID`.
+    /// The environment's `TAILRACE_ID`, which tells sandboxes apart that share a boot id.
     tailrace_id: Option<String>,
 }
 
@@ -57,7 +57,7 @@ pub(super) enum IdentityStore {
     Memory(OwnedFd),
     /// In a folder of the user's.
     Folder {
-        /// The folder.
+        /// Where the state file, the marker of the machine and the lock lie (`tailnet.state`).
         path: PathBuf,
         /// Locked until the gateway ends.
         _lock: File,
@@ -81,7 +81,7 @@ pub enum StateFolderError {
          mode 0700"
     )]
     Exposed {
-        /// The folder.
+        /// What `tailnet.state` names: others have access to it, or it is no folder of this user's.
         path: PathBuf,
         /// What is wrong with it.
         fault: String,
@@ -92,7 +92,7 @@ pub enum StateFolderError {
          nodes with one identity take the tailnet from each other"
     )]
     InUse {
-        /// The folder.
+        /// What `tailnet.state` names; another process holds the lock in it (flock(2)).
         path: PathBuf,
     },
 }

@@ -46,13 +46,13 @@ pub enum OauthError {
         "the OAuth secret has an unknown attribute {name:?}: use ephemeral, preauthorized, baseURL"
     )]
     UnknownAttribute {
-        /// Its name.
+        /// The attribute as it was written, without what looks like a key.
         name: String,
     },
     /// An attribute that is neither true nor false.
     #[error("the OAuth secret's attribute {name} is neither true nor false")]
     NotBool {
-        /// Its name.
+        /// Which of the two truth values: `ephemeral` or `preauthorized`.
         name: &'static str,
     },
     /// A `baseURL` that cannot be asked.
@@ -72,7 +72,7 @@ pub enum OauthError {
     /// The server cannot be talked to.
     #[error("{server} cannot be reached for an auth key ({why}): see the network and its proxy")]
     Unreachable {
-        /// Host and port.
+        /// Host of the API, and its port where the URL has one.
         server: String,
         /// What the network or TLS said.
         why: String,
@@ -80,23 +80,23 @@ pub enum OauthError {
     /// The server does not answer as it should.
     #[error("{server} does not answer as Tailscale's API does ({what}): see the secret's baseURL")]
     Strange {
-        /// Host and port.
+        /// Host of the API, and its port where the URL has one.
         server: String,
         /// What is wrong with its answer.
         what: String,
     },
-    /// The server refused.
+    /// The server answered with another status than 200.
     #[error(
         "{server} refused to {asked} ({status}: {words}): see the OAuth client's scopes and tags"
     )]
     Refused {
-        /// Host and port.
+        /// Host of the API, and its port where the URL has one.
         server: String,
         /// What was asked of it.
         asked: &'static str,
-        /// The HTTP status.
+        /// The status of its answer; 429 and 5xx may pass by waiting.
         status: u16,
-        /// Its own words.
+        /// The reason in its JSON body, on one line, cut and without secrets.
         words: String,
     },
     /// What came is no key.
@@ -105,7 +105,7 @@ pub enum OauthError {
     /// It took too long.
     #[error("no auth key within {after:?}: see the network, and whether a proxy is needed")]
     Late {
-        /// The deadline.
+        /// How long was waited, over both questions and their connections.
         after: Duration,
     },
 }
@@ -172,7 +172,7 @@ fn split_attributes(secret: &Secret) -> (&str, &str) {
     secret.expose().split_once('?').unwrap_or((secret.expose(), ""))
 }
 
-/// What is asked.
+/// One POST to the API; its connection is closed after the answer.
 #[derive(Clone, Copy)]
 struct ApiQuestion<'a> {
     /// Below the server's URL.
@@ -185,7 +185,7 @@ struct ApiQuestion<'a> {
 
 /// An answer that has come whole.
 struct ApiAnswer {
-    /// The HTTP status.
+    /// Of the HTTP answer; any that came, also one that refuses.
     status: u16,
     body: Zeroizing<Vec<u8>>,
 }

@@ -28,7 +28,7 @@ pub struct TailnetState {
     pub since: Option<Instant>,
     /// This node, once it is in a tailnet.
     pub node: Option<OwnNode>,
-    /// tailscaled's version.
+    /// What tailscaled says its version is; `None` until it has answered `status`.
     pub version: Option<TailscaledVersion>,
     /// How changes of all this are learned of.
     pub feed: StatusFeed,
@@ -66,7 +66,7 @@ pub struct OwnNode {
     pub name: String,
     /// Its addresses in the tailnet.
     pub addresses: Vec<IpAddr>,
-    /// Its tags.
+    /// The ACL tags it has (`tag:…`); empty for a node that belongs to a user.
     pub tags: Vec<String>,
     /// When its key ends, as tailscaled says it (RFC 3339); none for a key that does not.
     pub key_expiry: Option<String>,

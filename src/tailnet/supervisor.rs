@@ -46,7 +46,7 @@ pub(super) struct TailscaledSupervisor {
 
 /// How one life ended.
 enum TailscaledEnd {
-    /// By itself.
+    /// The process ended before anybody asked it to, by exit or by signal.
     Ended(Ended),
     /// It hung, and we ended it.
     Hung,
@@ -94,7 +94,7 @@ impl TailscaledSupervisor {
         }
     }
 
-    /// Starts one.
+    /// Starts a tailscaled; the state then has its process id and the phase `Starting`.
     pub(super) fn start_child(&self) -> Result<RunningTailscaled, TailnetFault> {
         let log = ChildLog::new(Arc::clone(&self.hooks.dropped_lines));
         let child = self.launcher.start_child(&log)?;

@@ -13,7 +13,7 @@ pub(super) struct ConnectionSlots(Arc<SlotCount>);
 #[derive(Debug)]
 struct SlotCount {
     used: AtomicU32,
-    /// `u32::MAX`: no bound.
+    /// Most slots that may be taken at once; `u32::MAX` stands for no bound.
     limit: AtomicU32,
 }
 

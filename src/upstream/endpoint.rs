@@ -11,9 +11,9 @@ use super::pool::GreetedPool;
 /// Where the upstream takes connections.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Endpoint {
-    /// A TCP port.
+    /// A SOCKS5 server's TCP address (`upstream.socks5`, or what a managed tailscaled opened).
     Port(SocketAddr),
-    /// A Unix socket.
+    /// The path of tailscaled's LocalAPI socket (unix(7)).
     Socket(PathBuf),
 }
 

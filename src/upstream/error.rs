@@ -19,15 +19,15 @@ pub enum UpstreamError {
     Down {
         /// The upstream; `None` when nothing is known of where it is.
         endpoint: Option<Endpoint>,
-        /// What `connect(2)` said.
+        /// The error of connect(2); `NotConnected` when there is no endpoint to dial.
         source: io::Error,
     },
     /// The upstream did not take the connection, or did not say a word, in time.
     #[error("upstream {endpoint} did not answer within {after:?}: see whether it hangs")]
     LocalTimeout {
-        /// The upstream.
+        /// Where it was dialled: its TCP address or the path of its socket.
         endpoint: Endpoint,
-        /// `upstream.local_timeout`.
+        /// How long was waited, as `upstream.local_timeout` says.
         after: Duration,
     },
     /// No answer from the far side in time.
@@ -36,7 +36,7 @@ pub enum UpstreamError {
          port open from here"
     )]
     Timeout {
-        /// `upstream.connect_timeout`.
+        /// How long was waited for the far side, as `upstream.connect_timeout` says.
         after: Duration,
         /// The address asked for, the first of several; `None` for a name passed on.
         address: Option<SocketAddr>,
@@ -60,7 +60,7 @@ pub enum UpstreamError {
     /// The upstream found no address for a name passed on.
     #[error("the upstream could not resolve the name ({words}): see that it is spelt right")]
     Unresolved {
-        /// What it said.
+        /// The text of LocalAPI's error answer; SOCKS5 has no code for this case.
         words: String,
     },
     /// The target is none of the tailnet's, and only those may be dialled.
@@ -89,7 +89,7 @@ pub enum UpstreamError {
     /// The upstream broke its protocol.
     #[error("upstream {endpoint} does not speak as we need it: {what}")]
     Protocol {
-        /// The upstream.
+        /// Where the server listens that does not speak SOCKS5 or LocalAPI.
         endpoint: Endpoint,
         /// What is wrong with what it said.
         what: &'static str,
@@ -97,13 +97,13 @@ pub enum UpstreamError {
     /// Our own bound or the system's: connections, descriptors, ports or memory.
     #[error("no room for a further upstream connection ({what}): raise it, or try again")]
     Full {
-        /// What ran out.
+        /// The limit that was met, in the message's words: `upstream.max_connections` or one of the system.
         what: &'static str,
     },
     /// This host's kernel refused the dial for a reason of its own.
     #[error("dialling {address} failed: {source}")]
     Dial {
-        /// The address dialled.
+        /// The target's address, dialled from this host itself and not by way of an upstream.
         address: SocketAddr,
         /// What the kernel said.
         source: io::Error,

@@ -34,7 +34,7 @@ impl From<ResponseHeadError> for Unparsed {
     }
 }
 
-/// A good reply.
+/// A SOCKS5 server's consent to the request: REP 00 of RFC 1928 section 6.
 #[derive(Debug)]
 pub(super) struct ConnectAnswer {
     /// Where the upstream says its end is.
@@ -57,7 +57,7 @@ pub(super) enum DialOutcome {
 pub(super) enum HandshakeError {
     /// The connection ended before a byte was answered: if it was an old one, try a fresh one.
     Silent(Option<io::Error>),
-    /// Anything else.
+    /// The upstream answered, if only in part: a refusal, a broken protocol or a close. No fresh one is tried.
     Said(UpstreamError),
 }
 
@@ -91,7 +91,7 @@ impl<'a> UpstreamHandshake<'a> {
         self.send_bytes(&segment).await
     }
 
-    /// Sends `bytes`.
+    /// Writes a request, and starts the clock that tells how long the upstream took to refuse it.
     pub(super) async fn send_bytes(&mut self, bytes: &[u8]) -> Result<(), HandshakeError> {
         self.asked = Instant::now();
         self.stream.write_all(bytes).await.map_err(|error| HandshakeError::Silent(Some(error)))

@@ -17,7 +17,7 @@ pub(super) struct UpstreamHealth {
 }
 
 impl UpstreamHealth {
-    /// It greeted.
+    /// It answered a greeting or a dial: it is up, and misses in a row count from 0 again.
     pub(super) fn note_alive(&self) {
         self.misses.store(0, Relaxed);
         if !self.up.swap(true, Relaxed) {

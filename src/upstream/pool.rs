@@ -21,7 +21,7 @@ const MAX_AGE: Duration = Duration::from_secs(30);
 /// A connection over which the server was greeted.
 #[derive(Debug)]
 pub(super) struct GreetedConnection {
-    /// The connection.
+    /// The socket to the SOCKS5 server; the greeting was sent over it, a request was not.
     pub(super) stream: Stream,
     /// Its place under the bound.
     pub(super) slot: UpstreamSlot,
@@ -74,12 +74,12 @@ impl GreetedPool {
         greeted
     }
 
-    /// Closes them all.
+    /// Closes every connection held: the upstream has moved, or this machine was paused.
     pub(super) fn clear(&self) {
         self.lock_idle().clear();
     }
 
-    /// Adds a connection.
+    /// Keeps `greeted` as the newest, which is the first to be taken.
     pub(super) fn put_back(&self, greeted: GreetedConnection) {
         self.lock_idle().push_back(greeted);
     }

@@ -26,10 +26,10 @@ pub enum Reply {
     Refused(u8),
 }
 
-/// A whole reply.
+/// A reply to the request, read as far as its code needs (RFC 1928 section 6).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Parsed {
-    /// What it says.
+    /// The server's consent with its bound address, or its refusal.
     pub reply: Reply,
     /// Its length; bytes behind it are the far side's.
     pub used: usize,

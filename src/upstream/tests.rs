@@ -27,9 +27,9 @@ enum Then {
     SayAndClose(Vec<u8>),
     /// Sends this one byte at a time.
     Drip(Vec<u8>),
-    /// Says nothing.
+    /// Sends nothing, and keeps the connection open until the client closes it.
     Silence,
-    /// Resets.
+    /// Closes with a linger time of 0, which sends an RST.
     Reset,
 }
 

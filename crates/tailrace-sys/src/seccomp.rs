@@ -73,7 +73,7 @@ pub struct CallNotification {
 #[derive(Debug)]
 pub struct FilterListener {
     listener: OwnedFd,
-    /// See [`Installed::killable`].
+    /// Whether a received call waits through signals, as in [`InstalledFilter::killable`].
     pub killable: bool,
 }
 

@@ -55,7 +55,7 @@ pub struct SignalReader(OwnedFd);
 /// A signal that came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ReceivedSignal {
-    /// Which one came.
+    /// What was sent (signal(7)), from `ssi_signo` of signalfd(2).
     pub signal: Signal,
     /// Sent by the kernel: the terminal told every process of the foreground group.
     pub from_the_kernel: bool,

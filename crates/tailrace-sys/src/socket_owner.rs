@@ -10,9 +10,9 @@ use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, 
 
 /// Length of `struct nlmsghdr`.
 pub(super) const HEADER: usize = 16;
-/// `SOCK_DIAG_BY_FAMILY` (linux/sock_diag.h).
+/// Type of every question and answer: `SOCK_DIAG_BY_FAMILY` (linux/sock_diag.h).
 pub(super) const BY_FAMILY: u16 = 20;
-/// `NLM_F_REQUEST` (linux/netlink.h).
+/// Flag of every question to the kernel: `NLM_F_REQUEST` (linux/netlink.h).
 pub(super) const REQUEST: u16 = 1;
 /// Length of a question: the header and `struct inet_diag_req_v2`.
 const QUESTION: usize = HEADER + 56;

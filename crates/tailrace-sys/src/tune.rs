@@ -10,7 +10,7 @@ use rustix::net::sockopt;
 /// one, so that a late FIN still finds its way.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(45);
 
-/// Between probes.
+/// Time between probes that stay unanswered (`TCP_KEEPINTVL`, tcp(7)).
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
 
 /// Longest time bytes may stay unacknowledged. It also ends a peer that keeps its window shut

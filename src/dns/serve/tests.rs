@@ -18,7 +18,7 @@ use tokio::sync::Notify;
 use super::*;
 use crate::sys::Stream;
 
-/// For one answer.
+/// Longest wait for one answer; a test that waits longer fails.
 const DEADLINE: Duration = Duration::from_secs(10);
 
 type Script = Box<dyn Fn(&ClientQuestion) -> DnsReply + Send + Sync>;

@@ -18,11 +18,11 @@ use crate::dns::{NameserverDial, NameserverWay};
 
 /// What a question gets.
 pub(super) enum DnsReply {
-    /// A message.
+    /// This message as the answer to the question.
     Say(Message),
     /// These bytes, behind their length.
     Bytes(Vec<u8>),
-    /// Nothing, for ever.
+    /// No answer; the connection stays open all the same.
     Silence,
     /// The connection's end, at once.
     Close,

@@ -85,7 +85,7 @@ impl<C: Fn(u64)> BodyPump<'_, C> {
         }
     }
 
-    /// Writes and counts.
+    /// Writes all of `bytes` to the sink; each part that the socket takes is counted as it goes.
     pub(super) async fn write_all(&self, mut bytes: &[u8]) -> Result<(), BodyError> {
         while !bytes.is_empty() {
             let taken = self.sink.write(bytes).await.map_err(BodyError::Sink)?;

@@ -56,11 +56,11 @@ impl ForwardExchange {
 /// The two sockets of an exchange.
 #[derive(Debug, Clone, Copy)]
 pub struct ExchangeSockets<'a> {
-    /// The client.
+    /// The socket the request came from, and to which the answer goes.
     pub client: &'a Stream,
-    /// The upstream.
+    /// The connection to the origin, opened for this target.
     pub upstream: &'a Stream,
-    /// Longest silence.
+    /// How long no byte may move in either direction (`limits.idle_timeout`); then the exchange ends.
     pub idle: Duration,
     /// Most bytes of an answer's head.
     pub max_head: usize,

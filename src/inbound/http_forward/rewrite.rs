@@ -44,7 +44,7 @@ const NO_TRAILER: [&str; 12] = [
 /// One request to forward.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ForwardRequest {
-    /// Where to.
+    /// The origin to connect to, from the absolute-form of the request line (RFC 9112 section 3.2.2).
     pub target: Target,
     /// The user name of `Proxy-Authorization`.
     pub label: Option<Label>,
@@ -220,7 +220,7 @@ fn put_field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
 /// What a response is to its client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum ResponseKind {
-    /// 1xx.
+    /// Any 1xx but 101 (RFC 9110 section 15.2): the final answer is still to come.
     Interim,
     /// 101: from here on bytes of what was switched to.
     Upgraded(UpgradeProtocols),

@@ -68,7 +68,7 @@ impl ApiConnector {
         Ok(Self { host, port, proxy, tls, shown })
     }
 
-    /// Opens a connection.
+    /// Connects by TCP, through the proxy if one is set; then TLS, if the server's URL is `https`.
     pub(super) async fn open(&self) -> Result<Box<dyn ByteStream>, OauthError> {
         self.connect().await.map_err(|error| OauthError::Unreachable {
             server: self.shown.clone(),
@@ -92,7 +92,7 @@ impl ApiConnector {
 }
 
 impl HttpProxy {
-    /// Reads `http://[user[:password]@]host[:port]`.
+    /// Reads `http://[user[:password]@]host[:port]`; user and password become a Basic credential (RFC 7617).
     fn parse(proxy: &str) -> Result<Self, OauthError> {
         let bad = |why| {
             // What stands before an @ may be a password.

@@ -16,7 +16,7 @@ pub(super) struct SecretAttributes {
     pub(super) ephemeral: bool,
     /// Its node needs no approval.
     pub(super) preauthorized: bool,
-    /// The API's server.
+    /// The URL below which the API is: the attribute `baseURL`, or else Tailscale's own.
     pub(super) base: Url,
 }
 
