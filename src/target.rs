@@ -4,13 +4,17 @@
 //! thing. It touches no socket and asks no question.
 #![forbid(unsafe_code)]
 
+mod carried_v4;
+
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroU16;
 use std::str::FromStr;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+
+pub use self::carried_v4::carried_v4;
 
 /// Longest host name in bytes, without the trailing dot (RFC 1035 section 3.1: 255 on the wire).
 const MAX_NAME: usize = 253;
@@ -287,20 +291,6 @@ impl TryFrom<String> for Target {
 
     fn try_from(text: String) -> Result<Self, HostError> {
         Self::parse_authority(text.as_bytes(), None)
-    }
-}
-
-/// The IPv4 address that an IPv6 address carries, so that rules written for IPv4 hold for it too:
-/// IPv4-compatible (RFC 4291 2.5.5.1), NAT64 (RFC 6052 2.1) and 6to4 (RFC 3056 section 2).
-pub fn embedded_v4(address: IpAddr) -> Option<Ipv4Addr> {
-    let IpAddr::V6(v6) = address else { return None };
-    let low = |s: [u16; 8]| Ipv4Addr::from((u32::from(s[6]) << 16) | u32::from(s[7]));
-    match v6.segments() {
-        s @ [0, 0, 0, 0, 0, 0xffff, _, _] => Some(low(s)),
-        s @ [0x64, 0xff9b, 0, 0, 0, 0, _, _] => Some(low(s)),
-        s @ [0, 0, 0, 0, 0, 0, hi, lo] if (hi, lo) != (0, 0) && (hi, lo) != (0, 1) => Some(low(s)),
-        [0x2002, hi, lo, ..] => Some(Ipv4Addr::from((u32::from(hi) << 16) | u32::from(lo))),
-        _ => None,
     }
 }
 

@@ -79,18 +79,29 @@ fn b0_allowed_control_passes_in_all_five_protocols() {
     assert_eq!(inbounds, ["connect", "http", "socks4", "socks4", "socks5"]);
 }
 
-/// One address of every default deny net; v6 in brackets.
-const DENIED: [&str; 11] = [
+/// One address of every default deny net, and of each form of IPv6 that carries IPv4 (B9, E11); v6 in brackets.
+const DENIED: [&str; 22] = [
     "0.1.2.3",
     "127.0.0.1",
     "127.255.255.254",
     "169.254.169.254",
     "100.100.100.200",
+    "168.63.129.16",
+    "192.0.0.192",
     "224.0.0.1",
     "255.255.255.255",
     "[::]",
     "[fe80::1]",
     "[fd00:ec2::254]",
+    "[fd00:ec2::23]",
+    "[fd20:ce::254]",
+    "[64:ff9b::a9fe:a9fe]",
+    "[64:ff9b:1::a9fe:a9fe]",
+    "[::ffff:0:169.254.169.254]",
+    "[2001:0:c000:201::5601:5601]",
+    "[2001:db8::5efe:169.254.169.254]",
+    "[fd7a:115c:a1e0:b1a::a9fe:a9fe]",
+    "[2002:a9fe:a9fe::1]",
     "[ff02::1]",
 ];
 

@@ -253,8 +253,8 @@ settings! {
     POLICY_ALLOWED_HOST_SUFFIXES PolicyAllowedHostSuffixes: TextList = "policy.allowed_host_suffixes", Kind::ListOrText, "";
     POLICY_ALLOWED_HOSTS PolicyAllowedHosts: TextList = "policy.allowed_hosts", Kind::List, "";
     POLICY_ALLOWED_NETS PolicyAllowedNets: TextList = "policy.allowed_nets", Kind::List, "";
-    POLICY_DENY_NETS PolicyDenyNets: TextList = "policy.deny_nets", Kind::List, "0.0.0.0/8,127.0.0.0/8,169.254.0.0/16,100.100.100.200/32,224.0.0.0/4,240.0.0.0/4,\
-         ::/128,::1/128,fe80::/10,fd00:ec2::254/128,ff00::/8";
+    POLICY_DENY_NETS PolicyDenyNets: TextList = "policy.deny_nets", Kind::List, "0.0.0.0/8,127.0.0.0/8,169.254.0.0/16,100.100.100.200/32,168.63.129.16/32,192.0.0.192/32,224.0.0.0/4,240.0.0.0/4,\
+         ::/128,::1/128,fe80::/10,fd00:ec2::254/128,fd00:ec2::23/128,fd20:ce::254/128,ff00::/8";
     POLICY_REQUIRE_SNI PolicyRequireSni: Switch = "policy.require_sni", Kind::Switch, "false";
     LIMITS_MAX_CONNECTIONS LimitsMaxConnections: WholeNumber = "limits.max_connections", Kind::Number(1, CONNECTIONS), "8192";
     LIMITS_PER_CLIENT LimitsPerClient: WholeNumber = "limits.per_client", Kind::Number(0, CONNECTIONS), "0";

@@ -285,17 +285,21 @@ pub enum LogTo {
 
 /// Networks refused in every mode unless the settings say otherwise: this host, link-local,
 /// cloud metadata services, multicast, reserved (IANA special-purpose registries).
-pub(crate) const DENY_NETS: [&str; 11] = [
+pub(crate) const DENY_NETS: [&str; 15] = [
     "0.0.0.0/8",
     "127.0.0.0/8",
     "169.254.0.0/16",
     "100.100.100.200/32",
+    "168.63.129.16/32",
+    "192.0.0.192/32",
     "224.0.0.0/4",
     "240.0.0.0/4",
     "::/128",
     "::1/128",
     "fe80::/10",
     "fd00:ec2::254/128",
+    "fd00:ec2::23/128",
+    "fd20:ce::254/128",
     "ff00::/8",
 ];
 

@@ -8,7 +8,7 @@ use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 use ipnet::IpNet;
 
 use super::suffix::Suffix;
-use crate::target::{Name, embedded_v4};
+use crate::target::{Name, carried_v4};
 
 /// Why rules do not compile.
 #[derive(Debug, thiserror::Error)]
@@ -115,8 +115,8 @@ pub(super) fn net_holding(nets: &[IpNet], address: IpAddr) -> Option<&IpNet> {
     nets.iter().find(|net| net.contains(&address))
 }
 
-/// The network of `nets` that holds `address`, or the IPv4 address it carries (B9).
+/// The network of `nets` that holds `address`, or an IPv4 address it carries (docs/requirements.md, B9).
 pub(super) fn net_holding_any_form(nets: &[IpNet], address: IpAddr) -> Option<&IpNet> {
-    let carried = embedded_v4(address).map(IpAddr::V4);
-    net_holding(nets, address).or_else(|| net_holding(nets, carried?))
+    let carried = || carried_v4(address).find_map(|v4| net_holding(nets, IpAddr::V4(v4)));
+    net_holding(nets, address).or_else(carried)
 }

@@ -3,7 +3,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use crate::target::{Host, Name, Target, embedded_v4};
+use crate::target::{Host, Name, Target, carried_v4};
 
 /// This host's listeners, addresses and names, as `gateway.rs` last saw them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -44,7 +44,7 @@ impl LocalAddresses {
         match host {
             Host::Name(name) => self.is_our_name(name).then_some("own name"),
             Host::Address(address) => {
-                let carried = embedded_v4(*address).is_some_and(|v4| self.is_here(v4.into()));
+                let carried = carried_v4(*address).any(|v4| self.is_here(v4.into()));
                 (carried || self.is_here(*address)).then_some("own address")
             }
         }
@@ -59,7 +59,7 @@ impl LocalAddresses {
         match host {
             Host::Address(address) => {
                 self.is_same(*address, listener)
-                    || embedded_v4(*address).is_some_and(|v4| self.is_same(v4.into(), listener))
+                    || carried_v4(*address).any(|v4| self.is_same(v4.into(), listener))
             }
             Host::Name(name) => self.is_here(listener) && self.is_our_name(name),
         }
