@@ -4,17 +4,15 @@
 //! in turn; medians of the rounds. Debian: dnsperf, dnsmasq-base, unbound. What is not installed is left out.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)]
 
-use tailrace_rig as rig;
-
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use rig::vitals::cpu_time;
-use rig::wait::{PATIENCE, eventually};
-use rig::{Gateway, Managed};
+use tailrace_rig::resource_use::cpu_time;
+use tailrace_rig::wait::{PATIENCE, eventually};
+use tailrace_rig::{FakeTailnet, Gateway};
 
 const NAMES: usize = 1000;
 const ROUNDS: usize = 5;
@@ -29,7 +27,7 @@ fn main() {
     let lines: String = (0..NAMES).map(|n| format!("n{n}.corp.example A\n")).collect();
     std::fs::write(&names, lines).unwrap();
     let standin = standin();
-    let tailnet = Managed::with(|s| {
+    let tailnet = FakeTailnet::with(|s| {
         s.dns["Routes"]["corp.example"] = serde_json::json!([{"Addr": "100.64.0.1"}]);
     });
     tailnet.place("100.64.0.1:53", standin);

@@ -3,11 +3,9 @@
 //! Gateways of every mode in turn, in one run; `off` does not look. The quickest of fifteen rounds.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)]
 
-use tailrace_rig as rig;
-
 use std::time::Instant;
 
-use rig::{Gateway, Inbound, Origin};
+use tailrace_rig::{Gateway, Inbound, Origin};
 
 const ROUNDS: usize = 15;
 const CONNECTIONS: u32 = 100;

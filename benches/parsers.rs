@@ -5,7 +5,7 @@ use std::hint::black_box;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use tailrace::inbound::client_hello;
-use tailrace::inbound::head::{self, DEFAULT_MAX_HEAD, Side};
+use tailrace::inbound::head::{self, DEFAULT_MAX_HEAD, MessageKind};
 use tailrace::inbound::sniff;
 use tailrace::inbound::{socks4, socks5};
 use tailrace::target::Host;
@@ -25,29 +25,39 @@ const SOCKS4A: &[u8] = b"\x04\x01\x01\xbb\x00\x00\x00\x01user\0db.corp.example.c
 
 fn parsers(c: &mut Criterion) {
     c.bench_function("head, curl's GET", |b| {
-        b.iter(|| head::parse(black_box(CURL), Side::Request, DEFAULT_MAX_HEAD).unwrap());
+        b.iter(|| {
+            head::parse_head(black_box(CURL), MessageKind::Request, DEFAULT_MAX_HEAD).unwrap()
+        });
     });
     c.bench_function("head, CONNECT", |b| {
-        b.iter(|| head::parse(black_box(CONNECT), Side::Request, DEFAULT_MAX_HEAD).unwrap());
+        b.iter(|| {
+            head::parse_head(black_box(CONNECT), MessageKind::Request, DEFAULT_MAX_HEAD).unwrap()
+        });
     });
     c.bench_function("SOCKS5 request", |b| {
         b.iter(|| socks5::parse_request(black_box(SOCKS5)).unwrap());
     });
-    c.bench_function("SOCKS4a request", |b| b.iter(|| socks4::parse(black_box(SOCKS4A)).unwrap()));
-    c.bench_function("ClientHello, curl's", |b| {
-        b.iter(|| client_hello::read(black_box(HELLO_OF_CURL)))
+    c.bench_function("SOCKS4a request", |b| {
+        b.iter(|| socks4::parse_request(black_box(SOCKS4A)).unwrap())
     });
-    c.bench_function("ClientHello, Chrome's", |b| b.iter(|| client_hello::read(black_box(CHROME))));
+    c.bench_function("ClientHello, curl's", |b| {
+        b.iter(|| client_hello::parse_client_hello(black_box(HELLO_OF_CURL)))
+    });
+    c.bench_function("ClientHello, Chrome's", |b| {
+        b.iter(|| client_hello::parse_client_hello(black_box(CHROME)))
+    });
     c.bench_function("ClientHello, Chrome's over 19 records", |b| {
         let record = |part: &[u8]| [&[22, 3, 1, 0, part.len() as u8], part].concat();
         let records: Vec<u8> = CHROME[5..].chunks(100).flat_map(record).collect();
-        b.iter(|| client_hello::read(black_box(&records)));
+        b.iter(|| client_hello::parse_client_hello(black_box(&records)));
     });
-    c.bench_function("no ClientHello", |b| b.iter(|| client_hello::read(black_box(SSH))));
+    c.bench_function("no ClientHello", |b| {
+        b.iter(|| client_hello::parse_client_hello(black_box(SSH)))
+    });
     c.bench_function("first bytes, HTTP Host", |b| {
-        b.iter(|| sniff::read(black_box(REDIRECTED)));
+        b.iter(|| sniff::sniff(black_box(REDIRECTED)));
     });
-    c.bench_function("first bytes, ssh", |b| b.iter(|| sniff::read(black_box(SSH))));
+    c.bench_function("first bytes, ssh", |b| b.iter(|| sniff::sniff(black_box(SSH))));
     c.bench_function("host, a name", |b| {
         b.iter(|| Host::parse(black_box(b"db.corp.example.com")).unwrap());
     });

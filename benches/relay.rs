@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use tailrace::lifecycle::cut::Cut;
-use tailrace::relay::{HalfClose, Meter, PipePool, Settings};
+use tailrace::relay::{HalfClose, Meter, PipePool, RelaySettings};
 use tailrace::sys::Stream;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -30,7 +30,7 @@ async fn pair() -> (TcpStream, Stream) {
 /// A relay between two peers, in a task of its own.
 async fn relay(splice: bool) -> (TcpStream, TcpStream) {
     let ((client, ours), (origin, theirs)) = (pair().await, pair().await);
-    let settings = Settings {
+    let settings = RelaySettings {
         idle: Duration::from_secs(60),
         half_close_timeout: Duration::from_secs(60),
         splice: Arc::new(AtomicBool::new(splice)),
@@ -40,8 +40,10 @@ async fn relay(splice: bool) -> (TcpStream, TcpStream) {
         let (pipes, meter, cut) = (PipePool::new(4, 4), Meter::default(), Cut::new());
         let (up, down) = (Bytes::new(), Bytes::new());
         let rule = HalfClose::Propagate;
-        tailrace::relay::run(&ours, &theirs, up, down, None, rule, &settings, &pipes, &meter, &cut)
-            .await
+        tailrace::relay::relay_streams(
+            &ours, &theirs, up, down, None, rule, &settings, &pipes, &meter, &cut,
+        )
+        .await
     });
     (client, origin)
 }

@@ -9,11 +9,9 @@ mod nameserver;
 #[path = "../tests/run/programs.rs"]
 #[allow(dead_code, reason = "one of them is measured")]
 mod programs;
-use tailrace_rig as rig;
-
 use nameserver::Nameserver;
 use programs::Program;
-use rig::{Gateway, Origin, Tailscaled};
+use tailrace_rig::{FakeUpstream, Gateway, Origin};
 
 const FAR: &str = "198.51.100.7";
 const ROUNDS: usize = 9;
@@ -27,7 +25,7 @@ fn main() {
     }
     let Some(probe) = Program::Probe.path() else { return };
     let origin = Origin::echo();
-    let fake = Tailscaled::with(FAR, origin.address());
+    let fake = FakeUpstream::with(FAR, origin.address());
     let mut gateway = Gateway::start(|s| {
         s.upstream(fake.address());
     });

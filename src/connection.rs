@@ -33,7 +33,7 @@ use self::read_request::{ClientRequest, ImplicitTarget, read_request};
 use self::sni_inspector::SniInspector;
 use self::tunnel::{Tunnel, relay_tunnel, reply_success};
 use crate::dns::DnsResolver;
-use crate::inbound::{self, Reply};
+use crate::inbound::{self, ReplyProtocol};
 use crate::labels::{Route, UpstreamKind};
 use crate::lifecycle::drain::Guard;
 use crate::listener::{Accepted, Permit};
@@ -76,7 +76,7 @@ pub struct GatewayState {
     pub half_close: HalfClosePolicy,
     /// Pipes for splicing, shared by all relays.
     pub pipes: Arc<PipePool>,
-    /// Deadlines and sizes.
+    /// Deadlines and sizes that the settings give every connection.
     pub limits: ArcSwap<ConnectionLimits>,
 }
 
@@ -92,14 +92,14 @@ pub struct ConnectionLimits {
     /// Silence after which a redirected client is taken to wait for the server.
     pub server_first: Duration,
     /// What the relay needs to know.
-    pub relay: relay::Settings,
+    pub relay: relay::RelaySettings,
 }
 
 impl GatewayState {
     /// What a client's FIN does now: a tailscaled that is new enough keeps half-closed connections.
     fn half_close(&self) -> HalfClose {
         let state = self.tailnet_gate.as_ref().map(TailnetGate::now);
-        self.half_close.with(state.as_ref().and_then(|state| state.version.as_ref()))
+        self.half_close.half_close_for(state.as_ref().and_then(|state| state.version.as_ref()))
     }
 }
 
@@ -117,7 +117,7 @@ struct ClientContext<'a> {
 
 /// Serves one client in a task of its own. Where the log wants it, what is said of the connection is said in a span
 /// that carries the id of its access line; where not, nothing is kept for it.
-pub fn spawn(gateway_state: Arc<GatewayState>, accepted: Accepted, drain: Guard) {
+pub fn spawn_connection(gateway_state: Arc<GatewayState>, accepted: Accepted, drain: Guard) {
     let server = accepted.original_dst.unwrap_or(accepted.local);
     let connection = gateway_state.telemetry.begin_connection(accepted.peer, server);
     let span = tracing::debug_span!("connection", id = %connection.id());
@@ -178,7 +178,7 @@ async fn open_tunnel(
         }
     };
     let opened = async {
-        let permitted = decide_target(&client, &mut record, request.asked()).await?;
+        let permitted = decide_target(&client, &mut record, request.asked_target()).await?;
         let inspector =
             SniInspector::inspect_early(client.gateway_state, &mut record, &request, &permitted)?;
         let connected = open_upstream(&client, &mut record, permitted).await?;
@@ -189,19 +189,24 @@ async fn open_tunnel(
             reply_success(client.stream, record, request, connected, inspector).await
         }
         Err(refusal) => {
-            refuse(client.stream, record, request.reply, refusal).await;
+            refuse_client(client.stream, record, request.reply, refusal).await;
             None
         }
     }
 }
 
 /// Says no in the client's own protocol, and ends the record.
-async fn refuse(stream: &Stream, mut record: TargetRecord, reply: Reply, refusal: Refusal) {
+async fn refuse_client(
+    stream: &Stream,
+    mut record: TargetRecord,
+    reply: ReplyProtocol,
+    refusal: Refusal,
+) {
     record.set_stage(Stage::Reply);
-    let said = reply.failure(refusal.outcome, &refusal.message, record.id());
+    let said = reply.failure_bytes(refusal.outcome, &refusal.message, record.id());
     tracing::debug!(outcome = refusal.outcome.label(), why = refusal.message, "refused");
     record.finish(refusal.outcome);
-    if reply == Reply::Opaque || refusal.outcome == Outcome::SniMismatch {
+    if reply == ReplyProtocol::Opaque || refusal.outcome == Outcome::SniMismatch {
         stream.reset_on_close();
     } else if refusal.outcome != Outcome::ClientGone {
         Box::pin(inbound::reply::say_and_close(stream, &said)).await;
@@ -211,7 +216,7 @@ async fn refuse(stream: &Stream, mut record: TargetRecord, reply: Reply, refusal
 impl ClientContext<'_> {
     /// Ends when the client is gone while its far side is being found: a reset, or a FIN from a client that never sent
     /// a byte for the far side. It takes no byte from the client: what that sends early stays in its socket.
-    async fn gone(&self) {
+    async fn wait_until_gone(&self) {
         if !self.sent_early && silent_until_gone(self.stream).await {
             return;
         }

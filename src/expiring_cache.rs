@@ -14,10 +14,10 @@ use lru::LruCache;
 /// Entries that each live for a time of their own.
 pub struct ExpiringCache<K: Hash + Eq, V> {
     capacity: usize,
-    entries: Mutex<LruCache<K, Entry<V>>>,
+    entries: Mutex<LruCache<K, ExpiringEntry<V>>>,
 }
 
-struct Entry<V> {
+struct ExpiringEntry<V> {
     value: V,
     expires: Instant,
 }
@@ -32,7 +32,7 @@ impl<K: Hash + Eq, V: Clone> ExpiringCache<K, V> {
 
     /// The value of `key`, and how long it still lives.
     pub fn get(&self, key: &K, now: Instant) -> Option<(V, Duration)> {
-        let mut entries = self.entries();
+        let mut entries = self.lock_entries();
         let entry = entries.get(key)?;
         let left = entry.expires.saturating_duration_since(now);
         if left.is_zero() {
@@ -47,8 +47,8 @@ impl<K: Hash + Eq, V: Clone> ExpiringCache<K, V> {
         if self.capacity == 0 {
             return;
         }
-        let mut entries = self.entries();
-        entries.put(key, Entry { value, expires: now + lifetime });
+        let mut entries = self.lock_entries();
+        entries.put(key, ExpiringEntry { value, expires: now + lifetime });
         if entries.len() > self.capacity {
             entries.pop_lru();
         }
@@ -56,10 +56,10 @@ impl<K: Hash + Eq, V: Clone> ExpiringCache<K, V> {
 
     /// Removes every entry.
     pub fn clear(&self) {
-        self.entries().clear();
+        self.lock_entries().clear();
     }
 
-    fn entries(&self) -> MutexGuard<'_, LruCache<K, Entry<V>>> {
+    fn lock_entries(&self) -> MutexGuard<'_, LruCache<K, ExpiringEntry<V>>> {
         // The map is whole after a panic elsewhere: nothing below the lock panics.
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -102,7 +102,7 @@ mod tests {
         assert_eq!(cache.get(&1, now + MINUTE / 3), Some((1, MINUTE / 3 * 2)));
         assert!(cache.get(&1, now + MINUTE - Duration::from_nanos(1)).is_some());
         assert_eq!(cache.get(&1, now + MINUTE), None);
-        assert_eq!(cache.entries().len(), 0);
+        assert_eq!(cache.lock_entries().len(), 0);
         cache.insert(1, 2, MINUTE, now + MINUTE);
         assert_eq!(cache.get(&1, now + MINUTE), Some((2, MINUTE)));
         cache.clear();
@@ -114,7 +114,7 @@ mod tests {
         let (cache, now) = (ExpiringCache::new(10), Instant::now());
         for key in 0..1000 {
             cache.insert(key, key, MINUTE, now + MINUTE * key);
-            assert!(cache.entries().len() <= 10);
+            assert!(cache.lock_entries().len() <= 10);
         }
         let none = ExpiringCache::new(0);
         none.insert(1, 1, MINUTE, now);

@@ -38,7 +38,7 @@ use crate::listener::{self, Bound};
 use crate::record::Telemetry;
 use crate::relay::PipePool;
 use crate::secret::Secret;
-use crate::sys::limits::Descriptors;
+use crate::sys::limits::DescriptorLimits;
 use crate::upstream::Upstream;
 
 pub use self::child_command::ChildCommand;
@@ -59,7 +59,7 @@ pub struct Gateway {
     limits: Arc<listener::Limits>,
     live: build::Live,
     /// The limit on open files as we were started, and as it was raised.
-    descriptors: Descriptors,
+    descriptors: DescriptorLimits,
     naming: build::ResolverFactory,
     membership: Option<tailnet::Membership>,
     stop_accepting: watch::Sender<bool>,
@@ -153,7 +153,7 @@ impl Gateway {
         let state = state.borrow();
         let hopeless = state.phase == crate::tailnet::TailnetPhase::AuthFailed
             || matches!(state.fault, Some(crate::tailnet::TailnetFault::Binary { .. }));
-        hopeless.then(|| state.sentence())
+        hopeless.then(|| state.fault_sentence())
     }
 
     fn serve(&self, listeners: bind::Listeners) -> Result<(), StartError> {
@@ -181,7 +181,7 @@ impl Gateway {
             self.bound.all(),
             move |errno| telemetry.count_accept_error(errno),
             move |accepted| {
-                connection::spawn(Arc::clone(&gateway_state), accepted, drain.guard());
+                connection::spawn_connection(Arc::clone(&gateway_state), accepted, drain.guard());
             },
             self.stopped(),
         ));
@@ -236,7 +236,7 @@ fn assemble(
     states: Option<&tailnet::States>,
 ) -> Result<Arc<GatewayState>, StartError> {
     let upstream = Upstream::new(build::upstream(&config.upstream));
-    upstream.point(build::place(config.upstream.kind));
+    upstream.set_endpoint(build::place(config.upstream.kind));
     Ok(Arc::new(GatewayState {
         policy: ArcSwap::from_pointee(build::policy(&config.policy)?),
         local_addresses: ArcSwap::from_pointee(local_addresses::look(
@@ -265,7 +265,7 @@ fn after_pause(gateway_state: &GatewayState, pauses: Option<&watch::Sender<u64>>
         "this process or machine was paused: names are resolved anew, and what was held open upstream is closed"
     );
     gateway_state.upstream.close_pooled();
-    gateway_state.resolver.load().forget();
+    gateway_state.resolver.load().forget_answers();
     gateway_state.dns_answers.forget_all();
     if let Some(pauses) = pauses {
         pauses.send_modify(|pauses| *pauses += 1);

@@ -88,16 +88,16 @@ impl LocalApi {
     }
 
     /// The process behind the socket (`SO_PEERCRED`, unix(7)), where the system tells.
-    pub(crate) async fn process(&self) -> Option<u32> {
+    pub(crate) async fn peer_process(&self) -> Option<u32> {
         let stream = UnixStream::connect(&self.socket).await.ok()?;
         stream.peer_cred().ok()?.pid().and_then(|pid| u32::try_from(pid).ok())
     }
 
-    pub(crate) async fn status(&self, peers: bool) -> Result<messages::Status, LocalApiError> {
+    pub(crate) async fn status(&self, peers: bool) -> Result<messages::NodeStatus, LocalApiError> {
         self.get(if peers { "status" } else { "status?peers=false" }).await
     }
 
-    pub(crate) async fn prefs(&self) -> Result<messages::Prefs, LocalApiError> {
+    pub(crate) async fn prefs(&self) -> Result<messages::NodePrefs, LocalApiError> {
         self.get("prefs").await
     }
 
@@ -118,8 +118,8 @@ impl LocalApi {
         &self,
         prefs: &messages::NewPrefs,
     ) -> Result<Option<String>, LocalApiError> {
-        let body = self.post("check-prefs", &json("check-prefs", prefs)?).await?;
-        let checked: messages::Checked = read("check-prefs", &body)?;
+        let body = self.post("check-prefs", &to_json("check-prefs", prefs)?).await?;
+        let checked: messages::CheckedPrefs = parse_json("check-prefs", &body)?;
         Ok(Some(checked.error).filter(|error| !error.is_empty()))
     }
 
@@ -130,7 +130,7 @@ impl LocalApi {
         key: &Secret,
         prefs: &messages::NewPrefs,
     ) -> Result<(), LocalApiError> {
-        let options = messages::Options { auth_key: key.expose(), update_prefs: prefs };
+        let options = messages::StartOptions { auth_key: key.expose(), update_prefs: prefs };
         // Its size is fixed beforehand: a buffer that grows leaves copies where it was.
         let mut text = Zeroizing::new(Vec::with_capacity(2 * key.expose().len() + 4096));
         serde_json::to_writer(&mut *text, &options)
@@ -152,54 +152,54 @@ impl LocalApi {
         &self,
         prefs: &messages::MaskedPrefs<'_>,
     ) -> Result<(), LocalApiError> {
-        let body = json("prefs", prefs)?;
-        self.exchange("PATCH", "prefs", Some(&body)).await.map(drop)
+        let body = to_json("prefs", prefs)?;
+        self.ask_for_body("PATCH", "prefs", Some(&body)).await.map(drop)
     }
 
     /// Takes the node out of the tailnet: an ephemeral one is forgotten at once.
-    pub(crate) async fn logout(&self) -> Result<(), LocalApiError> {
+    pub(crate) async fn log_out(&self) -> Result<(), LocalApiError> {
         self.post("logout", b"").await.map(drop)
     }
 
     /// Opens the bus. Its head is there once the watcher is registered: nothing later is missed.
-    pub(crate) async fn watch(&self, mask: u32) -> Result<IpnBus, LocalApiError> {
+    pub(crate) async fn watch_bus(&self, mask: u32) -> Result<IpnBus, LocalApiError> {
         let path = format!("watch-ipn-bus?mask={mask}");
-        self.ask("GET", &path, None).await.map(IpnBus::new)
+        self.send_request("GET", &path, None).await.map(IpnBus::new)
     }
 
     /// Waits until a peer has answered over whatever path there is (`disco`, tailcfg.PingDisco). There
     /// is no limit of its own: dropping the future takes the question back.
-    pub(crate) async fn ping(&self, peer: IpAddr) -> Result<messages::Pong, LocalApiError> {
+    pub(crate) async fn ping(&self, peer: IpAddr) -> Result<messages::PingResult, LocalApiError> {
         let path = format!("ping?ip={peer}&type=disco");
         let body = self.post(&path, b"").await?;
-        read(&path, &body)
+        parse_json(&path, &body)
     }
 
     async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, LocalApiError> {
-        let body = self.exchange("GET", path, None).await?;
-        read(path, &body)
+        let body = self.ask_for_body("GET", path, None).await?;
+        parse_json(path, &body)
     }
 
     async fn post(&self, path: &str, body: &[u8]) -> Result<Vec<u8>, LocalApiError> {
-        self.exchange("POST", path, Some(body)).await
+        self.ask_for_body("POST", path, Some(body)).await
     }
 
     /// One question and the whole of its answer, in time.
-    async fn exchange(
+    async fn ask_for_body(
         &self,
         method: &str,
         path: &str,
         body: Option<&[u8]>,
     ) -> Result<Vec<u8>, LocalApiError> {
         let exchange = async {
-            let response = self.ask(method, path, body).await?;
+            let response = self.send_request(method, path, body).await?;
             read_body(path, response).await
         };
-        timeout(PATIENCE, exchange).await.unwrap_or_else(|_| Err(late(path)))
+        timeout(PATIENCE, exchange).await.unwrap_or_else(|_| Err(no_answer_in_time(path)))
     }
 
     /// One question on a connection of its own; an answer that is no success is an error.
-    async fn ask(
+    async fn send_request(
         &self,
         method: &str,
         path: &str,
@@ -211,7 +211,8 @@ impl LocalApi {
             let request = HttpRequest { method, target, host: HOST, fields: &[], body };
             http_client::send(stream, request).await.map_err(|error| of_http(path, error))
         };
-        let response = timeout(PATIENCE, exchange).await.unwrap_or_else(|_| Err(late(path)))?;
+        let response =
+            timeout(PATIENCE, exchange).await.unwrap_or_else(|_| Err(no_answer_in_time(path)))?;
         // The reader of heads takes no status that is none.
         let status = StatusCode::from_u16(response.status()).unwrap_or_default();
         if status.is_success() {
@@ -259,16 +260,16 @@ fn of_http(path: &str, error: HttpClientError) -> LocalApiError {
     }
 }
 
-fn json(path: &str, value: &impl serde::Serialize) -> Result<Vec<u8>, LocalApiError> {
+fn to_json(path: &str, value: &impl serde::Serialize) -> Result<Vec<u8>, LocalApiError> {
     let garbage = |source| LocalApiError::Garbage { path: path.to_owned(), source };
     serde_json::to_vec(value).map_err(garbage)
 }
 
-fn read<T: DeserializeOwned>(path: &str, body: &[u8]) -> Result<T, LocalApiError> {
+fn parse_json<T: DeserializeOwned>(path: &str, body: &[u8]) -> Result<T, LocalApiError> {
     serde_json::from_slice(body)
         .map_err(|source| LocalApiError::Garbage { path: path.to_owned(), source })
 }
 
-fn late(path: &str) -> LocalApiError {
+fn no_answer_in_time(path: &str) -> LocalApiError {
     LocalApiError::Late { path: path.to_owned() }
 }

@@ -37,7 +37,7 @@ pub enum Outcome {
     UnsupportedAtyp,
     /// A SOCKS5 client that offers neither "none" nor "user name".
     NoAuthMethod,
-    /// Policy refused it.
+    /// Policy refused the target, or one of its addresses.
     Denied,
     /// The TLS server name contradicts the target.
     SniMismatch,
@@ -80,11 +80,11 @@ pub enum Unreachable {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Level {
-    /// Everyday.
+    /// An everyday end, nobody need look.
     Info,
-    /// Somebody should look.
+    /// Somebody should look at settings or tailnet.
     Warn,
-    /// Broken.
+    /// Something is broken, here or upstream.
     Error,
 }
 
@@ -95,9 +95,9 @@ pub struct Row {
     pub label: &'static str,
     /// SOCKS5 REP field (RFC 1928 section 6).
     pub socks5: Option<u8>,
-    /// SOCKS4 CD field.
+    /// The CD field of a SOCKS4 reply.
     pub socks4: Option<u8>,
-    /// HTTP status.
+    /// The status code over HTTP.
     pub http: Option<u16>,
     /// `Proxy-Status` error token (RFC 9209 section 2.3).
     pub token: Option<&'static str>,
@@ -144,36 +144,36 @@ impl Outcome {
     pub const fn row(self) -> Row {
         use Level::{Error, Info, Warn};
         match self {
-            Outcome::Ok => row("ok", Some(0x00), Some(0x5a), Some(200), None, Info),
-            Outcome::FinFin => quiet("fin_fin"),
-            Outcome::ClientRst => quiet("client_rst"),
-            Outcome::UpstreamRst => quiet("upstream_rst"),
-            Outcome::Idle => quiet("idle"),
-            Outcome::HalfCloseIdle => quiet("half_close_idle"),
-            Outcome::Drained => quiet("drained"),
-            Outcome::ClientGone => quiet("client_gone"),
-            Outcome::BadRequest => failed("bad_request", 0x01, 400, "http_request_error", Info),
-            Outcome::HeadTooLarge => failed("head_too_large", 0x01, 431, "http_request_error", Info),
-            Outcome::HeadTimeout => failed("head_timeout", 0x01, 408, "http_request_error", Info),
-            Outcome::UnsupportedCmd => row("unsupported_cmd", Some(0x07), Some(0x5b), None, None, Info),
-            Outcome::UnsupportedAtyp => row("unsupported_atyp", Some(0x08), Some(0x5b), None, None, Info),
+            Outcome::Ok => spoken_row("ok", Some(0x00), Some(0x5a), Some(200), None, Info),
+            Outcome::FinFin => quiet_row("fin_fin"),
+            Outcome::ClientRst => quiet_row("client_rst"),
+            Outcome::UpstreamRst => quiet_row("upstream_rst"),
+            Outcome::Idle => quiet_row("idle"),
+            Outcome::HalfCloseIdle => quiet_row("half_close_idle"),
+            Outcome::Drained => quiet_row("drained"),
+            Outcome::ClientGone => quiet_row("client_gone"),
+            Outcome::BadRequest => failure_row("bad_request", 0x01, 400, "http_request_error", Info),
+            Outcome::HeadTooLarge => failure_row("head_too_large", 0x01, 431, "http_request_error", Info),
+            Outcome::HeadTimeout => failure_row("head_timeout", 0x01, 408, "http_request_error", Info),
+            Outcome::UnsupportedCmd => spoken_row("unsupported_cmd", Some(0x07), Some(0x5b), None, None, Info),
+            Outcome::UnsupportedAtyp => spoken_row("unsupported_atyp", Some(0x08), Some(0x5b), None, None, Info),
             // `05 FF` is a method reply, not a REP: socks5.rs says it.
-            Outcome::NoAuthMethod => row("no_auth_method", None, Some(0x5b), None, None, Info),
-            Outcome::Denied => failed("denied", 0x02, 403, "http_request_denied", Warn),
-            Outcome::SniMismatch => row("sni_mismatch", None, None, None, Some("http_request_denied"), Warn),
-            Outcome::Loop => failed("loop", 0x02, 508, "proxy_loop_detected", Warn),
-            Outcome::DnsError => failed("dns_error", 0x04, 502, "dns_error", Info),
-            Outcome::DnsTimeout => failed("dns_timeout", 0x04, 504, "dns_timeout", Info),
-            Outcome::Refused => failed("refused", 0x05, 502, "connection_refused", Info),
-            Outcome::Unreachable(Unreachable::NoRoute) => failed("unreachable", 0x03, 502, "destination_ip_unroutable", Info),
-            Outcome::Unreachable(Unreachable::Host) => failed("unreachable", 0x04, 502, "destination_ip_unroutable", Info),
-            Outcome::UpstreamFailed => failed("upstream_failed", 0x01, 502, "destination_unavailable", Info),
-            Outcome::ConnectTimeout => failed("connect_timeout", 0x06, 504, "connection_timeout", Info),
-            Outcome::UpstreamProtocol => failed("upstream_protocol", 0x01, 502, "proxy_internal_error", Error),
-            Outcome::Internal => failed("internal", 0x01, 500, "proxy_internal_error", Error),
-            Outcome::UpstreamDown => failed("upstream_down", 0x01, 503, "destination_unavailable", Warn),
-            Outcome::Overloaded => failed("overloaded", 0x01, 503, "connection_limit_reached", Warn),
-            Outcome::Draining => failed("draining", 0x01, 503, "destination_unavailable", Warn),
+            Outcome::NoAuthMethod => spoken_row("no_auth_method", None, Some(0x5b), None, None, Info),
+            Outcome::Denied => failure_row("denied", 0x02, 403, "http_request_denied", Warn),
+            Outcome::SniMismatch => spoken_row("sni_mismatch", None, None, None, Some("http_request_denied"), Warn),
+            Outcome::Loop => failure_row("loop", 0x02, 508, "proxy_loop_detected", Warn),
+            Outcome::DnsError => failure_row("dns_error", 0x04, 502, "dns_error", Info),
+            Outcome::DnsTimeout => failure_row("dns_timeout", 0x04, 504, "dns_timeout", Info),
+            Outcome::Refused => failure_row("refused", 0x05, 502, "connection_refused", Info),
+            Outcome::Unreachable(Unreachable::NoRoute) => failure_row("unreachable", 0x03, 502, "destination_ip_unroutable", Info),
+            Outcome::Unreachable(Unreachable::Host) => failure_row("unreachable", 0x04, 502, "destination_ip_unroutable", Info),
+            Outcome::UpstreamFailed => failure_row("upstream_failed", 0x01, 502, "destination_unavailable", Info),
+            Outcome::ConnectTimeout => failure_row("connect_timeout", 0x06, 504, "connection_timeout", Info),
+            Outcome::UpstreamProtocol => failure_row("upstream_protocol", 0x01, 502, "proxy_internal_error", Error),
+            Outcome::Internal => failure_row("internal", 0x01, 500, "proxy_internal_error", Error),
+            Outcome::UpstreamDown => failure_row("upstream_down", 0x01, 503, "destination_unavailable", Warn),
+            Outcome::Overloaded => failure_row("overloaded", 0x01, 503, "connection_limit_reached", Warn),
+            Outcome::Draining => failure_row("draining", 0x01, 503, "destination_unavailable", Warn),
         }
     }
 
@@ -196,7 +196,7 @@ impl Outcome {
     }
 }
 
-const fn row(
+const fn spoken_row(
     label: &'static str,
     socks5: Option<u8>,
     socks4: Option<u8>,
@@ -207,10 +207,16 @@ const fn row(
     Row { label, socks5, socks4, http, token, level }
 }
 
-const fn failed(label: &'static str, rep: u8, http: u16, token: &'static str, level: Level) -> Row {
-    row(label, Some(rep), Some(0x5b), Some(http), Some(token), level)
+const fn failure_row(
+    label: &'static str,
+    rep: u8,
+    http: u16,
+    token: &'static str,
+    level: Level,
+) -> Row {
+    spoken_row(label, Some(rep), Some(0x5b), Some(http), Some(token), level)
 }
 
-const fn quiet(label: &'static str) -> Row {
-    row(label, None, None, None, None, Level::Info)
+const fn quiet_row(label: &'static str) -> Row {
+    spoken_row(label, None, None, None, None, Level::Info)
 }

@@ -20,7 +20,7 @@ const MAX_LABEL: usize = 63;
 /// A name or an address, in canonical form.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Host {
-    /// A DNS name.
+    /// A DNS name, which some resolver has to find.
     Name(Name),
     /// An address; IPv4-mapped IPv6 is held as IPv4.
     Address(IpAddr),
@@ -34,7 +34,7 @@ pub struct Name(Arc<str>);
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub struct Target {
-    /// The canonical host.
+    /// The host in canonical form.
     pub host: Host,
     /// The TCP port, never 0.
     pub port: NonZeroU16,
@@ -52,31 +52,31 @@ pub struct Forward {
 /// Why a text is not a host, or not a host and port.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum HostError {
-    /// Nothing there.
+    /// There is no host before the port, or at all.
     #[error("the host is empty: give a name or an address")]
     Empty,
     /// A byte that no host name has.
     #[error("host {host} holds a character other than letters, digits, '.', '_' and '-': check it")]
     Character {
-        /// The text, escaped.
+        /// The text as it was given, escaped.
         host: String,
     },
     /// A label of 0 or more than 63 bytes, or more than 253 bytes in all.
     #[error("host {host} has an empty or over-long label, or is longer than 253 bytes: check it")]
     Length {
-        /// The text, escaped.
+        /// The text as it was given, escaped.
         host: String,
     },
     /// It ends like an address but is not one: `127.1`, `0x7f.1`, `2130706433`.
     #[error("host {host} looks like an IPv4 address but is not four decimal numbers: write it out")]
     Number {
-        /// The text, escaped.
+        /// The text as it was given, escaped.
         host: String,
     },
     /// An `xn--` label that is no valid A-label (RFC 5891 section 4.4).
     #[error("host {host} has an xn-- label that decodes to no international name: check it")]
     ALabel {
-        /// The text, escaped.
+        /// The text as it was given, escaped.
         host: String,
     },
     /// No port, port 0 or a port that is not 1 to 65535 in plain decimal.
@@ -88,7 +88,7 @@ pub enum HostError {
     /// Brackets that do not hold an IPv6 address, or an IPv6 address without them.
     #[error("{host} is not an IPv6 address in brackets: write [address]:port, without a zone")]
     Brackets {
-        /// The text, escaped.
+        /// The text as it was given, escaped.
         host: String,
     },
 }
@@ -130,9 +130,9 @@ impl Host {
     /// [`HostError`], naming the text in escaped form.
     pub fn parse_bracketed(text: &[u8]) -> Result<Self, HostError> {
         match text {
-            [b'[', inner @ .., b']'] => bracketed(inner)
+            [b'[', inner @ .., b']'] => parse_ipv6(inner)
                 .map(|address| Self::from(IpAddr::V6(address)))
-                .ok_or_else(|| HostError::Brackets { host: escaped(text) }),
+                .ok_or_else(|| HostError::Brackets { host: escape_host(text) }),
             _ => Self::parse(text),
         }
     }
@@ -181,18 +181,18 @@ impl Name {
         }
         let allowed = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
         if !text.iter().all(allowed) {
-            return Err(HostError::Character { host: escaped(text) });
+            return Err(HostError::Character { host: escape_host(text) });
         }
         let short = |label: &[u8]| (1..=MAX_LABEL).contains(&label.len());
         if bare.len() > MAX_NAME || !bare.split(|b| *b == b'.').all(short) {
-            return Err(HostError::Length { host: escaped(text) });
+            return Err(HostError::Length { host: escape_host(text) });
         }
         if ends_in_number(bare) {
-            return Err(HostError::Number { host: escaped(text) });
+            return Err(HostError::Number { host: escape_host(text) });
         }
         let name: String = bare.iter().map(|b| char::from(b.to_ascii_lowercase())).collect();
         if !name.split('.').all(true_label) {
-            return Err(HostError::ALabel { host: escaped(text) });
+            return Err(HostError::ALabel { host: escape_host(text) });
         }
         Ok(Self(name.into()))
     }
@@ -226,7 +226,7 @@ impl Target {
     ///
     /// # Errors
     /// [`HostError`], as [`Target::parse_authority`].
-    pub fn typed(text: &str, default_port: NonZeroU16) -> Result<Self, HostError> {
+    pub fn parse_typed(text: &str, default_port: NonZeroU16) -> Result<Self, HostError> {
         match text.parse::<IpAddr>() {
             Ok(ip) => Ok(Self { host: ip.into(), port: default_port }),
             Err(_) => Self::parse_authority(text.as_bytes(), Some(default_port)),
@@ -258,7 +258,7 @@ impl Target {
     /// [`HostError`], as [`Target::parse_authority`].
     pub fn parse_connect(text: &[u8]) -> Result<Self, HostError> {
         let parts = memchr::memrchr(b':', text).map(|colon| (&text[..colon], &text[colon + 1..]));
-        match parts.and_then(|(host, port)| Some((bracketed(host)?, port))) {
+        match parts.and_then(|(host, port)| Some((parse_ipv6(host)?, port))) {
             Some((address, port)) => {
                 Ok(Self { host: IpAddr::V6(address).into(), port: parse_port(port)? })
             }
@@ -305,15 +305,15 @@ pub fn embedded_v4(address: IpAddr) -> Option<Ipv4Addr> {
 }
 
 /// The IPv6 address that stands in brackets, or should.
-fn bracketed(text: &[u8]) -> Option<Ipv6Addr> {
+fn parse_ipv6(text: &[u8]) -> Option<Ipv6Addr> {
     std::str::from_utf8(text).ok()?.parse().ok()
 }
 
 fn split_authority(text: &[u8]) -> Result<(Host, Option<&[u8]>), HostError> {
-    let brackets = || HostError::Brackets { host: escaped(text) };
+    let brackets = || HostError::Brackets { host: escape_host(text) };
     if let Some(rest) = text.strip_prefix(b"[") {
         let end = rest.iter().position(|b| *b == b']').ok_or_else(brackets)?;
-        let address = bracketed(&rest[..end]).ok_or_else(brackets)?;
+        let address = parse_ipv6(&rest[..end]).ok_or_else(brackets)?;
         let port = match &rest[end + 1..] {
             [] => None,
             [b':', port @ ..] => Some(port),
@@ -339,7 +339,7 @@ pub fn parse_port(text: &[u8]) -> Result<NonZeroU16, HostError> {
         .ok()
         .filter(|_| plain)
         .and_then(|port| port.parse().ok())
-        .ok_or_else(|| HostError::Port { port: escaped_port(text) })
+        .ok_or_else(|| HostError::Port { port: escape_port(text) })
 }
 
 /// The "ends in a number" check of the URL standard: such a host must be an address, or nothing.
@@ -364,7 +364,7 @@ fn true_label(label: &str) -> bool {
 }
 
 /// For a message or the log: what stands before an `@` may be a password (RFC 3986 section 3.2.1) and is hidden.
-fn escaped(text: &[u8]) -> String {
+fn escape_host(text: &[u8]) -> String {
     /// Enough to recognise it, short enough for one log line.
     const SHOWN: usize = 300;
     let (hidden, text) = match memchr::memrchr(b'@', text) {
@@ -376,11 +376,11 @@ fn escaped(text: &[u8]) -> String {
 
 /// The same of what stands for a port. Of `user:password/@host` that is the password: only what a person may have
 /// meant as a number is shown.
-fn escaped_port(text: &[u8]) -> String {
+fn escape_port(text: &[u8]) -> String {
     let numeric = |b: &u8| b.is_ascii_hexdigit() || matches!(b, b'+' | b'-' | b'.' | b'x' | b'X');
     let meant = text.first().is_none_or(|b| b.is_ascii_digit() || matches!(b, b'+' | b'-'));
     match meant && text.len() <= 20 && text.iter().all(numeric) {
-        true => escaped(text),
+        true => escape_host(text),
         false => "[hidden]".to_owned(),
     }
 }

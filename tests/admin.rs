@@ -3,23 +3,23 @@
 //! A10 needs a tailscaled and is in `tailnet_rules.rs`.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail loudly")]
 
-use tailrace_rig as rig;
-
 use std::collections::BTreeSet;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use rig::wait::{PATIENCE, assert_within, eventually, eventually_some, pause, timed};
-use rig::{End, Gateway, HttpAnswer, Inbound, Origin, Setup, Tailscaled, Wire, client};
+use tailrace_rig::wait::{PATIENCE, assert_within, eventually, eventually_some, pause, timed};
+use tailrace_rig::{
+    ConnectionEnd, FakeUpstream, Gateway, HttpAnswer, Inbound, Origin, RawConnection, Setup, client,
+};
 
 const NAME: &str = "db.corp.example:80";
 const PATHS: [&str; 5] =
     ["/metrics", "/healthz", "/readyz", "/api/v1/status", "/api/v1/connections"];
 
-fn chained() -> (Origin, Tailscaled, Gateway) {
+fn chained() -> (Origin, FakeUpstream, Gateway) {
     let origin = Origin::echo();
-    let fake = Tailscaled::with("db.corp.example", origin.address());
+    let fake = FakeUpstream::with("db.corp.example", origin.address());
     let gateway = Gateway::chained(&fake);
     (origin, fake, gateway)
 }
@@ -27,7 +27,7 @@ fn chained() -> (Origin, Tailscaled, Gateway) {
 /// What the admin listener answers to these bytes.
 #[track_caller]
 fn raw(gateway: &Gateway, bytes: impl AsRef<[u8]>) -> HttpAnswer {
-    let mut wire = Wire::dial(gateway.admin());
+    let mut wire = RawConnection::dial(gateway.admin());
     wire.send(bytes);
     wire.read_answer()
 }
@@ -93,10 +93,10 @@ fn a2_every_other_method_is_405_and_changes_nothing() {
             );
         }
     }
-    let mut head = Wire::dial(gateway.admin());
+    let mut head = RawConnection::dial(gateway.admin());
     head.send("HEAD /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n");
     assert_eq!(head.read_head().status(), 200);
-    head.expect_end(End::Fin);
+    head.expect_end(ConnectionEnd::Fin);
     assert!(gateway.alive());
     assert_eq!(gateway.admin_get("/readyz").status(), 200);
 }
@@ -116,7 +116,7 @@ fn a3_the_admin_port_is_a_loop_through_the_proxy() {
 
 #[test]
 fn a4_distinct_hosts_methods_and_labels_make_no_series() {
-    let fake = Tailscaled::start();
+    let fake = FakeUpstream::start();
     let mut gateway = Gateway::start(|s| {
         s.upstream(fake.address()).enforce(&["corp.example"]);
     });
@@ -139,7 +139,7 @@ fn a4_distinct_hosts_methods_and_labels_make_no_series() {
 
 /// The `n`th of many requests, each with a host, a method or a user name of its own.
 fn strange_request(proxy: std::net::SocketAddr, n: u32) {
-    let mut wire = Wire::dial(proxy);
+    let mut wire = RawConnection::dial(proxy);
     match n % 3 {
         0 => wire.send(format!(
             "GET http://h{n}.evil.example/ HTTP/1.1\r\nHost: h{n}.evil.example\r\n\r\n"
@@ -205,7 +205,7 @@ fn a6_the_log_is_one_safe_line_whatever_the_client_sends() {
         wire.greet();
         wire.send(client::socks5_named(host.as_bytes(), 443));
         assert_eq!(wire.socks5_reply().rep, 1, "{host:?}");
-        wire.expect_end(End::Fin);
+        wire.expect_end(ConnectionEnd::Fin);
         let lines = gateway.wait_for_access(n + 1);
         assert_eq!((lines.len(), &lines[n]["outcome"]), (n + 1, &"bad_request".into()));
         let shown = host.as_bytes().escape_ascii().to_string();
@@ -263,16 +263,16 @@ fn a7_slow_readers_and_many_scrapes_do_not_touch_the_data_path() {
 
 /// A client that asks for the metrics and reads none of them.
 fn stalled_scrape(gateway: &Gateway) -> TcpStream {
-    let wire = Wire::dial(gateway.admin());
-    rig::wire::small_buffers(wire.tcp(), 1024);
+    let wire = RawConnection::dial(gateway.admin());
+    tailrace_rig::raw_connection::small_buffers(wire.tcp(), 1024);
     let mut stream = wire.tcp().try_clone().unwrap();
     stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
     stream
 }
 
 /// The 99th percentile of 100 round trips.
-fn slowest_but_one(wire: &mut Wire) -> Duration {
-    let round = |wire: &mut Wire| {
+fn slowest_but_one(wire: &mut RawConnection) -> Duration {
+    let round = |wire: &mut RawConnection| {
         timed(|| {
             wire.send(b"x");
             wire.expect(b"x");
@@ -292,12 +292,13 @@ fn a7_sixteen_connections_ten_seconds_each() {
     let new = |fd: &&String| fd.starts_with("socket:") && !before.contains(fd);
     let served = || gateway.fds().iter().filter(new).count();
     let start = Instant::now();
-    let mut silent: Vec<Wire> = (0..24).map(|_| Wire::dial(gateway.admin())).collect();
+    let mut silent: Vec<RawConnection> =
+        (0..24).map(|_| RawConnection::dial(gateway.admin())).collect();
     eventually("16 are served", PATIENCE, || served() == 16);
     pause(Duration::from_millis(200));
     assert_eq!(served(), 16, "and not one more");
     let (said, end) = silent[0].rest_within(Duration::from_secs(12));
-    assert_eq!((said.len(), end), (0, End::Fin));
+    assert_eq!((said.len(), end), (0, ConnectionEnd::Fin));
     let took = start.elapsed();
     assert!((9..12).contains(&took.as_secs()), "cut after {took:?}");
     drop(silent);
@@ -408,16 +409,16 @@ fn status_and_connections_show_what_runs() {
     assert_eq!(status["upstream"]["address"], fake.address().to_string(), "{status}");
     assert_eq!(status["policy"]["mode"], "log", "{status}");
     wire.fin();
-    wire.expect_end(End::Fin);
+    wire.expect_end(ConnectionEnd::Fin);
     let line = gateway.wait_for_access(1)[0].clone();
     assert_eq!(line["id"], row["id"], "the access line has the id the live table showed");
 }
 
 #[test]
 fn a_remote_admin_listener_answers_on_its_own_address() {
-    rig::netns::inside(|| {
-        rig::netns::add_address("10.99.7.1/32");
-        let fake = Tailscaled::start();
+    tailrace_rig::netns::inside(|| {
+        tailrace_rig::netns::add_address("10.99.7.1/32");
+        let fake = FakeUpstream::start();
         let mut setup = Setup::new();
         setup
             .upstream(fake.address())

@@ -2,32 +2,30 @@
 //! reaches the upstream. What a redirected connection may do is in `transparent.rs`.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail loudly")]
 
-use tailrace_rig as rig;
-
 #[path = "bypass/hosts.rs"]
 mod hosts;
 
 use std::time::Duration;
 
-use rig::client::{self, socks4_request, socks4a_request, socks5_named};
-use rig::dns::Record;
-use rig::wait::{PATIENCE, bound, eventually, timed};
-use rig::{
-    Dns, End, Gateway, HttpOrigin, Inbound, Origin, Setup, Tailscaled, ask, ask_raw,
-    assert_http_refused, assert_raw_refused, assert_says, fetch, netns,
+use tailrace_rig::client::{self, socks4_request, socks4a_request, socks5_named};
+use tailrace_rig::system_nameserver::Record;
+use tailrace_rig::wait::{PATIENCE, bound, eventually, timed};
+use tailrace_rig::{
+    ConnectionEnd, FakeUpstream, Gateway, HttpOrigin, Inbound, Origin, Setup, SystemNameserver,
+    ask, ask_raw, assert_http_refused, assert_raw_refused, assert_says, fetch, netns,
 };
 
 const MODES: [&str; 3] = ["off", "log", "enforce"];
 
 /// Chained into `fake`, only corp.example allowed.
-fn enforcing(fake: &Tailscaled) -> Gateway {
+fn enforcing(fake: &FakeUpstream) -> Gateway {
     Gateway::start(|s| {
         s.upstream(fake.address()).enforce(&["corp.example"]);
     })
 }
 
 /// The suffix corp.example in `mode`, and what the caller adds.
-fn in_mode(fake: &Tailscaled, mode: &str, change: impl FnOnce(&mut Setup)) -> Gateway {
+fn in_mode(fake: &FakeUpstream, mode: &str, change: impl FnOnce(&mut Setup)) -> Gateway {
     Gateway::start(|s| {
         s.upstream(fake.address()).enforce(&["corp.example"]).set("policy.mode", mode);
         change(s);
@@ -38,7 +36,7 @@ fn in_mode(fake: &Tailscaled, mode: &str, change: impl FnOnce(&mut Setup)) -> Ga
 /// never hears of it.
 #[track_caller]
 fn all_refused(hosts: &[&str], outcome: &str) {
-    let fake = Tailscaled::start();
+    let fake = FakeUpstream::start();
     let mut gateway = enforcing(&fake);
     for host in hosts {
         for inbound in Inbound::NAMED {
@@ -52,7 +50,7 @@ fn all_refused(hosts: &[&str], outcome: &str) {
 /// Raw HTTP requests get the refusal of `outcome`.
 #[track_caller]
 fn all_http_refused(requests: &[&str], outcome: &str) {
-    let fake = Tailscaled::start();
+    let fake = FakeUpstream::start();
     let mut gateway = enforcing(&fake);
     for request in requests {
         assert_http_refused(gateway.proxy(), request.as_bytes(), outcome);
@@ -63,7 +61,7 @@ fn all_http_refused(requests: &[&str], outcome: &str) {
 #[test]
 fn b0_allowed_control_passes_in_all_five_protocols() {
     let origin = HttpOrigin::ok("allowed");
-    let fake = Tailscaled::with("db.corp.example", origin.address());
+    let fake = FakeUpstream::with("db.corp.example", origin.address());
     fake.map("192.0.2.7", origin.address());
     let mut gateway = in_mode(&fake, "enforce", |s| {
         s.set("policy.allowed_nets", vec!["192.0.2.0/24"]);
@@ -99,7 +97,7 @@ const DENIED: [&str; 11] = [
 #[test]
 fn b13_deny_nets_hold_in_every_mode() {
     for mode in MODES {
-        let fake = Tailscaled::start();
+        let fake = FakeUpstream::start();
         let mut gateway = in_mode(&fake, mode, |s| {
             s.set("policy.allowed_nets", vec!["0.0.0.0/0", "::/0"]);
         });
@@ -144,7 +142,7 @@ fn interface_addresses() -> Vec<std::net::IpAddr> {
 #[test]
 fn b14_targets_that_are_this_gateway_are_loops_in_every_mode_and_kind() {
     for mode in MODES {
-        let fake = Tailscaled::start();
+        let fake = FakeUpstream::start();
         let open = |s: &mut Setup| {
             s.allow_loopback().set("policy.allowed_nets", vec!["0.0.0.0/0", "::/0"]);
         };
@@ -160,7 +158,7 @@ fn b14_targets_that_are_this_gateway_are_loops_in_every_mode_and_kind() {
 }
 
 #[track_caller]
-fn loops(mut gateway: Gateway, fake: Option<&Tailscaled>) {
+fn loops(mut gateway: Gateway, fake: Option<&FakeUpstream>) {
     let (proxy, admin) = (gateway.proxy().port(), gateway.admin().port());
     let mut hosts: Vec<String> =
         ["127.0.0.1", "localhost", "LOCALHOST.", "[::1]", "[::ffff:127.0.0.1]"]
@@ -206,7 +204,7 @@ fn exchange(gateway: &Gateway, request: &str) -> (client::Answer, serde_json::Va
 #[test]
 fn b15_forward_host_is_rewritten_from_the_target_in_every_mode() {
     let origin = HttpOrigin::ok("db");
-    let fake = Tailscaled::with("db.corp.example", origin.address());
+    let fake = FakeUpstream::with("db.corp.example", origin.address());
     for mode in MODES {
         let gateway = in_mode(&fake, mode, |_| ());
         let (answer, line) =
@@ -232,7 +230,7 @@ fn b15_forward_host_is_rewritten_from_the_target_in_every_mode() {
 #[test]
 fn b16_connect_ignores_the_host_field_in_every_mode() {
     let origin = Origin::echo();
-    let fake = Tailscaled::with("db.corp.example", origin.address());
+    let fake = FakeUpstream::with("db.corp.example", origin.address());
     for mode in MODES {
         let gateway = in_mode(&fake, mode, |_| ());
         let (answer, line) = exchange(
@@ -265,7 +263,7 @@ fn b20_origin_form_on_a_direct_connection_is_bad_request() {
 #[test]
 fn log_mode_carries_what_it_would_deny_and_says_so() {
     let origin = HttpOrigin::ok("carried");
-    let fake = Tailscaled::with("evil.com", origin.address());
+    let fake = FakeUpstream::with("evil.com", origin.address());
     let mut gateway = in_mode(&fake, "log", |_| ());
     for inbound in Inbound::NAMED {
         assert_eq!(fetch(gateway.proxy(), inbound, "evil.com:80").body, b"carried");
@@ -295,7 +293,7 @@ fn b22_the_checked_address_is_the_dialled_one() {
         });
         // Every second answer is the attack.
         let flips = (0..8).flat_map(|_| [record(OUTSIDE), record(LOOPBACK)]);
-        let dns = Dns::take_over(flips);
+        let dns = SystemNameserver::take_over(flips);
         let gateway = Gateway::start(|s| {
             s.direct().enforce(&["corp.example"]).unset("policy.deny_nets");
         });
@@ -318,8 +316,8 @@ fn b22_the_checked_address_is_the_dialled_one() {
 fn b22_the_checked_address_is_what_the_upstream_is_asked_for() {
     netns::inside(|| {
         let origin = Origin::send("pinned");
-        let fake = Tailscaled::with("203.0.113.9", origin.address());
-        let dns = Dns::take_over([record(OUTSIDE), record(LOOPBACK)]);
+        let fake = FakeUpstream::with("203.0.113.9", origin.address());
+        let dns = SystemNameserver::take_over([record(OUTSIDE), record(LOOPBACK)]);
         let gateway = Gateway::start(|s| {
             s.upstream(fake.address()).set("dns.mode", "system").enforce(&["corp.example"]);
         });
@@ -341,7 +339,8 @@ fn b23_policy_is_on_the_asked_name_and_a_denied_one_is_never_looked_up() {
         let origin = Origin::on((OUTSIDE, 0).into(), |guest| {
             guest.send(b"aliased");
         });
-        let dns = Dns::take_over([Record { alias: Some("other.com"), address: OUTSIDE }]);
+        let dns =
+            SystemNameserver::take_over([Record { alias: Some("other.com"), address: OUTSIDE }]);
         let gateway = Gateway::start(|s| {
             s.direct().enforce(&["corp.example"]).unset("policy.deny_nets");
         });
@@ -363,7 +362,7 @@ fn b23_policy_is_on_the_asked_name_and_a_denied_one_is_never_looked_up() {
 #[test]
 fn b24_a_reload_that_denies_cuts_live_tunnels() {
     let origin = Origin::echo();
-    let fake = Tailscaled::with("db.corp.example", origin.address());
+    let fake = FakeUpstream::with("db.corp.example", origin.address());
     let mut gateway = enforcing(&fake);
     let mut wires: Vec<_> =
         Inbound::NAMED_TUNNELS.map(|i| gateway.open(i, "db.corp.example:80")).into();
@@ -373,10 +372,10 @@ fn b24_a_reload_that_denies_cuts_live_tunnels() {
     }
     gateway.setup().enforce(&["other.example"]);
     gateway.reload();
-    let (_, took) = timed(|| wires.iter_mut().for_each(|w| w.expect_end(End::Reset)));
+    let (_, took) = timed(|| wires.iter_mut().for_each(|w| w.expect_end(ConnectionEnd::Reset)));
     assert!(took <= bound(Duration::from_secs(1)), "{took:?}");
     eventually("the origin side is reset", PATIENCE, || {
-        origin.visits().iter().all(|v| v.end == Some(End::Reset))
+        origin.visits().iter().all(|v| v.end == Some(ConnectionEnd::Reset))
     });
     gateway.settle_with(&fake, 3, 3);
     assert!(gateway.access_lines().iter().all(|l| l["outcome"] == "denied"));
@@ -385,14 +384,14 @@ fn b24_a_reload_that_denies_cuts_live_tunnels() {
 #[test]
 fn b24_a_reload_that_denies_cuts_a_forward_exchange_under_way() {
     let origin = Origin::never_reader();
-    let fake = Tailscaled::with("db.corp.example", origin.address());
+    let fake = FakeUpstream::with("db.corp.example", origin.address());
     let mut gateway = enforcing(&fake);
     let mut wire = gateway.dial();
     wire.send(client::request(Inbound::Forward, "db.corp.example:80"));
     eventually("the request is under way", PATIENCE, || origin.visits().len() == 1);
     gateway.setup().enforce(&["other.example"]);
     gateway.reload();
-    let (_, took) = timed(|| wire.expect_end(End::Reset));
+    let (_, took) = timed(|| wire.expect_end(ConnectionEnd::Reset));
     assert!(took <= bound(Duration::from_secs(1)), "{took:?}");
     gateway.settle_with(&fake, 1, 1);
     assert_eq!(gateway.outcome(1), "denied");
@@ -401,7 +400,7 @@ fn b24_a_reload_that_denies_cuts_a_forward_exchange_under_way() {
 #[test]
 fn b24_a_reload_that_still_allows_cuts_nothing() {
     let origin = Origin::echo();
-    let fake = Tailscaled::with("db.corp.example", origin.address());
+    let fake = FakeUpstream::with("db.corp.example", origin.address());
     let mut gateway = enforcing(&fake);
     let mut wire = gateway.open(Inbound::Socks5, "db.corp.example:80");
     gateway.setup().enforce(&["db.corp.example", "other.example"]);
@@ -417,7 +416,7 @@ fn b24_a_reload_that_still_allows_cuts_nothing() {
 
 #[test]
 fn socks4_to_a_denied_address_never_reaches_the_upstream() {
-    let fake = Tailscaled::start();
+    let fake = FakeUpstream::start();
     let mut gateway = enforcing(&fake);
     let request = socks4_request("198.51.100.1".parse().unwrap(), 80, b"user");
     assert_raw_refused(gateway.proxy(), Inbound::Socks4, &request, "denied");

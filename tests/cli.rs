@@ -1,14 +1,12 @@
 //! The commands as people and scripts meet them: output, exit codes, shells.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail loudly")]
 
-use tailrace_rig as rig;
-
 use std::io::Write as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use rig::{ClosedPort, Gateway, Setup, Tailscaled};
+use tailrace_rig::{ClosedPort, FakeUpstream, Gateway, Setup};
 
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
@@ -95,7 +93,7 @@ fn env_as_json_is_the_same_as_for_sh() {
 #[test]
 fn env_evaluated_by_a_real_fish() {
     if Command::new("fish").arg("--version").output().is_err() {
-        return rig::skip("no fish here");
+        return tailrace_rig::skip("no fish here");
     }
     let printed = ends(&ask(&absent(), &["env", "--shell", "fish"]), 0);
     let shown = script("fish", &format!("{printed}\nprintenv NODE_USE_ENV_PROXY"));
@@ -104,7 +102,7 @@ fn env_evaluated_by_a_real_fish() {
 
 #[test]
 fn env_names_the_port_a_running_gateway_got() {
-    let fake = Tailscaled::start();
+    let fake = FakeUpstream::start();
     let gateway = Gateway::chained(&fake);
     let printed = ends(&running(&gateway, &["env"]), 0);
     assert!(printed.contains(&format!("'http://{}'", gateway.proxy())), "{printed}");
@@ -114,14 +112,14 @@ fn env_names_the_port_a_running_gateway_got() {
 #[track_caller]
 fn running(gateway: &Gateway, arguments: &[&str]) -> Output {
     let file = gateway.dir().join("config.toml");
-    let mut command = Command::new(rig::setup::binary());
+    let mut command = Command::new(tailrace_rig::setup::binary());
     command.env_clear().args(arguments).arg("--config").arg(file);
-    rig::setup::run(command)
+    tailrace_rig::setup::run(command)
 }
 
 #[test]
 fn status_and_wait_of_a_running_gateway() {
-    let fake = Tailscaled::start();
+    let fake = FakeUpstream::start();
     let gateway = Gateway::chained(&fake);
     assert_eq!(ends(&running(&gateway, &["wait", "--timeout", "10s"]), 0), "");
     let json = ends(&running(&gateway, &["status", "--json"]), 0);
@@ -231,7 +229,7 @@ fn usage_errors_end_64() {
 
 #[test]
 fn a_reader_that_leaves_is_no_crash() {
-    let binary = rig::setup::binary();
+    let binary = tailrace_rig::setup::binary();
     let shown = script(
         "sh",
         &format!(

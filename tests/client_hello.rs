@@ -7,16 +7,16 @@ mod hellos;
 use hellos::captured;
 use proptest::prelude::*;
 use rustls::server::Acceptor;
-use tailrace::inbound::client_hello::{self, Hello, MAX_HELLO, ServerName};
-use tailrace::inbound::sniff::{self, Said};
+use tailrace::inbound::client_hello::{self, ClientHello, MAX_HELLO, ServerName};
+use tailrace::inbound::sniff::{self, SniffedProtocol};
 use tailrace::target::Host;
 
 const NAME: &str = "db.corp.example";
 
-fn wanted(program: &str) -> Hello {
+fn wanted(program: &str) -> ClientHello {
     match program.ends_with("-no-name") {
-        true => Hello::Tls(ServerName::Absent),
-        false => Hello::Tls(ServerName::Host(Host::parse(NAME.as_bytes()).unwrap())),
+        true => ClientHello::Tls(ServerName::Absent),
+        false => ClientHello::Tls(ServerName::Host(Host::parse(NAME.as_bytes()).unwrap())),
     }
 }
 
@@ -50,11 +50,11 @@ fn rustls_reads(bytes: &[u8]) -> Result<Option<String>, String> {
 /// Whatever rustls accepts, we read alike, or say that we cannot.
 fn agree(bytes: &[u8]) -> Result<(), TestCaseError> {
     let Ok(theirs) = rustls_reads(bytes) else { return Ok(()) };
-    let ours = match client_hello::read(bytes) {
-        Hello::Tls(ServerName::Host(Host::Name(name))) => Some(name.to_string()),
+    let ours = match client_hello::parse_client_hello(bytes) {
+        ClientHello::Tls(ServerName::Host(Host::Name(name))) => Some(name.to_string()),
         // rustls takes an address for no name.
-        Hello::Tls(ServerName::Absent | ServerName::Host(Host::Address(_))) => None,
-        Hello::Tls(ServerName::Unreadable(_)) => return Ok(()),
+        ClientHello::Tls(ServerName::Absent | ServerName::Host(Host::Address(_))) => None,
+        ClientHello::Tls(ServerName::Unreadable(_)) => return Ok(()),
         other => return Err(TestCaseError::fail(format!("{other:?}, rustls: {theirs:?}"))),
     };
     let folded = theirs.map(|name| name.trim_end_matches('.').to_ascii_lowercase());
@@ -69,11 +69,19 @@ fn every_program_is_read_whole_and_waits_for_more_until_then() {
     for (program, hello) in hellos {
         let end = 5 + usize::from(u16::from_be_bytes([hello[3], hello[4]]));
         for cut in 0..end {
-            assert_eq!(client_hello::read(&hello[..cut]), Hello::Incomplete, "{program} at {cut}");
-            let said = if cut == 0 { Said::Incomplete } else { Said::IncompleteHello };
-            assert_eq!(sniff::read(&hello[..cut]), said, "{program} at {cut}");
+            assert_eq!(
+                client_hello::parse_client_hello(&hello[..cut]),
+                ClientHello::Incomplete,
+                "{program} at {cut}"
+            );
+            let said = if cut == 0 {
+                SniffedProtocol::Incomplete
+            } else {
+                SniffedProtocol::IncompleteHello
+            };
+            assert_eq!(sniff::sniff(&hello[..cut]), said, "{program} at {cut}");
         }
-        assert_eq!(client_hello::read(&hello), wanted(&program), "{program}");
+        assert_eq!(client_hello::parse_client_hello(&hello), wanted(&program), "{program}");
         let named = (!program.ends_with("-no-name")).then(|| NAME.to_owned());
         assert_eq!(rustls_reads(&hello[..end]), Ok(named), "{program}");
     }
@@ -84,7 +92,7 @@ fn every_program_is_read_over_two_records_cut_anywhere() {
     for (program, hello) in captured() {
         for cut in 1..hello.len() - 5 {
             assert_eq!(
-                client_hello::read(&in_records(&hello, &[cut])),
+                client_hello::parse_client_hello(&in_records(&hello, &[cut])),
                 wanted(&program),
                 "{program} {cut}"
             );
@@ -104,7 +112,7 @@ proptest! {
         sizes in proptest::collection::vec(1_usize..600, 0..40),
     ) {
         let records = in_records(&hello, &sizes);
-        prop_assert_eq!(client_hello::read(&records), wanted(&program));
+        prop_assert_eq!(client_hello::parse_client_hello(&records), wanted(&program));
         agree(&records)?;
     }
 
@@ -126,14 +134,14 @@ proptest! {
         start in proptest::sample::select(vec![&b""[..], &[0x16, 3, 1], &[0x16, 3, 3, 0, 60, 1, 0, 0], &[0x80]]),
     ) {
         let bytes = [start, &bytes].concat();
-        let said = sniff::read(&bytes);
-        let waits = |said: &Said| matches!(said, Said::Incomplete | Said::IncompleteHello);
+        let said = sniff::sniff(&bytes);
+        let waits = |said: &SniffedProtocol| matches!(said, SniffedProtocol::Incomplete | SniffedProtocol::IncompleteHello);
         if !waits(&said) {
             // What was said stays said, whatever follows.
             let more = [&bytes[..], b"more"].concat();
-            prop_assert_eq!(&sniff::read(&more), &said);
+            prop_assert_eq!(&sniff::sniff(&more), &said);
         }
         let long = [&bytes[..], &vec![b'a'; MAX_HELLO]].concat();
-        prop_assert!(!waits(&sniff::read(&long)));
+        prop_assert!(!waits(&sniff::sniff(&long)));
     }
 }

@@ -1,20 +1,18 @@
 //! `tailrace up -- CMD`: what CMD starts with, the signals it gets, how both end; and process 1's duties.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail loudly")]
 
-use tailrace_rig as rig;
-
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
-use rig::wait::{PATIENCE, eventually, eventually_some, pause};
-use rig::{ClosedPort, Setup, Tailscaled};
 use rustix::process::{Pid, Signal, kill_process};
+use tailrace_rig::wait::{PATIENCE, eventually, eventually_some, pause};
+use tailrace_rig::{ClosedPort, FakeUpstream, Setup};
 
 /// Settings of a gateway that is ready at once.
-fn chained(fake: &Tailscaled) -> Setup {
+fn chained(fake: &FakeUpstream) -> Setup {
     let mut setup = Setup::new();
     setup.upstream(fake.address());
     setup
@@ -30,7 +28,7 @@ fn with_script(setup: &mut Setup, script: &str) -> Command {
 
 #[track_caller]
 fn says(setup: &mut Setup, script: &str) -> (Option<i32>, String) {
-    let output = rig::setup::run(with_script(setup, script));
+    let output = tailrace_rig::setup::run(with_script(setup, script));
     (output.status.code(), text(&output.stdout) + &text(&output.stderr))
 }
 
@@ -96,7 +94,7 @@ fn written(file: &Path) -> Option<i32> {
 
 #[test]
 fn up_ends_with_its_command_and_leaves_nothing_behind() {
-    let fake = Tailscaled::start();
+    let fake = FakeUpstream::start();
     for (script, code) in [("exit 0", 0), ("exit 42", 42), ("kill -KILL $$", 137)] {
         let mut setup = chained(&fake);
         let port = ClosedPort::new().address();
@@ -109,7 +107,7 @@ fn up_ends_with_its_command_and_leaves_nothing_behind() {
 
 #[test]
 fn it_finds_the_proxy_and_no_secret() {
-    let fake = Tailscaled::start();
+    let fake = FakeUpstream::start();
     let mut setup = chained(&fake);
     setup.env("TS_AUTHKEY", "tskey-auth-CANARY").env("TAILRACE_ID", "7");
     setup.env("OTHER", "a tskey-client-CANARY b").env("HTTPS_PROXY", "http://elsewhere:1");
@@ -124,14 +122,14 @@ fn it_finds_the_proxy_and_no_secret() {
 
 #[test]
 fn it_finds_us_by_settings_given_as_flags_and_postgresql_by_its_forward() {
-    let fake = Tailscaled::start();
+    let fake = FakeUpstream::start();
     let mut setup = chained(&fake);
     let forward: toml::Table =
         toml::from_str("listen = \"127.0.0.1:0\"\ntarget = \"db.corp.example:5432\"").unwrap();
     setup.set("forward", vec![toml::Value::Table(forward)]);
     let elsewhere = setup.dir().join("elsewhere").display().to_string();
     setup.argument("--set").argument(&format!("run_dir={elsewhere}"));
-    let binary = rig::setup::binary().display().to_string();
+    let binary = tailrace_rig::setup::binary().display().to_string();
     let script = format!(
         "'{binary}' status --json | grep -c '\"listen\":\"'$PGHOSTADDR:$PGPORT; \
          echo $GIT_SSH_COMMAND; echo $TAILRACE_RUN_DIR"
@@ -143,8 +141,8 @@ fn it_finds_us_by_settings_given_as_flags_and_postgresql_by_its_forward() {
 
 #[test]
 fn it_reaches_what_the_gateway_reaches() {
-    let origin = rig::HttpOrigin::ok("private");
-    let fake = Tailscaled::with("grafana.corp.example", origin.address());
+    let origin = tailrace_rig::HttpOrigin::ok("private");
+    let fake = FakeUpstream::with("grafana.corp.example", origin.address());
     let mut setup = chained(&fake);
     let said = says(&mut setup, "curl -s http://grafana.corp.example/");
     assert_eq!(said, (Some(0), "private".to_owned()));
@@ -152,7 +150,7 @@ fn it_reaches_what_the_gateway_reaches() {
 
 #[test]
 fn its_output_is_its_own_and_the_log_is_in_the_run_directory() {
-    let fake = Tailscaled::start();
+    let fake = FakeUpstream::start();
     let mut setup = chained(&fake);
     assert_eq!(says(&mut setup, "echo out; echo err >&2"), (Some(0), "out\nerr\n".to_owned()));
     let log = std::fs::read_to_string(setup.run_dir().join("tailrace.log")).unwrap();
@@ -165,7 +163,7 @@ fn its_output_is_its_own_and_the_log_is_in_the_run_directory() {
 
 #[test]
 fn signals_are_passed_on_and_sighup_is_not() {
-    let fake = Tailscaled::start();
+    let fake = FakeUpstream::start();
     let script = "for s in USR1 USR2 QUIT INT HUP; do trap \"echo $s\" $s; done; \
                   trap 'echo TERM; exit 5' TERM; READY; while :; do sleep 0.02; done";
     let up = Lasting::start(chained(&fake), script);
@@ -185,7 +183,7 @@ fn signals_are_passed_on_and_sighup_is_not() {
 
 #[test]
 fn a_command_that_ignores_sigterm_keeps_its_gateway() {
-    let fake = Tailscaled::start();
+    let fake = FakeUpstream::start();
     let script = "trap '' TERM; trap 'exit 3' USR1; READY; while :; do sleep 0.02; done";
     let mut up = Lasting::start(chained(&fake), script);
     up.signal(Signal::TERM);
@@ -212,7 +210,7 @@ fn on_a_terminal(command: &Command) -> Command {
 
 #[test]
 fn s6_ctrl_c_reaches_it_once_each_time() {
-    let fake = Tailscaled::start();
+    let fake = FakeUpstream::start();
     let mut setup = chained(&fake);
     let script = "n=0; trap 'n=$((n+1)); echo seen $n' INT; echo seen 0; \
                   while [ $n -lt 8 ]; do read -r line; done; exit $n";
@@ -237,7 +235,7 @@ fn s6_ctrl_c_reaches_it_once_each_time() {
 
 #[test]
 fn what_cannot_be_run_ends_as_in_a_shell() {
-    let fake = Tailscaled::start();
+    let fake = FakeUpstream::start();
     for (program, code) in [("no-such-program", 127), ("/etc", 126)] {
         let mut setup = chained(&fake);
         setup.argument("--").argument(program);
@@ -283,7 +281,7 @@ exit 7
 
 #[test]
 fn t13_process_1_reaps_orphans_and_keeps_its_command_s_status() {
-    let fake = Tailscaled::start();
+    let fake = FakeUpstream::start();
     let mut setup = chained(&fake);
     let up = with_script(&mut setup, ORPHANS);
     let mut inside = Command::new("unshare");
@@ -292,8 +290,8 @@ fn t13_process_1_reaps_orphans_and_keeps_its_command_s_status() {
     inside.current_dir(setup.dir()).stdin(Stdio::null());
     if !Command::new("unshare").args(["-Urpf", "--mount-proc", "true"]).status().unwrap().success()
     {
-        return rig::skip("needs a process namespace (unshare -pf --mount-proc)");
+        return tailrace_rig::skip("needs a process namespace (unshare -pf --mount-proc)");
     }
-    let output = rig::setup::run(inside);
+    let output = tailrace_rig::setup::run(inside);
     assert_eq!(output.status.code(), Some(7), "{output:?}");
 }

@@ -1,15 +1,13 @@
 //! Chapter F: settings that must not start a gateway, and what it says about them.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail loudly")]
 
-use tailrace_rig as rig;
-
 use std::fs;
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
-use rig::Setup;
+use tailrace_rig::Setup;
 
 /// A setup whose settings are fine, so that only what a test adds is judged.
 fn fine() -> Setup {
@@ -265,7 +263,7 @@ fn f9_a_file_in_the_working_directory_is_never_read() {
     fs::write(setup.dir().join("config.toml"), "no toml").unwrap();
     fs::write(setup.dir().join("tailrace.toml"), "no toml").unwrap();
     if std::path::Path::new("/etc/tailrace/config.toml").exists() {
-        return rig::skip("this host has an /etc/tailrace/config.toml");
+        return tailrace_rig::skip("this host has an /etc/tailrace/config.toml");
     }
     let check = setup.run(&["config", "check", "--set", "upstream.kind=direct"]);
     assert_eq!(check.status.code(), Some(0), "{:?}", stderr(&check));

@@ -1,23 +1,23 @@
 //! `tailrace connect`: bytes, ends and exit codes, as ssh, git and socat meet them.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail loudly")]
 
-use tailrace_rig as rig;
-
 use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Output, Stdio};
 
-use rig::wait::{PATIENCE, eventually_some};
-use rig::{ClosedPort, Gate, Gateway, Origin, Reply, Setup, Tailscaled, sha256};
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+use tailrace_rig::wait::{PATIENCE, eventually_some};
+use tailrace_rig::{
+    ClosedPort, FakeUpstream, Gateway, Latch, Origin, Setup, UpstreamReply, sha256,
+};
 
 const NAME: &str = "db.corp.example";
 
 /// A gateway chained into a fake that leads to `origin`.
-fn leading_to(origin: &Origin) -> (Tailscaled, Gateway) {
-    let fake = Tailscaled::with(NAME, origin.address());
+fn leading_to(origin: &Origin) -> (FakeUpstream, Gateway) {
+    let fake = FakeUpstream::with(NAME, origin.address());
     let gateway = Gateway::start(|s| {
         s.upstream(fake.address()).enforce(&["corp.example"]);
     });
@@ -113,7 +113,7 @@ fn input_may_go_on_after_the_end_of_output() {
 
 #[test]
 fn what_is_cut_does_not_end_well() {
-    let came = Gate::new();
+    let came = Latch::new();
     let origin = Origin::send_and_reset_at("half of it", &came);
     let (_fake, mut gateway) = leading_to(&origin);
     let mut child = connect(&mut gateway);
@@ -160,7 +160,7 @@ fn a_reader_that_leaves_is_a_reset_for_the_far_side() {
 
 #[test]
 fn a_refusal_is_a_sentence_and_1() {
-    let fake = Tailscaled::start();
+    let fake = FakeUpstream::start();
     let mut gateway = Gateway::start(|s| {
         s.upstream(fake.address()).enforce(&["corp.example"]);
     });
@@ -171,7 +171,7 @@ fn a_refusal_is_a_sentence_and_1() {
     let sentence = String::from_utf8(denied.stderr).unwrap();
     assert_eq!((denied.status.code(), denied.stdout.len()), (Some(1), 0), "{sentence}");
     assert!(sentence.contains("evil.example:22 is not allowed by policy"), "{sentence}");
-    fake.answer(Reply::Rep(5));
+    fake.answer(UpstreamReply::Rep(5));
     let refused = ask(&mut gateway, NAME);
     assert_eq!(refused.status.code(), Some(1));
     assert!(String::from_utf8(refused.stderr).unwrap().contains("(refused)"));
@@ -198,7 +198,7 @@ fn what_is_no_target_ends_64() {
 
 #[test]
 fn an_address_may_stand_in_brackets_or_not() {
-    let fake = Tailscaled::start();
+    let fake = FakeUpstream::start();
     let mut gateway = Gateway::chained(&fake);
     for host in ["fd00::7", "[fd00::7]"] {
         command(gateway.setup(), &[host, "22"]).stdin(Stdio::null()).output().unwrap();
@@ -255,7 +255,7 @@ fn one_socket_for_both_as_socat_gives_half_closes_too() {
 #[test]
 fn ssh_reaches_a_server_by_it() {
     if Command::new("ssh").arg("-V").output().is_err() {
-        return rig::skip("needs ssh");
+        return tailrace_rig::skip("needs ssh");
     }
     let origin = Origin::start(|guest| {
         guest.send(b"SSH-2.0-canary\r\n");
@@ -263,7 +263,7 @@ fn ssh_reaches_a_server_by_it() {
     });
     let (_fake, mut gateway) = leading_to(&origin);
     let file = gateway.setup().write();
-    let binary = rig::setup::binary();
+    let binary = tailrace_rig::setup::binary();
     let proxy =
         format!("ProxyCommand='{}' connect --config '{}' %h %p", binary.display(), file.display());
     let mut ssh = Command::new("ssh");
@@ -278,7 +278,7 @@ fn ssh_reaches_a_server_by_it() {
 #[test]
 fn git_finds_its_way_by_env_whatever_the_path() {
     if Command::new("git").arg("--version").output().is_err() {
-        return rig::skip("needs git");
+        return tailrace_rig::skip("needs git");
     }
     let origin = Origin::start(|guest| {
         guest.send(b"SSH-2.0-canary\r\n");
@@ -288,7 +288,7 @@ fn git_finds_its_way_by_env_whatever_the_path() {
     let folder = gateway.dir().join("it's 100%h");
     std::fs::create_dir(&folder).unwrap();
     let program = folder.join("tailrace");
-    std::fs::copy(rig::setup::binary(), &program).unwrap();
+    std::fs::copy(tailrace_rig::setup::binary(), &program).unwrap();
     let file = gateway.setup().write();
     let script =
         "eval \"$(\"$1\" env --config \"$2\")\" && git ls-remote ssh://db.corp.example/repo";

@@ -1,10 +1,8 @@
 //! The debug log of one failing connection is what docs/debugging.md shows, and one id finds all of it.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail loudly")]
 
-use tailrace_rig as rig;
-
-use rig::wait::{PATIENCE, eventually};
-use rig::{Gateway, HttpOrigin, Inbound, Managed, Tailscaled};
+use tailrace_rig::wait::{PATIENCE, eventually};
+use tailrace_rig::{FakeTailnet, FakeUpstream, Gateway, HttpOrigin, Inbound};
 
 /// The page, whose first block of output is a log.
 const PAGE: &str = include_str!("../docs/debugging.md");
@@ -39,7 +37,7 @@ fn lines_of_last(gateway: &Gateway, last: &str) -> Vec<String> {
 
 #[test]
 fn the_log_of_a_failing_connection_is_the_one_of_the_page() {
-    let tailnet = Managed::with(|s| {
+    let tailnet = FakeTailnet::with(|s| {
         s.dns["ExtraRecords"] = serde_json::json!([
             {"Name": "grafana.corp.example", "Type": "A", "Value": "10.60.0.7"}]);
     });
@@ -57,7 +55,7 @@ fn the_log_of_a_failing_connection_is_the_one_of_the_page() {
 #[test]
 fn each_request_of_a_connection_is_followed_by_the_id_of_its_own_line() {
     let origin = HttpOrigin::ok("hi");
-    let fake = Tailscaled::with("db.corp.example", origin.address());
+    let fake = FakeUpstream::with("db.corp.example", origin.address());
     let gateway = Gateway::start(|s| {
         s.upstream(fake.address()).set("log.level", LEVEL);
     });

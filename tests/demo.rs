@@ -1,7 +1,5 @@
 //! `tailrace demo`, as a newcomer runs it: the built binary, its table and its exit code.
 
-use tailrace_rig as rig;
-
 use std::process::{Command, Stdio};
 
 /// The table's rows for one inbound: marked, in the way's column.
@@ -15,7 +13,7 @@ fn rows<'a>(table: &'a str, way: &str) -> Vec<&'a str> {
 
 #[test]
 fn demo_drives_every_inbound_and_says_that_all_held() {
-    let output = Command::new(rig::setup::binary())
+    let output = Command::new(tailrace_rig::setup::binary())
         .arg("demo")
         .env_clear()
         .env("PATH", std::env::var_os("PATH").unwrap_or_default())

@@ -2,10 +2,11 @@
 //! anybody to its admin console.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail loudly")]
 
-use tailrace_rig as rig;
-
-use rig::dns::Record;
-use rig::{ClosedPort, Dns, FullBacklog, Gateway, Inbound, Reply, Setup, Tailscaled, ask, netns};
+use tailrace_rig::system_nameserver::Record;
+use tailrace_rig::{
+    ClosedPort, FakeUpstream, FullBacklog, Gateway, Inbound, Setup, SystemNameserver,
+    UpstreamReply, ask, netns,
+};
 
 /// What belongs to a tailnet, in lower case.
 const WORDS: [&str; 10] = [
@@ -86,12 +87,12 @@ fn kind_direct_speaks_of_no_tailnet() {
 #[test]
 fn names_nobody_knows_speak_of_no_tailnet() {
     netns::inside(|| {
-        let _dns = Dns::take_over(std::iter::empty::<Record>());
+        let _dns = SystemNameserver::take_over(std::iter::empty::<Record>());
         let mut gateway = started(|s| {
             s.direct();
         });
         says_nothing_of_a_tailnet(&mut gateway, &["nosuch.corp.example:80", "bare:80"]);
-        let fake = Tailscaled::start();
+        let fake = FakeUpstream::start();
         let mut gateway = started(|s| {
             s.upstream(fake.address()).set("dns.mode", "system");
         });
@@ -102,7 +103,7 @@ fn names_nobody_knows_speak_of_no_tailnet() {
 #[test]
 fn a_silent_resolver_speaks_of_no_tailnet() {
     netns::inside(|| {
-        let _dns = Dns::silent();
+        let _dns = SystemNameserver::silent();
         let mut gateway = started(|s| {
             s.direct();
         });
@@ -112,17 +113,17 @@ fn a_silent_resolver_speaks_of_no_tailnet() {
 
 #[test]
 fn kind_socks5_speaks_of_no_tailnet() {
-    let fake = Tailscaled::start();
+    let fake = FakeUpstream::start();
     let answers = [
-        ("one", Reply::Rep(1)),
-        ("two", Reply::Rep(2)),
-        ("three", Reply::Rep(3)),
-        ("four", Reply::Rep(4)),
-        ("five", Reply::Rep(5)),
-        ("six", Reply::Rep(6)),
-        ("silent", Reply::Silent),
-        ("closed", Reply::Close),
-        ("reset", Reply::Reset),
+        ("one", UpstreamReply::Rep(1)),
+        ("two", UpstreamReply::Rep(2)),
+        ("three", UpstreamReply::Rep(3)),
+        ("four", UpstreamReply::Rep(4)),
+        ("five", UpstreamReply::Rep(5)),
+        ("six", UpstreamReply::Rep(6)),
+        ("silent", UpstreamReply::Silent),
+        ("closed", UpstreamReply::Close),
+        ("reset", UpstreamReply::Reset),
     ];
     let hosts: Vec<String> =
         answers.iter().map(|(host, _)| format!("{host}.corp.example:80")).collect();

@@ -3,8 +3,6 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail loudly")]
 #![allow(unreachable_pub, reason = "a test binary exports nothing")]
 
-use tailrace_rig as rig;
-
 #[path = "dns/addresses.rs"]
 mod addresses;
 #[path = "dns/failures.rs"]

@@ -13,18 +13,18 @@ mod kinds;
 mod lent;
 #[path = "dns_server/policy.rs"]
 mod policy;
-use tailrace_rig as rig;
-
 use std::net::UdpSocket;
 use std::time::{Duration, Instant};
 
 use fixture::{Nameserver, ask, ask_by_tcp, code, query, shown, tailnet};
 use hickory_proto::op::{Message, ResponseCode};
 use hickory_proto::rr::RecordType;
-use rig::managed::script::State;
-use rig::wait::{PATIENCE, assert_within, eventually};
-use rig::{ClosedPort, Dns, Gateway, Inbound, Origin, Setup, Tailscaled, netns};
 use rustix::process::Signal;
+use tailrace_rig::fake_tailnet::script::State;
+use tailrace_rig::wait::{PATIENCE, assert_within, eventually};
+use tailrace_rig::{
+    ClosedPort, FakeUpstream, Gateway, Inbound, Origin, Setup, SystemNameserver, netns,
+};
 
 #[test]
 fn names_of_the_tailnet_by_both_ways() {
@@ -125,8 +125,10 @@ fn b22_no_answer_leads_a_client_to_its_own_host() {
 #[test]
 fn d9_while_the_tailnet_is_down_nobody_is_asked() {
     netns::inside(|| {
-        let host =
-            Dns::take_over([rig::dns::Record { alias: None, address: [10, 9, 9, 9].into() }]);
+        let host = SystemNameserver::take_over([tailrace_rig::system_nameserver::Record {
+            alias: None,
+            address: [10, 9, 9, 9].into(),
+        }]);
         let nameserver = Nameserver::start(&["10.50.0.7"]);
         let tailnet = tailnet(&nameserver);
         let mut gateway = tailnet.gateway(|_| {});
@@ -150,7 +152,7 @@ fn d9_while_the_tailnet_is_down_nobody_is_asked() {
 
 #[test]
 fn names_that_are_passed_on_are_nobody_s_here() {
-    let fake = Tailscaled::start();
+    let fake = FakeUpstream::start();
     let gateway = Gateway::chained(&fake);
     let answer = ask(gateway.private_dns(), "db.corp.example.", RecordType::A);
     assert_eq!(code(&answer), ResponseCode::ServFail);
@@ -201,7 +203,9 @@ fn f6_a_taken_dns_port_is_named() {
 fn a_resolver_that_asks_us_what_we_ask_it_is_told_so_at_once() {
     netns::inside(|| {
         // The host's resolver is this gateway, whose resolver is the host's.
-        rig::dns::resolve_by("nameserver 127.0.0.1\noptions timeout:5 attempts:1\n");
+        tailrace_rig::system_nameserver::resolve_by(
+            "nameserver 127.0.0.1\noptions timeout:5 attempts:1\n",
+        );
         let gateway = Gateway::start(|s| {
             s.direct().set("listen.dns", "127.0.0.1:53").set("dns.timeout", "30s");
         });

@@ -2,16 +2,14 @@
 //! what to answer.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail loudly")]
 
-use tailrace_rig as rig;
-
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 
-use rig::wait::{PATIENCE, eventually};
-use rig::{ClosedPort, Gateway, Origin, Setup, Tailscaled, accepts};
 use serde_json::{Value, json};
+use tailrace_rig::wait::{PATIENCE, eventually};
+use tailrace_rig::{ClosedPort, FakeUpstream, Gateway, Origin, Setup, accepts};
 
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
@@ -20,10 +18,10 @@ fn text(bytes: &[u8]) -> String {
 /// A command with the settings in this folder.
 #[track_caller]
 fn command(folder: &Path, arguments: &[&str], code: i32) -> Output {
-    let mut command = Command::new(rig::setup::binary());
+    let mut command = Command::new(tailrace_rig::setup::binary());
     command.env_clear().args(arguments).arg("--config").arg(folder.join("config.toml"));
     command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
-    let output = rig::setup::run(command);
+    let output = tailrace_rig::setup::run(command);
     assert_eq!(output.status.code(), Some(code), "{output:?}");
     output
 }
@@ -97,7 +95,7 @@ impl Drop for TlsServer {
 #[test]
 fn tls_is_told_of_both_its_versions() {
     if Command::new("openssl").arg("version").output().is_err() {
-        return rig::skip("no openssl here");
+        return tailrace_rig::skip("no openssl here");
     }
     let gateway = direct(|_| ());
     for version in ["-tls1_2", "-tls1_3"] {
@@ -193,7 +191,7 @@ fn explain_tells_the_decision_in_its_order() {
 
 #[test]
 fn explain_of_a_name_that_is_passed_on_asks_nobody() {
-    let fake = Tailscaled::start();
+    let fake = FakeUpstream::start();
     let gateway = Gateway::chained(&fake);
     let told = told(gateway.dir(), &["explain", "db.corp.example:5432"], 0);
     assert_eq!(told["dns"]["route"], "upstream", "{told}");

@@ -2,8 +2,6 @@
 //! witnesses of what is usual. Every case of it byte by byte: `parse/everyday.rs`.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail loudly")]
 
-use tailrace_rig as rig;
-
 #[path = "everyday/clients.rs"]
 mod clients;
 #[path = "everyday/witnesses.rs"]
@@ -11,7 +9,7 @@ mod witnesses;
 
 use std::process::Command;
 
-use rig::{HttpOrigin, HttpRequest, skip};
+use tailrace_rig::{HttpOrigin, HttpRequest, skip};
 
 /// Whether this program can be started; if not, the test is skipped by name.
 #[track_caller]

@@ -1,8 +1,6 @@
 //! The fake tailscaled tested against itself: it does what the chapters on the tailnet rely on.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail loudly")]
 
-use tailrace_rig as rig;
-
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
@@ -11,19 +9,19 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use rig::bus::Bus;
-use rig::localapi::{Unmanaged, localapi, localapi_raw};
-use rig::managed::script::{Answer, Bus as Fate, Login, Order, Peer, Start, State};
-use rig::probes::{self, Daemon};
-use rig::wait::{PATIENCE, assert_within, eventually, eventually_some, timed};
-use rig::{End, Inbound, Managed, Origin, Wire, client};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
+use tailrace_rig::fake_tailnet::script::{Answer, Bus as Fate, Login, Order, Peer, Start, State};
+use tailrace_rig::ipn_bus::IpnBus;
+use tailrace_rig::probes::{self, ProbedDaemon};
+use tailrace_rig::running_tailscaled::{RunningTailscaled, localapi, localapi_raw};
+use tailrace_rig::wait::{PATIENCE, assert_within, eventually, eventually_some, timed};
+use tailrace_rig::{ConnectionEnd, FakeTailnet, Inbound, Origin, RawConnection, client};
 
 const SECOND: Duration = Duration::from_secs(1);
 
 /// The fake with these further arguments, its stderr piped.
-fn spawn(tailnet: &Managed, arguments: &[&str]) -> Child {
+fn spawn(tailnet: &FakeTailnet, arguments: &[&str]) -> Child {
     let socket = tailnet.dir().join("s.sock");
     Command::new(tailnet.program())
         .args(["--tun=userspace-networking", "--state=mem:", "--no-logs-no-support"])
@@ -61,13 +59,13 @@ fn status(socket: &Path) -> Value {
 }
 
 /// A tailnet whose fake runs and is Running.
-fn up(tailnet: &Managed) -> Unmanaged {
+fn up(tailnet: &FakeTailnet) -> RunningTailscaled {
     let fake = tailnet.run();
     eventually("Running", PATIENCE, || status(&fake.socket)["BackendState"] == "Running");
     fake
 }
 
-fn begin(tailnet: &Managed) -> Begun {
+fn begin(tailnet: &FakeTailnet) -> Begun {
     let before = tailnet.starts().len();
     let child = Begun(spawn(tailnet, &["--socks5-server=127.0.0.1:0"]));
     tailnet.wait_start(before + 1);
@@ -84,11 +82,11 @@ fn start(socket: &Path, key: &str) {
 }
 
 /// A stream of the bus.
-struct Stream(Bus);
+struct Stream(IpnBus);
 
 impl Stream {
     fn open(socket: &Path, mask: u64) -> Stream {
-        Stream(Bus::open(socket, mask, PATIENCE))
+        Stream(IpnBus::open(socket, mask, PATIENCE))
     }
 
     fn next(&mut self) -> Value {
@@ -109,7 +107,7 @@ impl Stream {
 
 #[test]
 fn it_starts_logged_out_and_logs_in_with_the_key_of_start() {
-    let tailnet = Managed::new();
+    let tailnet = FakeTailnet::new();
     let mut child = begin(&tailnet);
     let socket = tailnet.dir().join("s.sock");
     let before = status(&socket);
@@ -145,7 +143,7 @@ fn it_starts_logged_out_and_logs_in_with_the_key_of_start() {
 
 #[test]
 fn a_refused_key_is_said_again_and_again_until_the_client_is_gone() {
-    let tailnet = Managed::with(|s| s.login = Login::Refused("authkey expired".to_owned()));
+    let tailnet = FakeTailnet::with(|s| s.login = Login::Refused("authkey expired".to_owned()));
     let _child = begin(&tailnet);
     let socket = tailnet.dir().join("s.sock");
     let mut bus = Stream::open(&socket, 2);
@@ -171,7 +169,7 @@ fn every_other_end_of_a_login() {
         (Login::Browse("https://login.tailscale.com/a/1".to_owned()), "NeedsLogin"),
     ];
     for (login, state) in cases {
-        let tailnet = Managed::with(|s| s.login = login.clone());
+        let tailnet = FakeTailnet::with(|s| s.login = login.clone());
         let _child = begin(&tailnet);
         let socket = tailnet.dir().join("s.sock");
         let mut bus = Stream::open(&socket, 2);
@@ -201,7 +199,7 @@ fn every_other_end_of_a_login() {
 
 #[test]
 fn the_netmap_changes_on_the_bus_and_states_flip() {
-    let tailnet = Managed::new();
+    let tailnet = FakeTailnet::new();
     let fake = up(&tailnet);
     let mut bus = Stream::open(&fake.socket, 8);
     bus.next();
@@ -218,7 +216,7 @@ fn the_netmap_changes_on_the_bus_and_states_flip() {
 
 #[test]
 fn localapi_refuses_strangers_and_knows_its_methods() {
-    let tailnet = Managed::new();
+    let tailnet = FakeTailnet::new();
     let fake = up(&tailnet);
     let ask = |fields: &str| {
         let request =
@@ -269,7 +267,7 @@ fn head(stream: &mut UnixStream) -> String {
 #[test]
 fn dial_goes_through_says_why_not_or_hands_back() {
     let origin = Origin::echo();
-    let tailnet = Managed::new();
+    let tailnet = FakeTailnet::new();
     tailnet.place("100.64.0.1:5432", origin.address());
     tailnet.answer("100.64.0.1:81", Answer::Refused);
     let fake = up(&tailnet);
@@ -296,7 +294,7 @@ fn dial_goes_through_says_why_not_or_hands_back() {
 #[test]
 fn socks_answers_every_failure_alike_and_leads_out_and_back_home() {
     let origin = Origin::echo();
-    let tailnet = Managed::new();
+    let tailnet = FakeTailnet::new();
     tailnet.place("10.50.0.7", origin.address());
     tailnet.answer("100.64.0.1:81", Answer::Refused);
     let fake = up(&tailnet);
@@ -317,7 +315,7 @@ fn socks_answers_every_failure_alike_and_leads_out_and_back_home() {
 fn a_half_close_kills_the_answer_before_1_104_and_not_after() {
     for (version, answer) in [("1.98.9-ERR-BuildInfo", ""), ("1.104.0", "late answer")] {
         let origin = Origin::send_after_eof("late answer");
-        let tailnet = Managed::with(|s| s.version = version.to_owned());
+        let tailnet = FakeTailnet::with(|s| s.version = version.to_owned());
         tailnet.place("100.64.0.1", origin.address());
         let fake = up(&tailnet);
         let mut wire = client::open(fake.socks, Inbound::Socks5, "100.64.0.1:80");
@@ -325,14 +323,14 @@ fn a_half_close_kills_the_answer_before_1_104_and_not_after() {
         wire.fin();
         let (got, end) = wire.rest();
         assert_eq!(String::from_utf8_lossy(&got), answer, "{version}");
-        assert_ne!(end, End::Open, "{version}");
+        assert_ne!(end, ConnectionEnd::Open, "{version}");
     }
 }
 
 #[test]
 fn version_flags_and_exits() {
     let tailnet =
-        Managed::with(|s| s.start = Start::UnknownFlag("--no-logs-no-support".to_owned()));
+        FakeTailnet::with(|s| s.start = Start::UnknownFlag("--no-logs-no-support".to_owned()));
     let asked = Command::new(tailnet.program()).arg("--version").output().unwrap();
     assert!(asked.stdout.starts_with(b"1.98.9-ERR-BuildInfo\n"), "{asked:?}");
     assert!(tailnet.starts().is_empty(), "a look at the version is no start");
@@ -355,7 +353,7 @@ fn version_flags_and_exits() {
 
 #[test]
 fn it_dies_with_its_parent_and_with_its_descriptors() {
-    let tailnet = Managed::with(|s| s.open_files = Some(64));
+    let tailnet = FakeTailnet::with(|s| s.open_files = Some(64));
     let mut child = begin(&tailnet);
     let port = tailnet.socks_port().unwrap();
     let held: Vec<TcpStream> = (0..90).filter_map(|_| TcpStream::connect(port).ok()).collect();
@@ -384,7 +382,7 @@ fn it_dies_with_its_parent_and_with_its_descriptors() {
 
 #[test]
 fn it_floods_says_pieces_and_leaves_orphans() {
-    let tailnet = Managed::new();
+    let tailnet = FakeTailnet::new();
     let mut child = begin(&tailnet);
     let mut stderr = child.0.stderr.take().unwrap();
     let said = Arc::new(Mutex::new(Vec::new()));
@@ -410,8 +408,8 @@ fn it_floods_says_pieces_and_leaves_orphans() {
 
 #[test]
 fn two_thousand_connections() {
-    rig::holder::descriptors();
-    let tailnet = Managed::new();
+    tailrace_rig::idle_tunnels::descriptors();
+    let tailnet = FakeTailnet::new();
     tailnet.answer("100.64.0.1", Answer::Echo);
     let fake = up(&tailnet);
     let request = [&[5, 1, 0][..], &client::socks5_request("100.64.0.1", 80)].concat();
@@ -431,7 +429,7 @@ fn two_thousand_connections() {
     let most =
         eventually_some("all are open", PATIENCE, || Some(tailnet.open()).filter(|n| *n == 2000));
     assert_eq!(most, 2000);
-    let mut last = Wire::dial(fake.socks);
+    let mut last = RawConnection::dial(fake.socks);
     last.send(&request);
     last.expect([5, 0, 5, 0, 0, 1, 0, 0, 0, 0, 0, 0]);
     last.send("x");
@@ -440,11 +438,11 @@ fn two_thousand_connections() {
 
 /// The fake as the probes have it.
 struct Probed<'a> {
-    tailnet: &'a Managed,
+    tailnet: &'a FakeTailnet,
     running: Option<Begun>,
 }
 
-impl Daemon for Probed<'_> {
+impl ProbedDaemon for Probed<'_> {
     fn begin(&mut self, state: &str) {
         let before = self.tailnet.starts().len();
         let child = Command::new(self.tailnet.program())
@@ -507,7 +505,7 @@ impl Daemon for Probed<'_> {
 #[test]
 fn it_answers_as_the_real_one_of_its_version_does() {
     for version in ["v1.98.9", "v1.102.3"] {
-        let tailnet = Managed::with(|s| {
+        let tailnet = FakeTailnet::with(|s| {
             s.version = format!("{}-ERR-BuildInfo", &version[1..]);
             s.whole_netmaps = true;
             s.dns["ExtraRecords"] = json!([{"Name": "a.lab.ts.net", "Value": "100.64.0.1"}]);
@@ -520,8 +518,8 @@ fn it_answers_as_the_real_one_of_its_version_does() {
 /// As the control server does it: who lingers keeps name and address.
 #[test]
 fn a_node_that_comes_without_its_identity_is_another_one() {
-    let tailnet = Managed::new();
-    let me = |fake: &Unmanaged| {
+    let tailnet = FakeTailnet::new();
+    let me = |fake: &RunningTailscaled| {
         eventually("Running", PATIENCE, || status(&fake.socket)["BackendState"] == "Running");
         let now = status(&fake.socket);
         (now["Self"]["DNSName"].clone(), now["TailscaleIPs"][0].clone())
@@ -543,9 +541,9 @@ fn a_node_that_comes_without_its_identity_is_another_one() {
 
 #[test]
 fn the_bus_can_be_refused_narrowed_closed_and_be_missing() {
-    let tailnet = Managed::new();
+    let tailnet = FakeTailnet::new();
     let fake = up(&tailnet);
-    let ask = |mask: &str| Bus::ask(&fake.socket, mask, PATIENCE).map(drop);
+    let ask = |mask: &str| IpnBus::ask(&fake.socket, mask, PATIENCE).map(drop);
     let fate = |fate: Fate| tailnet.change(|s| s.bus = fate);
     fate(Fate::Refused(404, "gone".to_owned()));
     assert_eq!(ask("2"), Err((404, "gone".to_owned())));

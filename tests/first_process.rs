@@ -1,17 +1,15 @@
 //! Case T13: the gateway as the first process of its namespace, where orphans become its children.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail loudly")]
 
-use tailrace_rig as rig;
-
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use rig::managed::script::Order;
-use rig::setup::json_file;
-use rig::wait::{PATIENCE, eventually, eventually_some};
-use rig::{Managed, Metrics, Setup, Wire, skip};
 use rustix::process::Signal;
+use tailrace_rig::fake_tailnet::script::Order;
+use tailrace_rig::setup::json_file;
+use tailrace_rig::wait::{PATIENCE, eventually, eventually_some};
+use tailrace_rig::{FakeTailnet, Metrics, RawConnection, Setup, skip};
 
 /// `unshare` and the gateway below it, which ends with it.
 struct First {
@@ -33,8 +31,8 @@ impl First {
         First { child, admin: told["admin"].as_str().unwrap().parse().unwrap() }
     }
 
-    fn get(&self, path: &str) -> rig::HttpAnswer {
-        let mut wire = Wire::dial(self.admin);
+    fn get(&self, path: &str) -> tailrace_rig::HttpAnswer {
+        let mut wire = RawConnection::dial(self.admin);
         let host = self.admin;
         wire.send(format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"));
         wire.read_answer()
@@ -89,7 +87,7 @@ fn t13_orphans_are_reaped_and_tailscaled_keeps_its_own_exit_status() {
     if !probe.is_ok_and(|o| o.status.success()) {
         return skip("needs a pid namespace (unshare -pf --mount-proc)");
     }
-    let tailnet = Managed::new();
+    let tailnet = FakeTailnet::new();
     let mut setup = Setup::new();
     setup.managed(&tailnet);
     let gateway = First::start(&setup);
@@ -117,7 +115,7 @@ fn t13_the_end_of_the_first_process_logs_the_node_out() {
     if !probe.is_ok_and(|o| o.status.success()) {
         return skip("needs a pid namespace (unshare -pf --mount-proc)");
     }
-    let tailnet = Managed::new();
+    let tailnet = FakeTailnet::new();
     let mut setup = Setup::new();
     setup.managed(&tailnet);
     let mut gateway = First::start(&setup);

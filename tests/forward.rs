@@ -1,14 +1,15 @@
 //! `[[forward]]`: listeners that stand for one target each, for clients that know no proxy.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail loudly")]
 
-use tailrace_rig as rig;
-
 use std::net::SocketAddr;
 
-use rig::wait::{PATIENCE, eventually};
-use rig::{ClosedPort, End, Gateway, Inbound, Origin, Reply, Setup, Tailscaled, Wire, accepts};
 use rustix::process::Signal;
 use serde_json::json;
+use tailrace_rig::wait::{PATIENCE, eventually};
+use tailrace_rig::{
+    ClosedPort, ConnectionEnd, FakeUpstream, Gateway, Inbound, Origin, RawConnection, Setup,
+    UpstreamReply, accepts,
+};
 
 /// Adds a static forward on a port the kernel picks.
 fn forward(setup: &mut Setup, listen: &str, target: &str) {
@@ -19,7 +20,7 @@ fn forward(setup: &mut Setup, listen: &str, target: &str) {
 }
 
 fn leading_to(
-    fake: &Tailscaled,
+    fake: &FakeUpstream,
     target: &str,
     change: impl FnOnce(&mut Setup),
 ) -> (Gateway, SocketAddr) {
@@ -35,15 +36,15 @@ fn leading_to(
 #[test]
 fn it_carries_as_every_inbound_does_and_is_written_down_as_forward() {
     let origin = Origin::echo();
-    let fake = Tailscaled::with("db.corp.example", origin.address());
+    let fake = FakeUpstream::with("db.corp.example", origin.address());
     let (mut gateway, listen) = leading_to(&fake, "DB.corp.example:5432", |s| {
         s.enforce(&["corp.example"]);
     });
-    let mut wire = Wire::dial(listen);
+    let mut wire = RawConnection::dial(listen);
     wire.send("hello");
     wire.expect("hello");
     wire.fin();
-    wire.expect_end(End::Fin);
+    wire.expect_end(ConnectionEnd::Fin);
     let line = &gateway.wait_for_access(1)[0];
     let of = |names: &[&str]| names.iter().map(|name| line[*name].clone()).collect::<Vec<_>>();
     assert_eq!(
@@ -68,38 +69,38 @@ fn it_carries_as_every_inbound_does_and_is_written_down_as_forward() {
 #[test]
 fn the_far_side_may_speak_first_and_end_first() {
     let origin = Origin::send("server first");
-    let fake = Tailscaled::with("db.corp.example", origin.address());
+    let fake = FakeUpstream::with("db.corp.example", origin.address());
     let (_gateway, listen) = leading_to(&fake, "db.corp.example:25", |_| {});
-    let mut wire = Wire::dial(listen);
+    let mut wire = RawConnection::dial(listen);
     wire.expect("server first");
     wire.fin();
-    wire.expect_end(End::Fin);
+    wire.expect_end(ConnectionEnd::Fin);
 }
 
 #[test]
 fn the_target_is_looked_for_anew_each_time() {
     let (first, second) = (Origin::send("first"), Origin::send("second"));
-    let fake = Tailscaled::with("db.corp.example", first.address());
+    let fake = FakeUpstream::with("db.corp.example", first.address());
     let (mut gateway, listen) = leading_to(&fake, "db.corp.example:5432", |_| {});
-    Wire::dial(listen).expect("first");
+    RawConnection::dial(listen).expect("first");
     fake.map("db.corp.example", second.address());
-    Wire::dial(listen).expect("second");
+    RawConnection::dial(listen).expect("second");
     gateway.settle_with(&fake, 2, 2);
 }
 
 #[test]
 fn whatever_fails_is_a_reset() {
-    let fake = Tailscaled::start();
+    let fake = FakeUpstream::start();
     let (mut gateway, listen) = leading_to(&fake, "db.elsewhere.example:5432", |s| {
         s.enforce(&["corp.example"]);
     });
-    Wire::assert_reset(listen);
+    RawConnection::assert_reset(listen);
     assert_eq!(gateway.outcome(1), "denied");
     gateway.settle_with(&fake, 1, 0);
 
     let (mut gateway, listen) = leading_to(&fake, "db.corp.example:5432", |_| {});
-    fake.answer(Reply::Rep(5));
-    Wire::assert_reset(listen);
+    fake.answer(UpstreamReply::Rep(5));
+    RawConnection::assert_reset(listen);
     assert_eq!(gateway.outcome(1), "refused");
     gateway.settle_and_check(1);
 
@@ -108,24 +109,24 @@ fn whatever_fails_is_a_reset() {
         s.upstream(gone.address());
         forward(s, "127.0.0.1:0", "db.corp.example:5432");
     });
-    Wire::assert_reset(gateway.forward());
+    RawConnection::assert_reset(gateway.forward());
     assert_eq!(gateway.outcome(1), "upstream_down");
 }
 
 #[test]
 fn log_mode_carries_and_says_would_deny() {
     let origin = Origin::send("carried");
-    let fake = Tailscaled::with("db.elsewhere.example", origin.address());
+    let fake = FakeUpstream::with("db.elsewhere.example", origin.address());
     let (gateway, listen) = leading_to(&fake, "db.elsewhere.example:5432", |s| {
         s.set("policy.allowed_host_suffixes", vec!["corp.example"]);
     });
-    Wire::dial(listen).expect("carried");
+    RawConnection::dial(listen).expect("carried");
     assert_eq!(gateway.wait_for_access(1)[0]["policy"]["verdict"], "would_deny");
 }
 
 #[test]
 fn b14_a_forward_s_listener_is_our_own() {
-    let fake = Tailscaled::start();
+    let fake = FakeUpstream::start();
     let (gateway, listen) = leading_to(&fake, "db.corp.example:5432", |s| {
         s.allow_loopback();
     });
@@ -139,14 +140,14 @@ fn b14_a_forward_s_listener_is_our_own() {
         s.upstream(fake.address()).allow_loopback();
         forward(s, &itself, &itself);
     });
-    Wire::assert_reset(address);
+    RawConnection::assert_reset(address);
     assert_eq!(gateway.wait_for_access(1)[0]["outcome"], "loop");
     assert_eq!(fake.requests().len(), 0);
 }
 
 #[test]
 fn it_is_shown_where_listeners_are_shown() {
-    let fake = Tailscaled::start();
+    let fake = FakeUpstream::start();
     let (mut gateway, listen) = leading_to(&fake, "db.corp.example:5432", |_| {});
     let row = json!([{"listen": listen.to_string(), "target": "db.corp.example:5432"}]);
     assert_eq!(gateway.admin_get("/api/v1/status").json()["listeners"]["forward"], row);
@@ -178,9 +179,9 @@ fn f6_a_taken_port_is_named_with_its_place_and_nothing_stays_bound() {
 #[test]
 fn s2_it_closes_with_the_others_and_what_it_carries_finishes() {
     let origin = Origin::echo();
-    let fake = Tailscaled::with("db.corp.example", origin.address());
+    let fake = FakeUpstream::with("db.corp.example", origin.address());
     let (mut gateway, listen) = leading_to(&fake, "db.corp.example:5432", |_| {});
-    let mut wire = Wire::dial(listen);
+    let mut wire = RawConnection::dial(listen);
     wire.send("a");
     wire.expect("a");
     gateway.signal(Signal::TERM);
@@ -188,6 +189,6 @@ fn s2_it_closes_with_the_others_and_what_it_carries_finishes() {
     wire.send("b");
     wire.expect("b");
     wire.fin();
-    wire.expect_end(End::Fin);
+    wire.expect_end(ConnectionEnd::Fin);
     assert_eq!(gateway.wait_exit(PATIENCE).code(), Some(0));
 }

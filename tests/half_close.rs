@@ -1,19 +1,17 @@
 //! Case C6: a half-close on the way to a tailscaled that would lose the answer.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail loudly")]
 
-use tailrace_rig as rig;
-
 use std::time::Duration;
 
-use rig::wait::timed;
-use rig::{Gateway, Inbound, Managed, Origin};
+use tailrace_rig::wait::timed;
+use tailrace_rig::{FakeTailnet, Gateway, Inbound, Origin};
 
 const DB: &str = "db:5432";
 const SECOND: Duration = Duration::from_secs(1);
 const FAST: Duration = Duration::from_millis(100);
 
-fn tailnet_with(origin: std::net::SocketAddr) -> Managed {
-    let tailnet = Managed::new();
+fn tailnet_with(origin: std::net::SocketAddr) -> FakeTailnet {
+    let tailnet = FakeTailnet::new();
     tailnet.place("100.64.0.1", origin);
     tailnet
 }

@@ -2,22 +2,22 @@
 //! after 20,000 endings), R17 (tasks after clients vanish in every phase).
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail loudly")]
 
-use tailrace_rig as rig;
-
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use rig::cgroup::Cgroup;
-use rig::vitals::Bounds;
-use rig::wait::{PATIENCE, eventually};
-use rig::wire::abort;
-use rig::{Dns, Gateway, Inbound, Origin, Reply, Tailscaled, client, netns};
+use tailrace_rig::cgroup::Cgroup;
+use tailrace_rig::raw_connection::abort;
+use tailrace_rig::resource_use::ResourceBounds;
+use tailrace_rig::wait::{PATIENCE, eventually};
+use tailrace_rig::{
+    FakeUpstream, Gateway, Inbound, Origin, SystemNameserver, UpstreamReply, client, netns,
+};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-const BOUNDS: Bounds = Bounds { quiet: PATIENCE, back: PATIENCE, slack: 2 << 20 };
+const BOUNDS: ResourceBounds = ResourceBounds { quiet: PATIENCE, back: PATIENCE, slack: 2 << 20 };
 
 /// One short connection with the `n`th of many endings; never waits for long.
 fn short(proxy: SocketAddr, n: usize) {
@@ -82,13 +82,13 @@ fn on_threads(count: usize, act: impl Fn(usize) + Sync) {
 #[test]
 fn r15_twenty_thousand_endings_leave_nothing_behind() {
     let origin = Origin::echo();
-    let fake = Tailscaled::with("db.corp.example", origin.address());
+    let fake = FakeUpstream::with("db.corp.example", origin.address());
     let gateway = Gateway::start(|s| {
         s.upstream(fake.address()).enforce(&["corp.example"]);
     });
     let proxy = gateway.proxy();
     on_threads(4000, |n| short(proxy, n));
-    let before = gateway.vitals(BOUNDS);
+    let before = gateway.resource_use(BOUNDS);
     on_threads(16_000, |n| short(proxy, 4000 + n));
     gateway.assert_back_to(&before, BOUNDS);
     eventually("each is counted once (I3)", PATIENCE, || {
@@ -135,13 +135,13 @@ fn vanish(proxy: SocketAddr, phase: Phase) {
 #[test]
 fn r17_clients_that_vanish_leave_no_task_behind() {
     let origin = Origin::echo();
-    let fake = Tailscaled::with("db.corp.example", origin.address());
-    fake.answer_for("silent.example", Reply::Silent);
+    let fake = FakeUpstream::with("db.corp.example", origin.address());
+    fake.answer_for("silent.example", UpstreamReply::Silent);
     let gateway = Gateway::chained(&fake);
     let proxy = gateway.proxy();
     for phase in [Phase::Sniff, Phase::Dial, Phase::Reply, Phase::Relay, Phase::Linger] {
         on_threads(50, |_| vanish(proxy, phase)); // warm
-        let before = gateway.vitals(BOUNDS);
+        let before = gateway.resource_use(BOUNDS);
         on_threads(1000, |_| vanish(proxy, phase));
         gateway.assert_back_to(&before, BOUNDS);
         assert_eq!(gateway.count("internal"), 0, "{phase:?}");
@@ -152,7 +152,7 @@ fn r17_clients_that_vanish_leave_no_task_behind() {
 #[test]
 fn r17_clients_that_vanish_while_a_name_is_asked_leave_no_task_behind() {
     netns::inside(|| {
-        let _dns = Dns::silent();
+        let _dns = SystemNameserver::silent();
         let gateway = Gateway::start(|s| {
             s.direct();
         });
@@ -168,7 +168,7 @@ fn r17_clients_that_vanish_while_a_name_is_asked_leave_no_task_behind() {
         };
         on_threads(200, ask); // warm: the resolver's threads
         gone(200);
-        let before = gateway.vitals(BOUNDS);
+        let before = gateway.resource_use(BOUNDS);
         on_threads(200, ask);
         gone(400);
         gateway.assert_back_to(&before, BOUNDS);
@@ -193,7 +193,7 @@ fn a_thousand_relays() {
     // Where no cgroup can be made, what the kernel wrote down of the highest mark has to do.
     let group = Cgroup::new(LIMIT);
     let origin = Origin::start(|guest| {
-        rig::wire::small_buffers(&guest.stream, 32 << 10);
+        tailrace_rig::raw_connection::small_buffers(&guest.stream, 32 << 10);
         let block = [42; 64 << 10];
         let _sent = (0..EACH / block.len()).all(|_| guest.send(&block));
         guest.fin();
@@ -232,7 +232,7 @@ fn highest_mark(pid: u32) -> u64 {
 
 fn started(proxy: SocketAddr, origin: SocketAddr) -> TcpStream {
     let mut stream = TcpStream::connect(proxy).unwrap();
-    rig::wire::small_buffers(&stream, 64 << 10);
+    tailrace_rig::raw_connection::small_buffers(&stream, 64 << 10);
     stream.set_read_timeout(Some(Duration::from_secs(50))).unwrap();
     stream.write_all(&client::request(Inbound::Socks4, &origin.to_string())).unwrap();
     stream.read_exact(&mut [0; 8]).unwrap();

@@ -1,22 +1,20 @@
 //! Cases T5 and T6: logging in, every way it fails, and what ends a node's stay.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail loudly")]
 
-use tailrace_rig as rig;
-
 use std::time::{Duration, Instant};
 
-use rig::echoing::{DB, busy, down_at_once, echoing, sentence};
-use rig::managed::script::{Login, Order, State};
-use rig::managing::{find, text};
-use rig::wait::{PATIENCE, assert_within, eventually, pause};
-use rig::{Gateway, Inbound, Managed};
 use rustix::process::Signal;
+use tailrace_rig::echo_tailnet::{DB, busy, down_at_once, echoing, sentence};
+use tailrace_rig::fake_tailnet::script::{Login, Order, State};
+use tailrace_rig::managed_gateway::{find, text};
+use tailrace_rig::wait::{PATIENCE, assert_within, eventually, pause};
+use tailrace_rig::{FakeTailnet, Gateway, Inbound};
 
 const SECOND: Duration = Duration::from_secs(1);
 
 /// A login refused with these words: told at once and once, with what to do.
 fn refused_for(said: &str, sentence_has: &[&str]) {
-    let tailnet = Managed::new();
+    let tailnet = FakeTailnet::new();
     let said = said.replace("KEY", &tailnet.key());
     tailnet.login(Login::Refused(said));
     let mut gateway = Gateway::start(|s| {
@@ -73,7 +71,7 @@ fn t5_tags_not_permitted_are_told_at_once_and_a_new_key_taken() {
 #[test]
 fn t5_a_rate_limit_is_told_with_its_wait_and_tried_again() {
     let limited = "node registration rate limited; will retry after 17s";
-    let tailnet = Managed::with(|s| s.login = Login::Refused(limited.to_owned()));
+    let tailnet = FakeTailnet::with(|s| s.login = Login::Refused(limited.to_owned()));
     let mut gateway = Gateway::start(|s| {
         s.managed(&tailnet);
     });
@@ -155,7 +153,7 @@ fn t6_a_change_the_bus_lost_is_found() {
 
 #[test]
 fn the_login_is_what_the_settings_ask_for() {
-    let tailnet = Managed::new();
+    let tailnet = FakeTailnet::new();
     let gateway = tailnet.gateway(|s| {
         s.set("tailnet.hostname", "autoheal-{id}").env("TAILRACE_ID", "inv42");
         s.set("tailnet.tags", vec!["tag:sandbox"]);
@@ -192,7 +190,7 @@ fn the_login_is_what_the_settings_ask_for() {
 
 #[test]
 fn tags_that_are_not_set_are_not_sent() {
-    let tailnet = Managed::new();
+    let tailnet = FakeTailnet::new();
     let _gateway = tailnet.gateway(|_| ());
     let tags = tailnet.start_bodies()[0]["UpdatePrefs"]["AdvertiseTags"].clone();
     assert!(tags.is_null() || tags == serde_json::json!([]), "{tags}");
@@ -202,7 +200,7 @@ fn tags_that_are_not_set_are_not_sent() {
 
 #[test]
 fn refused_preferences_are_told_and_not_started_with() {
-    let tailnet = Managed::with(|s| s.refuse_prefs = Some("tag \"x\" is invalid".to_owned()));
+    let tailnet = FakeTailnet::with(|s| s.refuse_prefs = Some("tag \"x\" is invalid".to_owned()));
     let gateway = Gateway::start(|s| {
         s.managed(&tailnet);
     });

@@ -1,29 +1,29 @@
 //! Chapter S with a tailscaled to end: the drain first, then the log-out.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail loudly")]
 
-use tailrace_rig as rig;
-
 use std::os::unix::process::CommandExt as _;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use rig::managed::script::{Login, Start};
-use rig::wait::{PATIENCE, assert_within, eventually, eventually_some, pause, timed};
-use rig::{Gateway, Inbound, Managed, Origin, Setup, Wire, accepts, client, sha256};
 use rustix::process::{Pid, Signal, kill_process_group};
+use tailrace_rig::fake_tailnet::script::{Login, Start};
+use tailrace_rig::wait::{PATIENCE, assert_within, eventually, eventually_some, pause, timed};
+use tailrace_rig::{
+    FakeTailnet, Gateway, Inbound, Origin, RawConnection, Setup, accepts, client, sha256,
+};
 
 const DB: &str = "db:5432";
 const SECOND: Duration = Duration::from_secs(1);
 const FAST: Duration = Duration::from_millis(100);
 
-fn tailnet_with(origin: std::net::SocketAddr) -> Managed {
-    let tailnet = Managed::new();
+fn tailnet_with(origin: std::net::SocketAddr) -> FakeTailnet {
+    let tailnet = FakeTailnet::new();
     tailnet.place("100.64.0.1", origin);
     tailnet
 }
 
 #[track_caller]
-fn busy(gateway: &Gateway, inbound: Inbound) -> Wire {
+fn busy(gateway: &Gateway, inbound: Inbound) -> RawConnection {
     let mut wire = gateway.open(inbound, DB);
     wire.send("hello");
     wire.expect("hello");
@@ -33,7 +33,7 @@ fn busy(gateway: &Gateway, inbound: Inbound) -> Wire {
 #[test]
 fn s1_an_idle_gateway_ends_when_its_node_is_logged_out() {
     for sealed in [false, true] {
-        let tailnet = Managed::with(|s| s.logout_takes = SECOND);
+        let tailnet = FakeTailnet::with(|s| s.logout_takes = SECOND);
         let mut gateway = tailnet.gateway(|s| {
             if sealed {
                 s.sealed();
@@ -51,7 +51,7 @@ fn s1_an_idle_gateway_ends_when_its_node_is_logged_out() {
 
 #[test]
 fn s1_a_tailscaled_that_does_not_end_is_killed_after_15_s() {
-    let tailnet = Managed::with(|s| s.logout_takes = 60 * SECOND);
+    let tailnet = FakeTailnet::with(|s| s.logout_takes = 60 * SECOND);
     let mut gateway = tailnet.gateway(|s| {
         s.set("tailnet.state", "ephemeral"); // it logs out by itself
     });
@@ -65,7 +65,7 @@ fn s1_a_tailscaled_that_does_not_end_is_killed_after_15_s() {
 
 #[test]
 fn s1_a_log_out_that_nobody_answers_is_waited_for_5_s() {
-    let tailnet = Managed::with(|s| s.logout_takes = 60 * SECOND);
+    let tailnet = FakeTailnet::with(|s| s.logout_takes = 60 * SECOND);
     let mut gateway = tailnet.gateway(|_| ());
     gateway.signal(Signal::TERM);
     let (status, took) = timed(|| gateway.wait_exit(30 * SECOND));
@@ -82,7 +82,7 @@ fn s2_streams_finish_exact_before_tailscaled_is_told() {
     let mut gateway = tailnet.gateway(|s| {
         s.set("limits.drain_timeout", "20s");
     });
-    let mut wires: Vec<Wire> =
+    let mut wires: Vec<RawConnection> =
         Inbound::NAMED_TUNNELS.iter().map(|inbound| busy(&gateway, *inbound)).collect();
     gateway.signal(Signal::TERM);
     let start = Instant::now();
@@ -129,7 +129,7 @@ fn s4_a_second_signal_kills_tailscaled_without_logging_out() {
 
 #[test]
 fn s5_a_signal_during_the_start_or_the_login_ends_all() {
-    let cases: [fn(&Managed); 4] = [
+    let cases: [fn(&FakeTailnet); 4] = [
         |_| (),
         |tailnet| tailnet.change(|s| s.start = Start::Never),
         |tailnet| tailnet.login(Login::Never),
@@ -137,7 +137,7 @@ fn s5_a_signal_during_the_start_or_the_login_ends_all() {
     ];
     for (n, prepare) in cases.into_iter().enumerate() {
         for delay in [0, 30, 100, 300] {
-            let tailnet = Managed::new();
+            let tailnet = FakeTailnet::new();
             prepare(&tailnet);
             let mut gateway = Gateway::start(|s| {
                 s.managed(&tailnet);
@@ -155,7 +155,7 @@ fn s5_a_signal_during_the_start_or_the_login_ends_all() {
 
 #[test]
 fn s5_a_signal_during_the_back_off_ends_it() {
-    let tailnet = Managed::with(|s| s.start = Start::Exit("boom".to_owned(), 1));
+    let tailnet = FakeTailnet::with(|s| s.start = Start::Exit("boom".to_owned(), 1));
     let mut gateway = Gateway::start(|s| {
         s.managed(&tailnet);
     });
@@ -177,7 +177,7 @@ fn s6_ctrl_c_does_not_reach_tailscaled_before_the_drain() {
     let mut up = setup.up();
     let mut child =
         up.process_group(0).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    let told = rig::setup::json_file(&setup.run_dir().join("gateway.json"));
+    let told = tailrace_rig::setup::json_file(&setup.run_dir().join("gateway.json"));
     let proxy = told["proxy"][0].as_str().unwrap().parse().unwrap();
     let mut wire = client::open(proxy, Inbound::Socks5, "100.64.0.1:5432");
     let group = tailnet.wait_start(1).process.group;

@@ -4,17 +4,15 @@
 
 #[path = "hellos/say.rs"]
 mod hellos;
-use tailrace_rig as rig;
-
 use std::net::UdpSocket;
 use std::time::{Duration, Instant};
 
 use hellos::{captured, hello_for, in_records, padded};
 use hickory_proto::op::{Message, Query};
 use hickory_proto::rr::{Name, RecordType};
-use rig::wait::{PATIENCE, bound};
-use rig::{End, Gateway, Origin, Setup, Tailscaled, Wire, netns};
 use serde_json::Value;
+use tailrace_rig::wait::{PATIENCE, bound};
+use tailrace_rig::{ConnectionEnd, FakeUpstream, Gateway, Origin, RawConnection, Setup, netns};
 
 const NET: &str = "203.0.113.0/24";
 /// Where the client goes.
@@ -25,7 +23,7 @@ const DB_TOO: &str = "203.0.113.8";
 const GATE_TIME: Duration = Duration::from_secs(3);
 
 struct Lab {
-    fake: Tailscaled,
+    fake: FakeUpstream,
     gateway: Gateway,
     _origin: Origin,
 }
@@ -42,7 +40,7 @@ impl Lab {
             format!("127.0.0.1 localhost\n{DB} db.corp.example\n{DB_TOO} db.corp.example\n");
         netns::replace_in_etc("hosts", &hosts);
         netns::add_route(NET);
-        let fake = Tailscaled::start();
+        let fake = FakeUpstream::start();
         for host in [EVIL, DB, DB_TOO] {
             fake.map(host, origin.address());
         }
@@ -72,7 +70,7 @@ impl Lab {
         }
         wire.expect(parts.concat());
         wire.fin();
-        wire.expect_end(End::Fin);
+        wire.expect_end(ConnectionEnd::Fin);
         self.fake.requests()[before..].iter().map(|r| r.host.clone()).collect()
     }
 
@@ -81,12 +79,12 @@ impl Lab {
         let before = self.fake.requests().len();
         let mut wire = self.dial(host, 443);
         wire.send(bytes);
-        wire.expect_end(End::Reset);
+        wire.expect_end(ConnectionEnd::Reset);
         assert_eq!(self.fake.requests().len(), before, "nothing is dialled");
     }
 
-    fn dial(&self, host: &str, port: u16) -> Wire {
-        Wire::dial(format!("{host}:{port}").parse().unwrap())
+    fn dial(&self, host: &str, port: u16) -> RawConnection {
+        RawConnection::dial(format!("{host}:{port}").parse().unwrap())
     }
 
     fn line(&self, number: usize) -> Story {
@@ -235,7 +233,7 @@ fn b18_no_byte_is_lost_doubled_or_reordered() {
             writer.fin();
         });
         assert!(wire.read_n(sent.len()) == sent);
-        wire.expect_end(End::Fin);
+        wire.expect_end(ConnectionEnd::Fin);
         writing.join().unwrap();
         lab.gateway.settle_with(&lab.fake, 1, 1);
     });
@@ -278,7 +276,7 @@ fn for_a_proxy(mode: &str) {
 }
 
 #[track_caller]
-fn assert_refuses(mut wire: Wire, status: u16, outcome: &str) {
+fn assert_refuses(mut wire: RawConnection, status: u16, outcome: &str) {
     let answer = wire.read_answer();
     assert_eq!((answer.status(), answer.json()["error"].as_str()), (status, Some(outcome)));
 }
@@ -339,7 +337,7 @@ fn our_own_answer_names_first_and_nothing_is_waited_for() {
             let mut wire = lab.dial(host, 7777);
             wire.expect("220 ready\r\n");
             wire.fin();
-            wire.expect_end(End::Fin);
+            wire.expect_end(ConnectionEnd::Fin);
         }
         assert_eq!(lab.fake.hosts(), [DB_TOO, DB]);
         assert_eq!(lab.line(1), story("db.corp.example", "dns", "allow", "fin_fin"));
@@ -354,7 +352,7 @@ fn b17_tls_where_our_own_answer_has_named_the_connection() {
         lab.learn("db.corp.example.");
         let mut wire = lab.dial(DB, 443);
         wire.send(hello_for("evil.example"));
-        wire.expect_end(End::Reset);
+        wire.expect_end(ConnectionEnd::Reset);
         assert_eq!(lab.dialled(DB, &[&hello_for("db.corp.example")]), DB);
         lab.gateway.settle_and_check(2);
         assert_eq!(lab.line(1), story("db.corp.example", "dns", "deny", "sni_mismatch"));
@@ -383,7 +381,7 @@ fn a_server_that_speaks_first_waits_for_server_first_and_no_longer() {
             let took = began.elapsed();
             wire.send("login");
             wire.fin();
-            wire.expect_end(End::Fin);
+            wire.expect_end(ConnectionEnd::Fin);
             took
         };
         let unknown = greeted(7777);
@@ -404,7 +402,7 @@ fn b18_ipv6() {
         netns::replace_in_etc("hosts", "127.0.0.1 localhost\n2001:db8:1::7 db.corp.example\n");
         netns::add_route("2001:db8:1::/64");
         let origin = Origin::echo();
-        let fake = Tailscaled::with("2001:db8:1::7", origin.address());
+        let fake = FakeUpstream::with("2001:db8:1::7", origin.address());
         let mut gateway = Gateway::start(|s| {
             s.upstream(fake.address())
                 .set("dns.mode", "system")
@@ -413,11 +411,11 @@ fn b18_ipv6() {
         });
         netns::redirect("2001:db8:1::/64", gateway.proxy().port());
         for to in ["[2001:db8:1::66]:443", "[2001:db8:1::7]:443"] {
-            let mut wire = Wire::dial(to.parse().unwrap());
+            let mut wire = RawConnection::dial(to.parse().unwrap());
             wire.send(hello_for("db.corp.example"));
             wire.expect(hello_for("db.corp.example"));
             wire.fin();
-            wire.expect_end(End::Fin);
+            wire.expect_end(ConnectionEnd::Fin);
         }
         gateway.settle_with(&fake, 2, 2);
         assert_eq!(fake.hosts(), ["2001:db8:1::7"; 2]);

@@ -2,15 +2,15 @@
 //! (docs/requirements.md, B28), and what `tailrace doctor` says of one that is not whole.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail loudly")]
 
-use tailrace_rig as rig;
-
 use std::net::{SocketAddr, TcpListener};
 use std::process::Output;
 
-use rig::wait::{PATIENCE, eventually};
-use rig::{End, Gateway, Origin, Setup, Tailscaled, Wire, netns, skip};
 use rustix::process::{Gid, Uid};
 use serde_json::Value;
+use tailrace_rig::wait::{PATIENCE, eventually};
+use tailrace_rig::{
+    ConnectionEnd, FakeUpstream, Gateway, Origin, RawConnection, Setup, netns, skip,
+};
 
 const TARGET: &str = "203.0.113.9:8080";
 const TARGET6: &str = "[2001:db8:9::9]:8080";
@@ -105,11 +105,11 @@ fn direct(change: impl FnOnce(&mut Setup)) -> Gateway {
 
 #[track_caller]
 fn echoes(target: &str) {
-    let mut wire = Wire::dial(target.parse().unwrap());
+    let mut wire = RawConnection::dial(target.parse().unwrap());
     wire.send("hello");
     wire.expect("hello");
     wire.fin();
-    wire.expect_end(End::Fin);
+    wire.expect_end(ConnectionEnd::Fin);
 }
 
 /// Does it as nobody, who made every socket of it then.
@@ -195,7 +195,7 @@ fn b28_doctor_finds_the_family_without_rules() {
     netns::inside(|| {
         netns::add_route("0.0.0.0/0");
         netns::add_route("::/0");
-        let fake = Tailscaled::start();
+        let fake = FakeUpstream::start();
         let mut gateway = direct(|s| {
             s.upstream(fake.address());
         });

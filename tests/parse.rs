@@ -2,8 +2,6 @@
 //! byte of it reaches the upstream.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail loudly")]
 
-use tailrace_rig as rig;
-
 #[path = "parse/everyday.rs"]
 mod everyday;
 #[path = "parse/forward.rs"]

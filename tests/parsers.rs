@@ -13,9 +13,9 @@ use fast_socks5::client::{Config, Socks5Stream};
 use fast_socks5::util::target_addr::TargetAddr;
 use proptest::prelude::*;
 use tailrace::config::{self, ProcessEnvironment};
-use tailrace::inbound::framing::{self, Body};
-use tailrace::inbound::head::{self, DEFAULT_MAX_HEAD, Head, Side};
-use tailrace::inbound::{Bad, Parsed, connect, http_forward, socks4, socks5};
+use tailrace::inbound::framing::{self, MessageFraming};
+use tailrace::inbound::head::{self, DEFAULT_MAX_HEAD, MessageHead, MessageKind};
+use tailrace::inbound::{ParseError, Parsed, connect, http_forward, socks4, socks5};
 use tailrace::outcome::Outcome;
 use tailrace::policy::Suffix;
 use tailrace::sys::redirected;
@@ -47,14 +47,14 @@ fn client_says(target: TargetAddr) -> (Vec<u8>, Vec<u8>) {
 }
 
 /// A parser's verdict with the value reduced to what can be compared.
-fn verdict<T: std::fmt::Debug>(result: Result<Parsed<T>, Bad>) -> Result<String, Outcome> {
+fn verdict<T: std::fmt::Debug>(result: Result<Parsed<T>, ParseError>) -> Result<String, Outcome> {
     result.map(|parsed| format!("{parsed:?}")).map_err(|bad| bad.outcome)
 }
 
 /// Each prefix either waits for more or already says what the whole input says.
 fn every_prefix_agrees<T: std::fmt::Debug>(
     input: &[u8],
-    parse: impl Fn(&[u8]) -> Result<Parsed<T>, Bad>,
+    parse: impl Fn(&[u8]) -> Result<Parsed<T>, ParseError>,
 ) -> Result<(), TestCaseError> {
     let whole = verdict(parse(input));
     for end in 0..input.len() {
@@ -68,8 +68,8 @@ fn every_prefix_agrees<T: std::fmt::Debug>(
     Ok(())
 }
 
-fn whole(input: &[u8], side: Side) -> Option<(Head, usize)> {
-    match head::parse(input, side, DEFAULT_MAX_HEAD) {
+fn whole(input: &[u8], side: MessageKind) -> Option<(MessageHead, usize)> {
+    match head::parse_head(input, side, DEFAULT_MAX_HEAD) {
         Ok(Parsed::Whole { value, used }) => Some((value, used)),
         _ => None,
     }
@@ -103,7 +103,7 @@ fn heads() -> impl Strategy<Value = Vec<u8>> {
     })
 }
 
-fn fields_agree(ours: &Head, theirs: &[httparse::Header<'_>]) -> Result<(), TestCaseError> {
+fn fields_agree(ours: &MessageHead, theirs: &[httparse::Header<'_>]) -> Result<(), TestCaseError> {
     let ours: Vec<_> = ours.fields().collect();
     let theirs: Vec<_> = theirs.iter().map(|h| (h.name.as_bytes(), h.value)).collect();
     prop_assert_eq!(ours, theirs);
@@ -116,7 +116,7 @@ proptest! {
     #[test]
     fn socks5_names_of_another_client_are_read(name in "[a-z]([a-z0-9-]{0,20}[a-z0-9])?(\\.[a-z]{1,10}){0,3}", port in 1u16..) {
         let (greeting, request) = client_says(TargetAddr::Domain(name.clone(), port));
-        let method = Parsed::Whole { value: socks5::Method::None, used: 3 };
+        let method = Parsed::Whole { value: socks5::AuthMethod::None, used: 3 };
         prop_assert_eq!(socks5::parse_greeting(&greeting), Ok(method));
         // A name with a fake A-label is refused on purpose (B7).
         prop_assume!(!name.split('.').any(|label| label.starts_with("xn--")));
@@ -150,7 +150,7 @@ proptest! {
         body in proptest::collection::vec(any::<u8>(), 0..600),
     ) {
         let input = [vec![version], start, body].concat();
-        every_prefix_agrees(&input, socks4::parse)?;
+        every_prefix_agrees(&input, socks4::parse_request)?;
         every_prefix_agrees(&input, socks5::parse_greeting)?;
         every_prefix_agrees(&input, socks5::parse_request)?;
         every_prefix_agrees(&input[1..], |bytes| socks5::parse_user(&mut bytes.to_vec()))?;
@@ -158,9 +158,9 @@ proptest! {
 
     #[test]
     fn r16_head_verdicts_do_not_hang_on_splits(input in heads()) {
-        for side in [Side::Request, Side::Response] {
+        for side in [MessageKind::Request, MessageKind::Response] {
             for most in [DEFAULT_MAX_HEAD, 64] {
-                every_prefix_agrees(&input, |bytes| head::parse(bytes, side, most))?;
+                every_prefix_agrees(&input, |bytes| head::parse_head(bytes, side, most))?;
             }
             every_prefix_agrees(&input, |bytes| head::parse_trailers(bytes, side))?;
         }
@@ -168,7 +168,7 @@ proptest! {
 
     #[test]
     fn requests_we_accept_another_parser_reads_alike(input in heads()) {
-        let Some((ours, used)) = whole(&input, Side::Request) else { return Ok(()) };
+        let Some((ours, used)) = whole(&input, MessageKind::Request) else { return Ok(()) };
         let mut fields = [httparse::EMPTY_HEADER; 128];
         let mut theirs = httparse::Request::new(&mut fields);
         prop_assert_eq!(theirs.parse(&input), Ok(httparse::Status::Complete(used)));
@@ -179,7 +179,7 @@ proptest! {
 
     #[test]
     fn responses_we_accept_another_parser_reads_alike(input in heads()) {
-        let Some((ours, used)) = whole(&input, Side::Response) else { return Ok(()) };
+        let Some((ours, used)) = whole(&input, MessageKind::Response) else { return Ok(()) };
         let mut fields = [httparse::EMPTY_HEADER; 128];
         let mut theirs = httparse::Response::new(&mut fields);
         let mut settings = httparse::ParserConfig::default();
@@ -193,18 +193,18 @@ proptest! {
 
     #[test]
     fn what_goes_on_to_an_origin_is_strict_and_framed_as_judged(input in heads()) {
-        let Some((head, _)) = whole(&input, Side::Request) else { return Ok(()) };
-        let _no_panic = connect::read(&head);
-        let Ok(request) = http_forward::read(&head) else { return Ok(()) };
-        let Some((onward, used)) = whole(&request.head, Side::Request) else {
+        let Some((head, _)) = whole(&input, MessageKind::Request) else { return Ok(()) };
+        let _no_panic = connect::parse_connect(&head);
+        let Ok(request) = http_forward::parse_forward_request(&head) else { return Ok(()) };
+        let Some((onward, used)) = whole(&request.head, MessageKind::Request) else {
             return Err(TestCaseError::fail("not a head any more"));
         };
         prop_assert_eq!(used, request.head.len());
-        let version = head::version(onward.third()).unwrap();
+        let version = head::parse_version(onward.third()).unwrap();
         prop_assert_eq!(framing::of_request(&onward, version), Ok(request.body));
         prop_assert_eq!(onward.values("host").count(), 1);
         prop_assert_eq!(onward.values("proxy-authorization").count(), 0);
-        prop_assert!(matches!(request.body, Body::None | Body::Length(_) | Body::Chunked));
+        prop_assert!(matches!(request.body, MessageFraming::None | MessageFraming::Length(_) | MessageFraming::Chunked));
         prop_assert!(onward.second().starts_with(b"/"));
     }
 }

@@ -1,17 +1,20 @@
 //! Chapter T: faults of a tailscaled the gateway started itself.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail loudly")]
 
-use tailrace_rig as rig;
-
 use std::os::unix::fs::PermissionsExt as _;
 use std::time::{Duration, Instant};
 
-use rig::echoing::{DB, FAST, busy, down_at_once, echoing, sentence};
-use rig::managed::script::{Answer, Order, Start};
-use rig::managing::text;
-use rig::wait::{PATIENCE, assert_within, bound, eventually, eventually_some, pause, timed};
-use rig::{End, Gateway, Inbound, Managed, Origin, Setup, Wire, client, holder, skip};
 use rustix::process::Signal;
+use tailrace_rig::echo_tailnet::{DB, FAST, busy, down_at_once, echoing, sentence};
+use tailrace_rig::fake_tailnet::script::{Answer, Order, Start};
+use tailrace_rig::managed_gateway::text;
+use tailrace_rig::wait::{
+    PATIENCE, assert_within, bound, eventually, eventually_some, pause, timed,
+};
+use tailrace_rig::{
+    ConnectionEnd, FakeTailnet, Gateway, Inbound, Origin, RawConnection, Setup, client,
+    idle_tunnels, skip,
+};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -19,11 +22,11 @@ const SECOND: Duration = Duration::from_secs(1);
 fn t1_a_killed_tailscaled_resets_its_streams_and_is_started_again() {
     let (_origin, tailnet) = echoing();
     let mut gateway = tailnet.gateway(|_| ());
-    let mut wires: Vec<Wire> = (0..50).map(|_| busy(&gateway)).collect();
+    let mut wires: Vec<RawConnection> = (0..50).map(|_| busy(&gateway)).collect();
     tailnet.change(|s| s.start = Start::Late(2 * SECOND));
     let (_, took) = timed(|| {
         tailnet.kill(Signal::KILL);
-        wires.iter_mut().for_each(|wire| wire.expect_end(End::Reset));
+        wires.iter_mut().for_each(|wire| wire.expect_end(ConnectionEnd::Reset));
     });
     assert_within("the resets", took, SECOND);
     down_at_once(&gateway);
@@ -44,10 +47,10 @@ fn t1_a_killed_tailscaled_resets_its_dials_too() {
     let gateway = tailnet.gateway(|s| {
         s.sealed();
     });
-    let mut wires: Vec<Wire> = (0..50).map(|_| busy(&gateway)).collect();
+    let mut wires: Vec<RawConnection> = (0..50).map(|_| busy(&gateway)).collect();
     let (_, took) = timed(|| {
         tailnet.kill(Signal::KILL);
-        wires.iter_mut().for_each(|wire| wire.expect_end(End::Reset));
+        wires.iter_mut().for_each(|wire| wire.expect_end(ConnectionEnd::Reset));
     });
     assert_within("the resets", took, SECOND);
     assert!(tailnet.socks().is_empty() && tailnet.dials().len() == 50);
@@ -59,7 +62,7 @@ fn t2_an_exit_is_counted_as_one() {
     let mut gateway = tailnet.gateway(|_| ());
     let mut wire = busy(&gateway);
     tailnet.order(Order::Exit(1));
-    wire.expect_end(End::Reset);
+    wire.expect_end(ConnectionEnd::Reset);
     tailnet.wait_start(2);
     gateway.wait_ready();
     assert_eq!((gateway.restarts("signal"), gateway.restarts("exit")), (0, 1));
@@ -69,19 +72,19 @@ fn t2_an_exit_is_counted_as_one() {
 
 #[test]
 fn t2_two_thousand_clients_leave_tailscaled_descriptors_enough() {
-    holder::descriptors();
-    let tailnet = Managed::with(|s| s.open_files = Some(256));
+    idle_tunnels::descriptors();
+    let tailnet = FakeTailnet::with(|s| s.open_files = Some(256));
     tailnet.answer("100.64.0.1", Answer::Echo);
     let gateway = tailnet.gateway(|_| ());
     let request = [&[5, 1, 0][..], &client::socks5_request("100.64.0.1", 80)].concat();
-    let mut wires: Vec<Wire> = (0..2000)
+    let mut wires: Vec<RawConnection> = (0..2000)
         .map(|_| {
             let mut wire = gateway.dial();
             wire.send(&request);
             wire
         })
         .collect();
-    let reply = |wire: &mut Wire| {
+    let reply = |wire: &mut RawConnection| {
         wire.expect([5, 0]);
         wire.socks5_reply().rep
     };
@@ -106,7 +109,7 @@ fn a_hang_is_found(change: impl FnOnce(&mut Setup)) {
     let took = stopped.elapsed();
     // A probe every 5 s, 2 s for its answer, three of them.
     assert!(took >= 6 * SECOND && took <= 25 * SECOND, "found after {took:?}");
-    idle.expect_end(End::Reset);
+    idle.expect_end(ConnectionEnd::Reset);
     tailnet.wait_start(2);
     gateway.wait_ready();
     assert_eq!((gateway.restarts("hang"), gateway.restarts("signal")), (1, 0));
@@ -128,7 +131,7 @@ fn t3_a_hang_is_found_by_asking_localapi() {
 
 #[test]
 fn t4_a_crash_loop_is_named_and_slowed_down() {
-    let tailnet = Managed::with(|s| {
+    let tailnet = FakeTailnet::with(|s| {
         s.start = Start::Exit("getLocalBackend error: createEngine: boom".to_owned(), 1);
     });
     let mut gateway = Gateway::start(|s| {
@@ -159,7 +162,7 @@ fn t4_a_crash_loop_is_named_and_slowed_down() {
 
 #[test]
 fn t7_requests_wait_for_the_first_login_and_no_longer_than_ready_wait() {
-    let tailnet = Managed::with(|s| s.start = Start::Never);
+    let tailnet = FakeTailnet::with(|s| s.start = Start::Never);
     let gateway = Gateway::start(|s| {
         s.managed(&tailnet).set("tailnet.ready_wait", "2s");
     });
@@ -167,7 +170,8 @@ fn t7_requests_wait_for_the_first_login_and_no_longer_than_ready_wait() {
     std::thread::scope(|scope| {
         for inbound in Inbound::NAMED {
             scope.spawn(move || {
-                let refuse = || rig::answers::assert_refused(proxy, inbound, DB, "upstream_down");
+                let refuse =
+                    || tailrace_rig::answers::assert_refused(proxy, inbound, DB, "upstream_down");
                 let (_, took) = timed(refuse);
                 assert!(took >= 2 * SECOND - FAST && took <= 4 * SECOND, "{inbound:?}: {took:?}");
             });
@@ -204,7 +208,7 @@ fn t7_a_bare_name_that_waited_is_judged_and_found_as_the_tailnet_has_it() {
 /// `up` ends with 78 and one line that names the binary.
 #[track_caller]
 fn cannot_run(binary: &std::path::Path) {
-    let tailnet = Managed::new();
+    let tailnet = FakeTailnet::new();
     let mut setup = Setup::new();
     setup.managed(&tailnet).set("tailnet.tailscaled", binary.to_str().unwrap());
     let output = setup.fail();
@@ -245,7 +249,7 @@ fn t8_a_binary_that_may_not_be_run_or_is_for_another_machine() {
 
 #[test]
 fn t9_an_unknown_flag_is_named_with_the_version() {
-    let tailnet = Managed::with(|s| {
+    let tailnet = FakeTailnet::with(|s| {
         s.version = "1.40.0".to_owned();
         s.start = Start::UnknownFlag("no-logs-no-support".to_owned());
     });
@@ -266,7 +270,7 @@ fn t9_an_unknown_flag_is_named_with_the_version() {
 #[test]
 fn t10_a_stranger_on_the_internal_port_is_never_spoken_to() {
     let stranger = Origin::sink();
-    let tailnet = Managed::with(|s| s.claims = Some(stranger.address()));
+    let tailnet = FakeTailnet::with(|s| s.claims = Some(stranger.address()));
     let gateway = Gateway::start(|s| {
         s.managed(&tailnet).set("upstream.pool", 8).set("tailnet.ready_wait", "2s");
     });
@@ -313,7 +317,7 @@ fn t11_tailscaled_outlives_the_thread_that_started_it() {
 
 #[test]
 fn t12_a_kill_for_want_of_memory_is_told_from_any_other() {
-    let Some(group) = rig::cgroup::Cgroup::new(128 << 20) else {
+    let Some(group) = tailrace_rig::cgroup::Cgroup::new(128 << 20) else {
         return skip("needs to make a memory cgroup (root, /sys/fs/cgroup)");
     };
     let (_origin, tailnet) = echoing();

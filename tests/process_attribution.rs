@@ -1,17 +1,15 @@
 //! Which program a client is: in the access log, the live table and `explain`, by what `/proc` shows.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail loudly")]
 
-use tailrace_rig as rig;
-
 use std::io::Read as _;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use rig::Gate;
-use rig::wait::{PATIENCE, eventually, eventually_some};
-use rig::{Gateway, Inbound, Origin, Tailscaled, Wire, netns, skip};
 use serde_json::{Value, json};
+use tailrace_rig::Latch;
+use tailrace_rig::wait::{PATIENCE, eventually, eventually_some};
+use tailrace_rig::{FakeUpstream, Gateway, Inbound, Origin, RawConnection, netns, skip};
 
 const NAME: &str = "db.corp.example";
 const TARGET: &str = "db.corp.example:5432";
@@ -44,7 +42,7 @@ impl Drop for Started {
 }
 
 /// An HTTP origin that answers once the gate is open.
-fn slow_origin(gate: &Gate) -> Origin {
+fn slow_origin(gate: &Latch) -> Origin {
     let gate = gate.clone();
     Origin::start(move |guest| {
         guest.read(&mut [0; 4096]);
@@ -85,7 +83,7 @@ fn find(program: &str) -> Option<std::path::PathBuf> {
 #[test]
 fn a_live_connection_names_its_program_everywhere() {
     let origin = Origin::echo();
-    let fake = Tailscaled::with(NAME, origin.address());
+    let fake = FakeUpstream::with(NAME, origin.address());
     let mut gateway = Gateway::chained(&fake);
     let script = format!(
         "import socket, sys\n\
@@ -136,9 +134,9 @@ fn a_live_connection_names_its_program_everywhere() {
 #[test]
 fn two_programs_at_once_are_told_apart_whatever_they_call_themselves() {
     let Some(file) = find("curl") else { return skip("needs curl") };
-    let gate = Gate::new();
+    let gate = Latch::new();
     let origin = slow_origin(&gate);
-    let fake = Tailscaled::with(NAME, origin.address());
+    let fake = FakeUpstream::with(NAME, origin.address());
     let gateway = Gateway::chained(&fake);
     let strange = "a \"q\" \\\n\u{1b}[2J\u{202e}é";
     let copy = gateway.dir().join(strange);
@@ -158,7 +156,7 @@ fn two_programs_at_once_are_told_apart_whatever_they_call_themselves() {
 
 #[test]
 fn a_refused_connection_s_line_waits_for_its_program_and_the_client_does_not() {
-    let fake = Tailscaled::start();
+    let fake = FakeUpstream::start();
     let mut gateway = Gateway::start(|s| {
         s.upstream(fake.address()).enforce(&["corp.example"]);
     });
@@ -176,7 +174,7 @@ fn a_client_over_ipv6_is_named() {
     if std::net::TcpListener::bind("[::1]:0").is_err() {
         return skip("needs IPv6 on loopback");
     }
-    let fake = Tailscaled::start();
+    let fake = FakeUpstream::start();
     let gateway = Gateway::start(|s| {
         s.upstream(fake.address()).set("listen.proxy", vec!["[::1]:0"]);
     });
@@ -188,11 +186,11 @@ fn a_client_over_ipv6_is_named() {
 fn b28_a_redirected_client_is_named() {
     netns::inside(|| {
         let origin = Origin::echo();
-        let fake = Tailscaled::with("203.0.113.9", origin.address());
+        let fake = FakeUpstream::with("203.0.113.9", origin.address());
         netns::add_route("203.0.113.0/24");
         let gateway = Gateway::chained(&fake);
         netns::redirect("203.0.113.0/24", gateway.proxy().port());
-        let mut wire = Wire::dial("203.0.113.9:8080".parse().unwrap());
+        let mut wire = RawConnection::dial("203.0.113.9:8080".parse().unwrap());
         wire.send("hello");
         wire.expect("hello");
         assert!(me(&process_of_the_row(&gateway)));
@@ -215,7 +213,7 @@ fn threads(gateway: &Gateway) -> Vec<String> {
 #[test]
 fn switched_off_nobody_looks_and_nobody_is_named() {
     let origin = Origin::echo();
-    let fake = Tailscaled::with(NAME, origin.address());
+    let fake = FakeUpstream::with(NAME, origin.address());
     for on in [true, false] {
         let gateway = Gateway::start(|s| {
             s.upstream(fake.address()).set("record.process", on);
@@ -245,7 +243,7 @@ fn a_program_of_another_user_stays_unknown() {
     if !rustix::process::geteuid().is_root() {
         return skip("needs root to be another user");
     }
-    let fake = Tailscaled::start();
+    let fake = FakeUpstream::start();
     let gateway = Gateway::start(|s| {
         s.upstream(fake.address()).prelude(AS_NOBODY).enforce(&["corp.example"]);
     });
@@ -269,7 +267,7 @@ fn a_program_of_another_user_stays_unknown() {
 #[test]
 fn the_program_under_run_is_named_and_not_its_supervisor() {
     let origin = Origin::echo();
-    let fake = Tailscaled::with("198.51.100.7", origin.address());
+    let fake = FakeUpstream::with("198.51.100.7", origin.address());
     let mut gateway = Gateway::chained(&fake);
     let config = gateway.setup().config();
     let script = "import os, socket, sys\n\
@@ -296,7 +294,7 @@ fn the_program_under_run_is_named_and_not_its_supervisor() {
 #[test]
 fn a_thousand_quick_connections_are_ours_or_unknown_and_each_has_its_line() {
     let origin = Origin::echo();
-    let fake = Tailscaled::with(NAME, origin.address());
+    let fake = FakeUpstream::with(NAME, origin.address());
     let mut gateway = Gateway::chained(&fake);
     std::thread::scope(|scope| {
         for _ in 0..10 {

@@ -5,8 +5,6 @@
 //! the relay alone in `src/relay/tests/`, where its inside can be seen.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail loudly")]
 
-use tailrace_rig as rig;
-
 #[path = "relay/ends.rs"]
 mod ends;
 #[path = "relay/exact.rs"]
@@ -20,8 +18,8 @@ use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr};
 use std::time::Duration;
 
-use rig::wait::{PATIENCE, pause};
-use rig::{Gateway, Inbound, Setup, Wire};
+use tailrace_rig::wait::{PATIENCE, pause};
+use tailrace_rig::{Gateway, Inbound, RawConnection, Setup};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -72,7 +70,7 @@ impl Mode {
 
 /// A tunnel to an origin by its address.
 #[track_caller]
-fn tunnel(gateway: &Gateway, to: SocketAddr) -> Wire {
+fn tunnel(gateway: &Gateway, to: SocketAddr) -> RawConnection {
     gateway.open(Inbound::Socks5, &to.to_string())
 }
 
@@ -103,7 +101,7 @@ fn noise(seed: u64, len: usize) -> Vec<u8> {
 }
 
 /// Sends in random chunks of 1 to 70,000 bytes, then FIN.
-fn send_in_chunks(wire: &Wire, bytes: &[u8], seed: u64) {
+fn send_in_chunks(wire: &RawConnection, bytes: &[u8], seed: u64) {
     let (mut rest, mut dice) = (bytes, Dice(seed.wrapping_mul(2) + 1));
     while !rest.is_empty() {
         let n = (dice.up_to(70_000) + 1).min(rest.len());
@@ -113,7 +111,7 @@ fn send_in_chunks(wire: &Wire, bytes: &[u8], seed: u64) {
     wire.tcp().shutdown(Shutdown::Write).unwrap();
 }
 
-fn read_to_fin(wire: &Wire) -> Vec<u8> {
+fn read_to_fin(wire: &RawConnection) -> Vec<u8> {
     let mut bytes = Vec::new();
     wire.tcp().set_read_timeout(Some(2 * PATIENCE)).unwrap();
     wire.tcp().read_to_end(&mut bytes).unwrap();
@@ -121,7 +119,7 @@ fn read_to_fin(wire: &Wire) -> Vec<u8> {
 }
 
 /// Writes until the connection has taken nothing for 300 ms; returns the bytes it took.
-fn stuff(wire: &Wire) -> u64 {
+fn stuff(wire: &RawConnection) -> u64 {
     wire.tcp().set_write_timeout(Some(Duration::from_millis(300))).unwrap();
     let (mut taken, chunk) = (0, vec![7; 65_536]);
     while let Ok(n @ 1..) = wire.tcp().write(&chunk) {

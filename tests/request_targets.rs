@@ -12,10 +12,10 @@ use hyper::{Request, Response, Uri};
 use hyper_util::rt::TokioIo;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
-use tailrace::inbound::framing::Body;
-use tailrace::inbound::head::{self, DEFAULT_MAX_HEAD, Head, Side};
+use tailrace::inbound::framing::MessageFraming;
+use tailrace::inbound::head::{self, DEFAULT_MAX_HEAD, MessageHead, MessageKind};
 use tailrace::inbound::http_forward::{self, ForwardRequest};
-use tailrace::inbound::{Bad, Parsed};
+use tailrace::inbound::{ParseError, Parsed};
 use tailrace::target::{Host, Target};
 use tokio::io::AsyncWriteExt as _;
 
@@ -168,15 +168,16 @@ fn heads() -> impl Strategy<Value = (Vec<u8>, Vec<u8>)> {
     )
 }
 
-fn parsed(bytes: &[u8], most: usize) -> Option<Head> {
-    match head::parse(bytes, Side::Request, most) {
+fn parsed(bytes: &[u8], most: usize) -> Option<MessageHead> {
+    match head::parse_head(bytes, MessageKind::Request, most) {
         Ok(Parsed::Whole { value, .. }) => Some(value),
         _ => None,
     }
 }
 
 fn accepted(bytes: &[u8]) -> Option<ForwardRequest> {
-    let read: Result<_, Bad> = http_forward::read(&parsed(bytes, DEFAULT_MAX_HEAD)?);
+    let read: Result<_, ParseError> =
+        http_forward::parse_forward_request(&parsed(bytes, DEFAULT_MAX_HEAD)?);
     read.ok()
 }
 
@@ -273,9 +274,9 @@ fn b6_what_is_sent_on_reads_the_same_under_hyper() {
         prop_assert_eq!(fields, ours);
         prop_assert_eq!(onward.values("host").count(), 1);
         let framed = match request.body {
-            Body::None => (0, Some(0)),
-            Body::Length(length) => (length, Some(length)),
-            Body::Chunked | Body::UntilClose => (0, None),
+            MessageFraming::None => (0, Some(0)),
+            MessageFraming::Length(length) => (length, Some(length)),
+            MessageFraming::Chunked | MessageFraming::UntilClose => (0, None),
         };
         prop_assert_eq!(size, framed);
         Ok(())

@@ -2,24 +2,26 @@
 //! and R17 in `leaks.rs`, R16 with the inbounds.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail loudly")]
 
-use tailrace_rig as rig;
-
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use rig::holder::{self, tunnel};
-use rig::wait::{PATIENCE, assert_within, bound, eventually, eventually_some, pause, timed};
-use rig::{Gateway, Holder, Inbound, Origin, Tailscaled, Wire, client, netns, skip};
+use tailrace_rig::idle_tunnels::{self, tunnel};
+use tailrace_rig::wait::{
+    PATIENCE, assert_within, bound, eventually, eventually_some, pause, timed,
+};
+use tailrace_rig::{
+    FakeUpstream, Gateway, IdleTunnels, Inbound, Origin, RawConnection, client, netns, skip,
+};
 
 const SECOND: Duration = Duration::from_secs(1);
 const NAME: &str = "db.corp.example:80";
 
 #[test]
 fn r1_few_descriptors_and_many_clients() {
-    let holder = Holder::start();
+    let holder = IdleTunnels::start();
     let mut gateway = Gateway::start(|s| {
         s.upstream(holder.address()).nofile(64);
     });
@@ -57,7 +59,7 @@ fn rep_so_far(stream: &mut TcpStream) -> Option<u8> {
 
 #[test]
 fn r2_the_soft_limit_is_raised_to_the_hard_one() {
-    let fake = Tailscaled::start();
+    let fake = FakeUpstream::start();
     let gateway = Gateway::start(|s| {
         s.upstream(fake.address()).soft_nofile(256);
     });
@@ -71,7 +73,7 @@ fn r2_the_soft_limit_is_raised_to_the_hard_one() {
 
 #[test]
 fn r2_too_many_connections_for_the_limit_are_lowered_and_logged_once() {
-    let fake = Tailscaled::start();
+    let fake = FakeUpstream::start();
     let mut gateway = Gateway::start(|s| {
         s.upstream(fake.address()).nofile(64);
     });
@@ -103,7 +105,7 @@ impl Injection {
             .unwrap();
         let mut lines = BufReader::new(strace.stderr.take().unwrap()).lines();
         let attached = lines.next().is_some_and(|line| line.unwrap().contains("attached"));
-        rig::server::spawn(move || lines.for_each(drop));
+        tailrace_rig::server::spawn(move || lines.for_each(drop));
         let injection = Injection(strace);
         attached.then_some(injection)
     }
@@ -126,7 +128,7 @@ fn r3_failing_accepts_are_counted_and_never_spin() {
         return skip("strace is missing or may not trace");
     }
     let origin = Origin::echo();
-    let fake = Tailscaled::with("db.corp.example", origin.address());
+    let fake = FakeUpstream::with("db.corp.example", origin.address());
     let gateway = Gateway::chained(&fake);
     for errno in ["EMFILE", "ENFILE", "ENOBUFS", "ENOMEM", "ECONNABORTED", "EPERM"] {
         let before = gateway.cpu_time();
@@ -154,12 +156,12 @@ fn r3_failing_accepts_are_counted_and_never_spin() {
 
 #[test]
 fn r5_nine_thousand_idle_tunnels() {
-    let room = holder::descriptors().saturating_sub(1000) / 2;
+    let room = idle_tunnels::descriptors().saturating_sub(1000) / 2;
     let tunnels = room.min(9000) as usize;
     if tunnels < 1000 {
         return skip("fewer than 3,000 descriptors for this process");
     }
-    let holder = Holder::start();
+    let holder = IdleTunnels::start();
     let mut gateway = Gateway::start(|s| {
         s.upstream(holder.address())
             .set("limits.max_connections", 9500)
@@ -195,8 +197,8 @@ fn r6_one_greedy_client_is_capped_and_others_are_not() {
         for address in ["10.99.0.1/32", "10.99.0.2/32", "10.99.0.3/32"] {
             netns::add_address(address);
         }
-        holder::descriptors();
-        let holder = Holder::start();
+        idle_tunnels::descriptors();
+        let holder = IdleTunnels::start();
         let gateway = Gateway::start(|s| {
             s.upstream(holder.address())
                 .set("listen.proxy", vec!["10.99.0.1:0"])
@@ -204,12 +206,12 @@ fn r6_one_greedy_client_is_capped_and_others_are_not() {
                 .set("limits.per_client", 1000);
         });
         let proxy = gateway.proxy();
-        let greedy = |_| holder::ask(from("10.99.0.2", proxy));
+        let greedy = |_| idle_tunnels::ask(from("10.99.0.2", proxy));
         let held: Vec<TcpStream> = (0..1000).map(|n| greedy(n).unwrap()).collect();
         for n in 0..4000 {
             assert_eq!(greedy(n).err(), Some(1), "connection {} of the greedy client", 1000 + n);
         }
-        let (other, took) = timed(|| holder::ask(from("10.99.0.3", proxy)));
+        let (other, took) = timed(|| idle_tunnels::ask(from("10.99.0.3", proxy)));
         assert!(other.is_ok());
         assert_within("another client's request", took, Duration::from_millis(50));
         assert_eq!(gateway.count("overloaded"), 4000);
@@ -230,7 +232,7 @@ fn from(source: &str, to: SocketAddr) -> TcpStream {
 #[test]
 fn r7_slow_heads_are_cut_and_slow_nobody_down() {
     let origin = Origin::echo();
-    let fake = Tailscaled::with("db.corp.example", origin.address());
+    let fake = FakeUpstream::with("db.corp.example", origin.address());
     let mut gateway = Gateway::start(|s| {
         s.upstream(fake.address()).set("limits.head_timeout", "4s");
     });
@@ -271,14 +273,14 @@ fn healthy(gateway: &Gateway) {
 
 #[test]
 fn r11_ten_thousand_long_targets_leave_no_memory_behind() {
-    let fake = Tailscaled::start();
+    let fake = FakeUpstream::start();
     let mut gateway = Gateway::start(|s| {
         s.upstream(fake.address()).enforce(&["corp.example"]);
     });
     let proxy = gateway.proxy();
     let ask = |range: std::ops::Range<u32>| {
         for n in range {
-            let mut wire = Wire::dial(proxy);
+            let mut wire = RawConnection::dial(proxy);
             let path = format!("{n:08}").repeat(1024);
             wire.send(format!(
                 "GET http://h{n}.evil.example/{path} HTTP/1.1\r\nHost: h{n}.evil.example\r\n\r\n"
@@ -320,7 +322,7 @@ fn ends_in_time(gateway: &mut Gateway) {
 #[test]
 fn r12_a_full_disk_costs_lines_only() {
     let origin = Origin::echo();
-    let fake = Tailscaled::with("db.corp.example", origin.address());
+    let fake = FakeUpstream::with("db.corp.example", origin.address());
     let mut gateway = Gateway::start(|s| {
         s.upstream(fake.address()).set("log.to", "/dev/full");
     });
@@ -330,8 +332,8 @@ fn r12_a_full_disk_costs_lines_only() {
 }
 
 /// A gateway that logs into a pipe, and the pipe's only reader.
-fn piped(fake: &Tailscaled) -> (Gateway, std::fs::File) {
-    let mut setup = rig::Setup::new();
+fn piped(fake: &FakeUpstream) -> (Gateway, std::fs::File) {
+    let mut setup = tailrace_rig::Setup::new();
     let pipe = setup.dir().join("pipe");
     let made = Command::new("mkfifo").arg(&pipe).status().unwrap();
     assert!(made.success());
@@ -345,7 +347,7 @@ fn piped(fake: &Tailscaled) -> (Gateway, std::fs::File) {
 #[test]
 fn r12_a_closed_reader_costs_lines_only() {
     let origin = Origin::echo();
-    let fake = Tailscaled::with("db.corp.example", origin.address());
+    let fake = FakeUpstream::with("db.corp.example", origin.address());
     let (mut gateway, reader) = piped(&fake);
     drop(reader);
     works_with_log(&mut gateway, 50);
@@ -356,7 +358,7 @@ fn r12_a_closed_reader_costs_lines_only() {
 #[test]
 fn r12_a_stalled_reader_costs_nothing_else() {
     let origin = Origin::echo();
-    let fake = Tailscaled::with("db.corp.example", origin.address());
+    let fake = FakeUpstream::with("db.corp.example", origin.address());
     let (mut gateway, mut reader) = piped(&fake);
     works_with_log(&mut gateway, 400); // some 200 KiB of lines, more than the pipe holds
     let mut read = vec![0; 1 << 20];
@@ -375,7 +377,7 @@ fn works_with_log_again(gateway: &mut Gateway) {
 #[test]
 fn r14_no_local_port_left_is_overloaded_at_once() {
     netns::inside(|| {
-        let holder = Holder::start();
+        let holder = IdleTunnels::start();
         let gateway = Gateway::start(|s| {
             s.upstream(holder.address());
         });
@@ -383,7 +385,7 @@ fn r14_no_local_port_left_is_overloaded_at_once() {
         let mut answers = Vec::new();
         for client in ["127.0.1.1", "127.0.1.2", "127.0.1.3"] {
             for _ in 0..60 {
-                let (answer, took) = timed(|| holder::ask(from(client, gateway.proxy())));
+                let (answer, took) = timed(|| idle_tunnels::ask(from(client, gateway.proxy())));
                 assert!(took < 2 * SECOND, "a hang of {took:?}");
                 answers.push(answer);
             }

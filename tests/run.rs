@@ -2,8 +2,6 @@
 //! carrying out somebody else's `connect` has its test.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail loudly")]
 
-use tailrace_rig as rig;
-
 #[path = "run/addresses.rs"]
 mod addresses;
 #[path = "run/ftp.rs"]
@@ -27,7 +25,7 @@ use rustix::process::Signal;
 
 use nameserver::Nameserver;
 use programs::Program;
-use rig::{Gateway, Origin, Reply, Tailscaled};
+use tailrace_rig::{FakeUpstream, Gateway, Origin, UpstreamReply};
 
 /// Where no packet of ours ever goes (RFC 5737); the fake leads it to an origin.
 const FAR: &str = "198.51.100.7";
@@ -36,7 +34,7 @@ const FAR_V6: &str = "2001:db8::7";
 /// An origin that echoes, a fake that leads there, a gateway in front of it.
 struct Stage {
     origin: Origin,
-    fake: Tailscaled,
+    fake: FakeUpstream,
     gateway: Gateway,
 }
 
@@ -45,9 +43,9 @@ impl Stage {
         Stage::with(|_| {})
     }
 
-    fn with(change: impl FnOnce(&mut rig::Setup)) -> Stage {
+    fn with(change: impl FnOnce(&mut tailrace_rig::Setup)) -> Stage {
         let origin = Origin::echo();
-        let fake = Tailscaled::with(FAR, origin.address());
+        let fake = FakeUpstream::with(FAR, origin.address());
         fake.map(FAR_V6, origin.address());
         let gateway = Gateway::start(|s| {
             s.upstream(fake.address());
@@ -133,7 +131,7 @@ fn b27_non_blocking_sockets_duplicates_and_epoll_stay_right() {
     for program in BOTH {
         for way in ["registered", "options", "flags", "again"] {
             if way == "again" {
-                stage.fake.answer_in_turn([Reply::Rep(5)]);
+                stage.fake.answer_in_turn([UpstreamReply::Rep(5)]);
             }
             if stage.probe(program, &[way, FAR, "5432"]).is_none() {
                 return;
@@ -165,7 +163,7 @@ fn b27_refusals_are_the_errnos_programs_know() {
         (6, libc::ETIMEDOUT),
     ];
     for (rep, errno) in cases {
-        stage.fake.answer_for(FAR, Reply::Rep(rep));
+        stage.fake.answer_for(FAR, UpstreamReply::Rep(rep));
         for program in BOTH {
             let Some(said) = stage.probe(program, &["denied", FAR, "80"]) else { return };
             assert_eq!(said, format!("errno {errno}\nok\n"), "REP {rep}");
@@ -188,7 +186,7 @@ fn b27_what_the_policy_refuses_is_eacces_and_nothing_is_dialled() {
 fn b27_a_slow_connection_holds_up_nobody() {
     let mut stage = Stage::new();
     let Some(probe) = Program::Probe.path() else { return };
-    stage.fake.answer_for("198.51.100.8", Reply::Silent);
+    stage.fake.answer_for("198.51.100.8", UpstreamReply::Silent);
     let probe = probe.to_str().unwrap();
     let script = format!(
         "for i in 1 2 3 4 5 6 7 8 9 10; do {probe} blocking 198.51.100.8 80 & done; \
@@ -204,7 +202,7 @@ fn b27_a_connection_that_never_comes_ends_at_the_gateway_s_limit() {
     let mut stage = Stage::with(|s| {
         s.set("upstream.connect_timeout", "300ms");
     });
-    stage.fake.answer_for(FAR, Reply::Silent);
+    stage.fake.answer_for(FAR, UpstreamReply::Silent);
     if let Some(said) = stage.probe(Program::Probe, &["denied", FAR, "80"]) {
         assert_eq!(said, format!("errno {}\nok\n", libc::ETIMEDOUT));
     }
@@ -255,7 +253,10 @@ fn b27_threads_and_fork_storms() {
 #[test]
 fn b27_go_s_signals_do_not_break_a_connection() {
     let mut stage = Stage::new();
-    stage.fake.answer_for(FAR, Reply::Late(Duration::from_millis(20), Box::new(Reply::Connect)));
+    stage.fake.answer_for(
+        FAR,
+        UpstreamReply::Late(Duration::from_millis(20), Box::new(UpstreamReply::Connect)),
+    );
     if stage.probe(Program::Go, &["many", &format!("{FAR}:80")]).is_some() {
         assert_eq!(stage.fake.requests().len(), 100);
     }

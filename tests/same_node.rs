@@ -2,16 +2,14 @@
 //! had by other programs of the same user, and a copied folder joins as a new node.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail loudly")]
 
-use tailrace_rig as rig;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use rig::managed::script::Event;
-use rig::wait::{PATIENCE, eventually};
-use rig::{Gateway, Managed};
 use rustix::process::Signal;
 use serde_json::Value;
+use tailrace_rig::fake_tailnet::script::Event;
+use tailrace_rig::wait::{PATIENCE, eventually};
+use tailrace_rig::{FakeTailnet, Gateway};
 
 /// Name and addresses of the node.
 fn who(gateway: &Gateway) -> (Value, Value) {
@@ -20,19 +18,19 @@ fn who(gateway: &Gateway) -> (Value, Value) {
 }
 
 /// Kills tailscaled, and waits until the next one carries connections.
-fn kill(tailnet: &Managed, gateway: &mut Gateway) {
+fn kill(tailnet: &FakeTailnet, gateway: &mut Gateway) {
     let starts = tailnet.starts().len();
     tailnet.kill(Signal::KILL);
     tailnet.wait_start(starts + 1);
     gateway.wait_ready();
 }
 
-fn resumed(tailnet: &Managed) -> usize {
+fn resumed(tailnet: &FakeTailnet) -> usize {
     tailnet.events().iter().filter(|event| matches!(event, Event::Resumed)).count()
 }
 
 /// A gateway that keeps its node's identity so.
-fn keeping(tailnet: &Managed, state: &str) -> Gateway {
+fn keeping(tailnet: &FakeTailnet, state: &str) -> Gateway {
     let state = state.to_owned();
     tailnet.gateway(|s| {
         s.set("tailnet.state", state.as_str());
@@ -41,7 +39,7 @@ fn keeping(tailnet: &Managed, state: &str) -> Gateway {
 
 #[test]
 fn v7_a_killed_tailscaled_is_the_same_node_and_the_key_is_used_once() {
-    let tailnet = Managed::new();
+    let tailnet = FakeTailnet::new();
     let mut gateway = tailnet.gateway(|_| ());
     assert_eq!(gateway.status()["tailnet"]["identity"], "memory");
     let before = who(&gateway);
@@ -63,7 +61,7 @@ fn v7_a_killed_tailscaled_is_the_same_node_and_the_key_is_used_once() {
 
 #[test]
 fn v7_an_ephemeral_state_is_a_new_node_each_time() {
-    let tailnet = Managed::new();
+    let tailnet = FakeTailnet::new();
     let mut gateway = keeping(&tailnet, "ephemeral");
     assert_eq!(gateway.status()["tailnet"]["identity"], "ephemeral");
     let before = who(&gateway);
@@ -94,7 +92,7 @@ fn v8_what_is_kept_is_closed_to_other_programs_of_the_same_user() {
     if rustix::process::geteuid().is_root() {
         return; // root reads everything; the suite runs this again as nobody
     }
-    let tailnet = Managed::new();
+    let tailnet = FakeTailnet::new();
     let gateway = tailnet.gateway(|_| ());
     assert_eq!(gateway.status()["tailnet"]["identity"], "memory");
     assert_eq!(open_to_us(std::process::id()).len(), 7, "the looks themselves work");
@@ -105,7 +103,7 @@ fn v8_what_is_kept_is_closed_to_other_programs_of_the_same_user() {
 
 #[test]
 fn v8_a_killed_gateway_leaves_nothing_of_its_node() {
-    let tailnet = Managed::new();
+    let tailnet = FakeTailnet::new();
     let mut gateway = tailnet.gateway(|_| ());
     let run_dir = gateway.dir().to_owned();
     gateway.signal(Signal::KILL);
@@ -134,7 +132,7 @@ fn files_below(folder: &Path) -> Vec<PathBuf> {
 
 #[test]
 fn v10_a_folder_is_the_same_node_and_a_copy_with_another_id_is_not() {
-    let tailnet = Managed::new();
+    let tailnet = FakeTailnet::new();
     let folder = tempfile::tempdir().unwrap();
     let (own, copy) = (folder.path().join("own"), folder.path().join("copy"));
     let begin = |folder: &Path, id: &str| {

@@ -1,20 +1,18 @@
 //! Chapter K: the key is seen by tailscaled and by nobody else.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail loudly")]
 
-use tailrace_rig as rig;
-
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use rig::canary::{holds, in_files, in_memory, in_proc};
-use rig::managed::script::{Answer, Login};
-use rig::managing::text;
-use rig::setup::json_file;
-use rig::wait::{PATIENCE, eventually, eventually_some, pause};
-use rig::{Gateway, HttpOrigin, Inbound, Managed, Origin, Setup, Wire};
 use rustix::process::{Pid, Signal, kill_process};
+use tailrace_rig::fake_tailnet::script::{Answer, Login};
+use tailrace_rig::key_search::{holds, in_files, in_memory, in_proc};
+use tailrace_rig::managed_gateway::text;
+use tailrace_rig::setup::json_file;
+use tailrace_rig::wait::{PATIENCE, eventually, eventually_some, pause};
+use tailrace_rig::{FakeTailnet, Gateway, HttpOrigin, Inbound, Origin, RawConnection, Setup};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -30,7 +28,7 @@ enum Way {
 impl Way {
     const ALL: [Way; 4] = [Way::File, Way::Variable, Way::VariableFile, Way::Credential];
 
-    fn apply(self, setup: &mut Setup, tailnet: &Managed) {
+    fn apply(self, setup: &mut Setup, tailnet: &FakeTailnet) {
         setup.managed_without_key(tailnet);
         match self {
             Way::File => {
@@ -55,13 +53,13 @@ impl Way {
 }
 
 #[track_caller]
-fn ready(tailnet: &Managed, way: Way) -> Gateway {
+fn ready(tailnet: &FakeTailnet, way: Way) -> Gateway {
     started(tailnet, |s| way.apply(s, tailnet))
 }
 
 /// The same whose tailscaled is a new node each time: every restart is a login by the key.
 #[track_caller]
-fn ready_to_log_in_again(tailnet: &Managed, way: Way) -> Gateway {
+fn ready_to_log_in_again(tailnet: &FakeTailnet, way: Way) -> Gateway {
     started(tailnet, |s| {
         way.apply(s, tailnet);
         s.set("tailnet.state", "ephemeral");
@@ -69,7 +67,7 @@ fn ready_to_log_in_again(tailnet: &Managed, way: Way) -> Gateway {
 }
 
 #[track_caller]
-fn started(tailnet: &Managed, change: impl FnOnce(&mut Setup)) -> Gateway {
+fn started(tailnet: &FakeTailnet, change: impl FnOnce(&mut Setup)) -> Gateway {
     let mut gateway = Gateway::start(change);
     gateway.wait_ready();
     assert_eq!(tailnet.logins(), [Some(tailnet.key())]);
@@ -79,7 +77,7 @@ fn started(tailnet: &Managed, change: impl FnOnce(&mut Setup)) -> Gateway {
 #[test]
 fn k1_the_key_is_never_in_a_command_line() {
     for way in Way::ALL {
-        let tailnet = Managed::new();
+        let tailnet = FakeTailnet::new();
         let key = tailnet.key();
         let over = AtomicBool::new(false);
         std::thread::scope(|scope| {
@@ -103,7 +101,7 @@ fn k1_the_key_is_never_in_a_command_line() {
 #[test]
 fn k2_the_key_is_in_no_environment_a_second_after_the_start() {
     for way in Way::ALL {
-        let tailnet = Managed::new();
+        let tailnet = FakeTailnet::new();
         let mut gateway = ready(&tailnet, way);
         pause(SECOND);
         tailnet.assert_secret(&mut gateway);
@@ -129,7 +127,7 @@ fn k2_the_key_is_in_no_environment_a_second_after_the_start() {
 
 #[test]
 fn k2_tailscaled_inherits_no_descriptor_but_its_pipes_and_its_state() {
-    let tailnet = Managed::new();
+    let tailnet = FakeTailnet::new();
     let _gateway = tailnet.gateway(|_| ());
     let descriptors = tailnet.wait_start(1).process.descriptors;
     let open = |d: &String| d.starts_with("pipe:") || d == "/dev/null" || d.ends_with("/fd");
@@ -140,7 +138,7 @@ fn k2_tailscaled_inherits_no_descriptor_but_its_pipes_and_its_state() {
 
 #[test]
 fn k3_a_key_on_stderr_is_made_unreadable_wherever_the_reads_end() {
-    let tailnet = Managed::new();
+    let tailnet = FakeTailnet::new();
     let mut gateway = tailnet.gateway(|s| {
         s.set("log.level", "debug");
     });
@@ -171,7 +169,7 @@ fn k3_a_key_on_stderr_is_made_unreadable_wherever_the_reads_end() {
 
 #[test]
 fn k4_a_key_the_control_server_repeats_is_in_no_answer_and_no_log() {
-    let tailnet = Managed::new();
+    let tailnet = FakeTailnet::new();
     let key = tailnet.key();
     tailnet.login(Login::Refused(format!("invalid key: API key {key} not valid")));
     let mut gateway = Gateway::start(|s| {
@@ -189,7 +187,7 @@ fn k4_a_key_the_control_server_repeats_is_in_no_answer_and_no_log() {
 #[test]
 fn k4_commands_show_no_key() {
     for way in [Way::File, Way::Variable] {
-        let tailnet = Managed::new();
+        let tailnet = FakeTailnet::new();
         let mut gateway = ready(&tailnet, way);
         let config = gateway.setup().config();
         let config = config.to_str().unwrap();
@@ -210,9 +208,9 @@ fn k4_commands_show_no_key() {
 #[test]
 fn k4_no_execve_carries_the_key() {
     if Command::new("strace").arg("-V").stdout(Stdio::null()).status().is_err() {
-        return rig::skip("needs strace");
+        return tailrace_rig::skip("needs strace");
     }
-    let tailnet = Managed::new();
+    let tailnet = FakeTailnet::new();
     let mut setup = Setup::new();
     setup.managed(&tailnet);
     let up = setup.up();
@@ -241,7 +239,7 @@ fn k4_no_execve_carries_the_key() {
 #[test]
 fn k5_a_gateway_that_had_a_key_leaves_no_core() {
     for way in Way::ALL {
-        let tailnet = Managed::new();
+        let tailnet = FakeTailnet::new();
         let mut gateway = ready(&tailnet, way);
         let limits = std::fs::read_to_string(format!("/proc/{}/limits", gateway.pid()));
         if let Ok(limits) = limits {
@@ -272,7 +270,7 @@ fn names(folder: &std::path::Path) -> Vec<std::ffi::OsString> {
 
 #[test]
 fn k6_a_key_file_others_can_read_is_warned_of_once_and_used() {
-    let tailnet = Managed::new();
+    let tailnet = FakeTailnet::new();
     let open = std::fs::Permissions::from_mode(0o644);
     std::fs::set_permissions(tailnet.key_file(), open).unwrap();
     let mut gateway = ready(&tailnet, Way::File);
@@ -290,7 +288,7 @@ fn k6_a_key_file_others_can_read_is_warned_of_once_and_used() {
 
 #[test]
 fn k6_a_key_file_of_ones_own_is_no_matter_and_the_key_is_written_nowhere() {
-    let tailnet = Managed::new();
+    let tailnet = FakeTailnet::new();
     let mut gateway = ready(&tailnet, Way::File);
     let file = tailnet.key_file();
     let lines = gateway.log_lines();
@@ -306,10 +304,10 @@ fn k6_a_key_file_of_ones_own_is_no_matter_and_the_key_is_written_nowhere() {
 #[test]
 fn k7_credentials_of_clients_go_nowhere() {
     let origin = HttpOrigin::ok("fine");
-    let tailnet = Managed::new();
+    let tailnet = FakeTailnet::new();
     tailnet.place("100.64.0.1", origin.address());
     let gateway = tailnet.gateway(|_| ());
-    let mut wire = Wire::dial(gateway.proxy());
+    let mut wire = RawConnection::dial(gateway.proxy());
     // "investigation-42:PASSWORDCANARY"
     wire.send(
         "GET http://db/path?token=QUERYCANARY HTTP/1.1\r\nHost: db\r\n\
@@ -317,13 +315,13 @@ fn k7_credentials_of_clients_go_nowhere() {
          Cookie: session=COOKIECANARY\r\nConnection: close\r\n\r\n",
     );
     assert_eq!(wire.read_answer().body, b"fine");
-    let mut userinfo = Wire::dial(gateway.proxy());
+    let mut userinfo = RawConnection::dial(gateway.proxy());
     userinfo.send("GET http://user:INFOCANARY@db/ HTTP/1.1\r\nHost: db\r\n\r\n");
     assert_eq!(userinfo.read_answer().status(), 200);
     let mut socks = gateway.dial();
     socks.send([&[5, 1, 2, 1, 14][..], b"tskey-auth-BAD", &[11], b"SOCKSCANARY"].concat());
     socks.expect([5, 2, 1, 0]);
-    socks.send(rig::client::socks5_request("db", 80));
+    socks.send(tailrace_rig::client::socks5_request("db", 80));
     assert_eq!(socks.socks5_reply().rep, 0);
     drop(socks);
     let lines = gateway.wait_for_access(3);
@@ -344,7 +342,7 @@ fn k7_credentials_of_clients_go_nowhere() {
 #[test]
 fn k8_a_key_from_a_file_is_gone_from_memory_and_read_again_for_each_login() {
     for way in [Way::File, Way::VariableFile, Way::Credential] {
-        let tailnet = Managed::new();
+        let tailnet = FakeTailnet::new();
         let mut gateway = ready_to_log_in_again(&tailnet, way);
         pause(5 * SECOND);
         let found = in_memory(gateway.pid(), &tailnet.key());
@@ -364,7 +362,7 @@ fn k8_a_key_from_a_file_is_gone_from_memory_and_read_again_for_each_login() {
 
 #[test]
 fn k8_a_key_from_the_environment_logs_in_again_and_is_in_no_environment() {
-    let tailnet = Managed::new();
+    let tailnet = FakeTailnet::new();
     let mut gateway = ready_to_log_in_again(&tailnet, Way::Variable);
     tailnet.kill(Signal::KILL);
     tailnet.wait_start(2);
@@ -379,7 +377,7 @@ fn k8_a_key_from_the_environment_logs_in_again_and_is_in_no_environment() {
 
 #[test]
 fn k8_the_command_inherits_no_key() {
-    let tailnet = Managed::new();
+    let tailnet = FakeTailnet::new();
     let mut setup = Setup::new();
     setup.managed_without_key(&tailnet).env("TS_AUTHKEY", tailnet.key());
     setup.env("TS_CANARY", "x").argument("--").argument("env");
@@ -396,7 +394,7 @@ fn k8_the_command_inherits_no_key() {
 #[test]
 fn k8_a_single_use_key_after_a_restart_says_what_is_needed() {
     let origin = Origin::echo();
-    let tailnet = Managed::new();
+    let tailnet = FakeTailnet::new();
     tailnet.place("100.64.0.1", origin.address());
     tailnet.answer("100.64.0.1:81", Answer::Refused);
     let mut gateway = ready_to_log_in_again(&tailnet, Way::File);

@@ -3,28 +3,26 @@
 
 #[path = "hellos/say.rs"]
 mod hellos;
-use tailrace_rig as rig;
-
 use std::time::{Duration, Instant};
 
 use hellos::{captured, hello_for, in_records, padded};
-use rig::wait::{PATIENCE, eventually, pause};
-use rig::{End, Gateway, Inbound, Origin, Setup, Tailscaled, Wire};
 use serde_json::Value;
+use tailrace_rig::wait::{PATIENCE, eventually, pause};
+use tailrace_rig::{ConnectionEnd, FakeUpstream, Gateway, Inbound, Origin, RawConnection, Setup};
 
 const TARGET: &str = "db.corp.example:443";
 const GATE_TIME: Duration = Duration::from_secs(3);
 
 struct Lab {
     origin: Origin,
-    fake: Tailscaled,
+    fake: FakeUpstream,
     gateway: Gateway,
 }
 
 impl Lab {
     fn new(mode: &str, change: impl FnOnce(&mut Setup)) -> Lab {
         let origin = Origin::echo();
-        let fake = Tailscaled::with("db.corp.example", origin.address());
+        let fake = FakeUpstream::with("db.corp.example", origin.address());
         let gateway = Gateway::start(|s| {
             s.upstream(fake.address())
                 .set("policy.mode", mode)
@@ -43,7 +41,7 @@ impl Lab {
         }
         wire.expect(parts.concat());
         wire.fin();
-        wire.expect_end(End::Fin);
+        wire.expect_end(ConnectionEnd::Fin);
     }
 
     /// The tunnel ends by a reset, and the origin has got no byte and a reset.
@@ -55,12 +53,12 @@ impl Lab {
             // The gateway may have seen enough before the last part.
             let _ = wire.try_send(part);
         }
-        wire.expect_end(End::Reset);
+        wire.expect_end(ConnectionEnd::Reset);
         eventually("the origin's visit has ended", PATIENCE, || {
             self.origin.visits().get(before).is_some_and(|visit| visit.end.is_some())
         });
         let visit = self.origin.visits().remove(before);
-        assert_eq!((visit.total, visit.end), (0, Some(End::Reset)));
+        assert_eq!((visit.total, visit.end), (0, Some(ConnectionEnd::Reset)));
     }
 
     fn lines(&self, count: usize) -> Vec<Value> {
@@ -104,7 +102,7 @@ fn b17_early_bytes_are_looked_at_before_anything_is_dialled() {
     let ask = format!("CONNECT {TARGET} HTTP/1.1\r\n\r\n");
     let mut wire = lab.gateway.dial();
     wire.send([ask.as_bytes(), &hello_for("evil.example")].concat());
-    wire.expect_end(End::Reset);
+    wire.expect_end(ConnectionEnd::Reset);
     let mut wire = lab.gateway.dial();
     let hello = hello_for("db.corp.example");
     let (first, rest) = hello.split_at(100);
@@ -216,7 +214,7 @@ fn b17_three_seconds_and_16_kib() {
     let mut wire = lab.gateway.open(Inbound::Connect, TARGET);
     wire.send([0x16]);
     wire.fin();
-    wire.expect_end(End::Reset);
+    wire.expect_end(ConnectionEnd::Reset);
     lab.gateway.settle_and_check(4);
     for line in &lab.lines(4)[1..] {
         assert_eq!(verdict(line), ("sni_mismatch", "deny"));
@@ -230,7 +228,7 @@ fn b17_a_server_that_speaks_first_is_not_held_up() {
         guest.read_to_end();
         guest.fin();
     });
-    let fake = Tailscaled::with("db.corp.example", origin.address());
+    let fake = FakeUpstream::with("db.corp.example", origin.address());
     let mut gateway = Gateway::start(|s| {
         s.upstream(fake.address()).enforce(&["corp.example"]).set("policy.require_sni", true);
     });
@@ -239,7 +237,7 @@ fn b17_a_server_that_speaks_first_is_not_held_up() {
     pause(GATE_TIME + Duration::from_millis(300)); // no clock runs before the first byte
     wire.send("EHLO me\r\n");
     wire.fin();
-    wire.expect_end(End::Fin);
+    wire.expect_end(ConnectionEnd::Fin);
     assert_eq!(origin.only_visit().received, b"EHLO me\r\n");
     gateway.settle_and_check(1);
 }
@@ -247,7 +245,7 @@ fn b17_a_server_that_speaks_first_is_not_held_up() {
 #[test]
 fn b17_static_forwards_too() {
     let origin = Origin::echo();
-    let fake = Tailscaled::with("db.corp.example", origin.address());
+    let fake = FakeUpstream::with("db.corp.example", origin.address());
     let mut gateway = Gateway::start(|s| {
         let forward = toml::toml! { listen = "127.0.0.1:0" target = "db.corp.example:443" };
         s.upstream(fake.address())
@@ -255,10 +253,10 @@ fn b17_static_forwards_too() {
             .set("forward", vec![toml::Value::Table(forward)]);
     });
     let listen = gateway.forward();
-    let mut wire = Wire::dial(listen);
+    let mut wire = RawConnection::dial(listen);
     wire.send(hello_for("evil.example"));
-    wire.expect_end(End::Reset);
-    let mut wire = Wire::dial(listen);
+    wire.expect_end(ConnectionEnd::Reset);
+    let mut wire = RawConnection::dial(listen);
     wire.send(hello_for("db.corp.example"));
     wire.expect(hello_for("db.corp.example"));
     drop(wire);

@@ -3,24 +3,25 @@
 //! The child's parts of S2, S5 and S6 belong to a gateway that has one.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail loudly")]
 
-use tailrace_rig as rig;
-
 use std::net::TcpListener;
 use std::os::unix::process::CommandExt as _;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use rig::wait::{PATIENCE, assert_within, eventually, pause, timed};
-use rig::{End, Gate, Gateway, Inbound, Origin, Reply, Tailscaled, Wire, accepts, client, sha256};
 use rustix::process::{Pid, Signal, kill_process};
+use tailrace_rig::wait::{PATIENCE, assert_within, eventually, pause, timed};
+use tailrace_rig::{
+    ConnectionEnd, FakeUpstream, Gateway, Inbound, Latch, Origin, RawConnection, UpstreamReply,
+    accepts, client, sha256,
+};
 
 const NAME: &str = "db.corp.example:80";
 const FAST: Duration = Duration::from_millis(100);
 const SECOND: Duration = Duration::from_secs(1);
 
-fn chained(change: impl FnOnce(&mut rig::Setup)) -> (Origin, Tailscaled, Gateway) {
+fn chained(change: impl FnOnce(&mut tailrace_rig::Setup)) -> (Origin, FakeUpstream, Gateway) {
     let origin = Origin::echo();
-    let fake = Tailscaled::with("db.corp.example", origin.address());
+    let fake = FakeUpstream::with("db.corp.example", origin.address());
     let gateway = Gateway::start(|s| {
         s.upstream(fake.address());
         change(s);
@@ -29,7 +30,7 @@ fn chained(change: impl FnOnce(&mut rig::Setup)) -> (Origin, Tailscaled, Gateway
 }
 
 /// A tunnel that has carried something.
-fn busy(gateway: &Gateway, inbound: Inbound) -> Wire {
+fn busy(gateway: &Gateway, inbound: Inbound) -> RawConnection {
     let mut wire = gateway.open(inbound, NAME);
     wire.send("hello");
     wire.expect("hello");
@@ -66,7 +67,7 @@ fn s1_an_idle_gateway_ends_at_once() {
 #[test]
 fn s2_streams_finish_exact_while_new_clients_are_turned_away() {
     let (origin, _fake, mut gateway) = chained(|_| ());
-    let mut wires: Vec<Wire> =
+    let mut wires: Vec<RawConnection> =
         Inbound::NAMED_TUNNELS.iter().map(|inbound| busy(&gateway, *inbound)).collect();
     gateway.signal(Signal::TERM);
     closes_at_once(&gateway);
@@ -84,7 +85,7 @@ fn s2_streams_finish_exact_while_new_clients_are_turned_away() {
         });
         let (got, end) = wire.rest();
         writer.join().unwrap();
-        assert_eq!((sha256(&got), end), (sha256(&sent), End::Fin));
+        assert_eq!((sha256(&got), end), (sha256(&sent), ConnectionEnd::Fin));
     }
     let (status, took) = timed(|| gateway.wait_exit(PATIENCE));
     assert_eq!(status.code(), Some(0));
@@ -99,11 +100,11 @@ fn s3_what_still_runs_at_the_deadline_is_reset() {
     let (origin, _fake, mut gateway) = chained(|s| {
         s.set("limits.drain_timeout", "1s");
     });
-    let mut wires: Vec<Wire> = (0..3).map(|_| busy(&gateway, Inbound::Socks5)).collect();
+    let mut wires: Vec<RawConnection> = (0..3).map(|_| busy(&gateway, Inbound::Socks5)).collect();
     gateway.signal(Signal::TERM);
     let start = Instant::now();
     for wire in &mut wires {
-        wire.expect_end(End::Reset);
+        wire.expect_end(ConnectionEnd::Reset);
     }
     assert!(start.elapsed() >= SECOND - FAST, "streams live up to drain_timeout");
     assert_eq!(gateway.wait_exit(PATIENCE).code(), Some(0));
@@ -111,7 +112,7 @@ fn s3_what_still_runs_at_the_deadline_is_reset() {
     let lines = gateway.access_lines();
     assert!(lines.iter().all(|l| l["outcome"] == "drained") && lines.len() == 3, "{lines:?}");
     eventually("both sides saw the reset", PATIENCE, || {
-        origin.visits().iter().all(|visit| visit.end == Some(End::Reset))
+        origin.visits().iter().all(|visit| visit.end == Some(ConnectionEnd::Reset))
     });
 }
 
@@ -128,23 +129,24 @@ fn s4_a_second_signal_ends_at_once() {
         let (status, took) = timed(|| gateway.wait_exit(PATIENCE));
         assert_eq!(status.code(), Some(code));
         assert_within("the end", took, 2 * FAST);
-        wire.expect_end(End::Reset);
+        wire.expect_end(ConnectionEnd::Reset);
         assert_eq!(tunnels(&gateway)[0]["outcome"], "drained");
     }
 }
 
 #[test]
 fn s5_a_signal_during_the_start_ends_it() {
-    let fake = Tailscaled::start();
+    let fake = FakeUpstream::start();
     for delay in (0..20).map(|n| Duration::from_millis(n * 2)) {
-        let mut setup = rig::Setup::new();
+        let mut setup = tailrace_rig::Setup::new();
         setup.upstream(fake.address());
         let mut child = setup.up().stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         pause(delay);
         kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
         let start = Instant::now();
-        let status =
-            rig::wait::eventually_some("it has ended", PATIENCE, || child.try_wait().unwrap());
+        let status = tailrace_rig::wait::eventually_some("it has ended", PATIENCE, || {
+            child.try_wait().unwrap()
+        });
         assert_within("the end", start.elapsed(), 5 * FAST);
         // Before the handlers are there the kernel ends it; after that it ends by itself with 0.
         use std::os::unix::process::ExitStatusExt as _;
@@ -171,13 +173,13 @@ fn s5_a_signal_during_a_reload_ends_it() {
 #[test]
 fn s6_an_interrupt_for_the_whole_group_drains_like_any_other() {
     let origin = Origin::echo();
-    let fake = Tailscaled::with("db.corp.example", origin.address());
-    let mut setup = rig::Setup::new();
+    let fake = FakeUpstream::with("db.corp.example", origin.address());
+    let mut setup = tailrace_rig::Setup::new();
     setup.upstream(fake.address());
     let mut command = setup.up();
     let mut child =
         command.process_group(0).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    let told = rig::setup::json_file(&setup.run_dir().join("gateway.json"));
+    let told = tailrace_rig::setup::json_file(&setup.run_dir().join("gateway.json"));
     let proxy = told["proxy"][0].as_str().unwrap().parse().unwrap();
     let mut wire = client::open(proxy, Inbound::Socks5, NAME);
     rustix::process::kill_process_group(Pid::from_child(&child), Signal::INT).unwrap();
@@ -185,8 +187,9 @@ fn s6_an_interrupt_for_the_whole_group_drains_like_any_other() {
     wire.send("still there");
     wire.expect("still there");
     wire.fin();
-    wire.expect_end(End::Fin);
-    let status = rig::wait::eventually_some("it has ended", PATIENCE, || child.try_wait().unwrap());
+    wire.expect_end(ConnectionEnd::Fin);
+    let status =
+        tailrace_rig::wait::eventually_some("it has ended", PATIENCE, || child.try_wait().unwrap());
     assert_eq!(status.code(), Some(0));
 }
 
@@ -208,7 +211,7 @@ fn s7_a_reload_counts_for_new_and_for_live_connections() {
     gateway.setup().enforce(&["other.example"]);
     gateway.reload();
     let start = Instant::now();
-    cut.expect_end(End::Reset);
+    cut.expect_end(ConnectionEnd::Reset);
     assert_within("cutting what is refused now", start.elapsed(), SECOND);
     reloads(&gateway, "ok", 1);
     gateway.assert_refused(Inbound::Socks5, NAME, "denied");
@@ -245,7 +248,7 @@ fn s7_every_reloadable_limit_changes_without_a_restart() {
     gateway.reload();
     reloads(&gateway, "ok", 1);
     let mut wire = gateway.dial();
-    let (_, took) = timed(|| wire.expect_end(End::Fin));
+    let (_, took) = timed(|| wire.expect_end(ConnectionEnd::Fin));
     assert!(took < 3 * SECOND, "the new head_timeout counts: {took:?}");
     gateway.setup().set("log.access", false);
     gateway.reload();
@@ -260,7 +263,7 @@ fn s7_every_reloadable_limit_changes_without_a_restart() {
 
 /// What a client gets that is at `sent` when SIGTERM comes, and the outcome in its line.
 #[track_caller]
-fn at_sigterm(sent: &[u8], fake: &Tailscaled) -> (Vec<u8>, End, String) {
+fn at_sigterm(sent: &[u8], fake: &FakeUpstream) -> (Vec<u8>, ConnectionEnd, String) {
     let mut gateway = Gateway::start(|s| {
         s.upstream(fake.address()).set("limits.drain_timeout", "1s");
     });
@@ -280,8 +283,8 @@ fn at_sigterm(sent: &[u8], fake: &Tailscaled) -> (Vec<u8>, End, String) {
 
 #[test]
 fn s8_no_client_gets_half_a_reply() {
-    let silent = Tailscaled::start();
-    silent.answer(Reply::Silent);
+    let silent = FakeUpstream::start();
+    silent.answer(UpstreamReply::Silent);
     let (got, _, outcome) = at_sigterm(b"", &silent);
     assert_eq!((got.len(), outcome.as_str()), (0, "draining"));
     let (got, _, outcome) = at_sigterm(&[5, 1, 0], &silent);
@@ -290,16 +293,16 @@ fn s8_no_client_gets_half_a_reply() {
     let asked = [&[5, 1, 0][..], &client::socks5_named(b"db.corp.example", 80)].concat();
     let (got, end, outcome) = at_sigterm(&asked, &silent);
     assert_eq!(got, [5, 0, 5, 1, 0, 1, 0, 0, 0, 0, 0, 0], "{outcome}");
-    assert_eq!((end, outcome.as_str()), (End::Fin, "draining"));
+    assert_eq!((end, outcome.as_str()), (ConnectionEnd::Fin, "draining"));
     let connect = b"CONNECT db.corp.example:80 HTTP/1.1\r\n\r\n";
     let (got, end, outcome) = at_sigterm(connect, &silent);
     assert!(got.starts_with(b"HTTP/1.1 503 "), "{}", String::from_utf8_lossy(&got));
-    assert_eq!((end, outcome.as_str()), (End::Fin, "draining"));
+    assert_eq!((end, outcome.as_str()), (ConnectionEnd::Fin, "draining"));
 }
 
 #[test]
 fn s8_a_handshake_under_way_may_complete() {
-    let gate = Gate::new();
+    let gate = Latch::new();
     let wait = gate.clone();
     let origin = Origin::start(move |guest| {
         wait.wait();
@@ -307,7 +310,7 @@ fn s8_a_handshake_under_way_may_complete() {
         guest.fin();
         guest.read_to_end();
     });
-    let fake = Tailscaled::with("db.corp.example", origin.address());
+    let fake = FakeUpstream::with("db.corp.example", origin.address());
     let mut gateway = Gateway::chained(&fake);
     let mut wire = gateway.open(Inbound::Socks5, NAME);
     gateway.signal(Signal::TERM);
@@ -315,7 +318,7 @@ fn s8_a_handshake_under_way_may_complete() {
     gate.open();
     wire.expect("late");
     wire.fin();
-    wire.expect_end(End::Fin);
+    wire.expect_end(ConnectionEnd::Fin);
     assert_eq!(gateway.wait_exit(PATIENCE).code(), Some(0));
 }
 
@@ -325,7 +328,7 @@ fn s9_the_last_line_has_the_totals() {
     for _ in 0..20 {
         let mut wire = busy(&gateway, Inbound::Socks5);
         wire.fin();
-        wire.expect_end(End::Fin);
+        wire.expect_end(ConnectionEnd::Fin);
     }
     gateway.assert_refused(Inbound::Connect, &gateway.proxy().to_string(), "loop");
     gateway.signal(Signal::TERM);

@@ -6,8 +6,6 @@
 //! `SOAK_SECONDS` (12) is its length: `make soak` is an hour. `SOAK_SEED` repeats a run's choices.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, reason = "tests fail loudly")]
 
-use tailrace_rig as rig;
-
 #[path = "soak/exchange.rs"]
 mod exchange;
 #[path = "soak/far_end.rs"]
@@ -18,10 +16,10 @@ mod trouble;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use rig::server::Server;
-use rig::vitals::Bounds;
-use rig::wait::{PATIENCE, eventually, pause};
-use rig::{Gateway, Managed};
+use tailrace_rig::resource_use::ResourceBounds;
+use tailrace_rig::server::Server;
+use tailrace_rig::wait::{PATIENCE, eventually, pause};
+use tailrace_rig::{FakeTailnet, Gateway};
 
 /// Clients of each gateway.
 const CLIENTS: u64 = 4;
@@ -75,8 +73,11 @@ struct Shared {
     cut: AtomicU64,
 }
 
-const BOUNDS: Bounds =
-    Bounds { quiet: PATIENCE.saturating_mul(3), back: PATIENCE.saturating_mul(2), slack: 4 << 20 };
+const BOUNDS: ResourceBounds = ResourceBounds {
+    quiet: PATIENCE.saturating_mul(3),
+    back: PATIENCE.saturating_mul(2),
+    slack: 4 << 20,
+};
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
@@ -98,7 +99,7 @@ fn nothing_is_lost_and_nothing_is_left() {
 
 fn soak(mode: Mode, length: Duration, seed: u64) {
     let far = Server::start(far_end::serve);
-    let tailnet = Managed::with(|script| script.version = "1.104.0".into());
+    let tailnet = FakeTailnet::with(|script| script.version = "1.104.0".into());
     tailnet.place("100.64.0.1", far.address());
     let mut gateway = tailnet.gateway(|s| {
         // An hour's lines would fill the disk.
@@ -107,7 +108,7 @@ fn soak(mode: Mode, length: Duration, seed: u64) {
     let shared = Shared::default();
     // A part of it warms up: threads, the allocator's arenas, one tailscaled that ended.
     stretch(mode, &tailnet, &mut gateway, &shared, length / 4, seed);
-    let before = gateway.vitals(BOUNDS);
+    let before = gateway.resource_use(BOUNDS);
     stretch(mode, &tailnet, &mut gateway, &shared, length - length / 4, seed ^ 0x5eed);
     gateway.assert_back_to(&before, BOUNDS);
     assert!(gateway.alive(), "{mode:?}: the gateway has died");
@@ -129,14 +130,14 @@ fn soak(mode: Mode, length: Duration, seed: u64) {
         of(&shared.bytes) / 1_000_000,
         of(&shared.cut),
         of(&shared.shaken) / 2,
-        gateway.vitals(BOUNDS),
+        gateway.resource_use(BOUNDS),
     );
 }
 
 /// Clients and trouble for so long; everything is quiet again when it ends.
 fn stretch(
     mode: Mode,
-    tailnet: &Managed,
+    tailnet: &FakeTailnet,
     gateway: &mut Gateway,
     shared: &Shared,
     length: Duration,

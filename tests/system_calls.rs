@@ -2,14 +2,12 @@
 //! gateway does in between.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail loudly")]
 
-use tailrace_rig as rig;
-
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Stdio};
 
-use rig::wait::{PATIENCE, eventually};
-use rig::{End, Gateway, Inbound, Origin, Tailscaled, skip};
+use tailrace_rig::wait::{PATIENCE, eventually};
+use tailrace_rig::{ConnectionEnd, FakeUpstream, Gateway, Inbound, Origin, skip};
 
 /// Connections counted.
 const COUNTED: u64 = 100;
@@ -35,7 +33,7 @@ impl Count {
             .ok()?;
         let mut lines = BufReader::new(strace.stderr.take()?).lines();
         let attached = lines.next().is_some_and(|line| line.is_ok_and(|l| l.contains("attached")));
-        rig::server::spawn(move || lines.for_each(drop));
+        tailrace_rig::server::spawn(move || lines.for_each(drop));
         let count = Count { strace, file };
         attached.then_some(count)
     }
@@ -71,13 +69,13 @@ fn one(gateway: &Gateway, inbound: Inbound) {
     wire.send(".");
     wire.expect(".");
     wire.fin();
-    wire.expect_end(End::Fin);
+    wire.expect_end(ConnectionEnd::Fin);
 }
 
 /// Calls per connection by name; `None` where nothing can be traced.
 fn per_connection(inbound: Inbound) -> Option<BTreeMap<String, f64>> {
     let origin = Origin::echo();
-    let fake = Tailscaled::with("db.corp.example", origin.address());
+    let fake = FakeUpstream::with("db.corp.example", origin.address());
     let gateway = Gateway::start(|s| {
         // A pool, as by default. Callers are looked for beside connections, within a share of time:
         // `benches/versus/callers.rs`.

@@ -2,31 +2,30 @@
 //! (B13, B14), names (B21), reloads (B24), ports (B25), and nothing forwarded unless Running.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail loudly")]
 
-use tailrace_rig as rig;
-
 use std::process::Command;
 use std::time::Duration;
 
-use rig::managed::script::{Login, Start, State};
-use rig::managing::{find, text};
-use rig::wait::{PATIENCE, assert_within, eventually, timed};
-use rig::{
-    End, Gateway, HttpOrigin, HttpReply, Inbound, Managed, Origin, Setup, Wire, fetch, skip,
-};
 use rustix::process::{Pid, Signal, kill_process};
+use tailrace_rig::fake_tailnet::script::{Login, Start, State};
+use tailrace_rig::managed_gateway::{find, text};
+use tailrace_rig::wait::{PATIENCE, assert_within, eventually, timed};
+use tailrace_rig::{
+    ConnectionEnd, FakeTailnet, Gateway, HttpOrigin, HttpReply, Inbound, Origin, RawConnection,
+    Setup, fetch, skip,
+};
 
 const DB: &str = "db:5432";
 const SECOND: Duration = Duration::from_secs(1);
 const MODES: [&str; 3] = ["off", "log", "enforce"];
 
-fn tailnet_with(origin: std::net::SocketAddr) -> Managed {
-    let tailnet = Managed::new();
+fn tailnet_with(origin: std::net::SocketAddr) -> FakeTailnet {
+    let tailnet = FakeTailnet::new();
     tailnet.place("100.64.0.1", origin);
     tailnet
 }
 
 #[track_caller]
-fn busy(gateway: &Gateway, inbound: Inbound) -> Wire {
+fn busy(gateway: &Gateway, inbound: Inbound) -> RawConnection {
     let mut wire = gateway.open(inbound, DB);
     wire.send("hello");
     wire.expect("hello");
@@ -35,7 +34,7 @@ fn busy(gateway: &Gateway, inbound: Inbound) -> Wire {
 
 #[test]
 fn a10_not_ready_is_not_dead() {
-    let tailnet = Managed::with(|s| s.login = Login::Never);
+    let tailnet = FakeTailnet::with(|s| s.login = Login::Never);
     let mut gateway = Gateway::start(|s| {
         s.managed(&tailnet);
     });
@@ -72,7 +71,7 @@ fn b13_this_nodes_own_addresses_and_names_are_denied_in_every_mode() {
     let port = victim.address().port();
     for sealed in [false, true] {
         for mode in MODES {
-            let tailnet = Managed::with(|s| {
+            let tailnet = FakeTailnet::with(|s| {
                 s.node.name = Some("gw".to_owned());
                 s.dns["ExtraRecords"] = serde_json::json!([
                     {"Name": "me.corp.example", "Type": "A", "Value": "100.64.0.9"}]);
@@ -108,7 +107,7 @@ fn b13_this_nodes_own_addresses_and_names_are_denied_in_every_mode() {
 #[test]
 fn b14_own_ports_on_any_own_name_are_loops() {
     for mode in MODES {
-        let tailnet = Managed::with(|s| s.node.name = Some("gw".to_owned()));
+        let tailnet = FakeTailnet::with(|s| s.node.name = Some("gw".to_owned()));
         let gateway = tailnet.gateway(|s| {
             s.set("policy.mode", mode).set("policy.allowed_host_suffixes", vec!["ts.net"]);
             s.set("upstream.kind", "tailscaled").allow_loopback();
@@ -167,11 +166,12 @@ fn b24_a_reload_that_denies_cuts_live_tunnels_into_the_tailnet() {
         let mut gateway = tailnet.gateway(|s| {
             s.enforce(&["lab.ts.net"]).set("upstream.kind", kind);
         });
-        let mut wires: Vec<Wire> =
+        let mut wires: Vec<RawConnection> =
             Inbound::NAMED_TUNNELS.iter().map(|inbound| busy(&gateway, *inbound)).collect();
         gateway.setup().enforce(&["other.example"]);
         gateway.reload();
-        let (_, took) = timed(|| wires.iter_mut().for_each(|wire| wire.expect_end(End::Reset)));
+        let (_, took) =
+            timed(|| wires.iter_mut().for_each(|wire| wire.expect_end(ConnectionEnd::Reset)));
         assert_within("cutting what is refused now", took, SECOND);
         gateway.assert_refused(Inbound::Socks5, DB, "denied");
         let lines = gateway.wait_for_access(4);
@@ -232,7 +232,7 @@ fn b25_sealed_tailscaled_owns_no_tcp_listener_and_carries_all_the_same() {
 #[test]
 fn b25_an_open_internal_port_is_always_said() {
     for mode in MODES {
-        let tailnet = Managed::new();
+        let tailnet = FakeTailnet::new();
         let gateway = tailnet.gateway(|s| {
             s.set("upstream.kind", "tailscaled").set("policy.mode", mode);
             s.set("policy.allowed_host_suffixes", vec!["ts.net"]);
@@ -252,7 +252,7 @@ fn b25_another_user_cannot_open_tailscaleds_socket() {
     if !rustix::process::geteuid().is_root() {
         return skip("needs root to become another user");
     }
-    let tailnet = Managed::new();
+    let tailnet = FakeTailnet::new();
     let mut gateway = tailnet.gateway(|s| {
         s.sealed();
     });
@@ -277,7 +277,7 @@ fn b25_another_user_cannot_open_tailscaleds_socket() {
 fn nothing_is_forwarded_before_running_after_it_or_in_between() {
     for kind in ["tailscaled", "localapi"] {
         let origin = Origin::echo();
-        let tailnet = Managed::with(|s| s.login = Login::Never);
+        let tailnet = FakeTailnet::with(|s| s.login = Login::Never);
         tailnet.place("100.64.0.1", origin.address());
         let mut gateway = Gateway::start(|s| {
             s.managed(&tailnet).set("upstream.kind", kind).set("tailnet.ready_wait", "1s");

@@ -3,15 +3,14 @@
 //! that `tailrace nft` prints.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail loudly")]
 
-use tailrace_rig as rig;
-
 use std::io::Read as _;
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-use rig::wait::{PATIENCE, eventually, pause};
-use rig::{
-    End, Gateway, HalfClose, HttpOrigin, Inbound, Origin, Setup, Tailscaled, Wire, fetch, netns,
+use tailrace_rig::wait::{PATIENCE, eventually, pause};
+use tailrace_rig::{
+    ConnectionEnd, FakeUpstream, Gateway, HalfClose, HttpOrigin, Inbound, Origin, RawConnection,
+    Setup, fetch, netns,
 };
 
 const NET: &str = "203.0.113.0/24";
@@ -20,7 +19,7 @@ const NET6: &str = "2001:db8:9::/48";
 const TARGET6: &str = "[2001:db8:9::9]:8080";
 
 /// A gateway chained into `fake`, allowed `net`, which is redirected to it.
-fn redirected(fake: &Tailscaled, net: &str, change: impl FnOnce(&mut Setup)) -> Gateway {
+fn redirected(fake: &FakeUpstream, net: &str, change: impl FnOnce(&mut Setup)) -> Gateway {
     netns::add_route(net);
     let gateway = Gateway::start(|s| {
         s.upstream(fake.address())
@@ -33,20 +32,20 @@ fn redirected(fake: &Tailscaled, net: &str, change: impl FnOnce(&mut Setup)) -> 
 }
 
 #[track_caller]
-fn echoes(mut wire: Wire) {
+fn echoes(mut wire: RawConnection) {
     wire.send("hello");
     wire.expect("hello");
     wire.fin();
-    wire.expect_end(End::Fin);
+    wire.expect_end(ConnectionEnd::Fin);
 }
 
 #[test]
 fn b28_ipv4_redirect_leads_to_the_original_destination() {
     netns::inside(|| {
         let origin = Origin::echo();
-        let fake = Tailscaled::with("203.0.113.9", origin.address());
+        let fake = FakeUpstream::with("203.0.113.9", origin.address());
         let mut gateway = redirected(&fake, NET, |_| ());
-        echoes(Wire::dial(TARGET.parse().unwrap()));
+        echoes(RawConnection::dial(TARGET.parse().unwrap()));
         gateway.settle_with(&fake, 1, 1);
         let request = &fake.requests()[0];
         assert_eq!((request.host.as_str(), request.port, request.atyp), ("203.0.113.9", 8080, 1));
@@ -66,11 +65,11 @@ fn b28_ipv4_redirect_leads_to_the_original_destination() {
 fn b28_ipv4_redirect_to_a_dual_stack_socket() {
     netns::inside(|| {
         let origin = Origin::echo();
-        let fake = Tailscaled::with("203.0.113.9", origin.address());
+        let fake = FakeUpstream::with("203.0.113.9", origin.address());
         let mut gateway = redirected(&fake, NET, |s| {
             s.set("listen.proxy", vec!["[::]:0"]).set("listen.allow_remote", true);
         });
-        echoes(Wire::dial(TARGET.parse().unwrap()));
+        echoes(RawConnection::dial(TARGET.parse().unwrap()));
         gateway.settle_with(&fake, 1, 1);
         assert_eq!(gateway.access_lines()[0]["inbound"], "transparent");
     });
@@ -80,11 +79,11 @@ fn b28_ipv4_redirect_to_a_dual_stack_socket() {
 fn b28_ipv6_redirect_leads_to_the_original_destination() {
     netns::inside(|| {
         let origin = Origin::echo();
-        let fake = Tailscaled::with("2001:db8:9::9", origin.address());
+        let fake = FakeUpstream::with("2001:db8:9::9", origin.address());
         let mut gateway = redirected(&fake, NET6, |s| {
             s.set("listen.proxy", vec!["[::1]:0"]);
         });
-        echoes(Wire::dial(TARGET6.parse().unwrap()));
+        echoes(RawConnection::dial(TARGET6.parse().unwrap()));
         gateway.settle_with(&fake, 1, 1);
         let request = &fake.requests()[0];
         assert_eq!((request.host.as_str(), request.port, request.atyp), ("2001:db8:9::9", 8080, 4));
@@ -102,7 +101,7 @@ fn b28_ipv6_redirect_to_a_gateway_on_ipv4_alone_is_refused() {
         // Somebody is there: a connection that passed by would be answered.
         netns::add_address("2001:db8:9::9/128");
         let there = Origin::on(TARGET6.parse().unwrap(), |_| ());
-        let fake = Tailscaled::start();
+        let fake = FakeUpstream::start();
         let mut gateway = redirected(&fake, NET6, |s| {
             s.set("listen.proxy", vec!["127.0.0.1:0"]);
         });
@@ -114,7 +113,7 @@ fn b28_ipv6_redirect_to_a_gateway_on_ipv4_alone_is_refused() {
 }
 
 /// A connection from that very address and port, which others may have too.
-fn dial_from(from: SocketAddr, to: &str) -> Wire {
+fn dial_from(from: SocketAddr, to: &str) -> RawConnection {
     use rustix::net::{AddressFamily, SocketType, bind, connect, ipproto, socket, sockopt};
     let to: SocketAddr = to.parse().unwrap();
     let family = if to.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
@@ -122,7 +121,7 @@ fn dial_from(from: SocketAddr, to: &str) -> Wire {
     sockopt::set_socket_reuseaddr(&client, true).unwrap();
     bind(&client, &from).unwrap();
     connect(&client, &to).unwrap();
-    let wire = Wire::new(TcpStream::from(client));
+    let wire = RawConnection::new(TcpStream::from(client));
     assert_eq!(wire.local(), from);
     wire
 }
@@ -134,7 +133,7 @@ const CLASHING: [(&str, [&str; 3], &str); 2] = [
 ];
 
 /// A gateway that holds a client's FIN back, as behind an old tailscaled.
-fn deferring(fake: &Tailscaled, net: &str) -> Gateway {
+fn deferring(fake: &FakeUpstream, net: &str) -> Gateway {
     redirected(fake, net, |s| {
         s.set("listen.proxy", vec!["127.0.0.1:1055", "[::1]:1055"]);
         s.set("upstream.half_close", "defer");
@@ -156,7 +155,7 @@ fn b28_a_client_whose_port_conntrack_changed_is_seen_to_leave() {
         for (net, hosts, from) in CLASHING {
             let from: SocketAddr = from.parse().unwrap();
             let (near, far) = (Origin::echo(), Origin::echo());
-            let fake = Tailscaled::with(hosts[0], near.address());
+            let fake = FakeUpstream::with(hosts[0], near.address());
             fake.map(hosts[1], far.address());
             let mut gateway = deferring(&fake, net);
             let targets =
@@ -169,7 +168,7 @@ fn b28_a_client_whose_port_conntrack_changed_is_seen_to_leave() {
             }
             drop(second);
             eventually("its FIN is passed on", PATIENCE, || {
-                far.visits().first().is_some_and(|visit| visit.end == Some(End::Fin))
+                far.visits().first().is_some_and(|visit| visit.end == Some(ConnectionEnd::Fin))
             });
             first.send("still here");
             first.expect("still here");
@@ -190,7 +189,7 @@ fn b28_a_client_whose_port_conntrack_changed_may_wait_for_its_answer() {
     netns::inside(|| {
         let (net, hosts, from) = CLASHING[0];
         let from: SocketAddr = from.parse().unwrap();
-        let answers = rig::Gate::new();
+        let answers = tailrace_rig::Latch::new();
         let (near, gate) = (Origin::echo(), answers.clone());
         let far = Origin::start(move |guest| {
             let mut word = [0; 4];
@@ -202,7 +201,7 @@ fn b28_a_client_whose_port_conntrack_changed_may_wait_for_its_answer() {
             }
             guest.read_to_end();
         });
-        let fake = Tailscaled::with(hosts[0], near.address());
+        let fake = FakeUpstream::with(hosts[0], near.address());
         fake.map(hosts[1], far.address());
         fake.half_close(HalfClose::Kill);
         let mut gateway = deferring(&fake, net);
@@ -211,24 +210,24 @@ fn b28_a_client_whose_port_conntrack_changed_may_wait_for_its_answer() {
         let mut waiting = dial_from(from, &far_target);
         waiting.send("GET\n");
         waiting.fin();
-        let mut left = Wire::dial(far_target.parse().unwrap());
+        let mut left = RawConnection::dial(far_target.parse().unwrap());
         left.send("BYE\n");
         drop(left);
         eventually("the one that left is passed on", PATIENCE, || {
-            far.visits().iter().any(|visit| visit.end == Some(End::Fin))
+            far.visits().iter().any(|visit| visit.end == Some(ConnectionEnd::Fin))
         });
         // The gateway looks after a client whose FIN it holds every second.
         pause(Duration::from_millis(2_500));
         answers.open();
         waiting.expect("the answer");
-        waiting.expect_end(End::Fin);
+        waiting.expect_end(ConnectionEnd::Fin);
         drop(first);
         gateway.settle_with(&fake, 3, 3);
     });
 }
 
 /// A gateway with a listener for TPROXY, which leads `net` there.
-fn intercepting(fake: &Tailscaled, net: &str, listen: &str) -> (Gateway, SocketAddr) {
+fn intercepting(fake: &FakeUpstream, net: &str, listen: &str) -> (Gateway, SocketAddr) {
     netns::add_route(net);
     let gateway = Gateway::start(|s| {
         s.upstream(fake.address())
@@ -249,9 +248,9 @@ fn b28_tproxy_leads_to_the_address_it_came_in_on() {
             (NET6, TARGET6, "2001:db8:9::9", "[::1]:0", 4),
         ] {
             let origin = Origin::echo();
-            let fake = Tailscaled::with(host, origin.address());
+            let fake = FakeUpstream::with(host, origin.address());
             let (mut gateway, _) = intercepting(&fake, net, listen);
-            let wire = Wire::dial(target.parse().unwrap());
+            let wire = RawConnection::dial(target.parse().unwrap());
             assert_eq!(wire.tcp().peer_addr().unwrap().to_string(), target);
             echoes(wire);
             gateway.settle_with(&fake, 1, 1);
@@ -266,7 +265,7 @@ fn b28_tproxy_leads_to_the_address_it_came_in_on() {
 fn b28_tproxy_obeys_the_policy_and_serves_who_dials_it() {
     netns::inside(|| {
         let origin = HttpOrigin::ok("direct");
-        let fake = Tailscaled::with("203.0.113.9", origin.address());
+        let fake = FakeUpstream::with("203.0.113.9", origin.address());
         let (mut gateway, tproxy) = intercepting(&fake, NET, "127.0.0.1:0");
         assert_eq!(fetch(tproxy, Inbound::Socks5, TARGET).body, b"direct");
         gateway.settle_with(&fake, 1, 1);
@@ -276,7 +275,7 @@ fn b28_tproxy_obeys_the_policy_and_serves_who_dials_it() {
         gateway.setup().set("policy.allowed_nets", vec!["198.51.100.0/24"]);
         gateway.reload();
         eventually("the new policy", PATIENCE, || gateway.log().contains("settings read again"));
-        Wire::assert_reset(TARGET.parse().unwrap());
+        RawConnection::assert_reset(TARGET.parse().unwrap());
         gateway.settle_with(&fake, 3, 1);
         assert_eq!(gateway.access_lines()[2]["outcome"], "denied");
     });
@@ -293,7 +292,7 @@ fn documented(start: &str) -> String {
 fn b28_tproxy_by_the_rules_of_the_documentation() {
     netns::inside(|| {
         let origin = Origin::echo();
-        let fake = Tailscaled::with("203.0.113.9", origin.address());
+        let fake = FakeUpstream::with("203.0.113.9", origin.address());
         fake.map("2001:db8:9::9", origin.address());
         netns::add_route(NET);
         netns::add_route(NET6);
@@ -307,8 +306,8 @@ fn b28_tproxy_by_the_rules_of_the_documentation() {
         netns::nft(&documented("table inet tailrace_tproxy").replace("skuid 990", "skuid 12345"));
         let routes = documented("ip rule add fwmark 1");
         netns::must("sh", &["-ec", &routes]);
-        echoes(Wire::dial(TARGET.parse().unwrap()));
-        echoes(Wire::dial(TARGET6.parse().unwrap()));
+        echoes(RawConnection::dial(TARGET.parse().unwrap()));
+        echoes(RawConnection::dial(TARGET6.parse().unwrap()));
         gateway.settle_with(&fake, 2, 2);
         netns::nft("delete table inet tailrace_tproxy");
         netns::must("sh", &["-ec", &routes.replace(" add ", " del ")]);
@@ -341,7 +340,7 @@ fn b28_without_the_capability_tproxy_and_marks_are_refused_by_name() {
 fn b28_direct_connections_are_told_apart_with_a_nat_table() {
     netns::inside(|| {
         let origin = HttpOrigin::ok("direct");
-        let fake = Tailscaled::with("203.0.113.9", origin.address());
+        let fake = FakeUpstream::with("203.0.113.9", origin.address());
         let mut gateway = redirected(&fake, NET, |_| ());
         for inbound in Inbound::ALL {
             assert_eq!(fetch(gateway.proxy(), inbound, TARGET).body, b"direct", "{inbound:?}");
@@ -360,7 +359,7 @@ fn b28_direct_connections_are_told_apart_with_a_nat_table() {
 fn b28_direct_connections_without_a_nat_table() {
     netns::inside(|| {
         let origin = HttpOrigin::ok("direct");
-        let fake = Tailscaled::with("203.0.113.9", origin.address());
+        let fake = FakeUpstream::with("203.0.113.9", origin.address());
         let gateway = Gateway::chained(&fake);
         for inbound in Inbound::ALL {
             assert_eq!(fetch(gateway.proxy(), inbound, TARGET).body, b"direct", "{inbound:?}");
@@ -371,11 +370,11 @@ fn b28_direct_connections_without_a_nat_table() {
 #[test]
 fn b28_a_denied_destination_is_reset_and_never_dialled() {
     netns::inside(|| {
-        let fake = Tailscaled::start();
+        let fake = FakeUpstream::start();
         let mut gateway = redirected(&fake, NET, |s| {
             s.set("policy.allowed_nets", vec!["198.51.100.0/24"]);
         });
-        Wire::assert_reset(TARGET.parse().unwrap());
+        RawConnection::assert_reset(TARGET.parse().unwrap());
         gateway.settle_with(&fake, 1, 0);
         assert_eq!(gateway.access_lines()[0]["outcome"], "denied");
     });
@@ -385,12 +384,12 @@ fn b28_a_denied_destination_is_reset_and_never_dialled() {
 fn b28_server_that_speaks_first_is_waited_for() {
     netns::inside(|| {
         let origin = Origin::send("220 ready\r\n");
-        let fake = Tailscaled::with("203.0.113.9", origin.address());
+        let fake = FakeUpstream::with("203.0.113.9", origin.address());
         let mut gateway = redirected(&fake, NET, |_| ());
-        let mut wire = Wire::dial(TARGET.parse().unwrap());
+        let mut wire = RawConnection::dial(TARGET.parse().unwrap());
         wire.expect("220 ready\r\n");
         wire.fin();
-        wire.expect_end(End::Fin);
+        wire.expect_end(ConnectionEnd::Fin);
         gateway.settle_with(&fake, 1, 1);
     });
 }
@@ -408,7 +407,7 @@ fn b28_own_dials_are_exempt_by_mark() {
              ip daddr {NET} tcp dport 1-65535 redirect to :{}\n }}\n}}\n",
             gateway.proxy().port()
         ));
-        echoes(Wire::dial(TARGET.parse().unwrap()));
+        echoes(RawConnection::dial(TARGET.parse().unwrap()));
         gateway.settle_and_check(1);
         eventually("one visit", PATIENCE, || origin.visits().len() == 1);
     });
@@ -417,7 +416,7 @@ fn b28_own_dials_are_exempt_by_mark() {
 #[test]
 fn b28_own_address_as_original_destination_is_no_redirect() {
     netns::inside(|| {
-        let fake = Tailscaled::start();
+        let fake = FakeUpstream::start();
         let mut gateway = redirected(&fake, NET, |_| ());
         let mut wire = gateway.dial();
         wire.send("GET / HTTP/1.1\r\nHost: db.corp.example\r\n\r\n");

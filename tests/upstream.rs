@@ -3,18 +3,16 @@
 //! U11 is about an HTTP parent, which is not a kind of upstream.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail loudly")]
 
-use tailrace_rig as rig;
-
 #[path = "upstream/answer_ends.rs"]
 mod answer_ends;
 
 use std::time::Duration;
 
-use rig::socks_script::{reply, reply_with_name, reply_with_v6};
-use rig::wait::{PATIENCE, assert_within, bound, eventually, pause, timed};
-use rig::{
-    ClosedPort, End, FullBacklog, Gateway, Greeting, HttpOrigin, HttpReply, Inbound, Origin, Reply,
-    Tailscaled, Then, Wire, ask, client, fetch,
+use tailrace_rig::socks_script::{reply, reply_with_name, reply_with_v6};
+use tailrace_rig::wait::{PATIENCE, assert_within, bound, eventually, pause, timed};
+use tailrace_rig::{
+    AfterReply, ClosedPort, ConnectionEnd, FakeUpstream, FullBacklog, Gateway, HttpOrigin,
+    HttpReply, Inbound, Origin, RawConnection, UpstreamGreeting, UpstreamReply, ask, client, fetch,
 };
 
 const NAME: &str = "db.corp.example:80";
@@ -40,7 +38,7 @@ fn refused_over_all(gateway: &mut Gateway, outcome: &str) {
 fn refused_over_all_at_once(gateway: &mut Gateway, outcome: &str) -> Vec<Duration> {
     let proxy = gateway.proxy();
     let took = at_once(move |inbound| {
-        timed(|| rig::answers::assert_refused(proxy, inbound, target(inbound), outcome)).1
+        timed(|| tailrace_rig::answers::assert_refused(proxy, inbound, target(inbound), outcome)).1
     });
     settled_with(gateway, Inbound::ALL.len(), outcome);
     took
@@ -69,8 +67,8 @@ fn settled_with(gateway: &mut Gateway, targets: usize, outcome: &str) {
 
 /// Each reply in turn gives every inbound the refusal of `outcome`.
 #[track_caller]
-fn each_reply_is(outcome: &str, replies: impl IntoIterator<Item = Reply>) {
-    let fake = Tailscaled::start();
+fn each_reply_is(outcome: &str, replies: impl IntoIterator<Item = UpstreamReply>) {
+    let fake = FakeUpstream::start();
     let mut gateway = Gateway::chained(&fake);
     let mut asked = 0;
     for reply in replies {
@@ -113,7 +111,7 @@ fn failed_dials() -> u64 {
 
 #[test]
 fn u1_closed_port_causes_no_retry_storm() {
-    rig::netns::inside(|| {
+    tailrace_rig::netns::inside(|| {
         let closed = ClosedPort::new();
         let gateway = Gateway::start(|s| {
             s.upstream(closed.address());
@@ -143,8 +141,8 @@ fn u2_full_backlog_is_connect_timeout_after_local_timeout() {
 
 #[test]
 fn u3_no_answer_to_the_greeting_is_connect_timeout_at_7_s() {
-    let fake = Tailscaled::start();
-    fake.greet(Greeting::Silent);
+    let fake = FakeUpstream::start();
+    fake.greet(UpstreamGreeting::Silent);
     let mut gateway = Gateway::chained(&fake);
     for took in refused_over_all_at_once(&mut gateway, "connect_timeout") {
         assert!(took >= 7 * SECOND && took < 9 * SECOND, "{took:?}, wanted 7 s");
@@ -155,8 +153,8 @@ fn u3_no_answer_to_the_greeting_is_connect_timeout_at_7_s() {
 
 #[test]
 fn u4_no_answer_to_the_request_is_connect_timeout_at_7_s() {
-    let fake = Tailscaled::start();
-    fake.answer(Reply::Silent);
+    let fake = FakeUpstream::start();
+    fake.answer(UpstreamReply::Silent);
     let mut gateway = Gateway::chained(&fake);
     for took in refused_over_all_at_once(&mut gateway, "connect_timeout") {
         assert!(took >= 7 * SECOND && took < 9 * SECOND, "{took:?}, wanted 7 s");
@@ -166,8 +164,10 @@ fn u4_no_answer_to_the_request_is_connect_timeout_at_7_s() {
 
 #[test]
 fn u5_reset_after_the_greeting_is_upstream_failed() {
-    for greeting in [Greeting::Reset, Greeting::NormalThenReset, Greeting::Close] {
-        let fake = Tailscaled::start();
+    for greeting in
+        [UpstreamGreeting::Reset, UpstreamGreeting::NormalThenReset, UpstreamGreeting::Close]
+    {
+        let fake = FakeUpstream::start();
         fake.greet(greeting);
         let mut gateway = Gateway::chained(&fake);
         let before = fake.connections();
@@ -179,17 +179,17 @@ fn u5_reset_after_the_greeting_is_upstream_failed() {
 
 #[test]
 fn u5_reset_after_the_request_is_upstream_failed() {
-    each_reply_is("upstream_failed", [Reply::Reset, Reply::Close]);
+    each_reply_is("upstream_failed", [UpstreamReply::Reset, UpstreamReply::Close]);
 }
 
 #[test]
 fn u6_greeting_and_reply_in_single_bytes() {
     let origin = HttpOrigin::ok("slow but whole");
-    let fake = Tailscaled::start();
-    fake.greet(Greeting::Dribble);
+    let fake = FakeUpstream::start();
+    fake.greet(UpstreamGreeting::Dribble);
     let mut gateway = Gateway::chained(&fake);
     for bytes in [reply(0), reply_with_name(0, "db.corp.example", 80)] {
-        fake.answer(Reply::Dribble(bytes, Then::Relay(origin.address())));
+        fake.answer(UpstreamReply::Dribble(bytes, AfterReply::Relay(origin.address())));
         for inbound in Inbound::ALL {
             assert_eq!(fetch(gateway.proxy(), inbound, target(inbound)).body, b"slow but whole");
         }
@@ -200,22 +200,22 @@ fn u6_greeting_and_reply_in_single_bytes() {
 #[test]
 fn u7_short_failure_is_upstream_failed_without_waiting() {
     let short = [
-        Reply::Bytes(vec![5, 1], Then::Close),
-        Reply::Bytes(vec![5, 1, 0, 0], Then::Close),
-        Reply::Bytes(vec![5, 1, 0, 0], Then::Hold),
-        Reply::Bytes(vec![5, 1, 0, 0, 0, 0, 0, 0, 0, 0], Then::Close),
-        Reply::Bytes(vec![5, 1, 0, 1], Then::Close),
+        UpstreamReply::Bytes(vec![5, 1], AfterReply::Close),
+        UpstreamReply::Bytes(vec![5, 1, 0, 0], AfterReply::Close),
+        UpstreamReply::Bytes(vec![5, 1, 0, 0], AfterReply::Hold),
+        UpstreamReply::Bytes(vec![5, 1, 0, 0, 0, 0, 0, 0, 0, 0], AfterReply::Close),
+        UpstreamReply::Bytes(vec![5, 1, 0, 1], AfterReply::Close),
     ];
     each_reply_is("upstream_failed", short);
 }
 
 #[test]
 fn u7_rep_codes_keep_their_meaning() {
-    each_reply_is("upstream_failed", [Reply::Rep(1)]);
-    each_reply_is("unreachable", [Reply::Rep(3)]);
-    each_reply_is("refused", [Reply::Rep(5)]);
-    let fake = Tailscaled::start();
-    fake.answer(Reply::Rep(4));
+    each_reply_is("upstream_failed", [UpstreamReply::Rep(1)]);
+    each_reply_is("unreachable", [UpstreamReply::Rep(3)]);
+    each_reply_is("refused", [UpstreamReply::Rep(5)]);
+    let fake = FakeUpstream::start();
+    fake.answer(UpstreamReply::Rep(4));
     let gateway = Gateway::chained(&fake);
     assert_eq!(gateway.ask(Inbound::Socks5, NAME).1.code(), 4);
     assert_eq!(gateway.outcome(1), "unreachable");
@@ -243,14 +243,17 @@ fn u8_garbage_is_upstream_protocol_and_never_reaches_the_client() {
         vec![5, 9, 0, 1, 0, 0, 0, 0, 0, 0],
         vec![5, 0xff, 0, 1, 0, 0, 0, 0, 0, 0],
     ];
-    each_reply_is("upstream_protocol", garbage.map(|bytes| Reply::Bytes(bytes, Then::Close)));
+    each_reply_is(
+        "upstream_protocol",
+        garbage.map(|bytes| UpstreamReply::Bytes(bytes, AfterReply::Close)),
+    );
 }
 
 #[test]
 fn u8_garbage_instead_of_a_greeting_is_upstream_protocol() {
     for bytes in [b"HTTP/1.1 200 OK\r\n\r\n".to_vec(), noise(), vec![4, 0]] {
-        let fake = Tailscaled::start();
-        fake.greet(Greeting::Bytes(bytes));
+        let fake = FakeUpstream::start();
+        fake.greet(UpstreamGreeting::Bytes(bytes));
         let mut gateway = Gateway::chained(&fake);
         refused_over_all(&mut gateway, "upstream_protocol");
     }
@@ -258,7 +261,7 @@ fn u8_garbage_instead_of_a_greeting_is_upstream_protocol() {
 
 #[test]
 fn u9_name_or_v6_as_bound_address_and_payload_in_the_same_segment() {
-    let fake = Tailscaled::start();
+    let fake = FakeUpstream::start();
     let mut gateway = Gateway::chained(&fake);
     let replies = [
         reply_with_name(0, "db.corp.example", 80),
@@ -266,7 +269,7 @@ fn u9_name_or_v6_as_bound_address_and_payload_in_the_same_segment() {
         reply(0),
     ];
     for bytes in replies {
-        fake.answer(Reply::Bytes([&bytes[..], b"first bytes"].concat(), Then::Echo));
+        fake.answer(UpstreamReply::Bytes([&bytes[..], b"first bytes"].concat(), AfterReply::Echo));
         for inbound in Inbound::TUNNELS {
             let mut wire = gateway.open(inbound, target(inbound));
             wire.expect("first bytes");
@@ -280,12 +283,12 @@ fn u9_name_or_v6_as_bound_address_and_payload_in_the_same_segment() {
 
 #[test]
 fn u10_success_then_fin_is_a_clean_empty_tunnel() {
-    let fake = Tailscaled::start();
-    fake.answer(Reply::Bytes(reply(0), Then::Close));
+    let fake = FakeUpstream::start();
+    fake.answer(UpstreamReply::Bytes(reply(0), AfterReply::Close));
     let mut gateway = Gateway::chained(&fake);
     for inbound in Inbound::TUNNELS {
         let mut wire = gateway.open(inbound, target(inbound));
-        wire.expect_end(End::Fin);
+        wire.expect_end(ConnectionEnd::Fin);
         wire.fin();
     }
     gateway.settle_with(&fake, 4, 4);
@@ -303,7 +306,7 @@ fn u12_an_origin_that_takes_5_s_is_not_cut() {
         pause(5 * SECOND);
         HttpReply::ok("at last")
     });
-    let fake = Tailscaled::with("db.corp.example", origin.address());
+    let fake = FakeUpstream::with("db.corp.example", origin.address());
     fake.map("192.0.2.7", origin.address());
     let mut gateway = Gateway::chained(&fake);
     let proxy = gateway.proxy();
@@ -317,8 +320,9 @@ fn u12_an_origin_that_takes_5_s_is_not_cut() {
 #[test]
 fn u13_reply_just_before_the_deadline_counts_and_just_after_it_does_not() {
     let origin = HttpOrigin::ok("in time");
-    let fake = Tailscaled::start();
-    let late = |ms| Reply::Late(Duration::from_millis(ms), Box::new(Reply::Connect));
+    let fake = FakeUpstream::start();
+    let late =
+        |ms| UpstreamReply::Late(Duration::from_millis(ms), Box::new(UpstreamReply::Connect));
     for host in ["early.corp.example", "late.corp.example"] {
         fake.map(host, origin.address());
     }
@@ -332,7 +336,7 @@ fn u13_reply_just_before_the_deadline_counts_and_just_after_it_does_not() {
                 assert_eq!(fetch(proxy, inbound, "early.corp.example:80").body, b"in time")
             });
             scope.spawn(move || {
-                rig::answers::assert_refused(
+                tailrace_rig::answers::assert_refused(
                     proxy,
                     inbound,
                     "late.corp.example:80",
@@ -348,7 +352,12 @@ fn u13_reply_just_before_the_deadline_counts_and_just_after_it_does_not() {
 
 /// Asks over `inbound` of a silent upstream, leaves by `leave`, and waits until nothing is dialled.
 #[track_caller]
-fn leave_while_dialling(gateway: &Gateway, fake: &Tailscaled, inbound: Inbound, leave: fn(Wire)) {
+fn leave_while_dialling(
+    gateway: &Gateway,
+    fake: &FakeUpstream,
+    inbound: Inbound,
+    leave: fn(RawConnection),
+) {
     let before = fake.requests().len();
     let mut wire = gateway.dial();
     if inbound == Inbound::Socks5 {
@@ -363,11 +372,11 @@ fn leave_while_dialling(gateway: &Gateway, fake: &Tailscaled, inbound: Inbound, 
 
 #[test]
 fn u14_client_that_resets_while_dialling_cancels_the_dial() {
-    let fake = Tailscaled::start();
-    fake.answer(Reply::Silent);
+    let fake = FakeUpstream::start();
+    fake.answer(UpstreamReply::Silent);
     let mut gateway = Gateway::chained(&fake);
     for inbound in Inbound::ALL {
-        leave_while_dialling(&gateway, &fake, inbound, Wire::reset);
+        leave_while_dialling(&gateway, &fake, inbound, RawConnection::reset);
     }
     settled_with(&mut gateway, 5, "client_gone");
 }
@@ -375,8 +384,8 @@ fn u14_client_that_resets_while_dialling_cancels_the_dial() {
 /// Not for HTTP forward: there FIN after a whole request is a client that still reads.
 #[test]
 fn u14_client_that_closes_while_dialling_cancels_the_dial() {
-    let fake = Tailscaled::start();
-    fake.answer(Reply::Silent);
+    let fake = FakeUpstream::start();
+    fake.answer(UpstreamReply::Silent);
     let mut gateway = Gateway::chained(&fake);
     for inbound in Inbound::TUNNELS {
         leave_while_dialling(&gateway, &fake, inbound, drop);
@@ -387,7 +396,7 @@ fn u14_client_that_closes_while_dialling_cancels_the_dial() {
 #[test]
 fn empty_pool_sends_greeting_and_request_in_one_segment() {
     let origin = Origin::echo();
-    let fake = Tailscaled::with("db.corp.example", origin.address());
+    let fake = FakeUpstream::with("db.corp.example", origin.address());
     let mut gateway = Gateway::chained(&fake);
     let mut wire = gateway.open(Inbound::Socks5, NAME);
     wire.send("x");
@@ -400,7 +409,7 @@ fn empty_pool_sends_greeting_and_request_in_one_segment() {
 #[test]
 fn pool_hands_out_greeted_connections_and_fills_up_again() {
     let origin = HttpOrigin::ok("pooled");
-    let fake = Tailscaled::with("db.corp.example", origin.address());
+    let fake = FakeUpstream::with("db.corp.example", origin.address());
     let gateway = Gateway::start(|s| {
         s.upstream(fake.address()).set("upstream.pool", 3);
     });
@@ -417,7 +426,7 @@ fn pool_hands_out_greeted_connections_and_fills_up_again() {
 #[test]
 fn pool_of_dead_connections_is_noticed() {
     let origin = HttpOrigin::ok("alive");
-    let fake = Tailscaled::with("db.corp.example", origin.address());
+    let fake = FakeUpstream::with("db.corp.example", origin.address());
     let gateway = Gateway::start(|s| {
         s.upstream(fake.address()).set("upstream.pool", 4);
     });
@@ -430,9 +439,9 @@ fn pool_of_dead_connections_is_noticed() {
 
 #[test]
 fn success_is_said_only_after_the_upstream_said_so() {
-    let fake = Tailscaled::start();
-    let later = Box::new(Reply::Bytes(reply(0), Then::Echo));
-    fake.answer(Reply::Late(Duration::from_millis(300), later));
+    let fake = FakeUpstream::start();
+    let later = Box::new(UpstreamReply::Bytes(reply(0), AfterReply::Echo));
+    fake.answer(UpstreamReply::Late(Duration::from_millis(300), later));
     let gateway = Gateway::chained(&fake);
     for inbound in Inbound::TUNNELS {
         let ((_, answer), took) = timed(|| ask(gateway.proxy(), inbound, target(inbound)));

@@ -2,17 +2,15 @@
 //! doctor and readiness are the same with both, on the versions that are known and on one that is not.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail loudly")]
 
-use tailrace_rig as rig;
-
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use rig::localapi::{Unmanaged, localapi};
-use rig::managed::script::{Answer, Bus, Login, Order, Peer, Script, State};
-use rig::wait::{PATIENCE, assert_within, eventually, pause, timed};
-use rig::{Gateway, Inbound, Managed, Origin, Setup};
 use rustix::process::Signal;
 use serde_json::Value;
+use tailrace_rig::fake_tailnet::script::{Answer, Bus, Login, Order, Peer, Script, State};
+use tailrace_rig::running_tailscaled::{RunningTailscaled, localapi};
+use tailrace_rig::wait::{PATIENCE, assert_within, eventually, pause, timed};
+use tailrace_rig::{FakeTailnet, Gateway, Inbound, Origin, Setup};
 
 const OLD: &str = "1.98.9-ERR-BuildInfo";
 const NEW: &str = "1.102.3-ERR-BuildInfo";
@@ -28,9 +26,9 @@ const DNS_ERROR: u16 = 4;
 /// A gateway and its tailscaled, which it manages or finds.
 struct Case {
     gateway: Gateway,
-    tailnet: Managed,
+    tailnet: FakeTailnet,
     /// The found one; it ends with this value.
-    there: Option<Unmanaged>,
+    there: Option<RunningTailscaled>,
     origin: Origin,
     name: String,
 }
@@ -40,7 +38,7 @@ impl Case {
     #[track_caller]
     fn new(name: &str, managed: bool, change: impl FnOnce(&mut Script)) -> Case {
         let origin = Origin::echo();
-        let tailnet = Managed::with(|s| {
+        let tailnet = FakeTailnet::with(|s| {
             change(s);
             s.places.insert("100.64.0.1".to_owned(), origin.address());
             s.places.insert("100.64.0.7".to_owned(), origin.address());
@@ -89,7 +87,7 @@ impl Case {
     /// How it learns what changes: `bus`, or `polling`.
     fn news(&self) -> String {
         let status = self.gateway.status();
-        let news = rig::managing::find(&status, "news");
+        let news = tailrace_rig::managed_gateway::find(&status, "news");
         news.and_then(|news| news["by"].as_str()).unwrap_or_default().to_owned()
     }
 
@@ -151,16 +149,16 @@ impl Case {
 
     fn version(&self) -> String {
         let status = self.gateway.status();
-        let version = rig::managing::find(&status["tailnet"], "version").unwrap();
+        let version = tailrace_rig::managed_gateway::find(&status["tailnet"], "version").unwrap();
         version.as_str().unwrap().to_owned()
     }
 
     #[track_caller]
     fn gateway_says(&self, arguments: &[&str]) -> String {
-        let mut command = std::process::Command::new(rig::setup::binary());
+        let mut command = std::process::Command::new(tailrace_rig::setup::binary());
         command.env_clear().args(arguments);
         command.arg("--config").arg(self.gateway.dir().join("config.toml"));
-        let output = rig::setup::run(command);
+        let output = tailrace_rig::setup::run(command);
         String::from_utf8(output.stdout).unwrap()
     }
 
@@ -257,7 +255,7 @@ fn v2_without_any_bus_a_login_ends_as_it_does_with_one() {
         (Login::Unreachable("dial tcp: refused".to_owned()), "unreachable"),
     ];
     for (login, error) in ends {
-        let tailnet = Managed::with(|s| {
+        let tailnet = FakeTailnet::with(|s| {
             s.login = login.clone();
             s.version = NEW.to_owned();
             s.bus = Bus::Refused(400, "no such mask".to_owned());
@@ -371,7 +369,7 @@ fn v4_a_watcher_that_lagged_goes_on_as_if_it_had_not() {
 /// What 1.102 says before it closes on a watcher that lags is no refusal of the key.
 #[test]
 fn v4_a_watcher_that_lagged_during_a_login_logs_in_all_the_same() {
-    let tailnet = Managed::with(|s| (s.version, s.login) = (NEW.to_owned(), Login::Never));
+    let tailnet = FakeTailnet::with(|s| (s.version, s.login) = (NEW.to_owned(), Login::Never));
     let gateway = Gateway::start(|s| {
         s.managed(&tailnet);
     });
@@ -388,7 +386,7 @@ fn v4_a_watcher_that_lagged_during_a_login_logs_in_all_the_same() {
 }
 
 /// Where the managed one listens, as its command line says.
-fn socket_of(tailnet: &Managed) -> std::path::PathBuf {
+fn socket_of(tailnet: &FakeTailnet) -> std::path::PathBuf {
     let argv = tailnet.starts().pop().unwrap().process.argv;
     argv.iter().find_map(|flag| flag.strip_prefix("--socket=")).unwrap().into()
 }
@@ -468,7 +466,8 @@ fn v5_a_found_one_without_the_calls_that_are_not_stable_still_carries() {
 fn v6_a_half_close_goes_by_the_version() {
     for (version, reaches) in [(OLD, false), (NEW, false), ("1.104.7", true), (UNKNOWN, true)] {
         let case = Case::new(version, true, |s| s.version = version.to_owned());
-        let rule = rig::managing::find(&case.gateway.status(), "half_close").cloned();
+        let rule =
+            tailrace_rig::managed_gateway::find(&case.gateway.status(), "half_close").cloned();
         let rule = rule.and_then(|rule| rule.as_str().map(str::to_owned)).unwrap();
         assert_eq!(rule == "propagate", reaches, "{version}: {rule}");
         let mut wire = case.gateway.open(Inbound::Socks5, "db:5432");

@@ -3,7 +3,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use rustls::server::Acceptor;
-use tailrace::inbound::client_hello::{self, Hello, MAX_HELLO, ServerName};
+use tailrace::inbound::client_hello::{self, ClientHello, MAX_HELLO, ServerName};
 use tailrace::target::Host;
 
 /// The name rustls reads; `None`: it accepts no ClientHello here.
@@ -16,19 +16,21 @@ fn rustls_reads(data: &[u8]) -> Option<Option<String>> {
 }
 
 fuzz_target!(|data: &[u8]| {
-    let read = client_hello::read(data);
+    let read = client_hello::parse_client_hello(data);
     match &read {
-        Hello::Incomplete => assert!(data.len() < MAX_HELLO),
-        said => assert_eq!(client_hello::read(&[data, b"more"].concat()), *said),
+        ClientHello::Incomplete => assert!(data.len() < MAX_HELLO),
+        said => assert_eq!(client_hello::parse_client_hello(&[data, b"more"].concat()), *said),
     }
     let Some(theirs) = rustls_reads(data) else { return };
     match read {
-        Hello::Tls(ServerName::Host(Host::Name(name))) => assert_eq!(Some(name.to_string()), theirs),
+        ClientHello::Tls(ServerName::Host(Host::Name(name))) => {
+            assert_eq!(Some(name.to_string()), theirs)
+        }
         // rustls takes an address for no name.
-        Hello::Tls(ServerName::Absent | ServerName::Host(Host::Address(_))) => {
+        ClientHello::Tls(ServerName::Absent | ServerName::Host(Host::Address(_))) => {
             assert_eq!(None, theirs);
         }
-        Hello::Tls(ServerName::Unreadable(_)) => {}
-        Hello::Incomplete | Hello::NotTls => panic!("rustls reads {theirs:?}"),
+        ClientHello::Tls(ServerName::Unreadable(_)) => {}
+        ClientHello::Incomplete | ClientHello::NotTls => panic!("rustls reads {theirs:?}"),
     }
 });

@@ -16,7 +16,7 @@ use tailrace::dns::serve::{
 struct Any;
 
 impl AnswerSource for Any {
-    fn answer(
+    fn answer_question(
         &self,
         ClientQuestion { name, .. }: ClientQuestion,
     ) -> std::pin::Pin<Box<dyn Future<Output = DnsReply> + Send>> {
@@ -42,7 +42,7 @@ static HANDLER: LazyLock<QuestionHandler> = LazyLock::new(|| QuestionHandler::ne
 fuzz_target!(|data: &[u8]| {
     let peer = SocketAddr::from(([127, 0, 0, 1], 5353));
     for over in [MessageTransport::Datagram, MessageTransport::Stream] {
-        let answer = pin!(HANDLER.answer(data, peer, over));
+        let answer = pin!(HANDLER.answer_message(data, peer, over));
         let Poll::Ready(answer) = answer.poll(&mut Context::from_waker(Waker::noop())) else {
             panic!("nothing here waits");
         };

@@ -2,11 +2,11 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use tailrace::inbound::{Failed, Kind, Parsed};
+use tailrace::inbound::{InboundFailure, Kind, Parsed};
 use tailrace::outcome::Outcome;
 
 fuzz_target!(|data: &[u8]| {
-    let failed = Failed::unread(data, Outcome::HeadTimeout);
+    let failed = InboundFailure::of_incomplete_head(data, Outcome::HeadTimeout);
     let told = Kind::of_first_bytes(data);
     match told {
         Parsed::Whole { value, .. } => assert_eq!(value, failed.kind),
@@ -17,7 +17,7 @@ fuzz_target!(|data: &[u8]| {
         assert!(before == Parsed::Incomplete || before == told);
     }
     // P2: only a started HTTP head is answered with text; empty lines before it start none.
-    let said = failed.words("1");
+    let said = failed.reply_bytes("1");
     assert_eq!(said.starts_with(b"HTTP/1.1 408 "), failed.kind == Kind::Http);
     match data.first() {
         None => assert_eq!(told, Parsed::Incomplete),

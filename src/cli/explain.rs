@@ -14,10 +14,10 @@ pub(super) fn run(settings: &Settings, target: &str, json: bool) -> ExitCode {
         Ok(found) => found,
         Err(problems) => return find::misconfigured(&problems),
     };
-    let path = path(target);
+    let path = explain_path(target);
     let told = match json {
         true => find::object(&found, &path).map(|told: serde_json::Value| vec![told.to_string()]),
-        false => find::object(&found, &path).map(|told| text(&told)),
+        false => find::object(&found, &path).map(|told| explain_lines(&told)),
     };
     match told {
         Ok(lines) => lines.iter().for_each(|line| println!("{line}")),
@@ -27,26 +27,26 @@ pub(super) fn run(settings: &Settings, target: &str, json: bool) -> ExitCode {
 }
 
 /// The question for one target.
-pub(super) fn path(target: &str) -> String {
+pub(super) fn explain_path(target: &str) -> String {
     format!("/api/v1/explain?target={}", find::in_a_query(target))
 }
 
-fn text(told: &ExplainAnswer) -> Vec<String> {
+fn explain_lines(told: &ExplainAnswer) -> Vec<String> {
     let line = |(name, text): &(&str, String)| format!("{name:<10} {text}");
-    lines(told).iter().map(line).collect()
+    labelled_lines(told).iter().map(line).collect()
 }
 
 /// What is to be read, top to bottom, in the order of the decision.
-fn lines(told: &ExplainAnswer) -> Vec<(&'static str, String)> {
-    let mut lines = vec![("target", plain(&told.target)), ("policy", of_policy(told))];
+fn labelled_lines(told: &ExplainAnswer) -> Vec<(&'static str, String)> {
+    let mut lines = vec![("target", plain(&told.target)), ("policy", policy_words(told))];
     if let Some(dns) = &told.dns {
-        lines.push(("dns", of_dns(dns)));
+        lines.push(("dns", dns_words(dns)));
         let skipped = |one: &String| ("", format!("{}: a form that is not asked", plain(one)));
         lines.extend(dns.skipped.iter().map(skipped));
     }
-    lines.extend(told.addresses.iter().map(|address| ("address", of_address(address))));
+    lines.extend(told.addresses.iter().map(|address| ("address", address_words(address))));
     lines.extend(told.tailnet.map(|tailnet| ("tailnet", tailnet.state.to_string())));
-    lines.extend(told.clients.iter().map(|client| ("used by", of_client(client))));
+    lines.extend(told.clients.iter().map(|client| ("used by", client_words(client))));
     if let Some(fault) = &told.fault {
         lines.push(("symptom", fault.symptom.to_string()));
         lines.extend([("cause", plain(&fault.cause)), ("fix", plain(&fault.fix))]);
@@ -54,7 +54,7 @@ fn lines(told: &ExplainAnswer) -> Vec<(&'static str, String)> {
     lines
 }
 
-fn of_policy(told: &ExplainAnswer) -> String {
+fn policy_words(told: &ExplainAnswer) -> String {
     let DecisionAnswer { mode, verdict, rule } = &told.policy;
     let rule = rule.as_ref().map(|rule| format!(" ({})", plain(rule))).unwrap_or_default();
     let refused = if told.refused { "; refused" } else { "" };
@@ -64,7 +64,7 @@ fn of_policy(told: &ExplainAnswer) -> String {
 }
 
 /// By which route a name was asked, of whom, and what came back.
-pub(super) fn of_dns(dns: &DnsAnswer) -> String {
+pub(super) fn dns_words(dns: &DnsAnswer) -> String {
     let mut text = dns.route.to_string();
     if let Some(suffix) = &dns.suffix {
         text += &format!(" route of {}", plain(suffix));
@@ -80,7 +80,7 @@ pub(super) fn of_dns(dns: &DnsAnswer) -> String {
 }
 
 /// Where an address leads, and what policy says of it.
-pub(super) fn of_address(row: &AddressAnswer) -> String {
+pub(super) fn address_words(row: &AddressAnswer) -> String {
     let mut text = format!("{}  {}", row.address, row.verdict);
     if let Some(rule) = &row.rule {
         text += &format!(" ({})", plain(rule));
@@ -100,7 +100,7 @@ pub(super) fn of_address(row: &AddressAnswer) -> String {
 }
 
 /// A program that has connections to the target open now.
-fn of_client(client: &ClientAnswer) -> String {
+fn client_words(client: &ClientAnswer) -> String {
     let who = match &client.process {
         Some(process) => {
             let (name, started) = (plain(&process.name), plain(&process.started));
@@ -123,7 +123,7 @@ mod tests {
     fn a_split_name_told_line_by_line() {
         let told = samples::explanation();
         let said: Vec<String> =
-            lines(&told).iter().map(|(name, text)| format!("{name}: {text}")).collect();
+            labelled_lines(&told).iter().map(|(name, text)| format!("{name}: {text}")).collect();
         let wanted = [
             "target: grafana.corp.example:8080",
             "policy: would_deny (no allowed suffix or glob), mode log",

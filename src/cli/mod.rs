@@ -78,10 +78,10 @@ pub fn main() -> ExitCode {
         Command::Config { command: ConfigCommand::Check { file } } => config::check(settings, file),
         Command::Config { command: ConfigCommand::Show { json } } => config::show(&settings, json),
         Command::Policy { command: PolicyCommand::Test { json, hosts } } => {
-            policy::test(&settings, &hosts, json)
+            policy::test_hosts(&settings, &hosts, json)
         }
         Command::Demo { redirected } => demo::run(redirected),
-        Command::MemoryFolder => match crate::tailnet::memory_folder::serve() {
+        Command::MemoryFolder => match crate::tailnet::memory_folder::serve_folder() {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
                 eprintln!("tailrace: no folder in memory: {error}");
@@ -95,10 +95,8 @@ pub fn main() -> ExitCode {
 
 /// Whether a command prints what it has to say and is done: it carries nothing and runs nothing.
 fn only_tells(command: &Command) -> bool {
-    !matches!(
-        command,
-        Command::Up { .. } | Command::Connect { .. } | Command::Demo { .. } | Command::Run { .. }
-    )
+    use Command::{Connect, Demo, Run, Up};
+    !matches!(command, Up { .. } | Connect { .. } | Demo { .. } | Run { .. })
 }
 
 fn commanded(words: Vec<OsString>, ready_timeout: Duration, ours: Ours) -> Option<ChildCommand> {

@@ -17,7 +17,7 @@ use crate::target::Target;
 /// The port judged with a host given without one: ports matter only to our own listeners.
 const ANY_PORT: NonZeroU16 = NonZeroU16::new(443).unwrap();
 
-/// One host's answer.
+/// What the settings say of one host.
 #[derive(Serialize)]
 struct HostVerdict {
     host: String,
@@ -28,7 +28,7 @@ struct HostVerdict {
     refused: bool,
 }
 
-pub(super) fn test(settings: &Settings, hosts: &[String], json: bool) -> ExitCode {
+pub(super) fn test_hosts(settings: &Settings, hosts: &[String], json: bool) -> ExitCode {
     let given = Given::new(settings);
     let loaded = match given.load() {
         Ok(loaded) => loaded,
@@ -41,16 +41,16 @@ pub(super) fn test(settings: &Settings, hosts: &[String], json: bool) -> ExitCod
             return ExitCode::from(exit::CONFIG);
         }
     };
-    let answers: Vec<HostVerdict> = hosts.iter().map(|host| answer(&judge, host)).collect();
+    let answers: Vec<HostVerdict> = hosts.iter().map(|host| judge_host(&judge, host)).collect();
     for answer in &answers {
-        print(answer, json);
+        print_verdict(answer, json);
     }
     let refused = answers.iter().any(|answer| answer.refused);
     if refused { ExitCode::from(exit::FAILED) } else { ExitCode::SUCCESS }
 }
 
-fn answer(judge: &gateway::OfflineJudge, text: &str) -> HostVerdict {
-    let target = match Target::typed(text, ANY_PORT) {
+fn judge_host(judge: &gateway::OfflineJudge, text: &str) -> HostVerdict {
+    let target = match Target::parse_typed(text, ANY_PORT) {
         Ok(target) => target,
         Err(error) => {
             let (host, rule) = (text.to_owned(), error.to_string());
@@ -58,7 +58,7 @@ fn answer(judge: &gateway::OfflineJudge, text: &str) -> HostVerdict {
             return HostVerdict { host, rule, verdict, refused: true };
         }
     };
-    let decision = judge.decide(&target);
+    let decision = judge.decide_target(&target);
     let verdict = decision.policy.as_ref().map(|policy| policy.verdict);
     // What enforcement would refuse counts as refused: that is what one asks this for.
     let refused = decision.permission.is_err() || verdict == Some(Verdict::WouldDeny);
@@ -71,7 +71,7 @@ fn answer(judge: &gateway::OfflineJudge, text: &str) -> HostVerdict {
     }
 }
 
-fn print(answer: &HostVerdict, json: bool) {
+fn print_verdict(answer: &HostVerdict, json: bool) {
     if json {
         println!("{}", serde_json::json!(answer));
     } else {

@@ -56,7 +56,7 @@ impl GatewayState {
 
 impl DecisionSnapshot<'_> {
     /// The snapshot as `policy` takes it.
-    pub(crate) fn context(&self) -> DecisionContext<'_> {
+    pub(crate) fn decision_context(&self) -> DecisionContext<'_> {
         DecisionContext {
             policy: &self.policy,
             local_addresses: &self.local_addresses,
@@ -66,24 +66,24 @@ impl DecisionSnapshot<'_> {
     }
 
     /// What is known of the tailnet, with the kinds of upstream that lead into one.
-    pub(crate) fn tailnet(&self) -> Option<&TailnetState> {
+    pub(crate) fn tailnet_state(&self) -> Option<&TailnetState> {
         self.tailnet.as_deref()
     }
 }
 
 impl KnownNames for DecisionSnapshot<'_> {
-    fn synthetic(&self, address: IpAddr) -> SyntheticUse {
+    fn synthetic_use(&self, address: IpAddr) -> SyntheticUse {
         let synthetic_addresses = self.synthetic_addresses.as_deref();
         synthetic_addresses.map_or(SyntheticUse::NotSynthetic, |synthetic_addresses| {
             synthetic_addresses.use_of(address, Instant::now())
         })
     }
 
-    fn answered(&self, client: IpAddr, address: IpAddr) -> Option<Name> {
+    fn answered_name(&self, client: IpAddr, address: IpAddr) -> Option<Name> {
         self.dns_answers.name_of(AnsweredClient::new(&self.local_addresses, client), address)
     }
 
-    fn qualify(&self, name: &Name) -> Option<Name> {
+    fn qualified_name(&self, name: &Name) -> Option<Name> {
         self.resolver.qualify(name)
     }
 }
@@ -92,7 +92,7 @@ impl RouteTable for DecisionSnapshot<'_> {
     fn route(&self, address: Option<IpAddr>) -> Option<Route> {
         let by_netmap = || {
             let (tailnet, address) = (self.tailnet.as_ref()?, address?);
-            Some(match tailnet.netmap.cover(address) {
+            Some(match tailnet.netmap.covering_route(address) {
                 Some(_) => Route::Tailnet,
                 None => Route::Outside,
             })
@@ -129,7 +129,7 @@ pub(super) async fn decide_target(
     let asked = AskedTarget { client: Some(record.client().ip()), ..asked };
     let decision = {
         let snapshot = client.gateway_state.decision_snapshot();
-        policy::decide(&asked, &snapshot.context())
+        policy::decide(&asked, &snapshot.decision_context())
     };
     write_down(record, decision, asked_at)
 }
@@ -149,7 +149,7 @@ async fn wait_for_bare_name(
     tokio::select! {
         biased;
         _up_or_not = tailnet_gate.wait_until_running(asked_at) => Ok(()),
-        () = client.gone() => Err(Refusal::client_gone()),
+        () = client.wait_until_gone() => Err(Refusal::client_gone()),
         () = client.drain.reached(Phase::Draining) => Err(Refusal::draining()),
     }
 }

@@ -44,9 +44,9 @@ impl DnsResponder {
 }
 
 impl AnswerSource for DnsResponder {
-    fn answer(&self, dns_responder: ClientQuestion) -> BoxFuture<'static, DnsReply> {
+    fn answer(&self, question: ClientQuestion) -> BoxFuture<'static, DnsReply> {
         let responder = self.clone();
-        async move { responder.reply(dns_responder).await.unwrap_or_else(|reply| reply) }.boxed()
+        async move { responder.reply(question).await.unwrap_or_else(|reply| reply) }.boxed()
     }
 }
 
@@ -57,55 +57,55 @@ impl DnsResponder {
         ClientQuestion { name, wanted, client }: ClientQuestion,
     ) -> Result<DnsReply, DnsReply> {
         if is_localhost(&name) {
-            return Ok(loopback(wanted));
+            return Ok(loopback_reply(wanted));
         }
-        let reversed = reverse::address(&name);
-        if let Some(reply) = reversed.and_then(|address| localhost_of(address, wanted)) {
+        let reversed = reverse::address_of(&name);
+        if let Some(reply) = reversed.and_then(|address| reverse_of_loopback(address, wanted)) {
             return Ok(reply);
         }
-        let down = self.down();
+        let down = self.refuse_while_down();
         // Whether the tailnet has a bare name, and a name for an address, is known once it is up.
         if name.is_bare() || reversed.is_some() {
             down.clone()?;
         }
         if let (Some(address), QuestionKind::Of(QueryKind::Ptr)) = (reversed, wanted) {
-            return self.pointer(&name, address, client).await;
+            return self.answer_pointer(&name, address, client).await;
         }
         let mut decision = self.decide(AskedName::Records(&name));
         let whole = decision.whole.take();
-        let admitted = self.admit(decision, client, &name)?;
+        let admitted = self.admit_question(decision, client, &name)?;
         down?;
         let kind = match wanted {
             QuestionKind::Other => return Ok(DnsReply::NOTHING),
-            QuestionKind::Any => return Ok(anything()),
+            QuestionKind::Any => return Ok(reply_to_any()),
             QuestionKind::Alias => QueryKind::Addresses(IpFamily::V4),
             QuestionKind::Of(kind) => kind,
         };
         if let QueryKind::Addresses(family) = kind
             && wanted != QuestionKind::Alias
-            && self.lends(admitted.get())
+            && self.has_synthetic_address(admitted.get())
         {
-            return self.assign(&admitted, family, whole).await;
+            return self.answer_synthetic(&admitted, family, whole).await;
         }
         let records = self.look_up(&admitted, kind).await?;
-        Ok(self.heard(client, &admitted, whole, records))
+        Ok(self.tell_records(client, &admitted, whole, records))
     }
 
     /// While the tailnet is down nobody is asked (docs/requirements.md, D9).
-    fn down(&self) -> Result<(), DnsReply> {
+    fn refuse_while_down(&self) -> Result<(), DnsReply> {
         let state = self.gateway_state.tailnet_gate.as_ref().map(|tailnet_gate| tailnet_gate.now());
         match state.filter(|state| !state.is_running()) {
             Some(state) => Err(DnsReply::Failed(Some(ExtendedError::new(
                 ExtendedErrorCode::NotReady,
-                state.sentence(),
+                state.fault_sentence(),
             )))),
             None => Ok(()),
         }
     }
 
-    /// Whose an address is: a name's that has it on loan, a node's, or what split DNS says. A name that is
+    /// Whose an address is: that of a synthetic address, a node's, or what split DNS says. A name that is
     /// told must be one this client may hear of.
-    async fn pointer(
+    async fn answer_pointer(
         &self,
         name: &Name,
         address: IpAddr,
@@ -113,37 +113,37 @@ impl DnsResponder {
     ) -> Result<DnsReply, DnsReply> {
         let known = {
             let snapshot = self.gateway_state.decision_snapshot();
-            match snapshot.synthetic(address) {
+            match snapshot.synthetic_use(address) {
                 SyntheticUse::Assigned(name) => Some(name),
-                _ => self.gateway_state.resolver.load().pointer(address),
+                _ => self.gateway_state.resolver.load().find_pointer(address),
             }
         };
         let records = match known {
             Some(known) => {
                 let decision = self.decide(AskedName::Mention(&known));
-                let told = self.admit(decision, client, &known)?;
+                let told = self.admit_question(decision, client, &known)?;
                 self.gateway_state.telemetry.record_dns(
                     DnsRoute::Magicdns,
                     DnsResult::Ok,
                     Duration::ZERO,
                 );
-                DnsRecords::pointer(told.get())
+                DnsRecords::of_pointer(told.get())
             }
             None => {
                 let decision = self.decide(AskedName::Reverse { reverse: name, address });
-                let admitted = self.admit(decision, client, name)?;
+                let admitted = self.admit_question(decision, client, name)?;
                 self.look_up(&admitted, QueryKind::Ptr).await?
             }
         };
-        Ok(DnsReply::found(None, records))
+        Ok(DnsReply::of_records(None, records))
     }
 
     fn decide(&self, asked: AskedName<'_>) -> NameDecision {
-        policy::decide_question(asked, &self.gateway_state.decision_snapshot().context())
+        policy::decide_question(asked, &self.gateway_state.decision_snapshot().decision_context())
     }
 
     /// May it be asked? A name that may not is asked of nobody.
-    fn admit(
+    fn admit_question(
         &self,
         decision: NameDecision,
         client: IpAddr,
@@ -155,7 +155,7 @@ impl DnsResponder {
         gateway_state.telemetry.count_decision(mode, verdict);
         let rule = policy.rule.as_deref().unwrap_or_default();
         tracing::debug!(%name, %client, %mode, %verdict, rule, "DNS question decided");
-        if policy.verdict != Verdict::Allow && self.is_news(name, verdict) {
+        if policy.verdict != Verdict::Allow && self.is_new_verdict(name, verdict) {
             tracing::info!(%name, %client, %mode, %verdict, rule, "a DNS question that policy does not allow");
         }
         permission.map_err(|_| {
@@ -170,7 +170,7 @@ impl DnsResponder {
         })
     }
 
-    fn is_news(&self, name: &Name, verdict: Verdict) -> bool {
+    fn is_new_verdict(&self, name: &Name, verdict: Verdict) -> bool {
         let (line, now) = ((name.clone(), verdict), Instant::now());
         let news = self.said.get(&line, now).is_none();
         if news {
@@ -196,7 +196,7 @@ impl DnsResponder {
                 why,
             ))));
         }
-        match names.records(name, kind, &listeners).await {
+        match names.resolve_records(name, kind, &listeners).await {
             Ok(Some(records)) => {
                 gateway_state.telemetry.record_dns(records.by, DnsResult::Ok, asked.elapsed());
                 Ok(records)
@@ -227,7 +227,7 @@ impl DnsResponder {
     /// What the client hears of it. An address that no mode would dial is left out: the client could dial
     /// it itself, past this gateway, and a name of somebody else's would lead it to its own loopback
     /// (docs/requirements.md, B13, B22).
-    fn heard(
+    fn tell_records(
         &self,
         client: IpAddr,
         name: &Admitted<Name>,
@@ -243,12 +243,12 @@ impl DnsResponder {
             name.get(),
             &records.addresses,
         );
-        DnsReply::found(whole, records)
+        DnsReply::of_records(whole, records)
     }
 
-    /// Whether the name gets an address on loan: names inside the tailnet do. Others have addresses that are
+    /// Whether the name gets a synthetic address: names inside the tailnet do. Others have addresses that are
     /// theirs wherever they are asked for.
-    fn lends(&self, name: &Name) -> bool {
+    fn has_synthetic_address(&self, name: &Name) -> bool {
         self.gateway_state.synthetic_addresses.load().is_some()
             && matches!(
                 self.gateway_state.resolver.load().plan(name).by.dns_route(),
@@ -256,8 +256,8 @@ impl DnsResponder {
             )
     }
 
-    /// An address on loan, if a connection to the name could be dialled anywhere. They are IPv4 alone.
-    async fn assign(
+    /// A synthetic address, if a connection to the name could be dialled anywhere. They are IPv4 alone.
+    async fn answer_synthetic(
         &self,
         name: &Admitted<Name>,
         family: IpFamily,
@@ -286,7 +286,7 @@ impl DnsResponder {
                 why,
             ))));
         };
-        Ok(DnsReply::address(whole, address.into(), left))
+        Ok(DnsReply::address_data(whole, address.into(), left))
     }
 }
 
@@ -295,30 +295,33 @@ fn is_localhost(name: &Name) -> bool {
     name.as_str() == "localhost" || name.as_str().ends_with(".localhost")
 }
 
-fn loopback(wanted: QuestionKind) -> DnsReply {
+fn loopback_reply(wanted: QuestionKind) -> DnsReply {
     let address: IpAddr = match wanted {
         QuestionKind::Of(QueryKind::Addresses(IpFamily::V6)) => Ipv6Addr::LOCALHOST.into(),
         QuestionKind::Of(QueryKind::Addresses(IpFamily::V4 | IpFamily::Both)) => {
             Ipv4Addr::LOCALHOST.into()
         }
-        QuestionKind::Any => return anything(),
+        QuestionKind::Any => return reply_to_any(),
         QuestionKind::Of(_) | QuestionKind::Alias | QuestionKind::Other => {
             return DnsReply::NOTHING;
         }
     };
-    DnsReply::address(None, address, LOCALHOST)
+    DnsReply::address_data(None, address, LOCALHOST)
 }
 
 /// Loopback's name, which nobody else is asked for (RFC 6303 section 4.2).
-fn localhost_of(address: IpAddr, wanted: QuestionKind) -> Option<DnsReply> {
+fn reverse_of_loopback(address: IpAddr, wanted: QuestionKind) -> Option<DnsReply> {
     let name = Name::parse(b"localhost").ok().filter(|_| address.is_loopback())?;
     if wanted != QuestionKind::Of(QueryKind::Ptr) {
         return Some(DnsReply::NOTHING);
     }
-    Some(DnsReply::found(None, DnsRecords { left: LOCALHOST, ..DnsRecords::pointer(&name) }))
+    Some(DnsReply::of_records(
+        None,
+        DnsRecords { left: LOCALHOST, ..DnsRecords::of_pointer(&name) },
+    ))
 }
 
 /// The one record that stands for all there are.
-fn anything() -> DnsReply {
+fn reply_to_any() -> DnsReply {
     DnsReply::nothing_for(LOCALHOST)
 }

@@ -10,21 +10,21 @@ use super::read_request::{describe_forward, turn_away};
 use super::tunnel::{Tunnel, outcome_of_relay};
 use super::{ClientContext, Refusal};
 use crate::inbound::http_forward::{
-    ByteCounter, Exchange, ExchangeSockets, ForwardRequest, Session,
+    ByteCounter, ExchangeSockets, ForwardExchange, ForwardRequest, ForwardSession,
 };
-use crate::inbound::{self, Failed, Reply};
+use crate::inbound::{self, InboundFailure, ReplyProtocol};
 use crate::lifecycle::drain::Phase;
 use crate::outcome::Outcome;
 use crate::policy::AskedTarget;
 use crate::record::{Stage, TargetRecord};
-use crate::relay::{Ended, Meter};
+use crate::relay::{Meter, RelayEnd};
 use crate::target::Target;
-use crate::upstream::Connected;
+use crate::upstream::UpstreamConnection;
 
 /// An upstream connection between two requests.
 struct IdleUpstream {
     target: Target,
-    connected: Connected,
+    connected: UpstreamConnection,
 }
 
 impl IdleUpstream {
@@ -46,7 +46,7 @@ enum AfterRequest {
 /// Serves request after request until one side has had enough, or a request becomes a tunnel.
 pub(super) async fn serve_requests(
     client: &mut ClientContext<'_>,
-    mut session: Session,
+    mut session: ForwardSession,
 ) -> Option<Box<Tunnel>> {
     // A request's body may follow at once: its client's FIN is no good-bye.
     client.sent_early = true;
@@ -74,19 +74,19 @@ pub(super) async fn serve_requests(
 enum NextRequest {
     Request(Box<ForwardRequest>),
     Closed,
-    Bad(Failed),
+    Bad(InboundFailure),
 }
 
 /// The next request head: an idle connection ends with the drain, a started head is heard out.
-async fn next_request(client: &ClientContext<'_>, session: &mut Session) -> NextRequest {
+async fn next_request(client: &ClientContext<'_>, session: &mut ForwardSession) -> NextRequest {
     let (idle, head, max_head) = {
         let limits = client.gateway_state.limits.load();
         (limits.keepalive_idle, limits.head_timeout, limits.max_head)
     };
-    if !session.started() {
+    if !session.has_request_bytes() {
         let begun = tokio::select! {
             biased;
-            begun = session.begin(client.stream, idle) => begun,
+            begun = session.wait_for_request(client.stream, idle) => begun,
             () = client.drain.reached(Phase::Draining) => false,
         };
         if !begun {
@@ -95,7 +95,7 @@ async fn next_request(client: &ClientContext<'_>, session: &mut Session) -> Next
     }
     tokio::select! {
         biased;
-        read = session.next(client.stream, head, max_head) => match read {
+        read = session.read_request(client.stream, head, max_head) => match read {
             Ok(request) => NextRequest::Request(Box::new(request)),
             Err(failed) => NextRequest::Bad(failed),
         },
@@ -107,11 +107,11 @@ async fn next_request(client: &ClientContext<'_>, session: &mut Session) -> Next
 struct MeteredCounter<'a>(&'a Meter);
 
 impl ByteCounter for MeteredCounter<'_> {
-    fn up(&self, bytes: u64) {
+    fn count_up(&self, bytes: u64) {
         self.0.add_up(bytes);
     }
 
-    fn down(&self, bytes: u64) {
+    fn count_down(&self, bytes: u64) {
         self.0.add_down(bytes);
     }
 }
@@ -120,7 +120,7 @@ impl ClientContext<'_> {
     async fn serve_request(
         &self,
         mut record: TargetRecord,
-        session: &mut Session,
+        session: &mut ForwardSession,
         request: ForwardRequest,
         kept: Option<IdleUpstream>,
     ) -> AfterRequest {
@@ -132,7 +132,7 @@ impl ClientContext<'_> {
         };
         loop {
             record.set_stage(Stage::Relay);
-            let exchange = self.exchange(&record, session, &request, &connected).await;
+            let exchange = self.run_exchange(&record, session, &request, &connected).await;
             if !(exchange.stale && reused) {
                 // A tunnel may follow, which need not keep the head.
                 let ForwardRequest { target, head, .. } = request;
@@ -155,7 +155,7 @@ impl ClientContext<'_> {
         record: &mut TargetRecord,
         target: &Target,
         kept: Option<IdleUpstream>,
-    ) -> Result<(Connected, bool), Refusal> {
+    ) -> Result<(UpstreamConnection, bool), Refusal> {
         let asked = AskedTarget { target, client: None, named: None };
         let permitted = decide_target(self, record, asked).await?;
         match kept {
@@ -171,13 +171,13 @@ impl ClientContext<'_> {
         }
     }
 
-    async fn exchange(
+    async fn run_exchange(
         &self,
         record: &TargetRecord,
-        session: &mut Session,
+        session: &mut ForwardSession,
         request: &ForwardRequest,
-        connected: &Connected,
-    ) -> Exchange {
+        connected: &UpstreamConnection,
+    ) -> ForwardExchange {
         let limits = self.gateway_state.limits.load_full();
         let (idle, process) = (limits.relay.idle, limits.relay.upstream_process.load_full());
         let upstream_process = process.as_deref();
@@ -191,14 +191,14 @@ impl ClientContext<'_> {
         let early = connected.early.clone();
         let live = record.live_connection();
         let counts = MeteredCounter(live.meter());
-        let exchange = session.exchange(way, early, request, &counts);
+        let exchange = session.carry_exchange(way, early, request, &counts);
         tokio::select! {
             biased;
             exchange = Box::pin(exchange) => exchange,
             reason = live.cut().wait() => {
                 self.stream.reset_on_close();
                 connected.stream.reset_on_close();
-                Exchange::ended(outcome_of_relay(Ended::Cut(reason)))
+                ForwardExchange::closing(outcome_of_relay(RelayEnd::Cut(reason)))
             }
         }
     }
@@ -206,10 +206,10 @@ impl ClientContext<'_> {
     async fn end_request(
         &self,
         record: TargetRecord,
-        session: &mut Session,
+        session: &mut ForwardSession,
         target: Target,
-        mut connected: Connected,
-        exchange: Exchange,
+        mut connected: UpstreamConnection,
+        exchange: ForwardExchange,
     ) -> AfterRequest {
         if let Some((early_up, early_down)) = exchange.upgraded {
             connected.early = early_down;
@@ -222,7 +222,7 @@ impl ClientContext<'_> {
         if !exchange.client_reusable {
             // Only a whole answer ends politely: after a FIN half a one would look whole.
             if exchange.outcome == Outcome::Ok {
-                session.close(self.stream).await;
+                session.close_client(self.stream).await;
             }
             return AfterRequest::End(None);
         }
@@ -244,7 +244,7 @@ impl ClientContext<'_> {
     /// The last words. The line is written before them, so that no client can hold it up.
     async fn say_and_finish(&self, mut record: TargetRecord, outcome: Outcome, message: &str) {
         record.set_stage(Stage::Reply);
-        let said = Reply::Http.failure(outcome, message, record.id());
+        let said = ReplyProtocol::Http.failure_bytes(outcome, message, record.id());
         record.finish(outcome);
         inbound::reply::say_and_close(self.stream, &said).await;
     }

@@ -41,7 +41,7 @@ pub(super) enum AnsweredClient {
 
 impl AnsweredClient {
     pub(super) fn new(local_addresses: &LocalAddresses, client: IpAddr) -> Self {
-        match local_addresses.holds(client) {
+        match local_addresses.is_local(client) {
             true => Self::ThisHost,
             false => Self::Address(client.to_canonical()),
         }
@@ -116,7 +116,7 @@ impl SyntheticAddresses {
 
     /// The address of `name`, the same as long as it is used; none: every address was used lately.
     pub(super) fn assign(&self, name: &Name, now: Instant) -> Option<Ipv4Addr> {
-        let mut assignments = self.lock();
+        let mut assignments = self.lock_assignments();
         if let Some(assignment) = assignments.by_name.get_mut(name) {
             assignment.last_used = now;
             return Some(assignment.address);
@@ -141,13 +141,13 @@ impl SyntheticAddresses {
     }
 
     fn name_of(&self, address: Ipv4Addr, now: Instant) -> Option<Name> {
-        let mut assignments = self.lock();
+        let mut assignments = self.lock_assignments();
         let name = assignments.by_address.get(&address)?.clone();
         assignments.by_name.get_mut(&name)?.last_used = now;
         Some(name)
     }
 
-    fn lock(&self) -> MutexGuard<'_, SyntheticAssignments> {
+    fn lock_assignments(&self) -> MutexGuard<'_, SyntheticAssignments> {
         // Both maps are changed by calls that do not panic.
         self.assignments.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -15,7 +15,7 @@ use crate::lifecycle::drain::Phase;
 use crate::policy::{self, AddressDecision, AddressDecisions, RouteTable as _};
 use crate::record::{Stage, TargetRecord};
 use crate::tailnet::TailnetFault;
-use crate::upstream::{Connected, Destination, UpstreamError};
+use crate::upstream::{Destination, UpstreamConnection, UpstreamError};
 
 /// Finds the target and connects to it, unless there is no room or the client leaves meanwhile. Where nobody knows
 /// the name of a redirected client, the address it was going to takes its place if that needs no name.
@@ -26,7 +26,7 @@ pub(super) async fn open_upstream(
     client: &ClientContext<'_>,
     record: &mut TargetRecord,
     mut permitted: PermittedTarget,
-) -> Result<Connected, Refusal> {
+) -> Result<UpstreamConnection, Refusal> {
     loop {
         let refusal = match Box::pin(open_to(client, record, &permitted)).await {
             Ok(connected) => return Ok(connected),
@@ -44,7 +44,7 @@ async fn open_to(
     client: &ClientContext<'_>,
     record: &mut TargetRecord,
     permitted: &PermittedTarget,
-) -> Result<Connected, Refusal> {
+) -> Result<UpstreamConnection, Refusal> {
     if client.over_limit {
         return Err(Refusal::overloaded());
     }
@@ -58,7 +58,7 @@ async fn open_to(
         tokio::select! {
             biased;
             connected = connect => connected?,
-            () = client.gone() => return Err(Refusal::client_gone()),
+            () = client.wait_until_gone() => return Err(Refusal::client_gone()),
             reason = live.cut().wait() => return Err(Refusal::cut(reason, permitted.admitted.get())),
         }
     };
@@ -71,7 +71,7 @@ async fn resolve_and_connect(
     gateway_state: &GatewayState,
     record: &mut TargetRecord,
     permitted: &PermittedTarget,
-) -> Result<Connected, Refusal> {
+) -> Result<UpstreamConnection, Refusal> {
     record.set_stage(Stage::Dns);
     record.set_upstream(gateway_state.upstream_kind);
     if let Some(tailnet_gate) = &gateway_state.tailnet_gate {
@@ -80,7 +80,7 @@ async fn resolve_and_connect(
     }
     let destination = resolve_and_check(gateway_state, record, permitted).await?;
     record.set_stage(Stage::Dial);
-    connect(gateway_state, record, destination).await
+    connect_upstream(gateway_state, record, destination).await
 }
 
 /// Step 4: the target's addresses, each decided about before it may be dialled.
@@ -114,7 +114,7 @@ async fn resolve_and_check(
     let decisions = {
         let snapshot = gateway_state.decision_snapshot();
         let PermittedTarget { admitted, pinned, .. } = permitted;
-        policy::decide_addresses(admitted, *pinned, &addresses, &snapshot.context())
+        policy::decide_addresses(admitted, *pinned, &addresses, &snapshot.decision_context())
     };
     tracing::debug!(%by, ?addresses, "resolved");
     check_addresses(record, permitted, decisions, by)
@@ -132,8 +132,8 @@ fn check_addresses(
         let refused = permission.as_ref().err().map(display);
         tracing::debug!(%address, route, rule, refused, "address decided");
     }
-    record.set_resolved(by, decisions.first().map(|first| first.address));
-    let Some(AddressDecision { policy, permission, .. }) = decisions.refusal() else {
+    record.set_resolved(by, decisions.first_dialled().map(|first| first.address));
+    let Some(AddressDecision { policy, permission, .. }) = decisions.decisive_refusal() else {
         return Ok(Destination::Addresses(decisions.into_permissions()));
     };
     let refused = match permission {
@@ -149,12 +149,12 @@ fn check_addresses(
 }
 
 /// Step 5: the way to the first of the addresses that answers, or to the name.
-async fn connect(
+async fn connect_upstream(
     gateway_state: &GatewayState,
     record: &mut TargetRecord,
     destination: Destination,
-) -> Result<Connected, Refusal> {
-    let asked = destination.first();
+) -> Result<UpstreamConnection, Refusal> {
+    let asked = destination.first_address();
     record.set_route(gateway_state.route_to(asked));
     if let (Some(tailnet_gate), Some(address)) = (&gateway_state.tailnet_gate, asked) {
         tailnet_gate.warm_up(address.ip()).await;
@@ -195,7 +195,7 @@ fn why_not_connected(
     took: Duration,
 ) -> Refusal {
     let tailnet_gate = gateway_state.tailnet_gate.as_ref();
-    match tailnet_gate.and_then(|tailnet_gate| tailnet_gate.reason(&error, asked, took)) {
+    match tailnet_gate.and_then(|tailnet_gate| tailnet_gate.fault_behind(&error, asked, took)) {
         Some(fault) => refused_by(record, &fault),
         None => error.into(),
     }

@@ -9,9 +9,11 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 
 use super::{ClientContext, transparent};
-use crate::inbound::http_forward::{ForwardRequest, Session};
-use crate::inbound::sniff::Said;
-use crate::inbound::{self, Failed, Kind, Label, Read, Reply, Request};
+use crate::inbound::http_forward::{ForwardRequest, ForwardSession};
+use crate::inbound::sniff::SniffedProtocol;
+use crate::inbound::{
+    self, InboundFailure, InboundRequest, Kind, Label, ReplyProtocol, RequestedTunnel,
+};
 use crate::labels::{ErrorDetail, HostFrom};
 use crate::lifecycle::drain::Phase;
 use crate::outcome::Outcome;
@@ -45,7 +47,7 @@ pub(super) enum ClientRequest {
     /// One tunnel, and the record of its target.
     Tunnel(TargetRecord, TunnelRequest),
     /// HTTP requests to forward, one after another, each with a record of its own.
-    Forward(Box<Session>),
+    Forward(Box<ForwardSession>),
 }
 
 /// A tunnel that a client wants.
@@ -53,19 +55,19 @@ pub(super) struct TunnelRequest {
     /// Where to: as the client said it, or where it was going.
     pub(super) target: Target,
     pub(super) kind: Kind,
-    /// How to answer.
-    pub(super) reply: Reply,
+    /// In which words the client is answered.
+    pub(super) reply: ReplyProtocol,
     /// What the client has sent for the far side.
     pub(super) early: Bytes,
     /// The meaning of `early`, where it has been read for one already and the client had its time to say more.
-    pub(super) sniffed: Option<Said>,
+    pub(super) sniffed: Option<SniffedProtocol>,
     /// The server that a redirected client names in `early`.
     pub(super) named: Option<(Name, NamedBy)>,
 }
 
 impl TunnelRequest {
     /// As the decision about it takes it.
-    pub(super) fn asked(&self) -> AskedTarget<'_> {
+    pub(super) fn asked_target(&self) -> AskedTarget<'_> {
         let named = self.named.as_ref().map(|(name, by)| (name, *by));
         AskedTarget { target: &self.target, client: None, named }
     }
@@ -77,13 +79,15 @@ pub(super) async fn read_request(
     implicit: Option<Box<ImplicitTarget>>,
 ) -> Option<ClientRequest> {
     let request = match implicit.map(|implicit| *implicit) {
-        Some(ImplicitTarget::Listener(target)) => Request::unspoken(Target::clone(&target)),
+        Some(ImplicitTarget::Listener(target)) => {
+            RequestedTunnel::of_static_forward(Target::clone(&target))
+        }
         Some(ImplicitTarget::Redirected(to)) => {
             return transparent::read_request(client, to).await;
         }
         None => match read_head(client).await {
-            Ok(Read::Tunnel(request)) => *request,
-            Ok(Read::Forward(session)) => {
+            Ok(InboundRequest::Tunnel(request)) => *request,
+            Ok(InboundRequest::Forward(session)) => {
                 client.connection.set_inbound(Kind::Http);
                 return Some(ClientRequest::Forward(session));
             }
@@ -95,8 +99,8 @@ pub(super) async fn read_request(
     };
     client.connection.set_inbound(request.kind);
     let mut record = client.connection.begin_target();
-    describe(&mut record, &request.target, request.label.as_ref(), request.host_mismatch);
-    let Request { kind, target, early, reply, .. } = request;
+    describe_target(&mut record, &request.target, request.label.as_ref(), request.host_mismatch);
+    let RequestedTunnel { kind, target, early, reply, .. } = request;
     tracing::debug!(inbound = kind.label(), %target, early = early.len(), "request");
     client.sent_early = !early.is_empty();
     let request = TunnelRequest { target, kind, reply, early, sniffed: None, named: None };
@@ -104,7 +108,7 @@ pub(super) async fn read_request(
 }
 
 /// Reads the first request head under one deadline; nothing read is ever lost.
-async fn read_head(client: &ClientContext<'_>) -> Result<Read, Failed> {
+async fn read_head(client: &ClientContext<'_>) -> Result<InboundRequest, InboundFailure> {
     let ClientContext { gateway_state, stream, over_limit, drain, .. } = client;
     let late = if *over_limit { Outcome::Overloaded } else { Outcome::HeadTimeout };
     let (head_timeout, max_head) = {
@@ -118,14 +122,14 @@ async fn read_head(client: &ClientContext<'_>) -> Result<Read, Failed> {
     tokio::select! {
         biased;
         _ = stream.readiness().readable() => {}
-        () = &mut deadline => return Err(Failed::unread(&buffer, late)),
+        () = &mut deadline => return Err(InboundFailure::of_incomplete_head(&buffer, late)),
         // A client that has said nothing yet is in the middle of nothing.
         () = drain.reached(Phase::Draining) => {
-            return Err(Failed::unread(&buffer, Outcome::Draining));
+            return Err(InboundFailure::of_incomplete_head(&buffer, Outcome::Draining));
         }
     }
     let over = {
-        let read = std::pin::pin!(inbound::read(stream, &mut buffer, max_head));
+        let read = std::pin::pin!(inbound::read_request(stream, &mut buffer, max_head));
         tokio::select! {
             biased;
             read = read => return read,
@@ -133,12 +137,12 @@ async fn read_head(client: &ClientContext<'_>) -> Result<Read, Failed> {
             () = drain.reached(Phase::Forced) => Outcome::Draining,
         }
     };
-    Err(Failed::unread(&buffer, over))
+    Err(InboundFailure::of_incomplete_head(&buffer, over))
 }
 
 /// Writes down what is asked for. A static forward's name counts as the client's: with the listener it chose what
 /// that stands for, and nothing was guessed from its bytes.
-fn describe(
+fn describe_target(
     record: &mut TargetRecord,
     target: &Target,
     label: Option<&Label>,
@@ -160,11 +164,15 @@ pub(super) fn describe_forward(record: &mut TargetRecord, request: &ForwardReque
         tracing::Span::current().record("id", record.id());
     }
     tracing::debug!(target = %request.target, "request");
-    describe(record, &request.target, request.label.as_ref(), request.host_mismatch);
+    describe_target(record, &request.target, request.label.as_ref(), request.host_mismatch);
 }
 
 /// Ends a connection whose head asked for nothing we could carry.
-pub(super) async fn turn_away(stream: &Stream, connection: &mut ConnectionRecord, failed: Failed) {
+pub(super) async fn turn_away(
+    stream: &Stream,
+    connection: &mut ConnectionRecord,
+    failed: InboundFailure,
+) {
     connection.set_inbound(failed.kind);
     let mut record = connection.begin_target();
     if let Some(asked) = &failed.asked {
@@ -172,7 +180,7 @@ pub(super) async fn turn_away(stream: &Stream, connection: &mut ConnectionRecord
     }
     let (outcome, why) = (failed.outcome.label(), &failed.message);
     tracing::debug!(outcome, why, "no request");
-    let reply = failed.words(record.id());
+    let reply = failed.reply_bytes(record.id());
     record.set_stage(Stage::Reply);
     // The record ends before the last words: a client that lingers must not hold up its line.
     record.finish(failed.outcome);

@@ -8,11 +8,11 @@ use super::decision::{PermittedTarget, write_verdict};
 use super::read_request::TunnelRequest;
 use super::{GatewayState, Refusal};
 use crate::inbound::Kind;
-use crate::inbound::client_hello::{self, Hello, ServerName};
-use crate::inbound::sniff::{self, Said};
+use crate::inbound::client_hello::{self, ClientHello, ServerName};
+use crate::inbound::sniff::{self, SniffedProtocol};
 use crate::policy::{self, Mode, RequestedServer, Verdict};
 use crate::record::TargetRecord;
-use crate::relay::{Inspection, Inspector};
+use crate::relay::{InspectionVerdict, StreamInspector};
 use crate::target::Target;
 
 /// Looks for a server name in a tunnel's first bytes, until those have been seen.
@@ -51,8 +51,8 @@ impl SniInspector {
         let inspector = Self { target: permitted.admitted.get().clone(), redirected, judges_names };
         let verdict = match &request.sniffed {
             // It had its time: nothing more comes to judge by.
-            Some(said) => inspector.judge(gateway_state, record, said, true),
-            None => inspector.read(gateway_state, record, &request.early, false),
+            Some(said) => inspector.judge_first_bytes(gateway_state, record, said, true),
+            None => inspector.inspect(gateway_state, record, &request.early, false),
         };
         match verdict {
             SniVerdict::More => {
@@ -65,45 +65,51 @@ impl SniInspector {
     }
 
     /// Reads and judges all that the client has said so far; with `over` it says nothing more, or not in time.
-    fn read(
+    fn inspect(
         &self,
         gateway_state: &GatewayState,
         record: &mut TargetRecord,
         bytes: &[u8],
         over: bool,
     ) -> SniVerdict {
-        self.judge(gateway_state, record, &self.meaning(bytes), over)
+        self.judge_first_bytes(gateway_state, record, &self.parse_first_bytes(bytes), over)
     }
 
-    fn meaning(&self, bytes: &[u8]) -> Said {
+    fn parse_first_bytes(&self, bytes: &[u8]) -> SniffedProtocol {
         if self.redirected {
-            return sniff::read(bytes);
+            return sniff::sniff(bytes);
         }
-        match client_hello::read(bytes) {
-            Hello::Incomplete if bytes.is_empty() => Said::Incomplete,
-            Hello::Incomplete => Said::IncompleteHello,
-            Hello::Tls(name) => Said::Tls(name),
-            Hello::NotTls => Said::Opaque,
+        match client_hello::parse_client_hello(bytes) {
+            ClientHello::Incomplete if bytes.is_empty() => SniffedProtocol::Incomplete,
+            ClientHello::Incomplete => SniffedProtocol::IncompleteHello,
+            ClientHello::Tls(name) => SniffedProtocol::Tls(name),
+            ClientHello::NotTls => SniffedProtocol::Opaque,
         }
     }
 
-    fn judge(
+    fn judge_first_bytes(
         &self,
         gateway_state: &GatewayState,
         record: &mut TargetRecord,
-        said: &Said,
+        said: &SniffedProtocol,
         over: bool,
     ) -> SniVerdict {
         match said {
-            Said::IncompleteHello | Said::Tls(_) if !self.judges_names => SniVerdict::Clear,
-            Said::Incomplete | Said::IncompleteHello if !over => SniVerdict::More,
-            Said::IncompleteHello => {
+            SniffedProtocol::IncompleteHello | SniffedProtocol::Tls(_) if !self.judges_names => {
+                SniVerdict::Clear
+            }
+            SniffedProtocol::Incomplete | SniffedProtocol::IncompleteHello if !over => {
+                SniVerdict::More
+            }
+            SniffedProtocol::IncompleteHello => {
                 let unreadable = ServerName::Unreadable("the ClientHello never became whole");
                 self.judge_name(gateway_state, record, &unreadable)
             }
-            Said::Tls(name) => self.judge_name(gateway_state, record, name),
-            Said::ForProxy => SniVerdict::Refused(Refusal::for_proxy()),
-            Said::Incomplete | Said::Http(_) | Said::Opaque => SniVerdict::Clear,
+            SniffedProtocol::Tls(name) => self.judge_name(gateway_state, record, name),
+            SniffedProtocol::ForProxy => SniVerdict::Refused(Refusal::for_proxy()),
+            SniffedProtocol::Incomplete | SniffedProtocol::Http(_) | SniffedProtocol::Opaque => {
+                SniVerdict::Clear
+            }
         }
     }
 
@@ -119,7 +125,8 @@ impl SniInspector {
             ServerName::Unreadable(why) => RequestedServer::Unreadable(why),
         };
         let snapshot = gateway_state.decision_snapshot();
-        let decided = policy::decide_server_name(&self.target, requested, &snapshot.context());
+        let decided =
+            policy::decide_server_name(&self.target, requested, &snapshot.decision_context());
         let Some(decided) = decided.filter(|decided| decided.verdict != Verdict::Allow) else {
             return SniVerdict::Clear;
         };
@@ -151,14 +158,14 @@ impl<'a> RelayInspector<'a> {
     }
 }
 
-impl Inspector for RelayInspector<'_> {
-    fn look(&mut self, bytes: &[u8], over: bool) -> Inspection {
-        match self.inspector.read(self.gateway_state, self.record, bytes, over) {
-            SniVerdict::More => Inspection::More,
-            SniVerdict::Clear => Inspection::Pass,
+impl StreamInspector for RelayInspector<'_> {
+    fn inspect(&mut self, bytes: &[u8], over: bool) -> InspectionVerdict {
+        match self.inspector.inspect(self.gateway_state, self.record, bytes, over) {
+            SniVerdict::More => InspectionVerdict::More,
+            SniVerdict::Clear => InspectionVerdict::Pass,
             SniVerdict::Refused(refusal) => {
                 self.refusal = Some(Box::new(refusal));
-                Inspection::Refuse
+                InspectionVerdict::Refuse
             }
         }
     }

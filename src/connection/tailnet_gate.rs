@@ -41,7 +41,7 @@ impl TailnetGate {
     }
 
     /// The same for a node that joins by our doing: its peers have to hear of it first.
-    pub fn with(self, warmup: PeerWarmup) -> Self {
+    pub fn with_warmup(self, warmup: PeerWarmup) -> Self {
         Self { warmup: Some(warmup), ..self }
     }
 
@@ -49,7 +49,7 @@ impl TailnetGate {
     pub(crate) async fn warm_up(&self, address: IpAddr) {
         let Some(warmup) = &self.warmup else { return };
         let state = self.now();
-        let peer = state.netmap.cover(address).filter(|cover| cover.peer.online);
+        let peer = state.netmap.covering_route(address).filter(|cover| cover.peer.online);
         if let Some(peer) = peer.and_then(|cover| cover.peer.addresses.first()) {
             warmup.warm_up(*peer, state.since).await;
         }
@@ -78,7 +78,7 @@ impl TailnetGate {
         }
         if !now.first_login {
             tracing::debug!(phase = now.phase.label(), "the tailnet is not up");
-            return Err(now.why());
+            return Err(now.fault_now());
         }
         let mut state = self.state.clone();
         tracing::debug!(phase = now.phase.label(), "waits for the first login");
@@ -87,12 +87,12 @@ impl TailnetGate {
             Ok(Ok(state)) => Arc::clone(&state),
             _ => self.now(),
         };
-        if now.is_running() { Ok(()) } else { Err(now.why()) }
+        if now.is_running() { Ok(()) } else { Err(now.fault_now()) }
     }
 
     /// The real cause behind an upstream's failure, where the netmap and the time it took tell one.
     /// `asked` is the address it was asked for, `took` how long it was waited for.
-    pub(super) fn reason(
+    pub(super) fn fault_behind(
         &self,
         error: &UpstreamError,
         asked: Option<SocketAddr>,
@@ -100,7 +100,7 @@ impl TailnetGate {
     ) -> Option<TailnetFault> {
         let state = self.now();
         if !state.is_running() {
-            return Some(state.why());
+            return Some(state.fault_now());
         }
         // Of several addresses the first one stands for all.
         let (address, silent, after) = match error {
@@ -117,12 +117,12 @@ impl TailnetGate {
             }
             _ => return None,
         };
-        Some(of_address(&state, address, silent, after))
+        Some(fault_at_address(&state, address, silent, after))
     }
 
     /// This host's own network was tried only for what is outside, where that is allowed.
     fn no_route(&self, state: &TailnetState, address: IpAddr) -> TailnetFault {
-        match self.may_leave_tailnet && state.netmap.cover(address).is_none() {
+        match self.may_leave_tailnet && state.netmap.covering_route(address).is_none() {
             true => TailnetFault::NoWayOutside { address },
             false => TailnetFault::NoRoute { address },
         }
@@ -132,7 +132,7 @@ impl TailnetGate {
 /// What a client's FIN does, by which tailscaled there is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HalfClosePolicy {
-    /// Always the same.
+    /// Always the same, whatever tailscaled there is.
     Always(HalfClose),
     /// Passed on to a tailscaled that keeps half-closed connections, else held back (C6).
     ByVersion,
@@ -140,7 +140,7 @@ pub enum HalfClosePolicy {
 
 impl HalfClosePolicy {
     /// What becomes of a client's FIN with this tailscaled.
-    pub fn with(self, version: Option<&TailscaledVersion>) -> HalfClose {
+    pub fn half_close_for(self, version: Option<&TailscaledVersion>) -> HalfClose {
         match self {
             Self::Always(rule) => rule,
             Self::ByVersion if version.is_some_and(TailscaledVersion::keeps_half_close) => {
@@ -152,13 +152,13 @@ impl HalfClosePolicy {
 }
 
 /// Silence or an answer, and from whom.
-fn of_address(
+fn fault_at_address(
     state: &TailnetState,
     target: SocketAddr,
     silent: bool,
     after: Duration,
 ) -> TailnetFault {
-    match state.netmap.cover(target.ip()) {
+    match state.netmap.covering_route(target.ip()) {
         Some(cover) if !cover.peer.online => {
             TailnetFault::PeerOffline { peer: cover.peer.host.clone() }
         }
@@ -217,7 +217,7 @@ mod tests {
         let (_sender, tailnet_gate) = tailnet_gate(state(), true);
         let (at_once, late) = (Duration::from_millis(3), Duration::from_secs(5));
         let outcome = |address, after| {
-            tailnet_gate.reason(&failed(address, after), None, after).unwrap().outcome()
+            tailnet_gate.fault_behind(&failed(address, after), None, after).unwrap().outcome()
         };
         assert_eq!(outcome("100.64.0.1:9100", at_once), Outcome::Refused);
         assert_eq!(outcome("10.50.0.7:9999", late), Outcome::ConnectTimeout);
@@ -230,16 +230,20 @@ mod tests {
         );
         let no_route = |ip: &str| {
             let address: SocketAddr = format!("{ip}:1").parse().unwrap();
-            tailnet_gate.reason(&UpstreamError::NoRoute, Some(address), at_once).unwrap()
+            tailnet_gate.fault_behind(&UpstreamError::NoRoute, Some(address), at_once).unwrap()
         };
         let address = "192.0.2.1".parse().unwrap();
         assert_eq!(no_route("192.0.2.1"), TailnetFault::NoWayOutside { address }, "our own dial");
         let address = "10.50.0.7:9999".parse().ok();
         let short = UpstreamError::Timeout { after: Duration::from_secs(1), address };
-        let fault = tailnet_gate.reason(&short, address, Duration::from_secs(1)).unwrap();
+        let fault = tailnet_gate.fault_behind(&short, address, Duration::from_secs(1)).unwrap();
         assert_eq!(fault.outcome(), Outcome::ConnectTimeout, "a short patience is no refusal");
         let unknown = UpstreamError::Failed { rep: 1, words: None, address: None, after: late };
-        assert_eq!(tailnet_gate.reason(&unknown, None, late), None, "a name that was passed on");
+        assert_eq!(
+            tailnet_gate.fault_behind(&unknown, None, late),
+            None,
+            "a name that was passed on"
+        );
     }
 
     #[tokio::test(start_paused = true)]

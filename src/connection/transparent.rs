@@ -10,10 +10,10 @@ use std::time::Duration;
 use bytes::BytesMut;
 
 use super::read_request::{ClientRequest, TunnelRequest};
-use super::{ClientContext, Refusal, decision, refuse};
+use super::{ClientContext, Refusal, decision, refuse_client};
 use crate::inbound::client_hello::ServerName;
-use crate::inbound::sniff::{self, Said};
-use crate::inbound::{Kind, Reply};
+use crate::inbound::sniff::{self, SniffedProtocol};
+use crate::inbound::{Kind, ReplyProtocol};
 use crate::labels::HostFrom;
 use crate::lifecycle::drain::{Guard, Phase};
 use crate::outcome::Outcome;
@@ -74,13 +74,15 @@ pub(super) async fn read_request(
     let (kind, early) = (Kind::Transparent, early.freeze());
     client.sent_early = !early.is_empty();
     let reply = match &first_bytes {
-        FirstBytes::Said(Said::Http(_) | Said::ForProxy) => Reply::InPlace,
-        _ => Reply::Opaque,
+        FirstBytes::Said(SniffedProtocol::Http(_) | SniffedProtocol::ForProxy) => {
+            ReplyProtocol::InPlace
+        }
+        _ => ReplyProtocol::Opaque,
     };
     let sniffed = match first_bytes {
         FirstBytes::Nothing => None,
-        FirstBytes::Said(Said::ForProxy) => {
-            refuse(client.stream, record, reply, Refusal::for_proxy()).await;
+        FirstBytes::Said(SniffedProtocol::ForProxy) => {
+            refuse_client(client.stream, record, reply, Refusal::for_proxy()).await;
             return None;
         }
         FirstBytes::Said(said) => Some(said),
@@ -100,10 +102,12 @@ pub(super) async fn read_request(
 }
 
 /// The server that the client's first bytes name.
-fn name_in(said: &Said) -> Option<(Name, NamedBy)> {
+fn name_in(said: &SniffedProtocol) -> Option<(Name, NamedBy)> {
     match said {
-        Said::Tls(ServerName::Host(Host::Name(name))) => Some((name.clone(), NamedBy::Sni)),
-        Said::Http(Some(Host::Name(name))) => Some((name.clone(), NamedBy::HttpHost)),
+        SniffedProtocol::Tls(ServerName::Host(Host::Name(name))) => {
+            Some((name.clone(), NamedBy::Sni))
+        }
+        SniffedProtocol::Http(Some(Host::Name(name))) => Some((name.clone(), NamedBy::HttpHost)),
         _ => None,
     }
 }
@@ -120,7 +124,7 @@ fn sniff_timeout(
     }
     let asked = AskedTarget { target, client: Some(record.client().ip()), named: None };
     let snapshot = client.gateway_state.decision_snapshot();
-    let context = snapshot.context();
+    let context = snapshot.decision_context();
     let server_first = client.gateway_state.limits.load().server_first;
     match policy::decide(&asked, &context).use_of_first_bytes(&context) {
         FirstBytesUse::Nothing => None,
@@ -136,7 +140,7 @@ enum FirstBytes {
     /// No byte in time.
     Nothing,
     /// Bytes that mean this, or that never got a meaning in time.
-    Said(Said),
+    Said(SniffedProtocol),
     /// The client is gone, or we are.
     Ended(Outcome),
 }
@@ -150,7 +154,7 @@ async fn sniff(
 ) -> FirstBytes {
     let deadline = tokio::time::sleep(timeout);
     tokio::pin!(deadline);
-    let mut said = Said::Incomplete;
+    let mut said = SniffedProtocol::Incomplete;
     loop {
         let first = early.is_empty();
         let more = tokio::select! {
@@ -169,8 +173,8 @@ async fn sniff(
         if first {
             deadline.as_mut().reset(tokio::time::Instant::now() + GATE_TIME);
         }
-        said = sniff::read(early);
-        if !matches!(said, Said::Incomplete | Said::IncompleteHello) {
+        said = sniff::sniff(early);
+        if !matches!(said, SniffedProtocol::Incomplete | SniffedProtocol::IncompleteHello) {
             return FirstBytes::Said(said);
         }
     }

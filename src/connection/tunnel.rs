@@ -5,14 +5,14 @@ use bytes::Bytes;
 
 use super::read_request::TunnelRequest;
 use super::sni_inspector::{RelayInspector, SniInspector};
-use super::{GatewayState, refuse};
-use crate::inbound::Reply;
+use super::{GatewayState, refuse_client};
+use crate::inbound::ReplyProtocol;
 use crate::lifecycle::cut::CutReason;
 use crate::outcome::Outcome;
 use crate::record::{Stage, TargetRecord};
-use crate::relay::{self, Ended, Relayed};
+use crate::relay::{self, RelayEnd, RelaySummary};
 use crate::sys::Stream;
-use crate::upstream::{Connected, UpstreamSlot};
+use crate::upstream::{UpstreamConnection, UpstreamSlot};
 
 /// A tunnel whose client knows that it is open.
 pub(super) struct Tunnel {
@@ -32,11 +32,11 @@ struct EarlyBytes {
 impl Tunnel {
     pub(super) fn new(
         record: TargetRecord,
-        connected: Connected,
+        connected: UpstreamConnection,
         early_up: Bytes,
         inspector: Option<SniInspector>,
     ) -> Box<Self> {
-        let Connected { stream: upstream, early: down, slot, .. } = connected;
+        let UpstreamConnection { stream: upstream, early: down, slot, .. } = connected;
         let early = EarlyBytes { up: early_up, down };
         Box::new(Self { record, upstream, slot, early, inspector })
     }
@@ -56,11 +56,11 @@ pub(super) async fn reply_success(
     client: &Stream,
     mut record: TargetRecord,
     request: TunnelRequest,
-    connected: Connected,
+    connected: UpstreamConnection,
     inspector: Option<SniInspector>,
 ) -> Option<Box<Tunnel>> {
     record.set_stage(Stage::Reply);
-    let said = request.reply.success(connected.reported);
+    let said = request.reply.success_bytes(connected.reported);
     if client.write_all(&said).await.is_err() {
         record.finish(Outcome::ClientGone);
         return None;
@@ -81,12 +81,12 @@ pub(super) async fn relay_tunnel(
     let live = record.live_connection();
     let mut inspector =
         inspector.map(|inspector| RelayInspector::new(inspector, gateway_state, &mut record));
-    let relayed = relay::run(
+    let relayed = relay::relay_streams(
         client,
         &upstream,
         up,
         down,
-        inspector.as_mut().map(|inspector| inspector as &mut dyn relay::Inspector),
+        inspector.as_mut().map(|inspector| inspector as &mut dyn relay::StreamInspector),
         gateway_state.half_close(),
         &limits.relay,
         &gateway_state.pipes,
@@ -101,28 +101,29 @@ pub(super) async fn relay_tunnel(
     match refusal {
         // Words would look like the far side's where it has spoken.
         Some(refusal) => {
-            let reply = if relayed.down > 0 { Reply::Opaque } else { Reply::InPlace };
-            Box::pin(refuse(client, record, reply, *refusal)).await;
+            let reply =
+                if relayed.down > 0 { ReplyProtocol::Opaque } else { ReplyProtocol::InPlace };
+            Box::pin(refuse_client(client, record, reply, *refusal)).await;
         }
         None => record.finish(outcome_of_relay(relayed.ended)),
     }
 }
 
-/// By value: a future keeps what it once lent to a macro.
-fn log_relayed(Relayed { up, down, lost, ended }: Relayed) {
+/// By value: a future keeps what a macro once borrowed.
+fn log_relayed(RelaySummary { up, down, lost, ended }: RelaySummary) {
     tracing::debug!(up, down, lost, ?ended, "relay ended");
 }
 
 /// The outcome of a target whose relay ended so.
-pub(super) fn outcome_of_relay(ended: Ended) -> Outcome {
+pub(super) fn outcome_of_relay(ended: RelayEnd) -> Outcome {
     match ended {
-        Ended::FinFin => Outcome::FinFin,
-        Ended::ClientRst => Outcome::ClientRst,
-        Ended::UpstreamRst => Outcome::UpstreamRst,
-        Ended::Idle => Outcome::Idle,
-        Ended::HalfCloseIdle => Outcome::HalfCloseIdle,
-        Ended::Refused => Outcome::SniMismatch,
-        Ended::Cut(CutReason::Drained) => Outcome::Drained,
-        Ended::Cut(CutReason::Denied) => Outcome::Denied,
+        RelayEnd::FinFin => Outcome::FinFin,
+        RelayEnd::ClientRst => Outcome::ClientRst,
+        RelayEnd::UpstreamRst => Outcome::UpstreamRst,
+        RelayEnd::Idle => Outcome::Idle,
+        RelayEnd::HalfCloseIdle => Outcome::HalfCloseIdle,
+        RelayEnd::Refused => Outcome::SniMismatch,
+        RelayEnd::Cut(CutReason::Drained) => Outcome::Drained,
+        RelayEnd::Cut(CutReason::Denied) => Outcome::Denied,
     }
 }

@@ -15,7 +15,7 @@ const MOST_RECORDS: usize = 64;
 
 /// What a nameserver says.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Said {
+pub(super) enum AnswerContent {
     /// Here it is. `ttl` is the least of all records on the way, in seconds.
     Addresses { addresses: Vec<IpAddr>, ttl: u32 },
     /// The same of a kind that is no addresses.
@@ -54,24 +54,24 @@ pub(super) enum ServerFault {
 }
 
 /// Whether `message` answers `query`; its id has been compared already.
-pub(super) fn belongs(message: &Message, query: &Query) -> bool {
+pub(super) fn answers_query(message: &Message, query: &Query) -> bool {
     message.metadata.message_type == MessageType::Response
         && message.metadata.op_code == OpCode::Query
         && matches!(message.queries.as_slice(), [asked] if asked == query)
 }
 
 /// What a nameserver says, and the aliases on the way there, in their order.
-pub(super) type AnswerRecords = (Vec<Name>, Said);
+pub(super) type AnswerRecords = (Vec<Name>, AnswerContent);
 
 /// Reads an answer that belongs to `query`.
-pub(super) fn read(message: &Message, query: &Query) -> Result<AnswerRecords, ServerFault> {
+pub(super) fn read_answer(message: &Message, query: &Query) -> Result<AnswerRecords, ServerFault> {
     match message.metadata.response_code {
         ResponseCode::NoError => {}
         ResponseCode::NXDomain => {
-            let nothing = Said::Nothing { exists: false, ttl: negative_ttl(message) };
+            let nothing = AnswerContent::Nothing { exists: false, ttl: negative_ttl(message) };
             return Ok((Vec::new(), nothing));
         }
-        code => return Err(ServerFault::Code(word(code))),
+        code => return Err(ServerFault::Code(code_name(code))),
     }
     if message.metadata.truncation {
         return Err(ServerFault::Truncated);
@@ -79,11 +79,11 @@ pub(super) fn read(message: &Message, query: &Query) -> Result<AnswerRecords, Se
     let (mut at, mut ttl) = (query.name(), u32::MAX);
     let mut aliases = Vec::new();
     for _ in 0..=MOST_ALIASES {
-        if let Some(said) = here(message, query, at, ttl) {
+        if let Some(said) = records_at(message, query, at, ttl) {
             return Ok((aliases, said));
         }
-        let Some((next, its_ttl)) = alias(message, at) else {
-            return Ok((aliases, end(message, query, at, ttl)));
+        let Some((next, its_ttl)) = find_alias(message, at) else {
+            return Ok((aliases, negative_or_alias(message, query, at, ttl)));
         };
         (at, ttl) = (next, ttl.min(its_ttl));
         aliases.push(next.clone());
@@ -93,18 +93,18 @@ pub(super) fn read(message: &Message, query: &Query) -> Result<AnswerRecords, Se
 
 /// A chain of aliases that ends without an address. With an SOA record the nameserver has looked
 /// there already (RFC 2308 section 2.2).
-fn end(message: &Message, query: &Query, at: &Name, ttl: u32) -> Said {
+fn negative_or_alias(message: &Message, query: &Query, at: &Name, ttl: u32) -> AnswerContent {
     let negative = negative_ttl(message);
     if at == query.name() || negative.is_some() {
-        return Said::Nothing { exists: true, ttl: negative };
+        return AnswerContent::Nothing { exists: true, ttl: negative };
     }
-    Said::Alias { of: at.clone(), ttl }
+    AnswerContent::Alias { of: at.clone(), ttl }
 }
 
 /// What was asked for, where it stands at this name.
-fn here(message: &Message, query: &Query, at: &Name, mut ttl: u32) -> Option<Said> {
+fn records_at(message: &Message, query: &Query, at: &Name, mut ttl: u32) -> Option<AnswerContent> {
     let wanted = |record: &&Record| record.record_type() == query.query_type();
-    let of_name = records(message).filter(wanted).filter(|record| record.name == *at);
+    let of_name = answer_records(message).filter(wanted).filter(|record| record.name == *at);
     let (mut addresses, mut data) = (Vec::new(), Vec::new());
     for record in of_name.take(MOST_RECORDS) {
         match &record.data {
@@ -118,8 +118,8 @@ fn here(message: &Message, query: &Query, at: &Name, mut ttl: u32) -> Option<Sai
         ttl = ttl.min(record.ttl);
     }
     match (addresses.is_empty(), data.is_empty()) {
-        (false, _) => Some(Said::Addresses { addresses, ttl }),
-        (true, false) => Some(Said::Data { data, ttl }),
+        (false, _) => Some(AnswerContent::Addresses { addresses, ttl }),
+        (true, false) => Some(AnswerContent::Data { data, ttl }),
         (true, true) => None,
     }
 }
@@ -130,14 +130,14 @@ fn push_new<T: PartialEq>(list: &mut Vec<T>, item: T) {
     }
 }
 
-fn alias<'a>(message: &'a Message, at: &Name) -> Option<(&'a Name, u32)> {
-    records(message).find_map(|record| match &record.data {
+fn find_alias<'a>(message: &'a Message, at: &Name) -> Option<(&'a Name, u32)> {
+    answer_records(message).find_map(|record| match &record.data {
         RData::CNAME(target) if record.name == *at => Some((&target.0, record.ttl)),
         _ => None,
     })
 }
 
-fn records(message: &Message) -> impl Iterator<Item = &Record> {
+fn answer_records(message: &Message) -> impl Iterator<Item = &Record> {
     message.answers.iter().filter(|record| record.dns_class == DNSClass::IN)
 }
 
@@ -150,7 +150,7 @@ fn negative_ttl(message: &Message) -> Option<u32> {
 }
 
 /// The names that operators know (RFC 6895 section 2.3).
-fn word(code: ResponseCode) -> &'static str {
+fn code_name(code: ResponseCode) -> &'static str {
     match code {
         ResponseCode::FormErr => "FORMERR",
         ResponseCode::ServFail => "SERVFAIL",
@@ -177,8 +177,8 @@ mod tests {
         Query::query(name("db.corp.example."), RecordType::A)
     }
 
-    fn read(message: &Message, query: &Query) -> Result<Said, ServerFault> {
-        super::read(message, query).map(|(_, said)| said)
+    fn read(message: &Message, query: &Query) -> Result<AnswerContent, ServerFault> {
+        super::read_answer(message, query).map(|(_, said)| said)
     }
 
     fn message(answers: Vec<Record>) -> Message {
@@ -201,9 +201,9 @@ mod tests {
         Record::from_rdata(name("corp.example."), ttl, RData::SOA(soa))
     }
 
-    fn found(lasts: &[u8], ttl: u32) -> Result<Said, ServerFault> {
+    fn found(lasts: &[u8], ttl: u32) -> Result<AnswerContent, ServerFault> {
         let addresses = lasts.iter().map(|last| IpAddr::from([10, 0, 0, *last])).collect();
-        Ok(Said::Addresses { addresses, ttl })
+        Ok(AnswerContent::Addresses { addresses, ttl })
     }
 
     #[test]
@@ -217,22 +217,28 @@ mod tests {
             a("c.example.", 1, 60),
         ]);
         assert_eq!(read(&whole, &asked()), found(&[1, 2], 20));
-        let aliases = super::read(&whole, &asked()).unwrap().0;
+        let aliases = super::read_answer(&whole, &asked()).unwrap().0;
         assert_eq!(aliases, [name("b.example."), name("c.example.")]);
         let cut = message(vec![cname("db.corp.example.", "b.example.", 40)]);
-        let end = Said::Alias { of: name("b.example."), ttl: 40 };
+        let end = AnswerContent::Alias { of: name("b.example."), ttl: 40 };
         assert_eq!(read(&cut, &asked()), Ok(end));
     }
 
     #[test]
     fn nothing_there_is_told_from_no_such_name() {
         let mut empty = message(Vec::new());
-        assert_eq!(read(&empty, &asked()), Ok(Said::Nothing { exists: true, ttl: None }));
+        assert_eq!(read(&empty, &asked()), Ok(AnswerContent::Nothing { exists: true, ttl: None }));
         empty.add_answer(cname("db.corp.example.", "b.example.", 40));
         empty.add_authority(soa(60, 30));
-        assert_eq!(read(&empty, &asked()), Ok(Said::Nothing { exists: true, ttl: Some(30) }));
+        assert_eq!(
+            read(&empty, &asked()),
+            Ok(AnswerContent::Nothing { exists: true, ttl: Some(30) })
+        );
         empty.metadata.response_code = ResponseCode::NXDomain;
-        assert_eq!(read(&empty, &asked()), Ok(Said::Nothing { exists: false, ttl: Some(30) }));
+        assert_eq!(
+            read(&empty, &asked()),
+            Ok(AnswerContent::Nothing { exists: false, ttl: Some(30) })
+        );
         empty.metadata.response_code = ResponseCode::Refused;
         assert_eq!(read(&empty, &asked()), Err(ServerFault::Code("REFUSED")));
     }
@@ -240,18 +246,18 @@ mod tests {
     #[test]
     fn d4_only_an_answer_to_this_question_belongs() {
         let good = message(vec![a("db.corp.example.", 1, 60)]);
-        assert!(belongs(&good, &asked()));
-        assert!(!belongs(&good, &Query::query(name("x.corp.example."), RecordType::A)));
-        assert!(!belongs(&good, &Query::query(name("db.corp.example."), RecordType::AAAA)));
+        assert!(answers_query(&good, &asked()));
+        assert!(!answers_query(&good, &Query::query(name("x.corp.example."), RecordType::A)));
+        assert!(!answers_query(&good, &Query::query(name("db.corp.example."), RecordType::AAAA)));
         let mut question = good.clone();
         question.metadata.message_type = MessageType::Query;
-        assert!(!belongs(&question, &asked()));
+        assert!(!answers_query(&question, &asked()));
         let mut two = good.clone();
         two.add_query(asked());
-        assert!(!belongs(&two, &asked()));
+        assert!(!answers_query(&two, &asked()));
         let mut none = good;
         none.queries.clear();
-        assert!(!belongs(&none, &asked()));
+        assert!(!answers_query(&none, &asked()));
     }
 
     #[test]
@@ -265,7 +271,7 @@ mod tests {
         let start = Instant::now();
         assert_eq!(read(&chain, &asked()), Err(ServerFault::Aliases));
         assert_eq!(read(&ring, &asked()), Err(ServerFault::Aliases));
-        let Ok(Said::Addresses { addresses, .. }) = read(&many, &asked()) else {
+        let Ok(AnswerContent::Addresses { addresses, .. }) = read(&many, &asked()) else {
             unreachable!("addresses are there");
         };
         assert_eq!(addresses.len(), MOST_RECORDS);
@@ -279,6 +285,6 @@ mod tests {
         let mapped = AAAA::new(0, 0, 0, 0, 0, 0xffff, 0x7f00, 1);
         message.add_answer(Record::from_rdata(name("db.corp.example."), 60, RData::AAAA(mapped)));
         let addresses = vec![IpAddr::from([127, 0, 0, 1])];
-        assert_eq!(read(&message, &query), Ok(Said::Addresses { addresses, ttl: 60 }));
+        assert_eq!(read(&message, &query), Ok(AnswerContent::Addresses { addresses, ttl: 60 }));
     }
 }

@@ -33,7 +33,7 @@ pub enum IpFamily {
 
 impl IpFamily {
     /// Whether `address` is one of these.
-    pub(super) fn has(self, address: IpAddr) -> bool {
+    pub(super) fn includes(self, address: IpAddr) -> bool {
         match self {
             Self::Both => true,
             Self::V4 => address.is_ipv4(),
@@ -91,26 +91,26 @@ impl LookupResult {
     }
 }
 
-pub(super) type Answer = Result<LookupResult, NameError>;
+pub(super) type LookupAnswer = Result<LookupResult, NameError>;
 
 /// What is remembered apart.
-pub(super) type Key = (Name, QueryKind);
+pub(super) type LookupKey = (Name, QueryKind);
 
 /// How long an answer may be kept; [`None`]: not at all.
 pub(super) type AnswerLifetime = Option<Duration>;
 
 /// The life of a whole answer with this time to live, in seconds.
-pub(super) fn whole(ttl: u32) -> AnswerLifetime {
+pub(super) fn lifetime_of_complete(ttl: u32) -> AnswerLifetime {
     Some(Duration::from_secs(ttl.clamp(SHORTEST, LONGEST).into()))
 }
 
 /// The life of a negative or a partial answer; without a time to live it gets the most.
-pub(super) fn doubtful(ttl: Option<u32>) -> AnswerLifetime {
+pub(super) fn lifetime_of_doubtful(ttl: Option<u32>) -> AnswerLifetime {
     Some(Duration::from_secs(ttl.unwrap_or(DOUBTFUL).clamp(SHORTEST, DOUBTFUL).into()))
 }
 
 /// At most so many answers; none: nothing is remembered.
-pub(super) struct AnswerCache(ExpiringCache<Key, Answer>);
+pub(super) struct AnswerCache(ExpiringCache<LookupKey, LookupAnswer>);
 
 impl AnswerCache {
     pub(super) fn new(entries: u32) -> Self {
@@ -118,11 +118,11 @@ impl AnswerCache {
     }
 
     /// What is remembered, and how long it still holds.
-    pub(super) fn get(&self, key: &Key) -> Option<(Answer, Duration)> {
+    pub(super) fn get(&self, key: &LookupKey) -> Option<(LookupAnswer, Duration)> {
         self.0.get(key, Instant::now())
     }
 
-    pub(super) fn put(&self, key: &Key, answer: &Answer, life: AnswerLifetime) {
+    pub(super) fn put(&self, key: &LookupKey, answer: &LookupAnswer, life: AnswerLifetime) {
         if let Some(life) = life {
             self.0.insert(key.clone(), answer.clone(), life, Instant::now());
         }
@@ -135,16 +135,16 @@ mod tests {
 
     const BOTH: QueryKind = QueryKind::Addresses(IpFamily::Both);
 
-    fn name(n: usize) -> Key {
+    fn name(n: usize) -> LookupKey {
         (Name::parse(format!("n{n}.corp.example").as_bytes()).unwrap(), BOTH)
     }
 
-    fn answer() -> Answer {
+    fn answer() -> LookupAnswer {
         Ok(LookupResult { addresses: vec![[10, 0, 0, 1].into()], ..LookupResult::default() })
     }
 
     impl AnswerCache {
-        fn answer(&self, key: &Key) -> Option<Answer> {
+        fn answer(&self, key: &LookupKey) -> Option<LookupAnswer> {
             self.get(key).map(|(answer, _)| answer)
         }
     }
@@ -152,22 +152,22 @@ mod tests {
     #[test]
     fn d7_times_to_live_are_clamped() {
         let seconds = |life: AnswerLifetime| life.unwrap().as_secs();
-        assert_eq!(seconds(whole(0)), 1);
-        assert_eq!(seconds(whole(60)), 60);
-        assert_eq!(seconds(whole(1 << 31)), 300);
-        assert_eq!(seconds(doubtful(Some(0))), 1);
-        assert_eq!(seconds(doubtful(Some(3600))), 5);
-        assert_eq!(seconds(doubtful(None)), 5);
+        assert_eq!(seconds(lifetime_of_complete(0)), 1);
+        assert_eq!(seconds(lifetime_of_complete(60)), 60);
+        assert_eq!(seconds(lifetime_of_complete(1 << 31)), 300);
+        assert_eq!(seconds(lifetime_of_doubtful(Some(0))), 1);
+        assert_eq!(seconds(lifetime_of_doubtful(Some(3600))), 5);
+        assert_eq!(seconds(lifetime_of_doubtful(None)), 5);
     }
 
     #[test]
     fn d7_the_least_recently_used_goes_first() {
         let cache = AnswerCache::new(8);
         for n in 0..8 {
-            cache.put(&name(n), &answer(), whole(60));
+            cache.put(&name(n), &answer(), lifetime_of_complete(60));
         }
         assert_eq!(cache.answer(&name(0)), Some(answer()), "now the most recently used");
-        cache.put(&name(8), &answer(), whole(60));
+        cache.put(&name(8), &answer(), lifetime_of_complete(60));
         assert!(cache.answer(&name(0)).is_some() && cache.answer(&name(8)).is_some());
         assert_eq!(cache.answer(&name(1)), None);
     }
@@ -175,7 +175,7 @@ mod tests {
     #[test]
     fn d7_what_is_left_of_a_life_counts_down_and_families_are_apart() {
         let cache = AnswerCache::new(8);
-        cache.put(&name(0), &answer(), whole(60));
+        cache.put(&name(0), &answer(), lifetime_of_complete(60));
         let left = |cache: &AnswerCache| cache.get(&name(0)).unwrap().1;
         let first = left(&cache);
         assert!(first <= Duration::from_secs(60) && first > Duration::from_secs(50));
@@ -202,7 +202,7 @@ mod tests {
     #[test]
     fn nothing_is_kept_without_entries_or_without_a_life() {
         let none = AnswerCache::new(0);
-        none.put(&name(0), &answer(), whole(60));
+        none.put(&name(0), &answer(), lifetime_of_complete(60));
         assert_eq!(none.answer(&name(0)), None);
         let cache = AnswerCache::new(8);
         cache.put(&name(0), &answer(), None);

@@ -39,7 +39,9 @@ impl RuntimeProvider for NameserverRuntime {
         _timeout: Option<Duration>,
     ) -> Pin<Box<dyn Send + Future<Output = io::Result<Self::Tcp>>>> {
         let (way, mark) = (self.way.clone(), self.mark);
-        Box::pin(async move { dial(way.as_deref(), to, mark).await.map(AsyncIoTokioAsStd) })
+        Box::pin(
+            async move { dial_nameserver(way.as_deref(), to, mark).await.map(AsyncIoTokioAsStd) },
+        )
     }
 
     /// For this host's own resolvers alone: nothing else is asked by datagrams.
@@ -52,7 +54,7 @@ impl RuntimeProvider for NameserverRuntime {
     }
 }
 
-async fn dial(
+async fn dial_nameserver(
     way: Option<&dyn NameserverWay>,
     to: SocketAddr,
     mark: Option<u32>,
@@ -83,7 +85,7 @@ mod tests {
     #[tokio::test]
     async fn d9_a_node_address_is_never_dialled_on_this_hosts_network() {
         for address in ["100.64.0.1:53", "100.127.255.254:53", "[fd7a:115c:a1e0::1]:53"] {
-            let error = dial(None, address.parse().unwrap(), None).await.unwrap_err();
+            let error = dial_nameserver(None, address.parse().unwrap(), None).await.unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::NotFound, "{address}");
         }
         for outside in ["100.63.255.255", "100.128.0.0", "fd7a:115c:a1e1::1", "::1"] {

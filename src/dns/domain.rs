@@ -75,18 +75,18 @@ impl ResolverDomain {
         self.route
     }
 
-    pub(super) fn nameservers(&self) -> Vec<String> {
+    pub(super) fn nameserver_labels(&self) -> Vec<String> {
         self.servers.iter().map(|server| server.label().to_owned()).collect()
     }
 
-    pub(super) fn skipped(&self) -> &[String] {
+    pub(super) fn skipped_labels(&self) -> &[String] {
         &self.skipped
     }
 
     /// Asks one server after the other, each once, until one knows (docs/requirements.md, D2).
-    pub(super) async fn ask(&self, query: &Query) -> Result<AnswerRecords, AllFailed> {
+    pub(super) async fn ask_in_turn(&self, query: &Query) -> Result<AnswerRecords, AllFailed> {
         let mut left = self.servers.iter().map(|server| async move {
-            server.ask(query).await.map_err(|trouble| (server.label(), trouble))
+            server.ask_nameserver(query).await.map_err(|trouble| (server.label(), trouble))
         });
         let mut asked: FuturesUnordered<_> = left.next().into_iter().collect();
         let mut failed = Vec::new();
@@ -102,7 +102,7 @@ impl ResolverDomain {
             };
             match result {
                 Some(Ok(told)) => return Ok(told),
-                Some(Err((server, trouble))) => failed.push(told(server, &trouble)),
+                Some(Err((server, trouble))) => failed.push(trouble_of(server, &trouble)),
                 None => return Err(AllFailed(failed.join("; "))),
             }
             asked.extend(left.next());
@@ -110,7 +110,7 @@ impl ResolverDomain {
     }
 }
 
-fn told(server: &str, trouble: &ServerFault) -> String {
+fn trouble_of(server: &str, trouble: &ServerFault) -> String {
     match trouble {
         ServerFault::Code(code) => format!("{server} says {code}"),
         other => format!("{server}: {other}"),

@@ -17,31 +17,31 @@ const MOST_BYTES: u64 = 1024 * 1024;
 ///
 /// # Errors
 /// Whatever reading it says.
-pub(super) fn read(path: &Path, name: &Name) -> io::Result<Vec<IpAddr>> {
+pub(super) fn read_addresses(path: &Path, name: &Name) -> io::Result<Vec<IpAddr>> {
     let mut bytes = Vec::new();
     match File::open(path) {
         Ok(file) => file.take(MOST_BYTES).read_to_end(&mut bytes)?,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(error),
     };
-    Ok(addresses(&bytes, name))
+    Ok(parse_addresses(&bytes, name))
 }
 
 /// Each line: an address, then names; `#` starts a remark. A line that is none of that is skipped.
-fn addresses(file: &[u8], name: &Name) -> Vec<IpAddr> {
+fn parse_addresses(file: &[u8], name: &Name) -> Vec<IpAddr> {
     file.split(|byte| *byte == b'\n')
         .filter_map(|line| std::str::from_utf8(line).ok())
-        .filter_map(|line| address(line, name))
+        .filter_map(|line| parse_line(line, name))
         .collect()
 }
 
-fn address(line: &str, name: &Name) -> Option<IpAddr> {
+fn parse_line(line: &str, name: &Name) -> Option<IpAddr> {
     let mut words = line.split('#').next()?.split_ascii_whitespace();
     let address = words.next()?.parse().ok()?;
-    words.any(|word| same(word, name)).then_some(address)
+    words.any(|word| is_same_name(word, name)).then_some(address)
 }
 
-fn same(word: &str, name: &Name) -> bool {
+fn is_same_name(word: &str, name: &Name) -> bool {
     word.strip_suffix('.').unwrap_or(word).eq_ignore_ascii_case(name.as_str())
 }
 
@@ -51,7 +51,7 @@ mod tests {
 
     fn found(file: &str, name: &str) -> Vec<String> {
         let name = Name::parse(name.as_bytes()).unwrap();
-        addresses(file.as_bytes(), &name).iter().map(IpAddr::to_string).collect()
+        parse_addresses(file.as_bytes(), &name).iter().map(IpAddr::to_string).collect()
     }
 
     #[test]
@@ -66,7 +66,7 @@ mod tests {
     #[test]
     fn bytes_that_are_no_text_spoil_only_their_line() {
         let name = Name::parse(b"a.example").unwrap();
-        let found = addresses(b"\xff\xfe a.example\n10.0.0.1 a.example\n", &name);
+        let found = parse_addresses(b"\xff\xfe a.example\n10.0.0.1 a.example\n", &name);
         assert_eq!(found, ["10.0.0.1".parse::<IpAddr>().unwrap()]);
     }
 
@@ -74,6 +74,6 @@ mod tests {
     fn a_missing_file_knows_no_name() {
         let name = Name::parse(b"a.example").unwrap();
         let folder = tempfile::tempdir().unwrap();
-        assert!(read(&folder.path().join("hosts"), &name).unwrap().is_empty());
+        assert!(read_addresses(&folder.path().join("hosts"), &name).unwrap().is_empty());
     }
 }

@@ -40,7 +40,7 @@ impl HttpsEndpoint {
             Host::Address(own) => vec![*own],
             Host::Name(_) if !bootstrap.is_empty() => bootstrap.to_vec(),
             Host::Name(name) => match zone.hosts.get(name) {
-                None if zone.internal(name) => return None,
+                None if zone.is_internal(name) => return None,
                 known => known.cloned().unwrap_or_default(),
             },
         };
@@ -54,7 +54,7 @@ impl HttpsEndpoint {
 }
 
 /// The scheme and the host of a URL: the rest may be a key.
-pub(super) fn label(url: &str) -> String {
+pub(super) fn public_label(url: &str) -> String {
     let url = url.parse::<hyper::Uri>().ok();
     let host = url.as_ref().and_then(hyper::Uri::host);
     let port = url.as_ref().and_then(hyper::Uri::port_u16);
@@ -70,22 +70,22 @@ pub(super) fn label(url: &str) -> String {
 pub(super) struct TrustStore(OnceCell<Arc<ClientConfig>>);
 
 impl TrustStore {
-    pub(super) async fn config(&self) -> io::Result<Arc<ClientConfig>> {
+    pub(super) async fn client_config(&self) -> io::Result<Arc<ClientConfig>> {
         let config = self.0.get_or_try_init(|| async {
             let read = tokio::task::spawn_blocking(tls_client::system_roots).await;
-            client(read.map_err(io::Error::other)??)
+            https_config(read.map_err(io::Error::other)??)
         });
         config.await.cloned()
     }
 
     /// These roots and no others.
     #[cfg(test)]
-    pub(super) fn only(roots: RootCertStore) -> Self {
-        Self(OnceCell::new_with(client(roots).ok()))
+    pub(super) fn with_roots(roots: RootCertStore) -> Self {
+        Self(OnceCell::new_with(https_config(roots).ok()))
     }
 }
 
-fn client(roots: RootCertStore) -> io::Result<Arc<ClientConfig>> {
+fn https_config(roots: RootCertStore) -> io::Result<Arc<ClientConfig>> {
     let mut config = tls_client::config(roots)?;
     config.alpn_protocols = vec![b"h2".to_vec()];
     Ok(Arc::new(config))
@@ -115,9 +115,9 @@ mod tests {
 
     #[test]
     fn k7_a_label_holds_no_key() {
-        assert_eq!(label("https://u:key@dns.example/key?key"), "https://dns.example");
-        assert_eq!(label("https://[2001:db8::1]:8443/key"), "https://[2001:db8::1]:8443");
-        assert!(!label("https:// /key").contains("key"));
+        assert_eq!(public_label("https://u:key@dns.example/key?key"), "https://dns.example");
+        assert_eq!(public_label("https://[2001:db8::1]:8443/key"), "https://[2001:db8::1]:8443");
+        assert!(!public_label("https:// /key").contains("key"));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::cache::QueryKind;
 use super::domain::ResolverDomain;
-use super::lookup;
+use super::name_lookup;
 use super::server::NameserverContext;
 use super::{DnsRecords, NameError, reverse};
 use crate::labels::DnsRoute;
@@ -19,21 +19,21 @@ const ASKED: &str = "this host's resolver";
 
 impl NameserverContext {
     /// This host's resolvers as resolv.conf(5) names them now.
-    pub(super) async fn resolvers(
+    pub(super) async fn own_resolvers(
         self: &Arc<Self>,
         name: &Name,
         listeners: &[SocketAddr],
     ) -> Result<ResolverDomain, NameError> {
-        let resolvers = self.system.resolvers(listeners).await;
+        let resolvers = self.system.other_resolvers(listeners).await;
         if resolvers.is_empty() {
             let why = "/etc/resolv.conf names no nameserver but this gateway".to_owned();
-            return Err(failed(name, why));
+            return Err(all_failed(name, why));
         }
         Ok(ResolverDomain::of_system(&resolvers, self))
     }
 
     /// Asks them, and remembers nothing: they do.
-    pub(super) async fn records(
+    pub(super) async fn ask_own_resolvers(
         self: &Arc<Self>,
         name: &Name,
         kind: QueryKind,
@@ -44,17 +44,17 @@ impl NameserverContext {
         if reverse::is_reserved(name) {
             return Err(nobody());
         }
-        let domain = self.resolvers(name, listeners).await?;
+        let domain = self.own_resolvers(name, listeners).await?;
         let hosts = HashMap::new();
-        let looking = lookup::look_up(&domain, &hosts, name, kind);
+        let looking = name_lookup::look_up(&domain, &hosts, name, kind);
         match tokio::time::timeout(self.timeout, looking).await {
             Ok(Ok((Some(found), life))) => {
-                Ok(DnsRecords::found(found, life.unwrap_or_default(), ROUTE))
+                Ok(DnsRecords::of_lookup(found, life.unwrap_or_default(), ROUTE))
             }
             Ok(Ok((None, _))) => Err(nobody()),
-            Ok(Err(all)) => Err(failed(name, all.0)),
+            Ok(Err(all)) => Err(all_failed(name, all.0)),
             Err(_) => {
-                let asked = domain.nameservers().join(", ");
+                let asked = domain.nameserver_labels().join(", ");
                 let (name, after) = (name.clone(), self.timeout);
                 Err(NameError::Timeout { name, route: ROUTE, asked, after })
             }
@@ -62,6 +62,6 @@ impl NameserverContext {
     }
 }
 
-fn failed(name: &Name, why: String) -> NameError {
+fn all_failed(name: &Name, why: String) -> NameError {
     NameError::Failed { name: name.clone(), route: ROUTE, asked: ASKED.to_owned(), why }
 }

@@ -29,7 +29,7 @@ const RESERVED: [&str; 15] = [
 ];
 
 /// The network that a name of in-addr.arpa or ip6.arpa speaks of (RFC 1035 section 3.5, RFC 3596 section 2.5).
-pub fn network(name: &Name) -> Option<IpNet> {
+pub fn network_of(name: &Name) -> Option<IpNet> {
     if !name.as_str().ends_with(".arpa") {
         return None;
     }
@@ -37,14 +37,14 @@ pub fn network(name: &Name) -> Option<IpNet> {
 }
 
 /// The one address that it speaks of.
-pub fn address(name: &Name) -> Option<IpAddr> {
-    let net = network(name)?;
+pub fn address_of(name: &Name) -> Option<IpAddr> {
+    let net = network_of(name)?;
     (net.prefix_len() == net.max_prefix_len()).then(|| net.addr())
 }
 
 /// Whether nobody outside is to hear of it.
 pub(super) fn is_reserved(name: &Name) -> bool {
-    let Some(net) = network(name) else { return false };
+    let Some(net) = network_of(name) else { return false };
     RESERVED.iter().filter_map(|text| text.parse::<IpNet>().ok()).any(|own| own.contains(&net))
 }
 
@@ -58,7 +58,7 @@ mod tests {
 
     #[test]
     fn reverse_names_are_addresses_backwards() {
-        let of = |text: &str| address(&name(text)).map(|ip| ip.to_string());
+        let of = |text: &str| address_of(&name(text)).map(|ip| ip.to_string());
         assert_eq!(of("1.0.64.100.in-addr.arpa").as_deref(), Some("100.64.0.1"));
         let nibbles = "1.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.e.1.a.c.5.1.1.a.7.d.f.ip6.arpa";
         assert_eq!(of(nibbles).as_deref(), Some("fd7a:115c:a1e0::1"));

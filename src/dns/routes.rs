@@ -8,12 +8,14 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
-use super::cache::{Answer, AnswerCache, AnswerLifetime, IpFamily, Key, LookupResult, QueryKind};
+use super::cache::{
+    AnswerCache, AnswerLifetime, IpFamily, LookupAnswer, LookupKey, LookupResult, QueryKind,
+};
 use super::domain::ResolverDomain;
-use super::lookup;
-use super::questions::QueryCoalescer;
+use super::name_lookup;
+use super::query_coalescer::QueryCoalescer;
 use super::server::NameserverContext;
-use super::zone::within;
+use super::zone::is_within;
 use super::{DnsRecords, NameError, Resolution, ResolvePlan, TailnetZone, reverse};
 use crate::labels::DnsRoute;
 use crate::target::Name;
@@ -26,7 +28,7 @@ const NOBODY: &str = "nobody outside is asked about private networks, and this g
 /// nothing.
 pub(super) const NETMAP: Duration = Duration::from_secs(5);
 
-pub(super) struct Tailnet {
+pub(super) struct TailnetResolver {
     zone: Arc<ArcSwap<TailnetZone>>,
     outside: Arc<NameserverContext>,
     cache_entries: u32,
@@ -43,7 +45,7 @@ struct ZoneView {
 
 struct LearnedAnswers {
     cache: AnswerCache,
-    questions: QueryCoalescer<Key, (Answer, AnswerLifetime)>,
+    questions: QueryCoalescer<LookupKey, (LookupAnswer, AnswerLifetime)>,
 }
 
 /// By which way a name is found.
@@ -60,7 +62,7 @@ enum NameRoute<'a> {
     System,
 }
 
-impl Tailnet {
+impl TailnetResolver {
     pub(super) fn new(
         zone: Arc<ArcSwap<TailnetZone>>,
         outside: Arc<NameserverContext>,
@@ -71,62 +73,62 @@ impl Tailnet {
     }
 
     /// Forgets every answer and closes what is open to nameservers.
-    pub(super) fn forget(&self) {
+    pub(super) fn forget_answers(&self) {
         let fresh = ZoneView::new(self.zone.load_full(), &self.outside, self.cache_entries);
         self.known.store(Arc::new(fresh));
     }
 
     pub(super) async fn resolve(&self, name: &Name) -> Result<Resolution, NameError> {
-        let known = self.known();
+        let known = self.current_view();
         let found = |addresses, by: DnsRoute| Resolution::Addresses { addresses, by: by.into() };
-        match known.route(name) {
+        match known.route_of(name) {
             NameRoute::Host(addresses) => Ok(found(addresses.to_vec(), DnsRoute::Magicdns)),
-            NameRoute::Nowhere(_) => Err(nowhere(name, MAGIC_DNS)),
-            NameRoute::Reserved => Err(nowhere(name, NOBODY)),
+            NameRoute::Nowhere(_) => Err(not_found(name, MAGIC_DNS)),
+            NameRoute::Reserved => Err(not_found(name, NOBODY)),
             NameRoute::System => {
-                Ok(found(self.outside.system.addresses(name).await?, DnsRoute::System))
+                Ok(found(self.outside.system.lookup_addresses(name).await?, DnsRoute::System))
             }
             NameRoute::Ask(domain) => {
                 let both = QueryKind::Addresses(IpFamily::Both);
-                let (learned, _, by) = self.learn(&known, domain, name, both).await?;
+                let (learned, _, by) = self.recall_or_ask(&known, domain, name, both).await?;
                 Ok(found(learned.addresses, by))
             }
         }
     }
 
     /// The same for a DNS client, by the same routes.
-    pub(super) async fn records(
+    pub(super) async fn resolve_records(
         &self,
         name: &Name,
         kind: QueryKind,
         listeners: &[SocketAddr],
     ) -> Result<DnsRecords, NameError> {
-        let known = self.known();
-        let (learned, left, by) = match (known.route(name), kind) {
+        let known = self.current_view();
+        let (learned, left, by) = match (known.route_of(name), kind) {
             (NameRoute::Host(addresses), _) => {
-                return Ok(DnsRecords::of(addresses, kind, NETMAP, DnsRoute::Magicdns));
+                return Ok(DnsRecords::of_addresses(addresses, kind, NETMAP, DnsRoute::Magicdns));
             }
-            (NameRoute::Nowhere(_), _) => return Err(nowhere(name, MAGIC_DNS)),
-            (NameRoute::Reserved, _) => return Err(nowhere(name, NOBODY)),
+            (NameRoute::Nowhere(_), _) => return Err(not_found(name, MAGIC_DNS)),
+            (NameRoute::Reserved, _) => return Err(not_found(name, NOBODY)),
             (NameRoute::System, QueryKind::Addresses(family)) => {
                 return DnsRecords::of_system(&self.outside.system, name, family).await;
             }
             (NameRoute::System, _) => {
-                let domain = Arc::new(self.outside.resolvers(name, listeners).await?);
-                self.learn(&known, &domain, name, kind).await?
+                let domain = Arc::new(self.outside.own_resolvers(name, listeners).await?);
+                self.recall_or_ask(&known, &domain, name, kind).await?
             }
-            (NameRoute::Ask(domain), _) => self.learn(&known, domain, name, kind).await?,
+            (NameRoute::Ask(domain), _) => self.recall_or_ask(&known, domain, name, kind).await?,
         };
-        Ok(DnsRecords::found(learned, left, by))
+        Ok(DnsRecords::of_lookup(learned, left, by))
     }
 
     /// The node that has this address.
-    pub(super) fn pointer(&self, address: IpAddr) -> Option<Name> {
+    pub(super) fn find_pointer(&self, address: IpAddr) -> Option<Name> {
         self.zone.load().pointers.get(&address).cloned()
     }
 
     /// What is remembered of a name, or its nameservers say; how long it still holds, and who said it.
-    async fn learn(
+    async fn recall_or_ask(
         &self,
         known: &Arc<ZoneView>,
         domain: &Arc<ResolverDomain>,
@@ -137,13 +139,13 @@ impl Tailnet {
         if let Some((answer, left)) = known.learned.cache.get(&key) {
             return Ok((answer?, left, DnsRoute::Cache));
         }
-        let question = || self.question(known, domain, key.clone());
-        let (answer, life) = known.learned.questions.ask(&key, question).await;
+        let question = || self.make_question(known, domain, key.clone());
+        let (answer, life) = known.learned.questions.ask_once(&key, question).await;
         Ok((answer?, life.unwrap_or_default(), domain.route()))
     }
 
     pub(super) async fn asks_itself(&self, name: &Name, listeners: &[SocketAddr]) -> bool {
-        matches!(self.known().route(name), NameRoute::System)
+        matches!(self.current_view().route_of(name), NameRoute::System)
             && self.outside.system.asks_itself(name, listeners).await
     }
 
@@ -155,11 +157,11 @@ impl Tailnet {
     }
 
     pub(super) fn plan(&self, name: &Name) -> ResolvePlan {
-        let known = self.known();
+        let known = self.current_view();
         let suffix = &known.zone.suffix;
-        match known.route(name) {
+        match known.route_of(name) {
             NameRoute::Host(_) => {
-                let suffix = suffix.as_ref().filter(|suffix| within(name, suffix));
+                let suffix = suffix.as_ref().filter(|suffix| is_within(name, suffix));
                 ResolvePlan::without_nameservers(DnsRoute::Magicdns, suffix.cloned())
             }
             NameRoute::Nowhere(domain) => {
@@ -167,28 +169,28 @@ impl Tailnet {
             }
             NameRoute::Reserved => ResolvePlan::without_nameservers(DnsRoute::Magicdns, None),
             NameRoute::System => ResolvePlan {
-                skipped: known.global.skipped().to_vec(),
+                skipped: known.global.skipped_labels().to_vec(),
                 ..ResolvePlan::without_nameservers(DnsRoute::System, None)
             },
             NameRoute::Ask(domain) => ResolvePlan {
                 by: domain.route().into(),
                 suffix: domain.suffix.clone(),
-                nameservers: domain.nameservers(),
-                skipped: domain.skipped().to_vec(),
+                nameservers: domain.nameserver_labels(),
+                skipped: domain.skipped_labels().to_vec(),
             },
         }
     }
 
     /// What the present netmap says. One that says the same as the last one changes nothing. Of many
     /// who meet a new one at the same time all get the same: it counts questions and remembers answers.
-    fn known(&self) -> Arc<ZoneView> {
+    fn current_view(&self) -> Arc<ZoneView> {
         loop {
             let (known, zone) = (self.known.load_full(), self.zone.load_full());
             if Arc::ptr_eq(&zone, &known.zone) {
                 return known;
             }
             let new = Arc::new(match *zone == *known.zone {
-                true => known.under(Arc::clone(&zone)),
+                true => known.with_zone(Arc::clone(&zone)),
                 false => ZoneView::new(Arc::clone(&zone), &self.outside, self.cache_entries),
             });
             let before = self.known.compare_and_swap(&known, Arc::clone(&new));
@@ -199,17 +201,17 @@ impl Tailnet {
     }
 
     /// The question itself, which belongs to all who ask and so holds what it needs.
-    fn question(
+    fn make_question(
         &self,
         known: &Arc<ZoneView>,
         domain: &Arc<ResolverDomain>,
-        key: Key,
-    ) -> impl Future<Output = (Answer, AnswerLifetime)> + Send + 'static {
+        key: LookupKey,
+    ) -> impl Future<Output = (LookupAnswer, AnswerLifetime)> + Send + 'static {
         let (known, domain) = (Arc::clone(known), Arc::clone(domain));
         let after = self.outside.timeout;
         async move {
-            let answer = tokio::time::timeout(after, known.ask(&domain, &key)).await;
-            let (route, asked) = (domain.route(), domain.nameservers().join(", "));
+            let answer = tokio::time::timeout(after, known.ask_domain(&domain, &key)).await;
+            let (route, asked) = (domain.route(), domain.nameserver_labels().join(", "));
             let late = || NameError::Timeout { name: key.0.clone(), route, asked, after };
             answer.unwrap_or_else(|_| (Err(late()), None))
         }
@@ -233,7 +235,7 @@ impl ZoneView {
     }
 
     /// The same under another netmap that says the same.
-    fn under(&self, zone: Arc<TailnetZone>) -> Self {
+    fn with_zone(&self, zone: Arc<TailnetZone>) -> Self {
         Self {
             zone,
             domains: self.domains.clone(),
@@ -245,14 +247,14 @@ impl ZoneView {
     /// As tailscaled decides: its own names first, then the longest route (tailscale
     /// net/dns/resolver/tsdns.go). What it would fail, the public names of a tailnet without
     /// nameservers for them, this host's resolver gets.
-    fn route(&self, name: &Name) -> NameRoute<'_> {
+    fn route_of(&self, name: &Name) -> NameRoute<'_> {
         if let Some(addresses) = self.zone.hosts.get(name).filter(|found| !found.is_empty()) {
             return NameRoute::Host(addresses);
         }
-        if let Some(suffix) = self.zone.suffix.as_ref().filter(|suffix| within(name, suffix)) {
+        if let Some(suffix) = self.zone.suffix.as_ref().filter(|suffix| is_within(name, suffix)) {
             return NameRoute::Nowhere(suffix);
         }
-        let covers = |(_, suffix): &(&Arc<ResolverDomain>, &Name)| within(name, suffix);
+        let covers = |(_, suffix): &(&Arc<ResolverDomain>, &Name)| is_within(name, suffix);
         let named = self.domains.iter().filter_map(|d| Some((d, d.suffix.as_ref()?)));
         match named.filter(covers).max_by_key(|(_, suffix)| suffix.as_str().len()) {
             Some((domain, suffix)) if domain.is_empty() => NameRoute::Nowhere(suffix),
@@ -264,15 +266,19 @@ impl ZoneView {
         }
     }
 
-    async fn ask(&self, domain: &ResolverDomain, key: &Key) -> (Answer, AnswerLifetime) {
+    async fn ask_domain(
+        &self,
+        domain: &ResolverDomain,
+        key: &LookupKey,
+    ) -> (LookupAnswer, AnswerLifetime) {
         let (name, route) = (key.0.clone(), domain.route());
         if let (false, Some(suffix)) = (domain.can_be_asked(), &domain.suffix) {
-            let (domain, skipped) = (suffix.clone(), domain.skipped().join(", "));
+            let (domain, skipped) = (suffix.clone(), domain.skipped_labels().join(", "));
             return (Err(NameError::NoNameserver { name, domain, skipped }), None);
         }
         let _permit = domain.permits.acquire().await;
-        let asked = || domain.nameservers().join(", ");
-        let looked_up = lookup::look_up(domain, &self.zone.hosts, &name, key.1).await;
+        let asked = || domain.nameserver_labels().join(", ");
+        let looked_up = name_lookup::look_up(domain, &self.zone.hosts, &name, key.1).await;
         let (answer, life) = match looked_up {
             Ok((Some(found), life)) => (Ok(found), life),
             Ok((None, life)) => (Err(NameError::NotFound { name, route, asked: asked() }), life),
@@ -285,7 +291,7 @@ impl ZoneView {
     }
 }
 
-fn nowhere(name: &Name, asked: &str) -> NameError {
+fn not_found(name: &Name, asked: &str) -> NameError {
     NameError::NotFound { name: name.clone(), route: DnsRoute::Magicdns, asked: asked.to_owned() }
 }
 

@@ -94,7 +94,7 @@ pub(super) fn label(nameserver: &NameserverAddress) -> String {
     match nameserver {
         NameserverAddress::Address(at) if at.port() == 53 => at.ip().to_string(),
         NameserverAddress::Address(at) => at.to_string(),
-        NameserverAddress::Https { url, .. } => https::label(url),
+        NameserverAddress::Https { url, .. } => https::public_label(url),
         NameserverAddress::Other(text) => text.clone(),
     }
 }
@@ -113,18 +113,23 @@ impl NameserverClient {
             }
             NameserverAddress::Other(_) => return None,
         };
-        Some(Self::at(label(nameserver), at, outside))
+        Some(Self::with_transport(label(nameserver), at, outside))
     }
 
     /// One of this host's own resolvers, asked as libc asks it.
     pub(super) fn of_system(to: SocketAddr, outside: &Arc<NameserverContext>) -> Arc<Self> {
         let label = label(&NameserverAddress::Address(to));
-        let whole = Some(Self::at(label.clone(), NameserverTransport::Tcp(to), outside));
+        let whole =
+            Some(Self::with_transport(label.clone(), NameserverTransport::Tcp(to), outside));
         let (at, outside) = (NameserverTransport::Udp(to), Arc::clone(outside));
         Arc::new(Self { label, at, whole, outside, slot: Mutex::default() })
     }
 
-    fn at(label: String, at: NameserverTransport, outside: &Arc<NameserverContext>) -> Arc<Self> {
+    fn with_transport(
+        label: String,
+        at: NameserverTransport,
+        outside: &Arc<NameserverContext>,
+    ) -> Arc<Self> {
         let outside = Arc::clone(outside);
         Arc::new(Self { label, at, whole: None, outside, slot: Mutex::default() })
     }
@@ -135,29 +140,32 @@ impl NameserverClient {
 
     /// Asks once; once more when the connection broke under the question (RFC 7766 section 6.2.4:
     /// a server may close after any answer).
-    pub(super) async fn ask(self: &Arc<Self>, query: &Query) -> Result<AnswerRecords, ServerFault> {
-        match (self.exchange(query).await, &self.whole) {
-            (Err(ServerFault::Truncated), Some(whole)) => whole.exchange(query).await, // D5
-            (Err(ServerFault::Lost(_)), _) => self.exchange(query).await,
+    pub(super) async fn ask_nameserver(
+        self: &Arc<Self>,
+        query: &Query,
+    ) -> Result<AnswerRecords, ServerFault> {
+        match (self.ask_once(query).await, &self.whole) {
+            (Err(ServerFault::Truncated), Some(whole)) => whole.ask_once(query).await, // D5
+            (Err(ServerFault::Lost(_)), _) => self.ask_once(query).await,
             (said, _) => said,
         }
     }
 
-    async fn exchange(self: &Arc<Self>, query: &Query) -> Result<AnswerRecords, ServerFault> {
-        let mut hold = self.hold();
+    async fn ask_once(self: &Arc<Self>, query: &Query) -> Result<AnswerRecords, ServerFault> {
+        let mut hold = self.hold_connection();
         let answer = hold.ask(query).await;
         hold.end = if answer.is_ok() { QueryEnd::Good } else { QueryEnd::Bad };
-        answer::read(&answer?, query)
+        answer::read_answer(&answer?, query)
     }
 
-    fn hold(self: &Arc<Self>) -> QueryHold<'_> {
-        let mut slot = self.slot();
+    fn hold_connection(self: &Arc<Self>) -> QueryHold<'_> {
+        let mut slot = self.lock_slot();
         let line = match &slot.line {
             Some(line) => line.clone(),
             None => {
                 slot.number += 1;
                 let (server, number) = (Arc::clone(self), slot.number);
-                let line = async move { server.open(number).await }.boxed().shared();
+                let line = async move { server.open_connection(number).await }.boxed().shared();
                 slot.line.insert(line).clone()
             }
         };
@@ -166,19 +174,22 @@ impl NameserverClient {
     }
 
     fn hang_up(&self, number: u64) {
-        let mut slot = self.slot();
+        let mut slot = self.lock_slot();
         let line = if slot.number == number { slot.line.take() } else { None };
         drop(slot);
         // Outside the lock: it may be the last hold on tasks and sockets.
         drop(line);
     }
 
-    fn slot(&self) -> MutexGuard<'_, ConnectionSlot> {
+    fn lock_slot(&self) -> MutexGuard<'_, ConnectionSlot> {
         // A panic between the slot's operations cannot leave it half changed.
         self.slot.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn open(self: Arc<Self>, number: u64) -> Result<Arc<OpenConnection>, ServerFault> {
+    async fn open_connection(
+        self: Arc<Self>,
+        number: u64,
+    ) -> Result<Arc<OpenConnection>, ServerFault> {
         let mut tasks = TokioHandle::default();
         let NameserverContext { way, mark, .. } = &*self.outside;
         let dialler = NameserverRuntime { way: way.clone(), mark: *mark, tasks: tasks.clone() };
@@ -232,9 +243,9 @@ impl NameserverClient {
         dialler: NameserverRuntime,
     ) -> Result<DnsExchange<NameserverRuntime>, ServerFault> {
         let failed = |why: String| ServerFault::Dial(why);
-        let config = self.outside.trust.config().await.map_err(|e| failed(e.to_string()))?;
+        let config = self.outside.trust.client_config().await.map_err(|e| failed(e.to_string()))?;
         let mut last = failed(format!("{} has no address", at.host));
-        for ip in self.addresses(at).await? {
+        for ip in self.https_addresses(at).await? {
             let builder = HttpsClientStream::builder(Arc::clone(&config), dialler.clone());
             let to = SocketAddr::new(ip, at.port);
             let open = builder.exchange(to, at.host.to_string().into(), Arc::clone(&at.path));
@@ -247,10 +258,10 @@ impl NameserverClient {
         Err(last)
     }
 
-    async fn addresses(&self, at: &HttpsEndpoint) -> Result<Vec<IpAddr>, ServerFault> {
+    async fn https_addresses(&self, at: &HttpsEndpoint) -> Result<Vec<IpAddr>, ServerFault> {
         match &at.host {
             Host::Name(name) if at.bootstrap.is_empty() => {
-                let found = self.outside.system.addresses(name).await;
+                let found = self.outside.system.lookup_addresses(name).await;
                 found.map_err(|error| ServerFault::Dial(error.to_string()))
             }
             _ => Ok(at.bootstrap.clone()),
@@ -260,15 +271,15 @@ impl NameserverClient {
 
 impl OpenConnection {
     async fn ask(&self, query: &Query) -> Result<Message, ServerFault> {
-        self.times().used = Instant::now();
+        self.lock_times().used = Instant::now();
         let mut options = DnsRequestOptions::default();
         options.use_edns = false; // its one gain here, room in a datagram, TCP has anyway
         let mut answers = self.exchange.send(DnsRequest::from_query(query.clone(), options));
         for _ in 0..MOST_FOREIGN {
             match answers.next().await {
-                Some(Ok(message)) if answer::belongs(&message, query) => {
+                Some(Ok(message)) if answer::answers_query(&message, query) => {
                     let now = Instant::now();
-                    *self.times() = ConnectionTimes { used: now, answered: now };
+                    *self.lock_times() = ConnectionTimes { used: now, answered: now };
                     return Ok(message.into_message());
                 }
                 Some(Ok(_)) => {}
@@ -279,7 +290,7 @@ impl OpenConnection {
         Err(ServerFault::Foreign)
     }
 
-    fn times(&self) -> MutexGuard<'_, ConnectionTimes> {
+    fn lock_times(&self) -> MutexGuard<'_, ConnectionTimes> {
         // Two instants cannot be left half changed.
         self.times.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -288,7 +299,9 @@ impl OpenConnection {
 /// Takes an idle connection out of the server's hands; a question still on it keeps it open.
 async fn close_when_idle(server: Weak<NameserverClient>, open: Weak<OpenConnection>, number: u64) {
     loop {
-        let Some(idle_at) = open.upgrade().map(|open| open.times().used + IDLE) else { return };
+        let Some(idle_at) = open.upgrade().map(|open| open.lock_times().used + IDLE) else {
+            return;
+        };
         if idle_at <= Instant::now() {
             break;
         }
@@ -331,7 +344,7 @@ impl Drop for QueryHold<'_> {
             QueryEnd::Good => true,
             QueryEnd::Bad => false,
             QueryEnd::Left => {
-                self.open.as_ref().is_some_and(|open| open.times().answered > self.since)
+                self.open.as_ref().is_some_and(|open| open.lock_times().answered > self.since)
             }
         };
         if !alive {

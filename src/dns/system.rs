@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use tokio::sync::Semaphore;
 
-use super::questions::QueryCoalescer;
+use super::query_coalescer::QueryCoalescer;
 use super::{NameError, hosts};
 use crate::labels::DnsRoute;
 use crate::target::Name;
@@ -29,12 +29,12 @@ const ASKED: &str = "this host's resolver";
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 const DNS_PORT: u16 = 53;
 
-pub(super) type Answer = Result<Vec<IpAddr>, NameError>;
+pub(super) type AddressAnswer = Result<Vec<IpAddr>, NameError>;
 
 pub(super) struct SystemResolver {
     timeout: Duration,
     in_flight: Arc<Semaphore>,
-    questions: QueryCoalescer<Name, Answer>,
+    questions: QueryCoalescer<Name, AddressAnswer>,
 }
 
 impl SystemResolver {
@@ -44,8 +44,8 @@ impl SystemResolver {
     }
 
     /// Asks once, however many want to know at the same time.
-    pub(super) async fn addresses(&self, name: &Name) -> Answer {
-        self.questions.ask(name, || self.question(name.clone())).await
+    pub(super) async fn lookup_addresses(&self, name: &Name) -> AddressAnswer {
+        self.questions.ask_once(name, || self.make_question(name.clone())).await
     }
 
     /// Whether a DNS client that asks one of `listeners` for `name` may be our own resolver, which was
@@ -55,11 +55,11 @@ impl SystemResolver {
     }
 
     /// Who is asked for what getaddrinfo(3) does not ask for; none of `listeners`, which are ourselves.
-    pub(super) async fn resolvers(&self, listeners: &[SocketAddr]) -> Vec<SocketAddr> {
-        others(&resolv_conf().await, listeners)
+    pub(super) async fn other_resolvers(&self, listeners: &[SocketAddr]) -> Vec<SocketAddr> {
+        resolvers_but_us(&resolv_conf().await, listeners)
     }
 
-    fn question(&self, name: Name) -> impl Future<Output = Answer> + Send + 'static {
+    fn make_question(&self, name: Name) -> impl Future<Output = AddressAnswer> + Send + 'static {
         let (after, in_flight) = (self.timeout, Arc::clone(&self.in_flight));
         async move {
             let answer = tokio::time::timeout(after, look_up(&name, in_flight)).await;
@@ -70,7 +70,7 @@ impl SystemResolver {
     }
 }
 
-async fn look_up(name: &Name, in_flight: Arc<Semaphore>) -> Answer {
+async fn look_up(name: &Name, in_flight: Arc<Semaphore>) -> AddressAnswer {
     let failed = |why: String| NameError::Failed {
         name: name.clone(),
         route: ROUTE,
@@ -83,34 +83,36 @@ async fn look_up(name: &Name, in_flight: Arc<Semaphore>) -> Answer {
     let looked_up = tokio::spawn(async move {
         // The permit stays with the question: a blocking thread cannot be called back.
         let _permit = permit;
-        find(asked).await
+        find_addresses(asked).await
     });
     match looked_up.await {
-        Ok(Ok(found)) => distinct(name, found.into_iter()),
-        Ok(Err(error)) if not_found(&error) => Err(nobody(name)),
+        Ok(Ok(found)) => without_duplicates(name, found.into_iter()),
+        Ok(Err(error)) if not_found(&error) => Err(no_address(name)),
         Ok(Err(error)) => Err(failed(error.to_string())),
         Err(error) => Err(failed(error.to_string())),
     }
 }
 
 /// The hosts file, then the resolver; a bare name is the resolver's alone, which reads both.
-async fn find(name: Name) -> io::Result<Vec<IpAddr>> {
+async fn find_addresses(name: Name) -> io::Result<Vec<IpAddr>> {
     if name.as_str().contains('.') {
         let asked = name.clone();
-        let read = tokio::task::spawn_blocking(move || hosts::read(Path::new(hosts::PATH), &asked));
+        let read = tokio::task::spawn_blocking(move || {
+            hosts::read_addresses(Path::new(hosts::PATH), &asked)
+        });
         let known = read.await.map_err(io::Error::other)??;
         if !known.is_empty() {
             return Ok(known);
         }
     }
     #[allow(clippy::disallowed_methods, reason = "the one place names are asked")]
-    let found = tokio::net::lookup_host((question(&name), 0)).await?;
+    let found = tokio::net::lookup_host((absolute_name(&name), 0)).await?;
     Ok(found.map(|address: SocketAddr| address.ip()).collect())
 }
 
 /// Whether a resolv.conf(5) names one of these as a nameserver.
 fn names_one_of(file: &str, listeners: &[SocketAddr]) -> bool {
-    nameservers(file).any(|ip| is_ours(ip, listeners))
+    parse_nameservers(file).any(|ip| is_ours(ip, listeners))
 }
 
 /// Whether a question to `ip` would come to one of `listeners`.
@@ -121,7 +123,7 @@ fn is_ours(ip: IpAddr, listeners: &[SocketAddr]) -> bool {
         .any(|own| own == ip || (own.is_unspecified() && ip.is_loopback()))
 }
 
-fn nameservers(file: &str) -> impl Iterator<Item = IpAddr> {
+fn parse_nameservers(file: &str) -> impl Iterator<Item = IpAddr> {
     let words = file.lines().map(|line| line.split_ascii_whitespace());
     let servers =
         words.filter_map(|mut words| (words.next()? == "nameserver").then(|| words.next()));
@@ -129,8 +131,8 @@ fn nameservers(file: &str) -> impl Iterator<Item = IpAddr> {
 }
 
 /// This host's resolvers but for ourselves, as libc takes them: the first three (MAXNS of <resolv.h>).
-fn others(file: &str, listeners: &[SocketAddr]) -> Vec<SocketAddr> {
-    let named = nameservers(file).filter(|ip| !is_ours(*ip, listeners));
+fn resolvers_but_us(file: &str, listeners: &[SocketAddr]) -> Vec<SocketAddr> {
+    let named = parse_nameservers(file).filter(|ip| !is_ours(*ip, listeners));
     named.take(3).map(|ip| SocketAddr::new(ip, DNS_PORT)).collect()
 }
 
@@ -140,12 +142,12 @@ async fn resolv_conf() -> String {
 }
 
 /// A dotted name is asked as it stands: the trailing dot keeps search domains away (D8).
-fn question(name: &Name) -> String {
+fn absolute_name(name: &Name) -> String {
     let text = name.as_str();
     if text.contains('.') { format!("{text}.") } else { text.to_owned() }
 }
 
-fn distinct(name: &Name, found: impl Iterator<Item = IpAddr>) -> Answer {
+fn without_duplicates(name: &Name, found: impl Iterator<Item = IpAddr>) -> AddressAnswer {
     let mut addresses: Vec<IpAddr> = Vec::new();
     for ip in found.map(|ip| ip.to_canonical()) {
         if !addresses.contains(&ip) {
@@ -153,12 +155,12 @@ fn distinct(name: &Name, found: impl Iterator<Item = IpAddr>) -> Answer {
         }
     }
     if addresses.is_empty() {
-        return Err(nobody(name));
+        return Err(no_address(name));
     }
     Ok(addresses)
 }
 
-fn nobody(name: &Name) -> NameError {
+fn no_address(name: &Name) -> NameError {
     NameError::NotFound { name: name.clone(), route: ROUTE, asked: ASKED.to_owned() }
 }
 
@@ -184,8 +186,8 @@ mod tests {
 
     #[test]
     fn d8_search_domains_stay_away_from_dotted_names() {
-        assert_eq!(question(&name("db.corp.example")), "db.corp.example.");
-        assert_eq!(question(&name("db")), "db");
+        assert_eq!(absolute_name(&name("db.corp.example")), "db.corp.example.");
+        assert_eq!(absolute_name(&name("db")), "db");
     }
 
     #[test]
@@ -197,7 +199,7 @@ mod tests {
         assert!(names_one_of(&format!("{file}nameserver\t127.0.0.1\n"), &ours));
         assert!(!names_one_of("nameserver 127.0.0.1\n", &ours[..1]));
         assert!(names_one_of("nameserver 127.0.0.53\n", &["0.0.0.0:53".parse().unwrap()]));
-        let others = others("nameserver 127.0.0.1\nnameserver 10.0.0.1\n", &ours);
+        let others = resolvers_but_us("nameserver 127.0.0.1\nnameserver 10.0.0.1\n", &ours);
         assert_eq!(others, ["10.0.0.1:53".parse().unwrap()]);
     }
 
@@ -205,7 +207,8 @@ mod tests {
     async fn localhost_is_found_and_nothing_stays_behind() {
         let system = SystemResolver::new(Duration::from_secs(3));
         let name = name("localhost");
-        let (first, second) = tokio::join!(system.addresses(&name), system.addresses(&name));
+        let (first, second) =
+            tokio::join!(system.lookup_addresses(&name), system.lookup_addresses(&name));
         assert_eq!(first, second);
         assert!(first.unwrap().iter().all(IpAddr::is_loopback));
         assert_eq!(system.questions.len(), 0);
@@ -219,7 +222,7 @@ mod tests {
         let name = name("db.corp.example");
         let asked = ASKED.to_owned();
         let late = NameError::Timeout { name: name.clone(), route: ROUTE, asked, after };
-        assert_eq!(system.addresses(&name).await, Err(late));
+        assert_eq!(system.lookup_addresses(&name).await, Err(late));
         assert_eq!(system.questions.len(), 0);
     }
 }

@@ -43,14 +43,14 @@ pub enum NameserverAddress {
 
 impl TailnetZone {
     /// Whether nobody but the tailnet's own nameservers may hear of `name`.
-    pub(super) fn internal(&self, name: &Name) -> bool {
+    pub(super) fn is_internal(&self, name: &Name) -> bool {
         let own = self.suffix.iter().chain(self.routes.iter().map(|(domain, _)| domain));
-        self.hosts.contains_key(name) || own.into_iter().any(|domain| within(name, domain))
+        self.hosts.contains_key(name) || own.into_iter().any(|domain| is_within(name, domain))
     }
 }
 
 /// Whether `name` is `domain` or below it, by whole labels.
-pub(super) fn within(name: &Name, domain: &Name) -> bool {
+pub(super) fn is_within(name: &Name, domain: &Name) -> bool {
     let rest = name.as_str().strip_suffix(domain.as_str());
     rest.is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
 }

@@ -72,8 +72,8 @@ pub(super) fn synthetic(
         .or_else(|| Some(Arc::new(SyntheticAddresses::new(net))))
 }
 
-pub(super) fn upstream(settings: &config::Upstream) -> upstream::Settings {
-    upstream::Settings {
+pub(super) fn upstream(settings: &config::Upstream) -> upstream::UpstreamSettings {
+    upstream::UpstreamSettings {
         kind: settings.kind.into(),
         connect_timeout: settings.connect_timeout,
         local_timeout: settings.local_timeout,
@@ -141,7 +141,7 @@ impl Live {
             max_head: config.limits.max_head,
             keepalive_idle: config.limits.keepalive_idle,
             server_first: config.transparent.server_first,
-            relay: relay::Settings {
+            relay: relay::RelaySettings {
                 idle: config.limits.idle_timeout,
                 half_close_timeout: config.limits.half_close_timeout,
                 splice: Arc::clone(&self.splice),

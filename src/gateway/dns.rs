@@ -59,7 +59,7 @@ pub(super) fn serve(gateway: &Gateway, sockets: Vec<Sockets>) {
     let limits = listener::Limits::new(CLIENTS, OF_ONE);
     for Sockets { tcp, udp } in sockets {
         let (address, datagrams) =
-            (tcp.address(), serve::udp(udp, handler.clone(), gateway.stopped()));
+            (tcp.address(), serve::serve_udp(udp, handler.clone(), gateway.stopped()));
         tokio::spawn(async move {
             if let Err(error) = datagrams.await {
                 tracing::error!(%address, %error, "no DNS datagram is answered there any more");
@@ -75,7 +75,7 @@ pub(super) fn serve(gateway: &Gateway, sockets: Vec<Sockets>) {
                 let handler = handler.clone();
                 if matches!(permit, Permit::Serve(_)) {
                     drop(tokio::spawn(async move {
-                        serve::tcp(stream, peer, handler).await;
+                        serve::serve_tcp(stream, peer, handler).await;
                         drop(permit);
                     }));
                 }

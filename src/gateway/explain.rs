@@ -27,7 +27,7 @@ const DEFAULT_PORT: NonZeroU16 = NonZeroU16::new(443).unwrap();
 /// # Errors
 /// A sentence why it is none.
 pub(super) fn parse_target(text: &str) -> Result<Target, String> {
-    Target::typed(text, DEFAULT_PORT).map_err(|error| error.to_string())
+    Target::parse_typed(text, DEFAULT_PORT).map_err(|error| error.to_string())
 }
 
 /// The answer of `/api/v1/explain`.
@@ -38,11 +38,12 @@ pub(super) async fn explain(
 ) -> ExplainAnswer {
     let (decision, tailnet) = {
         let snapshot = gateway_state.decision_snapshot();
-        let decision = policy::decide(&AskedTarget::unconnected(&target), &snapshot.context());
-        (decision, snapshot.tailnet().cloned())
+        let decision =
+            policy::decide(&AskedTarget::unconnected(&target), &snapshot.decision_context());
+        (decision, snapshot.tailnet_state().cloned())
     };
     let Decision { effective_target, policy, permission, pinned, .. } = decision;
-    let down = tailnet.as_ref().filter(|state| !state.is_running()).map(TailnetState::why);
+    let down = tailnet.as_ref().filter(|state| !state.is_running()).map(TailnetState::fault_now);
     let refused = permission.as_ref().err().and_then(|refused| fault_of_refusal(*refused));
     let fault = refused.or_else(|| down.clone());
     let clients = gateway_state.telemetry.clients_of(&effective_target);
@@ -100,13 +101,15 @@ async fn resolve_and_check(
         return;
     }
     let snapshot = gateway_state.decision_snapshot();
-    let decisions = policy::decide_addresses(admitted, pinned, &found, &snapshot.context());
-    let rows = decisions.iter().map(|decision| address_answer(decision, snapshot.tailnet()));
+    let decisions =
+        policy::decide_addresses(admitted, pinned, &found, &snapshot.decision_context());
+    let rows = decisions.iter().map(|decision| address_answer(decision, snapshot.tailnet_state()));
     answer.addresses = rows.collect();
-    let refused = decisions.refusal().and_then(|refusal| refusal.permission.as_ref().err());
+    let refused =
+        decisions.decisive_refusal().and_then(|refusal| refusal.permission.as_ref().err());
     let fault = match refused {
         Some(refused) => fault_of_refusal(*refused),
-        None => offline(&decisions, snapshot.tailnet()),
+        None => offline(&decisions, snapshot.tailnet_state()),
     };
     answer.refused = refused.is_some() && fault.is_none();
     answer.fault = fault.as_ref().map(TailnetFault::advice);
@@ -131,7 +134,7 @@ fn dns_answer(
 
 fn address_answer(decision: &AddressDecision, tailnet: Option<&TailnetState>) -> AddressAnswer {
     let AddressDecision { address, policy, route, .. } = decision;
-    let cover = tailnet.and_then(|state| state.netmap.cover(address.ip()));
+    let cover = tailnet.and_then(|state| state.netmap.covering_route(address.ip()));
     AddressAnswer {
         address: address.ip(),
         verdict: policy.verdict,
@@ -147,7 +150,7 @@ fn address_answer(decision: &AddressDecision, tailnet: Option<&TailnetState>) ->
 fn offline(decisions: &AddressDecisions, tailnet: Option<&TailnetState>) -> Option<TailnetFault> {
     let peers: Option<Vec<_>> = decisions
         .iter()
-        .map(|decision| Some(tailnet?.netmap.cover(decision.address.ip())?.peer))
+        .map(|decision| Some(tailnet?.netmap.covering_route(decision.address.ip())?.peer))
         .collect();
     let peers = peers.filter(|peers| peers.iter().all(|peer| !peer.online))?;
     peers.first().map(|peer| TailnetFault::PeerOffline { peer: peer.host.clone() })

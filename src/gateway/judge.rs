@@ -37,7 +37,7 @@ impl OfflineJudge {
     }
 
     /// The decision about a target as far as settings alone can tell: no name is known, and no route.
-    pub fn decide(&self, target: &Target) -> Decision {
+    pub fn decide_target(&self, target: &Target) -> Decision {
         let context = DecisionContext {
             policy: &self.policy,
             local_addresses: &self.local_addresses,

@@ -24,7 +24,7 @@ pub(super) fn readiness(gateway_state: &GatewayState, drain: &Drain) -> Readines
     let (error, message) = match outside {
         _ if pending.is_empty() => return Readiness::Ready,
         _ if !serving => (Outcome::Draining.label(), "the gateway is shutting down".to_owned()),
-        Some(state) => (state.phase.label(), state.sentence()),
+        Some(state) => (state.phase.label(), state.fault_sentence()),
         None => (Outcome::UpstreamDown.label(), unreachable_upstream(gateway_state)),
     };
     Readiness::NotReady { error, message, pending }

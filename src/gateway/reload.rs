@@ -43,7 +43,9 @@ impl Gateway {
         self.gateway_state.telemetry.live_connections().for_each(|entry| {
             let Some(target) = entry.target() else { return };
             let snapshot = self.gateway_state.decision_snapshot();
-            if let Some(refused) = refused_now(&target, entry.address(), &snapshot.context()) {
+            if let Some(refused) =
+                refused_now(&target, entry.address(), &snapshot.decision_context())
+            {
                 entry.set_verdict(refused.mode, refused.verdict, refused.rule);
                 entry.cut().cut(CutReason::Denied);
             }

@@ -24,7 +24,7 @@ use crate::lifecycle::run_dir::Listening;
 use crate::policy::Address;
 use crate::sys::Exiting;
 use crate::tailnet::{
-    self, KeyProvider, ManageError, PeerWarmup, SupervisorHooks, Tailnet, TailnetNameserver,
+    self, KeyProvider, ManageError, PeerWarmup, SupervisorHooks, TailnetHandle, TailnetNameserver,
     TailnetState,
 };
 use crate::target::Name;
@@ -64,7 +64,9 @@ impl States {
         let tailnet_gate =
             TailnetGate::new(self.0.subscribe(), ready_wait, config.upstream.outside_tailnet);
         match &config.tailnet {
-            Some(tailnet) if tailnet.manage => tailnet_gate.with(PeerWarmup::new(&tailnet.socket)),
+            Some(tailnet) if tailnet.manage => {
+                tailnet_gate.with_warmup(PeerWarmup::new(&tailnet.socket))
+            }
             _ => tailnet_gate,
         }
     }
@@ -72,7 +74,7 @@ impl States {
 
 /// Our part of the tailnet, and what is counted of it.
 pub(super) struct Membership {
-    tailnet: Tailnet,
+    tailnet: TailnetHandle,
     restarts: Arc<AtomicU64>,
 }
 
@@ -101,13 +103,15 @@ impl Membership {
             };
             let keys = KeyProvider::new(settings.key.clone(), means.key);
             let hooks = hooks(&gateway.gateway_state, &restarts);
-            Tailnet::manage(startup, keys, children, hooks).map_err(|error| match error {
-                ManageError::Binary(fault) => StartError::Tailscaled(fault),
-                ManageError::State(error) => StartError::NodeState(error),
-                ManageError::System(source) => failed(source),
+            TailnetHandle::start_managed(startup, keys, children, hooks).map_err(|error| {
+                match error {
+                    ManageError::Binary(fault) => StartError::Tailscaled(fault),
+                    ManageError::State(error) => StartError::NodeState(error),
+                    ManageError::System(source) => failed(source),
+                }
             })?
         } else {
-            Tailnet::join(startup)
+            TailnetHandle::use_external(startup)
         };
         let follower = StateFollower {
             gateway_state: Arc::clone(&gateway.gateway_state),
@@ -118,7 +122,7 @@ impl Membership {
             process: Arc::clone(&gateway.live.upstream_process),
             applied: states,
         };
-        tokio::spawn(follower.follow(tailnet.state()));
+        tokio::spawn(follower.follow(tailnet.subscribe()));
         Ok(Some(Self { tailnet, restarts }))
     }
 
@@ -129,12 +133,12 @@ impl Membership {
 
     /// Where pauses of this machine are to be counted.
     pub(super) fn pauses(&self) -> watch::Sender<u64> {
-        self.tailnet.pauses()
+        self.tailnet.pause_sender()
     }
 
     /// Where a managed node's identity is kept.
     pub(super) fn identity(&self) -> Option<NodeIdentity> {
-        self.tailnet.identity()
+        self.tailnet.identity_label()
     }
 
     /// How often it was started again; the number lives on in whoever asked.
@@ -149,7 +153,7 @@ impl Membership {
 
     /// What is known, as the tailnet module itself knows it.
     pub(super) fn state(&self) -> watch::Receiver<TailnetState> {
-        self.tailnet.state()
+        self.tailnet.subscribe()
     }
 
     /// Ends tailscaled, if it is ours.
@@ -212,8 +216,8 @@ impl StateFollower {
         if !Arc::ptr_eq(&before.netmap, &now.netmap) || before.node != now.node {
             self.zone.store(Arc::new(zone(now)));
         }
-        self.gateway_state.upstream.bound(most(self.settings.max_connections, now.open_files));
-        self.gateway_state.upstream.point(self.place(now));
+        self.gateway_state.upstream.set_limit(most(self.settings.max_connections, now.open_files));
+        self.gateway_state.upstream.set_endpoint(self.place(now));
         self.look(now);
         self.gateway_state.telemetry.set_tailnet_phase(now.phase);
     }
@@ -315,7 +319,7 @@ impl ThroughUpstream {
 impl NameserverWay for ThroughUpstream {
     fn covers(&self, address: IpAddr) -> bool {
         let state = self.state.borrow();
-        state.netmap.cover(address).is_some() && !state.is_own(address)
+        state.netmap.covering_route(address).is_some() && !state.is_own(address)
     }
 
     fn dial(&self, to: std::net::SocketAddr) -> NameserverDial {

@@ -173,7 +173,7 @@ fn gateway_state(
         reach_loopback: true,
     }));
     states.publish(Arc::new(state));
-    gateway_state.upstream.point(Some(Endpoint::Port(upstream)));
+    gateway_state.upstream.set_endpoint(Some(Endpoint::Port(upstream)));
     (gateway_state, writer)
 }
 
@@ -277,7 +277,7 @@ async fn connect(gateway_state: &Arc<GatewayState>, case: &Case) {
     let (served, guards) = (Arc::clone(gateway_state), Arc::clone(&drain));
     let handle = move |accepted: listener::Accepted| {
         let accepted = listener::Accepted { original_dst, ..accepted };
-        connection::spawn(Arc::clone(&served), accepted, guards.guard());
+        connection::spawn_connection(Arc::clone(&served), accepted, guards.guard());
     };
     let accept = listener::accept_loop(
         bound,

@@ -70,7 +70,7 @@ fn sample(telemetry: &Telemetry, gateway_state: &GatewayState, runtime: &tokio::
     telemetry.set_pipes(gateway_state.pipes.in_use());
     telemetry.set_tasks(runtime.metrics().num_alive_tasks());
     for cause in SpliceFallback::ALL {
-        telemetry.set_splice_fallbacks(cause, gateway_state.pipes.fallbacks(cause));
+        telemetry.set_splice_fallbacks(cause, gateway_state.pipes.fallback_count(cause));
     }
 }
 
@@ -90,7 +90,7 @@ impl AdminSnapshots {
             tags: node.map(|node| node.tags.clone()).unwrap_or_default(),
             key_expiry: node.and_then(|node| node.key_expiry.clone()),
             version: state.version.as_ref().map(ToString::to_string),
-            half_close: self.gateway_state.half_close.with(state.version.as_ref()),
+            half_close: self.gateway_state.half_close.half_close_for(state.version.as_ref()),
             news: news(&state.feed),
             process: state.process,
             health: state.health.clone(),

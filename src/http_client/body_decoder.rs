@@ -85,7 +85,7 @@ impl BodyDecoder {
                     if rest.is_empty() {
                         return Ok(used);
                     }
-                    let data = &rest[..self.bounded(rest.len())];
+                    let data = &rest[..self.data_length(rest.len())];
                     if data.len() > limit.saturating_sub(body.len()) {
                         return Err(BodyFramingError::TooLarge { limit });
                     }
@@ -111,7 +111,7 @@ impl BodyDecoder {
     }
 
     /// How many of `available` bytes belong to what is before us.
-    fn bounded(self, available: usize) -> usize {
+    fn data_length(self, available: usize) -> usize {
         match self {
             Self::Length(left) | Self::ChunkData(left) => {
                 usize::try_from(left).map_or(available, |left| left.min(available))

@@ -4,9 +4,9 @@
 //! framing, routing and authentication fields. Memory and time are bounded whatever is sent.
 #![forbid(unsafe_code)]
 
-use super::head::{self, Side};
-use super::http_forward::trailers;
-use super::parse::{Bad, Parsed};
+use super::head::{self, MessageKind};
+use super::http_forward::filter_trailers;
+use super::parse::{ParseError, Parsed};
 
 /// Longest size line with its extension, CRLF included.
 const MAX_LINE: usize = 256;
@@ -19,7 +19,7 @@ const MAX_TRAILERS: usize = 8 * 1024;
 
 /// What to write for what was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Output {
+pub enum ChunkOutput {
     /// Chunks again.
     Chunks,
     /// The data alone, for receivers that know no chunks (HTTP/1.0).
@@ -27,7 +27,7 @@ pub enum Output {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
+enum ChunkState {
     Size,
     /// Blanks after a size: bad ones that RFC 9112 section 7.1.1 has every recipient read and nobody send.
     Blanks,
@@ -42,11 +42,11 @@ enum State {
 
 /// A body's decoder, fed in pieces of any size.
 #[derive(Debug, Clone)]
-pub struct Decoder {
+pub struct ChunkDecoder {
     /// Whose body it is: trailers are read as that side's fields are.
-    side: Side,
-    output: Output,
-    state: State,
+    side: MessageKind,
+    output: ChunkOutput,
+    state: ChunkState,
     /// Bytes of the current chunk that are still to come.
     size: u64,
     digits: u8,
@@ -56,13 +56,13 @@ pub struct Decoder {
     trailers: Vec<u8>,
 }
 
-impl Decoder {
+impl ChunkDecoder {
     /// A decoder at the beginning of a body of this side's.
-    pub fn new(side: Side, output: Output) -> Self {
+    pub fn new(side: MessageKind, output: ChunkOutput) -> Self {
         Self {
             side,
             output,
-            state: State::Size,
+            state: ChunkState::Size,
             size: 0,
             digits: 0,
             line: 0,
@@ -72,136 +72,139 @@ impl Decoder {
     }
 
     /// Whether the body and its trailers are complete.
-    pub fn done(&self) -> bool {
-        self.state == State::Done
+    pub fn is_complete(&self) -> bool {
+        self.state == ChunkState::Done
     }
 
     /// Takes bytes from `input`, appends to `out` what to write for them, and says how many were
     /// taken: all, unless the body ended before.
     ///
     /// # Errors
-    /// [`Bad`] at the first byte that is wrong; what was appended before stands.
-    pub fn decode(&mut self, input: &[u8], out: &mut Vec<u8>) -> Result<usize, Bad> {
+    /// [`ParseError`] at the first byte that is wrong; what was appended before stands.
+    pub fn decode(&mut self, input: &[u8], out: &mut Vec<u8>) -> Result<usize, ParseError> {
         let mut at = 0;
-        while at < input.len() && !self.done() {
-            if self.state == State::Data {
-                at += self.data(&input[at..], out);
+        while at < input.len() && !self.is_complete() {
+            if self.state == ChunkState::Data {
+                at += self.copy_data(&input[at..], out);
             } else {
-                self.byte(input[at], out)?;
+                self.take_byte(input[at], out)?;
                 at += 1;
             }
         }
         Ok(at)
     }
 
-    fn data(&mut self, input: &[u8], out: &mut Vec<u8>) -> usize {
+    fn copy_data(&mut self, input: &[u8], out: &mut Vec<u8>) -> usize {
         let left = usize::try_from(self.size).unwrap_or(usize::MAX);
         let taken = left.min(input.len());
         out.extend_from_slice(&input[..taken]);
         self.size -= taken as u64;
         if self.size == 0 {
-            self.state = State::DataCr;
+            self.state = ChunkState::DataCr;
         }
         taken
     }
 
-    fn byte(&mut self, byte: u8, out: &mut Vec<u8>) -> Result<(), Bad> {
+    fn take_byte(&mut self, byte: u8, out: &mut Vec<u8>) -> Result<(), ParseError> {
         self.state = match (self.state, byte) {
-            (State::Size | State::Blanks | State::Extension | State::SizeLf, _) => {
+            (
+                ChunkState::Size | ChunkState::Blanks | ChunkState::Extension | ChunkState::SizeLf,
+                _,
+            ) => {
                 self.line += 1;
                 if self.line > MAX_LINE {
-                    return Err(bad("a size line is longer than 256 bytes"));
+                    return Err(bad_chunk("a size line is longer than 256 bytes"));
                 }
                 return self.size_line(byte, out);
             }
-            (State::DataCr, b'\r') => State::DataLf,
-            (State::DataLf, b'\n') => {
-                if self.output == Output::Chunks {
+            (ChunkState::DataCr, b'\r') => ChunkState::DataLf,
+            (ChunkState::DataLf, b'\n') => {
+                if self.output == ChunkOutput::Chunks {
                     out.extend_from_slice(b"\r\n");
                 }
-                State::Size
+                ChunkState::Size
             }
-            (State::Trailers, byte) => return self.trailer_byte(byte, out),
-            (State::Data | State::Done, _) => self.state,
-            _ => return Err(bad("a chunk does not end where its size says")),
+            (ChunkState::Trailers, byte) => return self.trailer_byte(byte, out),
+            (ChunkState::Data | ChunkState::Done, _) => self.state,
+            _ => return Err(bad_chunk("a chunk does not end where its size says")),
         };
         Ok(())
     }
 
-    fn size_line(&mut self, byte: u8, out: &mut Vec<u8>) -> Result<(), Bad> {
+    fn size_line(&mut self, byte: u8, out: &mut Vec<u8>) -> Result<(), ParseError> {
         match (self.state, byte) {
-            (State::Size, b'0'..=b'9' | b'a'..=b'f' | b'A'..=b'F') => {
+            (ChunkState::Size, b'0'..=b'9' | b'a'..=b'f' | b'A'..=b'F') => {
                 self.digits += 1;
                 if self.digits > MAX_DIGITS {
-                    return Err(bad("a size has more than 16 digits"));
+                    return Err(bad_chunk("a size has more than 16 digits"));
                 }
-                self.size = (self.size << 4) | u64::from(nibble(byte));
+                self.size = (self.size << 4) | u64::from(hex_value(byte));
             }
-            (State::Size, b'\r') if self.digits > 0 => self.state = State::SizeLf,
-            (State::Size | State::Blanks, b' ' | b'\t') if self.digits > 0 => {
-                self.state = State::Blanks;
-                self.extension()?;
+            (ChunkState::Size, b'\r') if self.digits > 0 => self.state = ChunkState::SizeLf,
+            (ChunkState::Size | ChunkState::Blanks, b' ' | b'\t') if self.digits > 0 => {
+                self.state = ChunkState::Blanks;
+                self.take_extension()?;
             }
-            (State::Size | State::Blanks, b';') if self.digits > 0 => {
-                self.state = State::Extension;
-                self.extension()?;
+            (ChunkState::Size | ChunkState::Blanks, b';') if self.digits > 0 => {
+                self.state = ChunkState::Extension;
+                self.take_extension()?;
             }
-            (State::Blanks | State::Extension, b'\r') => self.state = State::SizeLf,
-            (State::Extension, b'\t' | b' '..=b'~' | 0x80..) => self.extension()?,
-            (State::SizeLf, b'\n') => self.chunk(out),
-            _ => return Err(bad("a size line is not hex digits, an extension and CRLF")),
+            (ChunkState::Blanks | ChunkState::Extension, b'\r') => self.state = ChunkState::SizeLf,
+            (ChunkState::Extension, b'\t' | b' '..=b'~' | 0x80..) => self.take_extension()?,
+            (ChunkState::SizeLf, b'\n') => self.end_size_line(out),
+            _ => return Err(bad_chunk("a size line is not hex digits, an extension and CRLF")),
         }
         Ok(())
     }
 
-    fn extension(&mut self) -> Result<(), Bad> {
+    fn take_extension(&mut self) -> Result<(), ParseError> {
         self.extensions += 1;
         if self.extensions > MAX_EXTENSIONS {
-            return Err(bad("chunk extensions are longer than 4 KiB"));
+            return Err(bad_chunk("chunk extensions are longer than 4 KiB"));
         }
         Ok(())
     }
 
     /// A size line is complete: a chunk begins, or the last one has come.
-    fn chunk(&mut self, out: &mut Vec<u8>) {
+    fn end_size_line(&mut self, out: &mut Vec<u8>) {
         let paid = usize::try_from(self.size).unwrap_or(usize::MAX);
         self.extensions = self.extensions.saturating_sub(paid);
         (self.digits, self.line) = (0, 0);
         if self.size == 0 {
-            self.state = State::Trailers;
+            self.state = ChunkState::Trailers;
             return;
         }
-        self.state = State::Data;
-        if self.output == Output::Chunks {
+        self.state = ChunkState::Data;
+        if self.output == ChunkOutput::Chunks {
             out.extend_from_slice(format!("{:x}\r\n", self.size).as_bytes());
         }
     }
 
-    fn trailer_byte(&mut self, byte: u8, out: &mut Vec<u8>) -> Result<(), Bad> {
+    fn trailer_byte(&mut self, byte: u8, out: &mut Vec<u8>) -> Result<(), ParseError> {
         if self.trailers.len() >= MAX_TRAILERS {
-            return Err(bad("trailers are longer than 8 KiB"));
+            return Err(bad_chunk("trailers are longer than 8 KiB"));
         }
         self.trailers.push(byte);
         if byte != b'\n' {
             return Ok(());
         }
         if let Parsed::Whole { value, .. } = head::parse_trailers(&self.trailers, self.side)? {
-            self.state = State::Done;
+            self.state = ChunkState::Done;
             self.trailers = Vec::new();
-            if self.output == Output::Chunks {
+            if self.output == ChunkOutput::Chunks {
                 out.extend_from_slice(b"0\r\n");
-                out.extend_from_slice(&trailers(&value));
+                out.extend_from_slice(&filter_trailers(&value));
             }
         }
         Ok(())
     }
 }
 
-fn bad(what: &str) -> Bad {
-    Bad::request(format!("the chunked body is malformed: {what}"))
+fn bad_chunk(what: &str) -> ParseError {
+    ParseError::bad_request(format!("the chunked body is malformed: {what}"))
 }
 
-fn nibble(byte: u8) -> u8 {
+fn hex_value(byte: u8) -> u8 {
     match byte {
         b'0'..=b'9' => byte - b'0',
         _ => (byte | 0x20) - b'a' + 10,
@@ -215,40 +218,41 @@ mod tests {
     use super::*;
 
     /// Output, bytes taken and whether it ended; or the error.
-    fn decode(input: &[u8], output: Output) -> Result<(Vec<u8>, usize, bool), Bad> {
-        let (mut decoder, mut out) = (Decoder::new(Side::Request, output), Vec::new());
+    fn decode(input: &[u8], output: ChunkOutput) -> Result<(Vec<u8>, usize, bool), ParseError> {
+        let (mut decoder, mut out) = (ChunkDecoder::new(MessageKind::Request, output), Vec::new());
         let taken = decoder.decode(input, &mut out)?;
-        Ok((out, taken, decoder.done()))
+        Ok((out, taken, decoder.is_complete()))
     }
 
     #[test]
     fn chunks_are_written_anew() {
         let input = b"05;a=b\r\nhello\r\n0A\r\n0123456789\r\n0\r\nX-T: 1\r\nHost: evil\r\n\r\nGET ";
-        let (out, taken, done) = decode(input, Output::Chunks).unwrap();
+        let (out, taken, done) = decode(input, ChunkOutput::Chunks).unwrap();
         assert_eq!(out, b"5\r\nhello\r\na\r\n0123456789\r\n0\r\nX-T: 1\r\n\r\n");
         assert_eq!((&input[taken..], done), (&b"GET "[..], true));
-        assert_eq!(decode(input, Output::Data).unwrap().0, b"hello0123456789");
+        assert_eq!(decode(input, ChunkOutput::Data).unwrap().0, b"hello0123456789");
     }
 
     #[test]
     fn p23_blanks_after_a_size_are_read_and_not_written() {
         let input = b"5 \r\nhello\r\n1\t \t;a=b ; c\r\n!\r\n0  \r\n\r\n";
-        let (out, taken, done) = decode(input, Output::Chunks).unwrap();
+        let (out, taken, done) = decode(input, ChunkOutput::Chunks).unwrap();
         assert_eq!(
             (&out[..], taken, done),
             (&b"5\r\nhello\r\n1\r\n!\r\n0\r\n\r\n"[..], input.len(), true)
         );
         let blanks = format!("1{}\r\na\r\n", " ".repeat(200)).repeat(30);
         for bad in ["1 1\r\n", " 1\r\n", "\t1\r\n", "1 \n", " ;a\r\n", "1\x0b\r\n", &blanks] {
-            assert!(decode(bad.as_bytes(), Output::Chunks).is_err(), "{bad:.40}");
+            assert!(decode(bad.as_bytes(), ChunkOutput::Chunks).is_err(), "{bad:.40}");
         }
     }
 
     #[test]
     fn p21_only_an_answers_trailers_may_have_blanks_before_the_colon() {
         let input = b"0\r\nX-Sum \t: 1\r\nTrailer : x\r\n\r\n";
-        assert!(decode(input, Output::Chunks).is_err());
-        let (mut decoder, mut out) = (Decoder::new(Side::Response, Output::Chunks), Vec::new());
+        assert!(decode(input, ChunkOutput::Chunks).is_err());
+        let (mut decoder, mut out) =
+            (ChunkDecoder::new(MessageKind::Response, ChunkOutput::Chunks), Vec::new());
         assert_eq!(decoder.decode(input, &mut out), Ok(input.len()));
         assert_eq!(out, b"0\r\nX-Sum: 1\r\n\r\n");
     }
@@ -277,9 +281,9 @@ mod tests {
             &long_extensions,
             &long_trailers,
         ] {
-            assert!(decode(input.as_bytes(), Output::Chunks).is_err(), "{input:.40}");
+            assert!(decode(input.as_bytes(), ChunkOutput::Chunks).is_err(), "{input:.40}");
         }
-        assert!(decode(b"ffffffffffffffff\r\n", Output::Chunks).is_ok());
+        assert!(decode(b"ffffffffffffffff\r\n", ChunkOutput::Chunks).is_ok());
     }
 
     proptest! {
@@ -299,25 +303,25 @@ mod tests {
                 let at = at.index(input.len());
                 input[at] = byte;
             }
-            let whole = decode(&input, Output::Chunks);
+            let whole = decode(&input, ChunkOutput::Chunks);
             for split in 0..=input.len() {
-                let (mut decoder, mut out) = (Decoder::new(Side::Request, Output::Chunks), Vec::new());
+                let (mut decoder, mut out) = (ChunkDecoder::new(MessageKind::Request, ChunkOutput::Chunks), Vec::new());
                 let parts = decoder.decode(&input[..split], &mut out).and_then(|first| {
                     let second = decoder.decode(&input[first..], &mut out)?;
-                    Ok((out.clone(), first + second, decoder.done()))
+                    Ok((out.clone(), first + second, decoder.is_complete()))
                 });
                 prop_assert_eq!(parts, whole.clone());
             }
             if noise.is_none() {
-                prop_assert_eq!(decode(&input, Output::Data).unwrap().0, chunks.concat());
+                prop_assert_eq!(decode(&input, ChunkOutput::Data).unwrap().0, chunks.concat());
             }
         }
 
         #[test]
         fn what_is_written_reads_the_same_again(input in proptest::collection::vec(
             prop_oneof![Just(b'1'), Just(b'\r'), Just(b'\n'), Just(b'0'), Just(b';'), Just(b' '), any::<u8>()], 0..80)) {
-            if let Ok((out, _, true)) = decode(&input, Output::Chunks) {
-                let again = decode(&out, Output::Chunks);
+            if let Ok((out, _, true)) = decode(&input, ChunkOutput::Chunks) {
+                let again = decode(&out, ChunkOutput::Chunks);
                 prop_assert_eq!(again, Ok((out.clone(), out.len(), true)));
             }
         }

@@ -26,7 +26,7 @@ const HOST_NAME: u8 = 0;
 
 /// What the first bytes of a client are, as far as TLS goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Hello {
+pub enum ClientHello {
     /// The beginning of TLS, or of what may be it; more bytes tell.
     Incomplete,
     /// Something else.
@@ -47,48 +47,48 @@ pub enum ServerName {
 }
 
 /// A ClientHello that cannot be read, and why.
-type Why = &'static str;
+type HelloFault = &'static str;
 
-const TOO_LONG: Why = "the ClientHello is longer than 16 KiB";
+const TOO_LONG: HelloFault = "the ClientHello is longer than 16 KiB";
 
 /// Reads the ClientHello at the front of `bytes`, over as many records as it takes.
-pub fn read(bytes: &[u8]) -> Hello {
-    if let Some(hello) = sslv2(bytes) {
+pub fn parse_client_hello(bytes: &[u8]) -> ClientHello {
+    if let Some(hello) = parse_sslv2(bytes) {
         return hello;
     }
     let seen = &bytes[..bytes.len().min(MAX_HELLO)];
-    match message(seen) {
+    match join_message(seen) {
         Ok(Some((message, length))) => {
             let body = &message[MESSAGE_HEADER..length];
-            Hello::Tls(server_name(body).unwrap_or_else(ServerName::Unreadable))
+            ClientHello::Tls(server_name(body).unwrap_or_else(ServerName::Unreadable))
         }
-        Ok(None) if seen.len() == MAX_HELLO => Hello::Tls(ServerName::Unreadable(TOO_LONG)),
-        Ok(None) => Hello::Incomplete,
-        Err(HelloStop::NotTls) => Hello::NotTls,
-        Err(HelloStop::Unreadable(why)) => Hello::Tls(ServerName::Unreadable(why)),
+        Ok(None) if seen.len() == MAX_HELLO => ClientHello::Tls(ServerName::Unreadable(TOO_LONG)),
+        Ok(None) => ClientHello::Incomplete,
+        Err(HelloStop::NotTls) => ClientHello::NotTls,
+        Err(HelloStop::Unreadable(why)) => ClientHello::Tls(ServerName::Unreadable(why)),
     }
 }
 
 /// Why there is no ClientHello to read.
 enum HelloStop {
     NotTls,
-    Unreadable(Why),
+    Unreadable(HelloFault),
 }
 
 /// A handshake message joined from its fragments, and its length, header included.
 type JoinedMessage<'a> = (Cow<'a, [u8]>, usize);
 
 /// The ClientHello; `None` while more is needed.
-fn message(bytes: &[u8]) -> Result<Option<JoinedMessage<'_>>, HelloStop> {
+fn join_message(bytes: &[u8]) -> Result<Option<JoinedMessage<'_>>, HelloStop> {
     let mut at = 0;
     let mut joined: Cow<'_, [u8]> = Cow::Borrowed(&[]);
     loop {
-        let Some(record) = record(&bytes[at..], !joined.is_empty())? else { return Ok(None) };
+        let Some(record) = read_record(&bytes[at..], !joined.is_empty())? else { return Ok(None) };
         match record.fragment {
             fragment if joined.is_empty() => joined = Cow::Borrowed(fragment),
             fragment => joined.to_mut().extend_from_slice(fragment),
         }
-        if let Some(length) = length(&joined)?.filter(|length| joined.len() >= *length) {
+        if let Some(length) = message_length(&joined)?.filter(|length| joined.len() >= *length) {
             return Ok(Some((joined, length)));
         }
         if !record.whole {
@@ -105,7 +105,7 @@ struct PartialRecord<'a> {
 }
 
 /// Reads the record at the front; `begun`: a ClientHello has begun in one before.
-fn record(bytes: &[u8], begun: bool) -> Result<Option<PartialRecord<'_>>, HelloStop> {
+fn read_record(bytes: &[u8], begun: bool) -> Result<Option<PartialRecord<'_>>, HelloStop> {
     let other = || match begun {
         true => HelloStop::Unreadable("something else comes between the parts of the ClientHello"),
         false => HelloStop::NotTls,
@@ -113,7 +113,7 @@ fn record(bytes: &[u8], begun: bool) -> Result<Option<PartialRecord<'_>>, HelloS
     match bytes {
         [] => return Ok(None),
         [HANDSHAKE] => return Ok(None),
-        [CHANGE_CIPHER_SPEC | ALERT, ..] if !begun => return early(bytes),
+        [CHANGE_CIPHER_SPEC | ALERT, ..] if !begun => return read_early_record(bytes),
         // The minor version of a first record counts nowhere.
         [HANDSHAKE, 3, ..] => {}
         _ => return Err(other()),
@@ -125,7 +125,7 @@ fn record(bytes: &[u8], begun: bool) -> Result<Option<PartialRecord<'_>>, HelloS
 }
 
 /// A record that belongs after a ClientHello and that lenient servers step over before one.
-fn early(bytes: &[u8]) -> Result<Option<PartialRecord<'_>>, HelloStop> {
+fn read_early_record(bytes: &[u8]) -> Result<Option<PartialRecord<'_>>, HelloStop> {
     let shape: [Option<u8>; 6] = match bytes[0] {
         ALERT => [None, Some(3), None, Some(0), Some(2), None],
         _ => [None, Some(3), None, Some(0), Some(1), Some(1)],
@@ -139,7 +139,7 @@ fn early(bytes: &[u8]) -> Result<Option<PartialRecord<'_>>, HelloStop> {
 }
 
 /// The length of the message, header included, once that has come.
-fn length(joined: &[u8]) -> Result<Option<usize>, HelloStop> {
+fn message_length(joined: &[u8]) -> Result<Option<usize>, HelloStop> {
     match *joined {
         [] => Ok(None),
         [CLIENT_HELLO, a, b, c, ..] => {
@@ -156,24 +156,24 @@ fn length(joined: &[u8]) -> Result<Option<usize>, HelloStop> {
 }
 
 /// The name in a ClientHello's body.
-fn server_name(body: &[u8]) -> Result<ServerName, Why> {
+fn server_name(body: &[u8]) -> Result<ServerName, HelloFault> {
     let mut reader = FieldReader(body);
-    reader.take(2 + 32)?; // legacy_version, random
-    if reader.vector(1)?.len() > 32 {
+    reader.take_bytes(2 + 32)?; // legacy_version, random
+    if reader.take_vector(1)?.len() > 32 {
         return Err("the ClientHello's session id is too long");
     }
-    reader.vector(2)?; // cipher_suites
-    reader.vector(1)?; // legacy_compression_methods
+    reader.take_vector(2)?; // cipher_suites
+    reader.take_vector(1)?; // legacy_compression_methods
     if reader.0.is_empty() {
         return Ok(ServerName::Absent);
     }
-    let mut extensions = FieldReader(reader.vector(2)?);
+    let mut extensions = FieldReader(reader.take_vector(2)?);
     if !reader.0.is_empty() {
         return Err("the ClientHello does not end where its extensions do");
     }
     let mut name = None;
     while !extensions.0.is_empty() {
-        let (kind, data) = (extensions.number(2)?, extensions.vector(2)?);
+        let (kind, data) = (extensions.take_number(2)?, extensions.take_vector(2)?);
         if kind == usize::from(SERVER_NAME) && name.replace(data).is_some() {
             return Err("the ClientHello has two server_name extensions");
         }
@@ -182,12 +182,12 @@ fn server_name(body: &[u8]) -> Result<ServerName, Why> {
 }
 
 /// The one host of a server_name extension. A second entry, or one of another type, has no meaning yet.
-fn one_host(extension: &[u8]) -> Result<ServerName, Why> {
-    const BROKEN: Why = "the server_name extension does not hold one host name";
+fn one_host(extension: &[u8]) -> Result<ServerName, HelloFault> {
+    const BROKEN: HelloFault = "the server_name extension does not hold one host name";
     let mut extension = FieldReader(extension);
-    let mut list = FieldReader(extension.vector(2).map_err(|_| BROKEN)?);
-    let kind = list.number(1).map_err(|_| BROKEN)?;
-    let name = list.vector(2).map_err(|_| BROKEN)?;
+    let mut list = FieldReader(extension.take_vector(2).map_err(|_| BROKEN)?);
+    let kind = list.take_number(1).map_err(|_| BROKEN)?;
+    let name = list.take_vector(2).map_err(|_| BROKEN)?;
     if kind != usize::from(HOST_NAME) || !list.0.is_empty() || !extension.0.is_empty() {
         return Err(BROKEN);
     }
@@ -196,19 +196,21 @@ fn one_host(extension: &[u8]) -> Result<ServerName, Why> {
 
 /// The ClientHello that SSLv2 framed and that OpenSSL still takes (RFC 5246 appendix E.2). It has no
 /// extensions.
-fn sslv2(bytes: &[u8]) -> Option<Hello> {
+fn parse_sslv2(bytes: &[u8]) -> Option<ClientHello> {
     bytes.first().filter(|byte| (0x80..=0xc0).contains(*byte))?; // at most 16 KiB
     let (kind, major) = (bytes.get(2), bytes.get(3));
     if kind.is_some_and(|kind| *kind != CLIENT_HELLO) || major.is_some_and(|major| *major != 3) {
-        return Some(Hello::NotTls);
+        return Some(ClientHello::NotTls);
     }
-    let &[high, low, _, _, _, a, b, c, d, e, f, ..] = bytes else { return Some(Hello::Incomplete) };
+    let &[high, low, _, _, _, a, b, c, d, e, f, ..] = bytes else {
+        return Some(ClientHello::Incomplete);
+    };
     let pair = |high, low| usize::from(u16::from_be_bytes([high, low]));
     let (ciphers, session, challenge) = (pair(a, b), pair(c, d), pair(e, f));
     let adds_up = 9 + ciphers + session + challenge == pair(high & 0x7f, low);
     match adds_up && ciphers > 0 && ciphers % 3 == 0 {
-        true => Some(Hello::Tls(ServerName::Absent)),
-        false => Some(Hello::NotTls),
+        true => Some(ClientHello::Tls(ServerName::Absent)),
+        false => Some(ClientHello::NotTls),
     }
 }
 
@@ -216,7 +218,7 @@ fn sslv2(bytes: &[u8]) -> Option<Hello> {
 struct FieldReader<'a>(&'a [u8]);
 
 impl<'a> FieldReader<'a> {
-    fn take(&mut self, n: usize) -> Result<&'a [u8], Why> {
+    fn take_bytes(&mut self, n: usize) -> Result<&'a [u8], HelloFault> {
         let (taken, rest) =
             self.0.split_at_checked(n).ok_or("the ClientHello ends within a field")?;
         self.0 = rest;
@@ -224,14 +226,14 @@ impl<'a> FieldReader<'a> {
     }
 
     /// A number of so many bytes.
-    fn number(&mut self, bytes: usize) -> Result<usize, Why> {
-        Ok(self.take(bytes)?.iter().fold(0, |number, byte| number << 8 | usize::from(*byte)))
+    fn take_number(&mut self, bytes: usize) -> Result<usize, HelloFault> {
+        Ok(self.take_bytes(bytes)?.iter().fold(0, |number, byte| number << 8 | usize::from(*byte)))
     }
 
     /// A vector whose length is a number of so many bytes.
-    fn vector(&mut self, bytes: usize) -> Result<&'a [u8], Why> {
-        let length = self.number(bytes)?;
-        self.take(length)
+    fn take_vector(&mut self, bytes: usize) -> Result<&'a [u8], HelloFault> {
+        let length = self.take_number(bytes)?;
+        self.take_bytes(length)
     }
 }
 

@@ -38,26 +38,26 @@ fn asking_for(name: &[u8]) -> Vec<u8> {
     message_with(Some(&extensions.concat()))
 }
 
-fn host(name: &str) -> Hello {
-    Hello::Tls(ServerName::Host(Host::parse(name.as_bytes()).unwrap()))
+fn host(name: &str) -> ClientHello {
+    ClientHello::Tls(ServerName::Host(Host::parse(name.as_bytes()).unwrap()))
 }
 
 #[track_caller]
 fn assert_unreadable(bytes: &[u8]) {
-    let hello = read(bytes);
-    assert!(matches!(hello, Hello::Tls(ServerName::Unreadable(_))), "{hello:?}");
+    let hello = parse_client_hello(bytes);
+    assert!(matches!(hello, ClientHello::Tls(ServerName::Unreadable(_))), "{hello:?}");
 }
 
 #[test]
 fn a_name_in_one_record() {
     let hello = record_of(&asking_for(b"DB.corp.example"));
     for end in 0..hello.len() {
-        assert_eq!(read(&hello[..end]), Hello::Incomplete, "{end}");
+        assert_eq!(parse_client_hello(&hello[..end]), ClientHello::Incomplete, "{end}");
     }
-    assert_eq!(read(&hello), host("db.corp.example"));
+    assert_eq!(parse_client_hello(&hello), host("db.corp.example"));
     let more = [&hello[..], b"early data"].concat();
-    assert_eq!(read(&more), host("db.corp.example"));
-    assert_eq!(read(&record_of(&asking_for(b"10.50.0.7"))), host("10.50.0.7"));
+    assert_eq!(parse_client_hello(&more), host("db.corp.example"));
+    assert_eq!(parse_client_hello(&record_of(&asking_for(b"10.50.0.7"))), host("10.50.0.7"));
 }
 
 #[test]
@@ -65,24 +65,38 @@ fn a_name_over_records_of_every_size() {
     let message = asking_for(b"db.corp.example");
     for size in 1..=message.len() {
         let records: Vec<u8> = message.chunks(size).flat_map(record_of).collect();
-        assert_eq!(read(&records), host("db.corp.example"), "{size}");
-        assert_eq!(read(&records[..records.len() - 1]), Hello::Incomplete, "{size}");
+        assert_eq!(parse_client_hello(&records), host("db.corp.example"), "{size}");
+        assert_eq!(
+            parse_client_hello(&records[..records.len() - 1]),
+            ClientHello::Incomplete,
+            "{size}"
+        );
     }
     let empty = [record_of(b""), record_of(&message)].concat();
-    assert_eq!(read(&empty), host("db.corp.example"), "OpenSSL steps over an empty record");
+    assert_eq!(
+        parse_client_hello(&empty),
+        host("db.corp.example"),
+        "OpenSSL steps over an empty record"
+    );
 }
 
 #[test]
 fn no_name() {
-    assert_eq!(read(&record_of(&message_with(None))), Hello::Tls(ServerName::Absent));
-    assert_eq!(read(&record_of(&message_with(Some(b"")))), Hello::Tls(ServerName::Absent));
+    assert_eq!(
+        parse_client_hello(&record_of(&message_with(None))),
+        ClientHello::Tls(ServerName::Absent)
+    );
+    assert_eq!(
+        parse_client_hello(&record_of(&message_with(Some(b"")))),
+        ClientHello::Tls(ServerName::Absent)
+    );
     // CLIENT-HELLO of SSLv2 for TLS 1.0: three cipher specs, a challenge of 16 bytes.
     let sslv2 = [&[0x80, 34, 1, 3, 1, 0, 9, 0, 0, 0, 16][..], &[7; 25]].concat();
     for end in 0..11 {
-        assert_eq!(read(&sslv2[..end]), Hello::Incomplete, "{end}");
+        assert_eq!(parse_client_hello(&sslv2[..end]), ClientHello::Incomplete, "{end}");
     }
-    assert_eq!(read(&sslv2), Hello::Tls(ServerName::Absent));
-    assert_eq!(read(&[&[0x80, 35][..], &sslv2[2..]].concat()), Hello::NotTls);
+    assert_eq!(parse_client_hello(&sslv2), ClientHello::Tls(ServerName::Absent));
+    assert_eq!(parse_client_hello(&[&[0x80, 35][..], &sslv2[2..]].concat()), ClientHello::NotTls);
 }
 
 #[test]
@@ -129,7 +143,12 @@ fn other_protocols_are_no_tls() {
         b"\x80\x00\x02",
         b"\xff\xfb\x01", // telnet
     ] {
-        assert_eq!(read(bytes), Hello::NotTls, "{:?}", bytes.escape_ascii().to_string());
+        assert_eq!(
+            parse_client_hello(bytes),
+            ClientHello::NotTls,
+            "{:?}",
+            bytes.escape_ascii().to_string()
+        );
     }
 }
 
@@ -142,8 +161,8 @@ fn sixteen_kib_and_no_more() {
     let bare = with_padding(0).len();
     let longest = with_padding(MAX_HELLO - bare);
     assert_eq!(longest.len(), MAX_HELLO);
-    assert_eq!(read(&longest), host("a.b"));
-    assert_eq!(read(&longest[..MAX_HELLO - 1]), Hello::Incomplete);
+    assert_eq!(parse_client_hello(&longest), host("a.b"));
+    assert_eq!(parse_client_hello(&longest[..MAX_HELLO - 1]), ClientHello::Incomplete);
     assert_unreadable(&with_padding(MAX_HELLO - bare + 1));
     // Told by the header alone.
     assert_unreadable(&[HANDSHAKE, 3, 1, 0x40, 0, CLIENT_HELLO, 1, 0, 0]);

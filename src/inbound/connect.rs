@@ -4,15 +4,15 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-use super::framing::{self, Body};
-use super::head::{Head, Version, version};
+use super::framing::{self, MessageFraming};
+use super::head::{HttpVersion, MessageHead, parse_version};
 use super::label::Label;
-use super::parse::Bad;
+use super::parse::ParseError;
 use crate::target::Target;
 
 /// What a CONNECT asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Connect {
+pub struct ConnectRequest {
     /// Where to.
     pub target: Target,
     /// The user name of `Proxy-Authorization`.
@@ -24,37 +24,41 @@ pub struct Connect {
 /// Reads a CONNECT's head.
 ///
 /// # Errors
-/// [`Bad`] for a target without port, a body (P19), two Host fields.
-pub fn read(head: &Head) -> Result<Connect, Bad> {
+/// [`ParseError`] for a target without port, a body (P19), two Host fields.
+pub fn parse_connect(head: &MessageHead) -> Result<ConnectRequest, ParseError> {
     if memchr::memchr(b'@', head.second()).is_some() {
         let message =
             "CONNECT names a host and a port alone: send credentials in Proxy-Authorization";
-        return Err(Bad::request(message));
+        return Err(ParseError::bad_request(message));
     }
     let target = Target::parse_connect(head.second())?;
     // A length of 0 says that there is none, and is sent by clients that say so of every request.
-    if framing::of_request(head, version(head.third())?)? != Body::None {
+    if framing::of_request(head, parse_version(head.third())?)? != MessageFraming::None {
         let message = "CONNECT with a body would make tunnel bytes a part of it: leave it out";
-        return Err(Bad::request(message));
+        return Err(ParseError::bad_request(message));
     }
     let host_mismatch = host_differs(head, &target, true)?;
-    Ok(Connect { target, label: label(head), host_mismatch })
+    Ok(ConnectRequest { target, label: basic_user(head), host_mismatch })
 }
 
 /// Whether the Host field names another host or port than the target; at most one may be there,
 /// and HTTP/1.1 other than CONNECT must have one (RFC 9112 section 3.2).
 ///
 /// # Errors
-/// [`Bad`] for no Host or several.
-pub fn host_differs(head: &Head, target: &Target, of_connect: bool) -> Result<bool, Bad> {
+/// [`ParseError`] for no Host or several.
+pub fn host_differs(
+    head: &MessageHead,
+    target: &Target,
+    of_connect: bool,
+) -> Result<bool, ParseError> {
     let mut hosts = head.values("host");
     let Some(host) = hosts.next() else {
-        let needed = !of_connect && version(head.third())? == Version::Http11;
-        let missing = || Bad::request("the request has no Host field: send one");
+        let needed = !of_connect && parse_version(head.third())? == HttpVersion::Http11;
+        let missing = || ParseError::bad_request("the request has no Host field: send one");
         return if needed { Err(missing()) } else { Ok(false) };
     };
     if hosts.next().is_some() {
-        return Err(Bad::request("the request has two Host fields: send one"));
+        return Err(ParseError::bad_request("the request has two Host fields: send one"));
     }
     // Python's urllib copies a URL's credentials into it.
     let host = match memchr::memrchr(b'@', host) {
@@ -69,7 +73,7 @@ pub fn host_differs(head: &Head, target: &Target, of_connect: bool) -> Result<bo
 }
 
 /// The user name of a Basic `Proxy-Authorization` (RFC 7617): a label, never an authentication.
-pub fn label(head: &Head) -> Option<Label> {
+pub fn basic_user(head: &MessageHead) -> Option<Label> {
     let value = head.values("proxy-authorization").next()?;
     let (scheme, credentials) = value.split_at_checked(6)?;
     if !scheme.eq_ignore_ascii_case(b"basic ") {
@@ -81,13 +85,13 @@ pub fn label(head: &Head) -> Option<Label> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::head::{DEFAULT_MAX_HEAD, Side, parse};
+    use super::super::head::{DEFAULT_MAX_HEAD, MessageKind, parse_head};
     use super::super::parse::Parsed;
     use super::*;
 
-    fn connect(text: &str) -> Result<Connect, Bad> {
-        match parse(text.as_bytes(), Side::Request, DEFAULT_MAX_HEAD)? {
-            Parsed::Whole { value, .. } => read(&value),
+    fn connect(text: &str) -> Result<ConnectRequest, ParseError> {
+        match parse_head(text.as_bytes(), MessageKind::Request, DEFAULT_MAX_HEAD)? {
+            Parsed::Whole { value, .. } => parse_connect(&value),
             Parsed::Incomplete => panic!("{text:?} is incomplete"),
         }
     }

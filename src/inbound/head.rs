@@ -7,7 +7,7 @@
 
 use std::ops::Range;
 
-use super::parse::{Bad, Parsed};
+use super::parse::{ParseError, Parsed};
 use crate::outcome::Outcome;
 
 /// Longest head in bytes, the blank line included, unless `limits.max_head` says otherwise. Java servers take
@@ -21,7 +21,7 @@ const MAX_EMPTY_LINES: usize = 4;
 
 /// HTTP/1.0 or HTTP/1.1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Version {
+pub enum HttpVersion {
     /// HTTP/1.0
     Http10,
     /// HTTP/1.1
@@ -30,21 +30,21 @@ pub enum Version {
 
 /// One field line, as ranges into the head's bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Field {
+pub struct HeadField {
     name: Range<usize>,
     value: Range<usize>,
 }
 
 /// A head's start line and fields, over the bytes it was read from.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Head {
+pub struct MessageHead {
     bytes: bytes::Bytes,
     /// The start line's three parts.
     start: [Range<usize>; 3],
-    fields: Vec<Field>,
+    fields: Vec<HeadField>,
 }
 
-impl Head {
+impl MessageHead {
     /// Method of a request, version of a response.
     pub fn first(&self) -> &[u8] {
         &self.bytes[self.start[0].clone()]
@@ -75,7 +75,7 @@ impl Head {
 
 /// Which start line is expected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Side {
+pub enum MessageKind {
     /// `method SP target SP version`
     Request,
     /// `version SP status SP [reason]`
@@ -86,15 +86,19 @@ pub enum Side {
 /// skipped and count as used.
 ///
 /// # Errors
-/// [`Bad`]: `head_too_large` beyond `most` bytes or 256 fields, else `bad_request`.
-pub fn parse(bytes: &[u8], side: Side, most: usize) -> Result<Parsed<Head>, Bad> {
+/// [`ParseError`]: `head_too_large` beyond `most` bytes or 256 fields, else `bad_request`.
+pub fn parse_head(
+    bytes: &[u8],
+    side: MessageKind,
+    most: usize,
+) -> Result<Parsed<MessageHead>, ParseError> {
     let skipped = match side {
-        Side::Request => match empty_lines(bytes) {
+        MessageKind::Request => match empty_lines(bytes) {
             LeadingLines::Undecided => return Ok(Parsed::Incomplete),
             LeadingLines::Begun(skipped) => skipped,
-            LeadingLines::Malformed(what) => return Err(Bad::request(what)),
+            LeadingLines::Malformed(what) => return Err(ParseError::bad_request(what)),
         },
-        Side::Response => 0,
+        MessageKind::Response => 0,
     };
     let Some(length) = end_of_head(&bytes[skipped..], most.saturating_sub(skipped))? else {
         return Ok(Parsed::Incomplete);
@@ -105,24 +109,26 @@ pub fn parse(bytes: &[u8], side: Side, most: usize) -> Result<Parsed<Head>, Bad>
     let start = match lines.next() {
         Some(line) => start_line(head, line, side)?,
         None => {
-            return Err(Bad::request("the answer has no status line: send HTTP/1.1 and a status"));
+            return Err(ParseError::bad_request(
+                "the answer has no status line: send HTTP/1.1 and a status",
+            ));
         }
     };
     let fields = read_fields(head, lines, side)?;
     let bytes = bytes::Bytes::copy_from_slice(whole);
-    Ok(Parsed::Whole { value: Head { bytes, start, fields }, used: skipped + length })
+    Ok(Parsed::Whole { value: MessageHead { bytes, start, fields }, used: skipped + length })
 }
 
 /// Reads a trailer section: field lines up to a blank line (RFC 9112 section 7.1.2), of a message of this side.
 ///
 /// # Errors
-/// [`Bad`] as for a head of the default length.
-pub fn parse_trailers(bytes: &[u8], side: Side) -> Result<Parsed<Head>, Bad> {
+/// [`ParseError`] as for a head of the default length.
+pub fn parse_trailers(bytes: &[u8], side: MessageKind) -> Result<Parsed<MessageHead>, ParseError> {
     let Some(end) = end_of_head(bytes, DEFAULT_MAX_HEAD)? else { return Ok(Parsed::Incomplete) };
     let lines = HeadLines { bytes: &bytes[..end - 2], at: 0 };
     let fields = read_fields(&bytes[..end], lines, side)?;
     let bytes = bytes::Bytes::copy_from_slice(&bytes[..end]);
-    Ok(Parsed::Whole { value: Head { bytes, start: [0..0, 0..0, 0..0], fields }, used: end })
+    Ok(Parsed::Whole { value: MessageHead { bytes, start: [0..0, 0..0, 0..0], fields }, used: end })
 }
 
 /// What stands before a request line.
@@ -158,23 +164,27 @@ pub(super) fn empty_lines(bytes: &[u8]) -> LeadingLines {
 
 /// Whether something other than empty lines has come: a client that ends its last body with a stray line end
 /// has not begun another request.
-pub(super) fn begun(bytes: &[u8]) -> bool {
+pub(super) fn request_has_begun(bytes: &[u8]) -> bool {
     empty_lines(bytes) != LeadingLines::Undecided
 }
 
-fn read_fields(head: &[u8], lines: HeadLines<'_>, side: Side) -> Result<Vec<Field>, Bad> {
-    lines.map(|line| field(head, line, side)).collect()
+fn read_fields(
+    head: &[u8],
+    lines: HeadLines<'_>,
+    side: MessageKind,
+) -> Result<Vec<HeadField>, ParseError> {
+    lines.map(|line| parse_field(head, line, side)).collect()
 }
 
 /// Reads the version of a request's third part.
 ///
 /// # Errors
-/// [`Bad`] for anything but `HTTP/1.0` and `HTTP/1.1`.
-pub fn version(text: &[u8]) -> Result<Version, Bad> {
+/// [`ParseError`] for anything but `HTTP/1.0` and `HTTP/1.1`.
+pub fn parse_version(text: &[u8]) -> Result<HttpVersion, ParseError> {
     match text {
-        b"HTTP/1.1" => Ok(Version::Http11),
-        b"HTTP/1.0" => Ok(Version::Http10),
-        other => Err(Bad::request(format!(
+        b"HTTP/1.1" => Ok(HttpVersion::Http11),
+        b"HTTP/1.0" => Ok(HttpVersion::Http10),
+        other => Err(ParseError::bad_request(format!(
             "version {} is not HTTP/1.1 or HTTP/1.0: send one of them",
             other.escape_ascii()
         ))),
@@ -188,12 +198,12 @@ pub fn is_token(byte: u8) -> bool {
 
 /// Where the head ends, after its blank line; bare LF and too many lines are found on the way, so that a head
 /// that comes byte by byte costs no more than its fields to look through again.
-fn end_of_head(bytes: &[u8], most: usize) -> Result<Option<usize>, Bad> {
+fn end_of_head(bytes: &[u8], most: usize) -> Result<Option<usize>, ParseError> {
     let seen = &bytes[..bytes.len().min(most)];
     let mut line = 0;
     for (lines, lf) in memchr::memchr_iter(b'\n', seen).enumerate() {
         if lf == 0 || seen[lf - 1] != b'\r' {
-            return Err(Bad::request("a line ends without CR: end lines with CR LF"));
+            return Err(ParseError::bad_request("a line ends without CR: end lines with CR LF"));
         }
         if lf == line + 1 {
             return Ok(Some(lf + 1));
@@ -201,14 +211,14 @@ fn end_of_head(bytes: &[u8], most: usize) -> Result<Option<usize>, Bad> {
         // The start line has come before the fields.
         if lines > MAX_FIELDS {
             let message = format!("the head has more than {MAX_FIELDS} fields: send less");
-            return Err(Bad::new(Outcome::HeadTooLarge, message));
+            return Err(ParseError::new(Outcome::HeadTooLarge, message));
         }
         line = lf + 1;
     }
     if bytes.len() >= most {
         let message =
             format!("the head has more than {most} bytes: send less, or raise limits.max_head");
-        return Err(Bad::new(Outcome::HeadTooLarge, message));
+        return Err(ParseError::new(Outcome::HeadTooLarge, message));
     }
     Ok(None)
 }
@@ -231,23 +241,27 @@ impl Iterator for HeadLines<'_> {
     }
 }
 
-fn start_line(head: &[u8], line: Range<usize>, side: Side) -> Result<[Range<usize>; 3], Bad> {
+fn start_line(
+    head: &[u8],
+    line: Range<usize>,
+    side: MessageKind,
+) -> Result<[Range<usize>; 3], ParseError> {
     let bad = || {
-        let shown = shown(&head[line.clone()]);
-        Bad::request(format!("the first line {shown} is not HTTP/1: check it"))
+        let shown = redact_target(&head[line.clone()]);
+        ParseError::bad_request(format!("the first line {shown} is not HTTP/1: check it"))
     };
     let text = &head[line.clone()];
     let first = memchr::memchr(b' ', text).ok_or_else(bad)?;
     let after = memchr::memchr(b' ', &text[first + 1..]).map(|at| first + 1 + at);
     let second = match (after, side) {
         (Some(second), _) => second,
-        (None, Side::Response) => text.len(),
-        (None, Side::Request) => return Err(bad()),
+        (None, MessageKind::Response) => text.len(),
+        (None, MessageKind::Request) => return Err(bad()),
     };
     let at = |from: usize, to: usize| line.start + from..line.start + to.max(from);
     let parts = [at(0, first), at(first + 1, second), at((second + 1).min(text.len()), text.len())];
     let good = match side {
-        Side::Request => {
+        MessageKind::Request => {
             // Nothing that ends a word or a line. What is not ASCII is no URI (RFC 3986 section 2) and is sent
             // all the same; the authority takes none of it.
             let visible = |b: &u8| b.is_ascii_graphic() || *b >= 0x80;
@@ -255,10 +269,10 @@ fn start_line(head: &[u8], line: Range<usize>, side: Side) -> Result<[Range<usiz
                 && first > 0
                 && head[parts[1].clone()].iter().all(visible)
                 && second > first + 1
-                && version(&head[parts[2].clone()]).is_ok()
+                && parse_version(&head[parts[2].clone()]).is_ok()
         }
-        Side::Response => {
-            version(&head[parts[0].clone()]).is_ok()
+        MessageKind::Response => {
+            parse_version(&head[parts[0].clone()]).is_ok()
                 && matches!(head[parts[1].clone()], [b'1'..=b'9', b, c] if b.is_ascii_digit() && c.is_ascii_digit())
                 && head[parts[2].clone()].iter().copied().all(in_value)
         }
@@ -268,7 +282,7 @@ fn start_line(head: &[u8], line: Range<usize>, side: Side) -> Result<[Range<usiz
 
 /// The beginning of a line for a message, without what may be a secret: a URL's password stands before its
 /// last `@`, and its query carries tokens.
-pub(super) fn shown(line: &[u8]) -> String {
+pub(super) fn redact_target(line: &[u8]) -> String {
     const SHOWN: usize = 80;
     let (lead, rest) = match memchr::memmem::find(line, b"://") {
         Some(at) => line.split_at(at + 3),
@@ -286,14 +300,18 @@ pub(super) fn shown(line: &[u8]) -> String {
     format!("{}{hidden}{}{query}", cut(lead), cut(rest))
 }
 
-fn field(head: &[u8], line: Range<usize>, side: Side) -> Result<Field, Bad> {
+fn parse_field(
+    head: &[u8],
+    line: Range<usize>,
+    side: MessageKind,
+) -> Result<HeadField, ParseError> {
     let text = &head[line.clone()];
     // Its name alone: the value may be a cookie or a token, and without a colon nobody knows where it begins.
     let bad = |what: &str| {
         let name = memchr::memchr(b':', text).map(|colon| &text[..colon.min(60)]);
         let token = |name: &&[u8]| name.iter().all(|b| b.is_ascii_graphic());
         let name = name.filter(token).map(|name| format!("{} ", name.escape_ascii()));
-        Bad::request(format!("field {}{what}: check it", name.unwrap_or_default()))
+        ParseError::bad_request(format!("field {}{what}: check it", name.unwrap_or_default()))
     };
     if matches!(text.first(), Some(b' ' | b'\t')) {
         return Err(bad("is folded over two lines"));
@@ -303,8 +321,8 @@ fn field(head: &[u8], line: Range<usize>, side: Side) -> Result<Field, Bad> {
     // A request's are a way to hide a field, an answer's are taken off by whoever passes it on (RFC 9112
     // section 5.1).
     let blanks = match side {
-        Side::Request => 0,
-        Side::Response => text[..colon].iter().rev().take_while(|b| space(b)).count(),
+        MessageKind::Request => 0,
+        MessageKind::Response => text[..colon].iter().rev().take_while(|b| space(b)).count(),
     };
     let name = &text[..colon - blanks];
     if name.is_empty() || !name.iter().copied().all(is_token) {
@@ -317,7 +335,7 @@ fn field(head: &[u8], line: Range<usize>, side: Side) -> Result<Field, Bad> {
     let lead = value.iter().take_while(|b| space(b)).count();
     let tail = value[lead..].iter().rev().take_while(|b| space(b)).count();
     let from = line.start + colon + 1 + lead;
-    Ok(Field { name: line.start..line.start + name.len(), value: from..line.end - tail })
+    Ok(HeadField { name: line.start..line.start + name.len(), value: from..line.end - tail })
 }
 
 /// Visible characters, white space and obs-text (RFC 9110 section 5.5).
@@ -331,12 +349,12 @@ mod tests {
 
     use super::*;
 
-    fn read(bytes: &[u8], side: Side) -> Result<Parsed<Head>, Bad> {
-        parse(bytes, side, DEFAULT_MAX_HEAD)
+    fn read(bytes: &[u8], side: MessageKind) -> Result<Parsed<MessageHead>, ParseError> {
+        parse_head(bytes, side, DEFAULT_MAX_HEAD)
     }
 
-    fn request(text: &str) -> Result<Parsed<Head>, Bad> {
-        read(text.as_bytes(), Side::Request)
+    fn request(text: &str) -> Result<Parsed<MessageHead>, ParseError> {
+        read(text.as_bytes(), MessageKind::Request)
     }
 
     fn outcome(text: &str) -> Outcome {
@@ -370,8 +388,9 @@ mod tests {
 
     #[test]
     fn p24_bounds() {
-        for side in [Side::Request, Side::Response] {
-            let line = if side == Side::Request { "GET / HTTP/1.1" } else { "HTTP/1.1 200 OK" };
+        for side in [MessageKind::Request, MessageKind::Response] {
+            let line =
+                if side == MessageKind::Request { "GET / HTTP/1.1" } else { "HTTP/1.1 200 OK" };
             let fields = |count: usize| format!("{line}\r\n{}\r\n", "A: b\r\n".repeat(count));
             assert!(matches!(read(fields(256).as_bytes(), side), Ok(Parsed::Whole { .. })));
             let bad = read(fields(257).as_bytes(), side).unwrap_err();
@@ -384,9 +403,9 @@ mod tests {
                 bare.replace("A: ", &format!("A: {}", "a".repeat(length - bare.len())))
             };
             for most in [1024, DEFAULT_MAX_HEAD] {
-                let whole = parse(long(most).as_bytes(), side, most);
+                let whole = parse_head(long(most).as_bytes(), side, most);
                 assert!(matches!(whole, Ok(Parsed::Whole { used, .. }) if used == most));
-                let bad = parse(long(most + 1).as_bytes(), side, most).unwrap_err();
+                let bad = parse_head(long(most + 1).as_bytes(), side, most).unwrap_err();
                 assert_eq!(bad.outcome, Outcome::HeadTooLarge);
             }
         }
@@ -402,7 +421,7 @@ mod tests {
             assert_eq!((used, value.first()), (text.len(), &b"GET"[..]));
             for cut in 0..text.len() {
                 assert_eq!(request(&text[..cut]), Ok(Parsed::Incomplete), "{empty}, {cut}");
-                assert_eq!(begun(&text.as_bytes()[..cut]), cut > 2 * empty);
+                assert_eq!(request_has_begun(&text.as_bytes()[..cut]), cut > 2 * empty);
             }
         }
         for bad in ["\r\n".repeat(5), "\n".into(), "\r\r\n".into(), "\r\n\n".into(), "\rG".into()] {
@@ -411,19 +430,19 @@ mod tests {
         }
         // An answer begins with its status line.
         for text in ["\r\n", "\r\nHTTP/1.1 200 OK\r\n\r\n"] {
-            assert!(read(text.as_bytes(), Side::Response).is_err(), "{text:?}");
+            assert!(read(text.as_bytes(), MessageKind::Response).is_err(), "{text:?}");
         }
     }
 
     #[test]
     fn p21_an_answers_blanks_before_a_colon_are_taken_off() {
         let text = b"HTTP/1.1 200 OK\r\nX-A : 1\r\nContent-Length \t : 5\r\n\r\n";
-        let Ok(Parsed::Whole { value, .. }) = read(text, Side::Response) else { panic!() };
+        let Ok(Parsed::Whole { value, .. }) = read(text, MessageKind::Response) else { panic!() };
         let fields: Vec<_> = value.fields().collect();
         assert_eq!(fields, [(&b"X-A"[..], &b"1"[..]), (b"Content-Length", b"5")]);
         for bad in [" : 1", "\t: 1", "X A: 1", "X\x0b: 1", " X: 1", "X\u{a0}: 1", ": 1"] {
             let text = format!("HTTP/1.1 200 OK\r\nA: b\r\n{bad}\r\n\r\n");
-            assert!(read(text.as_bytes(), Side::Response).is_err(), "{bad:?}");
+            assert!(read(text.as_bytes(), MessageKind::Response).is_err(), "{bad:?}");
         }
     }
 
@@ -435,15 +454,15 @@ mod tests {
             ("CONNECT u:secret@h:443", "[hidden]@h:443"),
             ("GET / HTTP/9", "GET / HTTP/9"),
         ] {
-            assert_eq!(shown(line.as_bytes()), seen);
+            assert_eq!(redact_target(line.as_bytes()), seen);
         }
-        let long = shown(format!("GET http://{}:p@h/", "u".repeat(200)).as_bytes());
+        let long = redact_target(format!("GET http://{}:p@h/", "u".repeat(200)).as_bytes());
         assert_eq!(long, "GET http://[hidden]@h/");
     }
 
     #[test]
     fn p29_status_lines() {
-        let response = |text: &str| read(text.as_bytes(), Side::Response);
+        let response = |text: &str| read(text.as_bytes(), MessageKind::Response);
         for good in ["HTTP/1.1 200 OK\r\n\r\n", "HTTP/1.0 404\r\n\r\n", "HTTP/1.1 200 \r\n\r\n"] {
             assert!(matches!(response(good), Ok(Parsed::Whole { .. })), "{good}");
         }
@@ -460,14 +479,14 @@ mod tests {
     proptest! {
         #[test]
         fn never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
-            let _any = (read(&bytes, Side::Request), read(&bytes, Side::Response));
+            let _any = (read(&bytes, MessageKind::Request), read(&bytes, MessageKind::Response));
         }
 
         #[test]
         fn r16_every_prefix_waits_for_more(cut in 0usize..60) {
             let whole = b"POST http://h/ HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\n";
             prop_assume!(cut < whole.len());
-            prop_assert_eq!(read(&whole[..cut], Side::Request), Ok(Parsed::Incomplete));
+            prop_assert_eq!(read(&whole[..cut], MessageKind::Request), Ok(Parsed::Incomplete));
         }
     }
 }

@@ -21,7 +21,7 @@ pub enum Parsed<T> {
 /// Input that can never become whole.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
-pub struct Bad {
+pub struct ParseError {
     /// The outcome that names the reply.
     pub outcome: Outcome,
     /// The sentence for the client.
@@ -30,20 +30,20 @@ pub struct Bad {
     pub asked: Option<String>,
 }
 
-impl Bad {
+impl ParseError {
     pub(super) fn new(outcome: Outcome, message: impl Into<String>) -> Self {
         Self { outcome, message: message.into(), asked: None }
     }
 
     /// [`Outcome::BadRequest`] with its sentence.
-    pub(super) fn request(message: impl Into<String>) -> Self {
+    pub(super) fn bad_request(message: impl Into<String>) -> Self {
         Self::new(Outcome::BadRequest, message)
     }
 }
 
-impl From<HostError> for Bad {
+impl From<HostError> for ParseError {
     fn from(error: HostError) -> Self {
         let asked = error.host().map(str::to_owned);
-        Self { asked, ..Self::request(error.to_string()) }
+        Self { asked, ..Self::bad_request(error.to_string()) }
     }
 }

@@ -18,7 +18,7 @@ const DRAIN_TIME: Duration = Duration::from_secs(1);
 
 /// In which words a client is answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reply {
+pub enum ReplyProtocol {
     /// A SOCKS4 reply.
     Socks4,
     /// A SOCKS5 reply.
@@ -31,33 +31,33 @@ pub enum Reply {
     InPlace,
 }
 
-impl Reply {
+impl ReplyProtocol {
     /// What says "the far side is there"; `bound` is the far end's local address where known.
-    pub fn success(self, bound: Option<SocketAddr>) -> Bytes {
+    pub fn success_bytes(self, bound: Option<SocketAddr>) -> Bytes {
         match self {
             Self::Socks4 => Bytes::from_static(&[0, 0x5a, 0, 0, 0, 0, 0, 0]),
-            Self::Socks5 => socks5(0x00, bound),
+            Self::Socks5 => socks5_reply(0x00, bound),
             Self::Http => Bytes::from_static(b"HTTP/1.1 200 Connection established\r\n\r\n"),
             Self::Opaque | Self::InPlace => Bytes::new(),
         }
     }
 
     /// What says no; empty where the outcome has no words on this wire.
-    pub fn failure(self, outcome: Outcome, message: &str, id: &str) -> Bytes {
+    pub fn failure_bytes(self, outcome: Outcome, message: &str, id: &str) -> Bytes {
         let row = outcome.row();
         match self {
             Self::Socks4 => row.socks4.map_or_else(Bytes::new, |code| {
                 Bytes::copy_from_slice(&[0, code, 0, 0, 0, 0, 0, 0])
             }),
-            Self::Socks5 => row.socks5.map_or_else(Bytes::new, |code| socks5(code, None)),
-            Self::Http | Self::InPlace => http(outcome, message, id),
+            Self::Socks5 => row.socks5.map_or_else(Bytes::new, |code| socks5_reply(code, None)),
+            Self::Http | Self::InPlace => http_refusal(outcome, message, id),
             Self::Opaque => Bytes::new(),
         }
     }
 }
 
 /// A SOCKS5 reply (RFC 1928 section 6).
-fn socks5(code: u8, bound: Option<SocketAddr>) -> Bytes {
+fn socks5_reply(code: u8, bound: Option<SocketAddr>) -> Bytes {
     let mut reply = Vec::with_capacity(22);
     reply.extend_from_slice(&[0x05, code, 0x00]);
     let bound = bound.unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], 0)));
@@ -76,11 +76,11 @@ fn socks5(code: u8, bound: Option<SocketAddr>) -> Bytes {
 }
 
 /// An HTTP refusal: status, `Proxy-Status` and a JSON body (docs/requirements.md, Outcomes).
-fn http(outcome: Outcome, message: &str, id: &str) -> Bytes {
+fn http_refusal(outcome: Outcome, message: &str, id: &str) -> Bytes {
     let row = outcome.row();
     let (Some(status), Some(token)) = (row.http, row.token) else { return Bytes::new() };
     let body = serde_json::json!({ "error": row.label, "message": message, "id": id }).to_string();
-    let mut text = format!("HTTP/1.1 {status} {}\r\n", reason(status));
+    let mut text = format!("HTTP/1.1 {status} {}\r\n", reason_phrase(status));
     let written = write!(
         text,
         "Content-Type: application/json\r\nContent-Length: {}\r\nProxy-Status: tailrace; error={token}\r\n",
@@ -96,7 +96,7 @@ fn http(outcome: Outcome, message: &str, id: &str) -> Bytes {
 }
 
 /// The phrases of RFC 9110 section 15 for the statuses of the table.
-const fn reason(status: u16) -> &'static str {
+const fn reason_phrase(status: u16) -> &'static str {
     match status {
         200 => "OK",
         400 => "Bad Request",
@@ -143,11 +143,11 @@ mod tests {
     fn every_outcome_is_said_as_the_table_has_it() {
         for outcome in Outcome::ALL {
             let row = outcome.row();
-            let five = Reply::Socks5.failure(outcome, "m", "i");
+            let five = ReplyProtocol::Socks5.failure_bytes(outcome, "m", "i");
             assert_eq!(five.get(1).copied(), row.socks5, "{outcome:?}");
-            let four = Reply::Socks4.failure(outcome, "m", "i");
+            let four = ReplyProtocol::Socks4.failure_bytes(outcome, "m", "i");
             assert_eq!(four.get(1).copied(), row.socks4, "{outcome:?}");
-            let http = Reply::Http.failure(outcome, "m", "i");
+            let http = ReplyProtocol::Http.failure_bytes(outcome, "m", "i");
             if let (Some(status), Some(token)) = (row.http, row.token) {
                 let text = String::from_utf8(http.to_vec()).unwrap();
                 assert!(text.starts_with(&format!("HTTP/1.1 {status} ")), "{text}");
@@ -160,7 +160,7 @@ mod tests {
 
     #[test]
     fn a_message_cannot_break_the_body() {
-        let text = Reply::Http.failure(Outcome::BadRequest, "a\"\r\n\u{1b}", "7");
+        let text = ReplyProtocol::Http.failure_bytes(Outcome::BadRequest, "a\"\r\n\u{1b}", "7");
         let text = String::from_utf8(text.to_vec()).unwrap();
         let body = text.split("\r\n\r\n").nth(1).unwrap();
         let json: serde_json::Value = serde_json::from_str(body).unwrap();
@@ -169,9 +169,9 @@ mod tests {
 
     #[test]
     fn p18_success_has_no_body_fields() {
-        let text = Reply::Http.success(None);
+        let text = ReplyProtocol::Http.success_bytes(None);
         assert_eq!(&text[..], b"HTTP/1.1 200 Connection established\r\n\r\n");
-        let bound = Reply::Socks5.success(Some("[::1]:1".parse().unwrap()));
+        let bound = ReplyProtocol::Socks5.success_bytes(Some("[::1]:1".parse().unwrap()));
         assert_eq!(bound.len(), 22);
     }
 }

@@ -1,8 +1,8 @@
 //! What a client that was told of no proxy says first, and the name in it: TLS, HTTP or neither. Parses only.
 #![forbid(unsafe_code)]
 
-use super::client_hello::{self, Hello, ServerName};
-use super::head::{self, Head, Side};
+use super::client_hello::{self, ClientHello, ServerName};
+use super::head::{self, MessageHead, MessageKind};
 use super::parse::Parsed;
 use crate::target::{Host, Target};
 
@@ -11,7 +11,7 @@ pub const MOST: usize = client_hello::MAX_HELLO;
 
 /// The meaning of a client's first bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Said {
+pub enum SniffedProtocol {
     /// Nothing yet, or the beginning of a line; more bytes may tell.
     Incomplete,
     /// The beginning of TLS, or of what may be it; more bytes tell.
@@ -28,32 +28,32 @@ pub enum Said {
 }
 
 /// Reads what has come so far.
-pub fn read(bytes: &[u8]) -> Said {
-    match client_hello::read(bytes) {
-        Hello::Tls(name) => Said::Tls(name),
-        Hello::Incomplete if bytes.is_empty() => Said::Incomplete,
-        Hello::Incomplete => Said::IncompleteHello,
-        Hello::NotTls => http(bytes),
+pub fn sniff(bytes: &[u8]) -> SniffedProtocol {
+    match client_hello::parse_client_hello(bytes) {
+        ClientHello::Tls(name) => SniffedProtocol::Tls(name),
+        ClientHello::Incomplete if bytes.is_empty() => SniffedProtocol::Incomplete,
+        ClientHello::Incomplete => SniffedProtocol::IncompleteHello,
+        ClientHello::NotTls => sniff_http(bytes),
     }
 }
 
-fn http(bytes: &[u8]) -> Said {
+fn sniff_http(bytes: &[u8]) -> SniffedProtocol {
     match request_target(bytes) {
-        Line::Incomplete if bytes.len() < MOST => return Said::Incomplete,
-        Line::Incomplete | Line::Other => return Said::Opaque,
-        Line::Target([b'/', ..] | b"*") => {}
-        Line::Target(_) => return Said::ForProxy,
+        RequestLine::Incomplete if bytes.len() < MOST => return SniffedProtocol::Incomplete,
+        RequestLine::Incomplete | RequestLine::Other => return SniffedProtocol::Opaque,
+        RequestLine::Target([b'/', ..] | b"*") => {}
+        RequestLine::Target(_) => return SniffedProtocol::ForProxy,
     }
-    match head::parse(bytes, Side::Request, MOST) {
-        Ok(Parsed::Incomplete) => Said::Incomplete,
-        Ok(Parsed::Whole { value, .. }) => Said::Http(host(&value)),
+    match head::parse_head(bytes, MessageKind::Request, MOST) {
+        Ok(Parsed::Incomplete) => SniffedProtocol::Incomplete,
+        Ok(Parsed::Whole { value, .. }) => SniffedProtocol::Http(host_field(&value)),
         // Another HTTP than 1, or one that can be read in two ways: it names nobody.
-        Err(_) => Said::Opaque,
+        Err(_) => SniffedProtocol::Opaque,
     }
 }
 
 /// The host of the one Host field. Its port means nothing: the connection has one already.
-fn host(head: &Head) -> Option<Host> {
+fn host_field(head: &MessageHead) -> Option<Host> {
     let mut values = head.values("host");
     let (Some(value), None) = (values.next(), values.next()) else { return None };
     let any_port = Some(std::num::NonZeroU16::MIN);
@@ -61,32 +61,34 @@ fn host(head: &Head) -> Option<Host> {
 }
 
 /// What a first line is.
-enum Line<'a> {
+enum RequestLine<'a> {
     Incomplete,
     Target(&'a [u8]),
     Other,
 }
 
-/// The target of a request line. Looser than [`head::parse`]: what a lenient server takes for a request
+/// The target of a request line. Looser than [`head::parse_head`]: what a lenient server takes for a request
 /// counts as one, empty lines before it, many spaces and a bare LF included.
-fn request_target(bytes: &[u8]) -> Line<'_> {
+fn request_target(bytes: &[u8]) -> RequestLine<'_> {
     let lines = bytes.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
-    let Some((method, rest)) = word(&bytes[lines..], head::is_token) else { return Line::Other };
+    let Some((method, rest)) = next_word(&bytes[lines..], head::is_token) else {
+        return RequestLine::Other;
+    };
     if rest.is_empty() {
-        return Line::Incomplete;
+        return RequestLine::Incomplete;
     }
     if method.is_empty() {
-        return Line::Other;
+        return RequestLine::Other;
     }
-    let Some((target, rest)) = word(after_spaces(rest), |byte| byte > b' ') else {
-        return Line::Other;
+    let Some((target, rest)) = next_word(after_spaces(rest), |byte| byte > b' ') else {
+        return RequestLine::Other;
     };
     let version = after_spaces(rest);
     let whole = version.len() >= VERSION.len();
     match version.iter().zip(VERSION).all(|(got, want)| got.eq_ignore_ascii_case(want)) {
-        false => Line::Other,
-        true if whole => Line::Target(target),
-        true => Line::Incomplete,
+        false => RequestLine::Other,
+        true if whole => RequestLine::Target(target),
+        true => RequestLine::Incomplete,
     }
 }
 
@@ -97,7 +99,7 @@ fn after_spaces(bytes: &[u8]) -> &[u8] {
 }
 
 /// Splits before the first byte that is none of a word's; `None` unless that is a space.
-fn word(bytes: &[u8], of_word: impl Fn(u8) -> bool) -> Option<(&[u8], &[u8])> {
+fn next_word(bytes: &[u8], of_word: impl Fn(u8) -> bool) -> Option<(&[u8], &[u8])> {
     let end = bytes.iter().position(|byte| !of_word(*byte)).unwrap_or(bytes.len());
     let (word, rest) = bytes.split_at(end);
     matches!(rest.first(), None | Some(b' ' | b'\t')).then_some((word, rest))
@@ -107,13 +109,14 @@ fn word(bytes: &[u8], of_word: impl Fn(u8) -> bool) -> Option<(&[u8], &[u8])> {
 mod tests {
     use super::*;
 
-    fn named(name: &str) -> Said {
-        Said::Http(Some(Host::parse(name.as_bytes()).unwrap()))
+    fn named(name: &str) -> SniffedProtocol {
+        SniffedProtocol::Http(Some(Host::parse(name.as_bytes()).unwrap()))
     }
 
     #[test]
     fn a_request_names_its_host() {
-        let request = |line: &str, fields: &str| read(format!("{line}\r\n{fields}\r\n").as_bytes());
+        let request =
+            |line: &str, fields: &str| sniff(format!("{line}\r\n{fields}\r\n").as_bytes());
         let get = "GET /x?y HTTP/1.1";
         assert_eq!(request(get, "Host: DB.corp.example\r\n"), named("db.corp.example"));
         assert_eq!(request(get, "A: b\r\nhost: db.corp.example:81\r\n"), named("db.corp.example"));
@@ -121,7 +124,7 @@ mod tests {
         assert_eq!(request("OPTIONS * HTTP/1.1", "Host: a.b\r\n"), named("a.b"));
         for fields in ["", "Host:\r\n", "Host: a\r\nHost: a\r\n", "Host: u@a\r\n", "Host: a b\r\n"]
         {
-            assert_eq!(request(get, fields), Said::Http(None), "{fields:?}");
+            assert_eq!(request(get, fields), SniffedProtocol::Http(None), "{fields:?}");
         }
     }
 
@@ -135,7 +138,7 @@ mod tests {
             "get HTTP://evil/ http/1.1",
             "GET evil HTTP/1.1",
         ] {
-            assert_eq!(read(text.as_bytes()), Said::ForProxy, "{text:?}");
+            assert_eq!(sniff(text.as_bytes()), SniffedProtocol::ForProxy, "{text:?}");
         }
     }
 
@@ -153,7 +156,12 @@ mod tests {
             b"GET / HTTP/1.1\nHost: a\n\n",
             b" GET / HTTP/1.1\r\n",
         ] {
-            assert_eq!(read(bytes), Said::Opaque, "{:?}", bytes.escape_ascii().to_string());
+            assert_eq!(
+                sniff(bytes),
+                SniffedProtocol::Opaque,
+                "{:?}",
+                bytes.escape_ascii().to_string()
+            );
         }
     }
 
@@ -161,15 +169,15 @@ mod tests {
     fn every_prefix_of_a_request_waits_for_more() {
         let whole = b"GET / HTTP/1.1\r\nHost: db.corp.example\r\n\r\n";
         for end in 0..whole.len() {
-            assert_eq!(read(&whole[..end]), Said::Incomplete, "{end}");
+            assert_eq!(sniff(&whole[..end]), SniffedProtocol::Incomplete, "{end}");
         }
-        assert_eq!(read(whole), named("db.corp.example"));
+        assert_eq!(sniff(whole), named("db.corp.example"));
     }
 
     #[test]
     fn what_never_ends_is_given_up() {
-        assert_eq!(read(&[b'A'; MOST]), Said::Opaque);
+        assert_eq!(sniff(&[b'A'; MOST]), SniffedProtocol::Opaque);
         let endless = [&b"GET / HTTP/1.1\r\nA: "[..], &[b'a'; MOST]].concat();
-        assert_eq!(read(&endless), Said::Opaque);
+        assert_eq!(sniff(&endless), SniffedProtocol::Opaque);
     }
 }

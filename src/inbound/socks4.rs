@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::num::NonZeroU16;
 
 use super::label::Label;
-use super::parse::{Bad, Parsed};
+use super::parse::{ParseError, Parsed};
 use crate::outcome::Outcome;
 use crate::target::{Host, HostError, Target};
 
@@ -20,7 +20,7 @@ const MAX_REQUEST: usize = 512;
 
 /// What a request asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Request {
+pub struct Socks4Request {
     /// Where to.
     pub target: Target,
     /// The USERID as a label.
@@ -30,17 +30,17 @@ pub struct Request {
 /// Reads one request from the front of `bytes`.
 ///
 /// # Errors
-/// [`Bad`] for another command, port 0, a missing NUL in 512 bytes or no valid host.
-pub fn parse(bytes: &[u8]) -> Result<Parsed<Request>, Bad> {
+/// [`ParseError`] for another command, port 0, a missing NUL in 512 bytes or no valid host.
+pub fn parse_request(bytes: &[u8]) -> Result<Parsed<Socks4Request>, ParseError> {
     if bytes.len() >= 2 && bytes[1] != 0x01 {
         let message = format!("SOCKS4 command {:#04x} is not CONNECT: use CONNECT", bytes[1]);
-        return Err(Bad::new(Outcome::UnsupportedCmd, message));
+        return Err(ParseError::new(Outcome::UnsupportedCmd, message));
     }
     let Some((fixed, rest)) = bytes.split_at_checked(FIXED) else {
         return Ok(Parsed::Incomplete);
     };
     let port = NonZeroU16::new(u16::from_be_bytes([fixed[2], fixed[3]]));
-    let port = port.ok_or_else(|| Bad::from(HostError::Port { port: "0".into() }))?;
+    let port = port.ok_or_else(|| ParseError::from(HostError::Port { port: "0".into() }))?;
     let ip = Ipv4Addr::new(fixed[4], fixed[5], fixed[6], fixed[7]);
     let Some(user) = until_nul(rest, bytes.len(), MAX_USER)? else {
         return Ok(Parsed::Incomplete);
@@ -56,7 +56,7 @@ pub fn parse(bytes: &[u8]) -> Result<Parsed<Request>, Bad> {
     } else {
         Host::from(IpAddr::V4(ip))
     };
-    Ok(Parsed::Whole { value: Request { target: Target { host, port }, label }, used })
+    Ok(Parsed::Whole { value: Socks4Request { target: Target { host, port }, label }, used })
 }
 
 /// `0.0.0.x` with x not 0: a name follows (SOCKS4A).
@@ -64,11 +64,13 @@ fn named(ip: Ipv4Addr) -> bool {
     matches!(ip.octets(), [0, 0, 0, last] if last != 0)
 }
 
-fn until_nul(rest: &[u8], so_far: usize, max: usize) -> Result<Option<&[u8]>, Bad> {
+fn until_nul(rest: &[u8], so_far: usize, max: usize) -> Result<Option<&[u8]>, ParseError> {
     match rest.iter().position(|byte| *byte == 0) {
         Some(end) if end <= max => Ok(Some(&rest[..end])),
         None if rest.len() <= max && so_far < MAX_REQUEST => Ok(None),
-        _ => Err(Bad::request("the SOCKS4 request has no end within 512 bytes: check the client")),
+        _ => Err(ParseError::bad_request(
+            "the SOCKS4 request has no end within 512 bytes: check the client",
+        )),
     }
 }
 
@@ -79,7 +81,7 @@ mod tests {
     use super::*;
 
     fn request(bytes: &[u8]) -> Result<String, Outcome> {
-        match parse(bytes) {
+        match parse_request(bytes) {
             Ok(Parsed::Whole { value, used }) => {
                 assert_eq!(used, bytes.len());
                 Ok(value.target.to_string())
@@ -110,14 +112,14 @@ mod tests {
     proptest! {
         #[test]
         fn never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..600)) {
-            let _any = parse(&bytes);
+            let _any = parse_request(&bytes);
         }
 
         #[test]
         fn p1_every_prefix_waits_for_more(cut in 0usize..25) {
             let whole = b"\x04\x01\x00\x50\0\0\0\x01me\0db.corp.example\0";
             prop_assume!(cut < whole.len());
-            prop_assert_eq!(parse(&whole[..cut]), Ok(Parsed::Incomplete));
+            prop_assert_eq!(parse_request(&whole[..cut]), Ok(Parsed::Incomplete));
         }
     }
 }

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::num::NonZeroU16;
 
 use super::label::Label;
-use super::parse::{Bad, Parsed};
+use super::parse::{ParseError, Parsed};
 use crate::outcome::Outcome;
 use crate::target::{Host, HostError, Target};
 
@@ -14,7 +14,7 @@ pub const VERSION: u8 = 0x05;
 
 /// The method a greeting leads to (RFC 1928 section 3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Method {
+pub enum AuthMethod {
     /// 00: none.
     None,
     /// 02: a user name, taken as a label. It wins wherever it is offered.
@@ -23,9 +23,9 @@ pub enum Method {
     Unacceptable,
 }
 
-impl Method {
+impl AuthMethod {
     /// The method reply.
-    pub const fn reply(self) -> [u8; 2] {
+    pub const fn reply_bytes(self) -> [u8; 2] {
         match self {
             Self::None => [VERSION, 0x00],
             Self::UserName => [VERSION, 0x02],
@@ -37,21 +37,23 @@ impl Method {
 /// Reads a greeting.
 ///
 /// # Errors
-/// [`Bad`] when the version is not 5.
-pub fn parse_greeting(bytes: &[u8]) -> Result<Parsed<Method>, Bad> {
+/// [`ParseError`] when the version is not 5.
+pub fn parse_greeting(bytes: &[u8]) -> Result<Parsed<AuthMethod>, ParseError> {
     let [version, rest @ ..] = bytes else { return Ok(Parsed::Incomplete) };
     if *version != VERSION {
-        return Err(Bad::request(format!("SOCKS version {version:#04x} in a greeting: send 05")));
+        return Err(ParseError::bad_request(format!(
+            "SOCKS version {version:#04x} in a greeting: send 05"
+        )));
     }
     let Some((count, methods)) = rest.split_first() else { return Ok(Parsed::Incomplete) };
     let count = usize::from(*count);
     let Some(methods) = methods.get(..count) else { return Ok(Parsed::Incomplete) };
     let value = if methods.contains(&0x02) {
-        Method::UserName
+        AuthMethod::UserName
     } else if methods.contains(&0x00) {
-        Method::None
+        AuthMethod::None
     } else {
-        Method::Unacceptable
+        AuthMethod::Unacceptable
     };
     Ok(Parsed::Whole { value, used: 2 + count })
 }
@@ -59,17 +61,21 @@ pub fn parse_greeting(bytes: &[u8]) -> Result<Parsed<Method>, Bad> {
 /// Reads the user name sub-negotiation (RFC 1929 section 2) and zeroes the password's bytes.
 ///
 /// # Errors
-/// [`Bad`] for a version other than 1 or an empty user name.
-pub fn parse_user(bytes: &mut [u8]) -> Result<Parsed<Option<Label>>, Bad> {
+/// [`ParseError`] for a version other than 1 or an empty user name.
+pub fn parse_user(bytes: &mut [u8]) -> Result<Parsed<Option<Label>>, ParseError> {
     let Some(version) = bytes.first() else { return Ok(Parsed::Incomplete) };
     if *version != 0x01 {
-        return Err(Bad::request("the user name sub-negotiation is not version 01: send 01"));
+        return Err(ParseError::bad_request(
+            "the user name sub-negotiation is not version 01: send 01",
+        ));
     }
     let Some(user_len) = bytes.get(1).copied().map(usize::from) else {
         return Ok(Parsed::Incomplete);
     };
     if user_len == 0 {
-        return Err(Bad::request("the user name is empty: send one, or offer method 00"));
+        return Err(ParseError::bad_request(
+            "the user name is empty: send one, or offer method 00",
+        ));
     }
     let Some(password_len) = bytes.get(2 + user_len).copied().map(usize::from) else {
         return Ok(Parsed::Incomplete);
@@ -81,10 +87,10 @@ pub fn parse_user(bytes: &mut [u8]) -> Result<Parsed<Option<Label>>, Bad> {
 }
 
 /// Whether a dialogue has come as far as its request: before that no REP can be said.
-pub fn negotiated(dialogue: &[u8]) -> bool {
+pub fn is_negotiated(dialogue: &[u8]) -> bool {
     match parse_greeting(dialogue) {
-        Ok(Parsed::Whole { value: Method::None, .. }) => true,
-        Ok(Parsed::Whole { value: Method::UserName, used }) => {
+        Ok(Parsed::Whole { value: AuthMethod::None, .. }) => true,
+        Ok(Parsed::Whole { value: AuthMethod::UserName, used }) => {
             matches!(parse_user(&mut dialogue[used..].to_vec()), Ok(Parsed::Whole { .. }))
         }
         _ => false,
@@ -94,14 +100,16 @@ pub fn negotiated(dialogue: &[u8]) -> bool {
 /// Reads a request; only CONNECT to a valid host is one.
 ///
 /// # Errors
-/// [`Bad`] with the outcome that names the reply: another command, address type or a bad host.
-pub fn parse_request(bytes: &[u8]) -> Result<Parsed<Target>, Bad> {
+/// [`ParseError`] with the outcome that names the reply: another command, address type or a bad host.
+pub fn parse_request(bytes: &[u8]) -> Result<Parsed<Target>, ParseError> {
     if let Some(version) = bytes.first().filter(|version| **version != VERSION) {
-        return Err(Bad::request(format!("SOCKS version {version:#04x} in a request: send 05")));
+        return Err(ParseError::bad_request(format!(
+            "SOCKS version {version:#04x} in a request: send 05"
+        )));
     }
     if let Some(command) = bytes.get(1).filter(|command| **command != 0x01) {
         let message = format!("SOCKS5 command {command:#04x} is not CONNECT: use CONNECT");
-        return Err(Bad::new(Outcome::UnsupportedCmd, message));
+        return Err(ParseError::new(Outcome::UnsupportedCmd, message));
     }
     // RSV, the third byte, may hold anything: curl and others are lenient too (P10).
     let Some((kind, rest)) = bytes.get(3..).and_then(<[u8]>::split_first) else {
@@ -117,19 +125,19 @@ pub fn parse_request(bytes: &[u8]) -> Result<Parsed<Target>, Bad> {
         }
         other => {
             let message = format!("SOCKS5 address type {other:#04x} is unknown: use 01, 03 or 04");
-            return Err(Bad::new(Outcome::UnsupportedAtyp, message));
+            return Err(ParseError::new(Outcome::UnsupportedAtyp, message));
         }
     };
     let (Some(address), Some(port)) = (address, rest.get(used..used + 2)) else {
         return Ok(Parsed::Incomplete);
     };
     let port = NonZeroU16::new(u16::from_be_bytes([port[0], port[1]]));
-    let host = host(address, *kind)?;
-    let port = port.ok_or_else(|| Bad::from(HostError::Port { port: "0".into() }))?;
+    let host = parse_host(address, *kind)?;
+    let port = port.ok_or_else(|| ParseError::from(HostError::Port { port: "0".into() }))?;
     Ok(Parsed::Whole { value: Target { host, port }, used: 4 + used + 2 })
 }
 
-fn host(address: &[u8], kind: u8) -> Result<Host, HostError> {
+fn parse_host(address: &[u8], kind: u8) -> Result<Host, HostError> {
     if kind == 0x03 {
         return Host::parse_bracketed(address);
     }
@@ -144,7 +152,7 @@ mod tests {
 
     use super::*;
 
-    fn method(bytes: &[u8]) -> Method {
+    fn method(bytes: &[u8]) -> AuthMethod {
         match parse_greeting(bytes) {
             Ok(Parsed::Whole { value, used }) => {
                 assert_eq!(used, bytes.len());
@@ -156,12 +164,12 @@ mod tests {
 
     #[test]
     fn p4_p5_p6_methods() {
-        assert_eq!(method(b"\x05\x00").reply(), [5, 0xff]);
-        assert_eq!(method(b"\x05\x01\x02"), Method::UserName);
-        assert_eq!(method(b"\x05\x03\x00\x01\x02"), Method::UserName);
+        assert_eq!(method(b"\x05\x00").reply_bytes(), [5, 0xff]);
+        assert_eq!(method(b"\x05\x01\x02"), AuthMethod::UserName);
+        assert_eq!(method(b"\x05\x03\x00\x01\x02"), AuthMethod::UserName);
         let mut all = vec![5, 255];
         all.extend((0..=255u8).filter(|m| *m != 2));
-        assert_eq!(method(&all), Method::None);
+        assert_eq!(method(&all), AuthMethod::None);
     }
 
     #[test]

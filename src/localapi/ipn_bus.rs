@@ -24,7 +24,9 @@ impl IpnBus {
 
     /// The next thing said; none when tailscaled closed the bus. Lines that cannot be understood are passed over.
     /// Dropping the future loses nothing.
-    pub(crate) async fn next(&mut self) -> Result<Option<messages::Notify>, LocalApiError> {
+    pub(crate) async fn next(
+        &mut self,
+    ) -> Result<Option<messages::BusNotification>, LocalApiError> {
         let mut searched = 0;
         loop {
             if let Some(at) = memchr::memchr(b'\n', &self.pending[searched..]) {

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 /// `ipnstate.Status`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
-pub(crate) struct Status {
+pub(crate) struct NodeStatus {
     pub(crate) version: String,
     pub(crate) backend_state: String,
     pub(crate) have_node_key: bool,
@@ -22,14 +22,14 @@ pub(crate) struct Status {
     #[serde(rename = "Self")]
     pub(crate) this: Option<TailnetPeer>,
     pub(crate) health: Option<Vec<String>>,
-    pub(crate) current_tailnet: Option<Tailnet>,
+    pub(crate) current_tailnet: Option<TailnetStatus>,
     pub(crate) peer: Option<HashMap<String, TailnetPeer>>,
 }
 
 /// `ipnstate.TailnetStatus`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-pub(crate) struct Tailnet {
+pub(crate) struct TailnetStatus {
     #[serde(rename = "MagicDNSSuffix")]
     pub(crate) suffix: String,
 }
@@ -54,7 +54,7 @@ pub(crate) struct TailnetPeer {
 /// `ipnstate.PingResult`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-pub(crate) struct Pong {
+pub(crate) struct PingResult {
     #[serde(rename = "Err")]
     pub(crate) error: String,
     /// The relay it came by; 0: directly.
@@ -66,15 +66,15 @@ pub(crate) struct Pong {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
 pub(crate) struct DnsConfig {
-    pub(crate) resolvers: Option<Vec<Resolver>>,
-    pub(crate) routes: Option<HashMap<String, Option<Vec<Resolver>>>>,
-    pub(crate) extra_records: Option<Vec<Record>>,
+    pub(crate) resolvers: Option<Vec<DnsNameserver>>,
+    pub(crate) routes: Option<HashMap<String, Option<Vec<DnsNameserver>>>>,
+    pub(crate) extra_records: Option<Vec<DnsExtraRecord>>,
 }
 
 /// `dnstype.Resolver`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
-pub(crate) struct Resolver {
+pub(crate) struct DnsNameserver {
     pub(crate) addr: String,
     pub(crate) bootstrap_resolution: Option<Vec<String>>,
 }
@@ -82,7 +82,7 @@ pub(crate) struct Resolver {
 /// `tailcfg.DNSRecord`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
-pub(crate) struct Record {
+pub(crate) struct DnsExtraRecord {
     pub(crate) name: String,
     pub(crate) value: String,
 }
@@ -92,10 +92,10 @@ pub(crate) struct Record {
 /// comes as `NetMap` or `PeerChanges`, from 1.102 on as one of the three fields of peers.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
-pub(crate) struct Notify {
+pub(crate) struct BusNotification {
     pub(crate) state: Option<i64>,
     pub(crate) err_message: Option<String>,
-    pub(crate) health: Option<Health>,
+    pub(crate) health: Option<HealthState>,
     pub(crate) net_map: Option<IgnoredAny>,
     pub(crate) self_change: Option<IgnoredAny>,
     pub(crate) peer_changes: Option<IgnoredAny>,
@@ -106,7 +106,7 @@ pub(crate) struct Notify {
     pub(crate) browse: Option<String>,
 }
 
-impl Notify {
+impl BusNotification {
     /// Whether peers, names or this node's own addresses are no longer what they were.
     pub(crate) fn changes_netmap(&self) -> bool {
         let fields = [
@@ -124,14 +124,14 @@ impl Notify {
 /// `health.State`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
-pub(crate) struct Health {
-    pub(crate) warnings: Option<HashMap<String, Warning>>,
+pub(crate) struct HealthState {
+    pub(crate) warnings: Option<HashMap<String, HealthWarning>>,
 }
 
 /// `health.UnhealthyState`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
-pub(crate) struct Warning {
+pub(crate) struct HealthWarning {
     pub(crate) title: String,
     pub(crate) text: String,
 }
@@ -139,14 +139,14 @@ pub(crate) struct Warning {
 /// The answer of `prefs`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
-pub(crate) struct Prefs {
+pub(crate) struct NodePrefs {
     pub(crate) route_all: bool,
 }
 
 /// The answer of `check-prefs`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
-pub(crate) struct Checked {
+pub(crate) struct CheckedPrefs {
     pub(crate) error: String,
 }
 
@@ -219,7 +219,7 @@ pub(crate) struct AutoUpdate {
 /// `ipn.Options`. It borrows the key: nobody keeps a copy.
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
-pub(crate) struct Options<'a> {
+pub(crate) struct StartOptions<'a> {
     pub(crate) auth_key: &'a str,
     pub(crate) update_prefs: &'a NewPrefs,
 }
@@ -233,7 +233,7 @@ mod tests {
         let text = r#"{"Version":"1.98.9-t1","TUN":false,"BackendState":"NeedsLogin","AuthURL":"",
             "TailscaleIPs":null,"Self":{"ID":"","HostName":"box","DNSName":"","TailscaleIPs":null},
             "Health":null,"MagicDNSSuffix":"","CurrentTailnet":null,"CertDomains":null,"Peer":null}"#;
-        let status: Status = serde_json::from_str(text).unwrap();
+        let status: NodeStatus = serde_json::from_str(text).unwrap();
         assert_eq!((status.backend_state.as_str(), status.have_node_key), ("NeedsLogin", false));
     }
 
@@ -242,7 +242,7 @@ mod tests {
         let text = r#"{"Version":"1","ErrMessage":null,"LoginFinished":{},"State":6,"Prefs":null,
             "NetMap":{"Peers":[{"ID":1}]},"Engine":null,"BrowseToURL":null,
             "Health":{"Warnings":{"login-state":{"Severity":"high","Title":"t","Text":"x"}}}}"#;
-        let notify: Notify = serde_json::from_str(text).unwrap();
+        let notify: BusNotification = serde_json::from_str(text).unwrap();
         assert_eq!(notify.state, Some(6));
         assert!(notify.net_map.is_some() && notify.self_change.is_none());
         assert!(notify.changes_netmap());
@@ -260,10 +260,10 @@ mod tests {
             ("PeerChangedPatch", "[{}]"),
         ] {
             let text = format!(r#"{{"{field}":{value},"Unheard":{{"of":1}}}}"#);
-            let notify: Notify = serde_json::from_str(&text).unwrap();
+            let notify: BusNotification = serde_json::from_str(&text).unwrap();
             assert!(notify.changes_netmap(), "{field}");
         }
-        let other: Notify =
+        let other: BusNotification =
             serde_json::from_str(r#"{"State":6,"Prefs":{},"NetMap":null}"#).unwrap();
         assert!(!other.changes_netmap());
     }

@@ -57,11 +57,11 @@ pub struct DecisionContext<'a> {
 /// Names known for an address or a bare name. Nobody is asked for them.
 pub trait KnownNames {
     /// What an address stands for if it is one of `dns.synthetic`.
-    fn synthetic(&self, address: IpAddr) -> SyntheticUse;
+    fn synthetic_use(&self, address: IpAddr) -> SyntheticUse;
     /// The name for which our DNS server lately gave `client` this address.
-    fn answered(&self, client: IpAddr, address: IpAddr) -> Option<Name>;
+    fn answered_name(&self, client: IpAddr, address: IpAddr) -> Option<Name>;
     /// The whole name behind a bare one, where the tailnet has it.
-    fn qualify(&self, name: &Name) -> Option<Name>;
+    fn qualified_name(&self, name: &Name) -> Option<Name>;
 }
 
 /// What an address stands for.
@@ -71,7 +71,7 @@ pub enum SyntheticUse {
     NotSynthetic,
     /// Nobody: it is of the range, and no name has it now.
     Unassigned,
-    /// This name.
+    /// The name that has the address now.
     Assigned(Name),
 }
 
@@ -88,15 +88,15 @@ pub trait RouteTable {
 pub struct NothingKnown;
 
 impl KnownNames for NothingKnown {
-    fn synthetic(&self, _address: IpAddr) -> SyntheticUse {
+    fn synthetic_use(&self, _address: IpAddr) -> SyntheticUse {
         SyntheticUse::NotSynthetic
     }
 
-    fn answered(&self, _client: IpAddr, _address: IpAddr) -> Option<Name> {
+    fn answered_name(&self, _client: IpAddr, _address: IpAddr) -> Option<Name> {
         None
     }
 
-    fn qualify(&self, _name: &Name) -> Option<Name> {
+    fn qualified_name(&self, _name: &Name) -> Option<Name> {
         None
     }
 }
@@ -169,23 +169,29 @@ fn decide_unnamed(asked: &AskedTarget<'_>, context: &DecisionContext<'_>) -> Dec
     let pinned = target.host.address();
     let name = match pinned {
         None => return decide_qualified(target, TargetSource::Asked, None, context),
-        Some(address) => match context.names.synthetic(address) {
-            SyntheticUse::Unassigned => return unassigned(target, address),
+        Some(address) => match context.names.synthetic_use(address) {
+            SyntheticUse::Unassigned => return refuse_unassigned(target, address),
             // A synthetic address is no host's: any address of its name will do.
             SyntheticUse::Assigned(name) => {
-                return judged(with_name(target, name), TargetSource::DnsAnswer, None, context);
+                return decide_about(
+                    with_name(target, name),
+                    TargetSource::DnsAnswer,
+                    None,
+                    context,
+                );
             }
             SyntheticUse::NotSynthetic => {
-                asked.client.and_then(|client| context.names.answered(client, address))
+                asked.client.and_then(|client| context.names.answered_name(client, address))
             }
         },
     };
     // The name is only a way to read the request: one that policy would not allow does not replace the address.
-    let by_answer =
-        name.map(|name| judged(with_name(target, name), TargetSource::DnsAnswer, pinned, context));
+    let by_answer = name.map(|name| {
+        decide_about(with_name(target, name), TargetSource::DnsAnswer, pinned, context)
+    });
     by_answer
         .filter(Decision::is_allowed)
-        .unwrap_or_else(|| judged(target.clone(), TargetSource::Asked, pinned, context))
+        .unwrap_or_else(|| decide_about(target.clone(), TargetSource::Asked, pinned, context))
 }
 
 /// A redirected client that names its server itself. The name is a claim: it is judged, and what it resolves to is
@@ -197,7 +203,7 @@ fn decide_named(
     context: &DecisionContext<'_>,
 ) -> Decision {
     let pinned = asked.target.host.address();
-    let by_address = judged(asked.target.clone(), TargetSource::Asked, pinned, context);
+    let by_address = decide_about(asked.target.clone(), TargetSource::Asked, pinned, context);
     let named = with_name(asked.target, name.clone());
     let mut by_name = decide_qualified(&named, TargetSource::Named(by), pinned, context);
     let verdict = by_name.policy.as_ref().map(|policy| policy.verdict);
@@ -222,13 +228,15 @@ fn decide_qualified(
     pinned: Option<IpAddr>,
     context: &DecisionContext<'_>,
 ) -> Decision {
-    match target.host.name().and_then(|name| context.names.qualify(name)) {
-        Some(whole) => judged(with_name(target, whole), TargetSource::Qualified, pinned, context),
-        None => judged(target.clone(), source, pinned, context),
+    match target.host.name().and_then(|name| context.names.qualified_name(name)) {
+        Some(whole) => {
+            decide_about(with_name(target, whole), TargetSource::Qualified, pinned, context)
+        }
+        None => decide_about(target.clone(), source, pinned, context),
     }
 }
 
-fn judged(
+fn decide_about(
     effective_target: Target,
     source: TargetSource,
     pinned: Option<IpAddr>,
@@ -240,7 +248,7 @@ fn judged(
     Decision { effective_target, source, policy, permission, pinned, without_name: None }
 }
 
-fn unassigned(target: &Target, address: IpAddr) -> Decision {
+fn refuse_unassigned(target: &Target, address: IpAddr) -> Decision {
     Decision {
         effective_target: target.clone(),
         source: TargetSource::Asked,
@@ -343,13 +351,13 @@ impl AddressDecisions {
     }
 
     /// The address that is dialled first; of refused ones the first.
-    pub fn first(&self) -> Option<&AddressDecision> {
+    pub fn first_dialled(&self) -> Option<&AddressDecision> {
         self.0.iter().find(|one| one.permission.is_ok()).or(self.0.first())
     }
 
     /// Why none may be dialled, if that is so: where policy would let one pass, the route of the first such address,
     /// else the rule that refused the last one.
-    pub fn refusal(&self) -> Option<&AddressDecision> {
+    pub fn decisive_refusal(&self) -> Option<&AddressDecision> {
         if self.0.iter().any(|one| one.permission.is_ok()) {
             return None;
         }
@@ -385,7 +393,7 @@ pub enum AskedName<'a> {
 pub struct NameDecision {
     /// The whole name behind a bare one, which is what is judged and asked for then.
     pub whole: Option<Name>,
-    /// What policy says.
+    /// What policy says of the name.
     pub policy: PolicyVerdict,
     /// The permission to look the name up, or to tell it.
     pub permission: Result<Admitted<Name>, Refused>,
@@ -396,7 +404,7 @@ pub fn decide_question(asked: AskedName<'_>, context: &DecisionContext<'_>) -> N
     let DecisionContext { policy, local_addresses, .. } = context;
     let (whole, (policy, permission)) = match asked {
         AskedName::Records(name) => {
-            let whole = context.names.qualify(name);
+            let whole = context.names.qualified_name(name);
             let judged = policy.judge_name(local_addresses, whole.as_ref().unwrap_or(name));
             (whole, judged)
         }
@@ -418,7 +426,7 @@ pub fn decide_server_name(
     let RequestedServer::Host(host) = requested else {
         return Some(context.policy.judge_server(requested));
     };
-    let whole = host.name().and_then(|name| context.names.qualify(name)).map(Host::Name);
+    let whole = host.name().and_then(|name| context.names.qualified_name(name)).map(Host::Name);
     let host = whole.as_ref().unwrap_or(host);
     match (*host == target.host, host) {
         // The server's own address says no more than nothing.

@@ -13,7 +13,7 @@ struct Known {
 
 /// 198.18.0.1 is db.corp.example, the rest of its network nobody; 10.50.0.0/16 is in the tailnet.
 impl KnownNames for Known {
-    fn synthetic(&self, address: IpAddr) -> SyntheticUse {
+    fn synthetic_use(&self, address: IpAddr) -> SyntheticUse {
         match address.to_string().as_str() {
             "198.18.0.1" => SyntheticUse::Assigned(name("db.corp.example")),
             text if text.starts_with("198.18.") => SyntheticUse::Unassigned,
@@ -21,11 +21,11 @@ impl KnownNames for Known {
         }
     }
 
-    fn answered(&self, client: IpAddr, _address: IpAddr) -> Option<Name> {
+    fn answered_name(&self, client: IpAddr, _address: IpAddr) -> Option<Name> {
         self.answered.clone().filter(|_| client.is_loopback())
     }
 
-    fn qualify(&self, asked: &Name) -> Option<Name> {
+    fn qualified_name(&self, asked: &Name) -> Option<Name> {
         asked.is_bare().then(|| name(&format!("{asked}.corp.example")))
     }
 }
@@ -175,7 +175,7 @@ fn dialled(known: &Known, found: &[&str], pinned: Option<&str>) -> Result<Vec<St
     let decisions = with_context(&policy, known, |context| {
         decide_addresses(&admitted, pinned, &found, context)
     });
-    match decisions.refusal() {
+    match decisions.decisive_refusal() {
         Some(refusal) => Err(refusal.permission.clone().unwrap_err()),
         None => {
             let permissions = decisions.into_permissions();

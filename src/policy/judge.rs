@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::lists::{Globs, PolicyError, Suffixes, holding, holding_any_form};
+use super::lists::{Globs, PolicyError, Suffixes, net_holding, net_holding_any_form};
 use super::local_addresses::LocalAddresses;
 use super::suffix::Suffix;
 use super::verdict::{Address, Admitted, Mode, PolicyVerdict, Refused, Verdict};
@@ -28,7 +28,7 @@ pub struct Rules {
     pub require_sni: bool,
 }
 
-/// The rules, compiled.
+/// The rules of the settings, compiled for one look-up per question.
 #[derive(Debug)]
 pub struct Policy {
     mode: Mode,
@@ -42,9 +42,9 @@ pub struct Policy {
 /// The server that a tunnel's TLS asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RequestedServer<'a> {
-    /// This host.
+    /// This name or address, by SNI.
     Host(&'a Host),
-    /// None.
+    /// No server: the ClientHello has no SNI.
     Nobody,
     /// Nobody can tell, and why.
     Unreadable(&'a str),
@@ -79,11 +79,11 @@ impl Policy {
         local_addresses: &LocalAddresses,
         target: &Target,
     ) -> Judged<Target> {
-        if let Some(rule) = local_addresses.rule(target) {
-            return self.refuse(Refused::Loop, rule.to_owned());
+        if let Some(rule) = local_addresses.loop_rule(target) {
+            return self.refused_by(Refused::Loop, rule.to_owned());
         }
-        match self.forbidding(local_addresses, &target.host) {
-            Some(rule) => self.refuse(Refused::Denied, rule),
+        match self.forbidding_rule(local_addresses, &target.host) {
+            Some(rule) => self.refused_by(Refused::Denied, rule),
             None => self.ask_lists(&target.host, target),
         }
     }
@@ -103,8 +103,8 @@ impl Policy {
     /// Judges a name that a DNS client asks for: as a target's, but that no port of ours is meant.
     pub fn judge_name(&self, local_addresses: &LocalAddresses, name: &Name) -> Judged<Name> {
         let host = Host::Name(name.clone());
-        match self.forbidding(local_addresses, &host) {
-            Some(rule) => self.refuse(Refused::Denied, rule),
+        match self.forbidding_rule(local_addresses, &host) {
+            Some(rule) => self.refused_by(Refused::Denied, rule),
             None => self.ask_lists(&host, name),
         }
     }
@@ -121,7 +121,7 @@ impl Policy {
             RequestedServer::Nobody if self.require_sni => {
                 "require_sni: TLS without a server name".to_owned()
             }
-            RequestedServer::Unreadable(why) if !self.unrestricted() || self.require_sni => {
+            RequestedServer::Unreadable(why) if !self.is_unrestricted() || self.require_sni => {
                 why.to_owned()
             }
             RequestedServer::Nobody | RequestedServer::Unreadable(_) => {
@@ -155,8 +155,8 @@ impl Policy {
         address: IpAddr,
     ) -> Judged<Name> {
         let host = Host::Address(address.to_canonical());
-        if let Some(rule) = self.forbidding(local_addresses, &host) {
-            return self.refuse(Refused::Denied, rule);
+        if let Some(rule) = self.forbidding_rule(local_addresses, &host) {
+            return self.refused_by(Refused::Denied, rule);
         }
         match self.ask_lists(&host, reverse) {
             judged @ (PolicyVerdict { verdict: Verdict::Allow, .. }, _) => judged,
@@ -166,7 +166,7 @@ impl Policy {
 
     /// Whether a DNS client may hear of an address: not of one that no mode would dial.
     pub fn may_tell(&self, local_addresses: &LocalAddresses, ip: IpAddr) -> bool {
-        self.forbidding(local_addresses, &Host::Address(ip.to_canonical())).is_none()
+        self.forbidding_rule(local_addresses, &Host::Address(ip.to_canonical())).is_none()
     }
 
     /// Judges a nameserver of the tailnet, whose address no client asked for: the same rules.
@@ -184,11 +184,11 @@ impl Policy {
         Address { ip, port }: Address,
     ) -> Judged<Address> {
         let host = Host::Address(ip);
-        if let Some(rule) = local_addresses.rule(&Target { host: host.clone(), port }) {
-            return self.refuse(Refused::Loop, rule.to_owned());
+        if let Some(rule) = local_addresses.loop_rule(&Target { host: host.clone(), port }) {
+            return self.refused_by(Refused::Loop, rule.to_owned());
         }
-        match self.forbidding(local_addresses, &host) {
-            Some(rule) => self.refuse(Refused::Denied, rule),
+        match self.forbidding_rule(local_addresses, &host) {
+            Some(rule) => self.refused_by(Refused::Denied, rule),
             None => {
                 let decision =
                     PolicyVerdict { mode: self.mode, verdict: Verdict::Allow, rule: None };
@@ -198,16 +198,18 @@ impl Policy {
     }
 
     /// What no mode allows.
-    fn forbidding(&self, local_addresses: &LocalAddresses, host: &Host) -> Option<String> {
-        let net = host.address().and_then(|ip| holding_any_form(&self.deny_nets, ip));
+    fn forbidding_rule(&self, local_addresses: &LocalAddresses, host: &Host) -> Option<String> {
+        let net = host.address().and_then(|ip| net_holding_any_form(&self.deny_nets, ip));
         let net = net.map(|net| format!("deny_net {net}"));
-        net.or_else(|| local_addresses.is_loopback_behind(host).map(str::to_owned))
+        net.or_else(|| local_addresses.own_host_rule(host).map(str::to_owned))
     }
 
     fn ask_lists<T: Clone>(&self, host: &Host, asked: &T) -> Judged<T> {
         let rule = match host {
-            Host::Name(name) => self.suffixes.allowing(name).or_else(|| self.globs.allowing(name)),
-            Host::Address(ip) => holding(&self.nets, *ip).map(|net| format!("net {net}")),
+            Host::Name(name) => {
+                self.suffixes.allowing_suffix(name).or_else(|| self.globs.allowing_glob(name))
+            }
+            Host::Address(ip) => net_holding(&self.nets, *ip).map(|net| format!("net {net}")),
         };
         let admit = |verdict, rule| {
             let decision = PolicyVerdict { mode: self.mode, verdict, rule };
@@ -217,18 +219,18 @@ impl Policy {
             (Mode::Off, rule) | (Mode::Log | Mode::Enforce, rule @ Some(_)) => {
                 admit(Verdict::Allow, rule)
             }
-            (Mode::Log, None) if self.unrestricted() => admit(Verdict::Allow, None),
-            (Mode::Log, None) => admit(Verdict::WouldDeny, Some(self.hint(host))),
-            (Mode::Enforce, None) => self.refuse(Refused::Denied, self.hint(host)),
+            (Mode::Log, None) if self.is_unrestricted() => admit(Verdict::Allow, None),
+            (Mode::Log, None) => admit(Verdict::WouldDeny, Some(self.missing_rule(host))),
+            (Mode::Enforce, None) => self.refused_by(Refused::Denied, self.missing_rule(host)),
         }
     }
 
-    fn unrestricted(&self) -> bool {
+    fn is_unrestricted(&self) -> bool {
         self.suffixes.is_empty() && self.globs.is_empty() && self.nets.is_empty()
     }
 
     /// Why no rule allows it, with what would.
-    fn hint(&self, host: &Host) -> String {
+    fn missing_rule(&self, host: &Host) -> String {
         match host {
             Host::Address(_) if self.nets.is_empty() => {
                 "no allowed_nets: give the name, not its address (use socks5h)".to_owned()
@@ -238,7 +240,7 @@ impl Policy {
         }
     }
 
-    fn refuse<T>(&self, refused: Refused, rule: String) -> Judged<T> {
+    fn refused_by<T>(&self, refused: Refused, rule: String) -> Judged<T> {
         let decision = PolicyVerdict { mode: self.mode, verdict: Verdict::Deny, rule: Some(rule) };
         (decision, Err(refused))
     }

@@ -16,7 +16,7 @@ pub enum PolicyError {
     /// A glob that is none.
     #[error("allowed_hosts {glob:?} is no glob: {source}")]
     Glob {
-        /// The text.
+        /// The glob as written.
         glob: String,
         /// What is wrong with it.
         source: globset::Error,
@@ -42,7 +42,7 @@ impl Suffixes {
     }
 
     /// The suffix that allows `name`, as text. One look-up per label, nothing allocated on a miss.
-    pub(super) fn allowing(&self, name: &Name) -> Option<String> {
+    pub(super) fn allowing_suffix(&self, name: &Name) -> Option<String> {
         let whole = name.as_str();
         if let Some((suffix, true)) = self.0.get_key_value(whole) {
             return Some(format!("suffix {suffix}"));
@@ -81,7 +81,7 @@ impl Globs {
     }
 
     /// The glob that allows `name`, as text.
-    pub(super) fn allowing(&self, name: &Name) -> Option<String> {
+    pub(super) fn allowing_glob(&self, name: &Name) -> Option<String> {
         if self.texts.is_empty() {
             return None;
         }
@@ -111,12 +111,12 @@ fn as_path(glob: &str) -> String {
 }
 
 /// The network of `nets` that holds `address` as it stands. Enough to allow, not to forbid.
-pub(super) fn holding(nets: &[IpNet], address: IpAddr) -> Option<&IpNet> {
+pub(super) fn net_holding(nets: &[IpNet], address: IpAddr) -> Option<&IpNet> {
     nets.iter().find(|net| net.contains(&address))
 }
 
 /// The network of `nets` that holds `address`, or the IPv4 address it carries (B9).
-pub(super) fn holding_any_form(nets: &[IpNet], address: IpAddr) -> Option<&IpNet> {
+pub(super) fn net_holding_any_form(nets: &[IpNet], address: IpAddr) -> Option<&IpNet> {
     let carried = embedded_v4(address).map(IpAddr::V4);
-    holding(nets, address).or_else(|| holding(nets, carried?))
+    net_holding(nets, address).or_else(|| net_holding(nets, carried?))
 }

@@ -8,7 +8,7 @@ use crate::target::{Host, Name, Target, embedded_v4};
 /// This host's listeners, addresses and names, as `gateway.rs` last saw them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LocalAddresses {
-    /// Our bound listeners.
+    /// Addresses that our own listeners are bound to.
     pub listeners: Vec<SocketAddr>,
     /// The upstream's own port.
     pub internal: Vec<SocketAddr>,
@@ -23,7 +23,7 @@ pub struct LocalAddresses {
 
 impl LocalAddresses {
     /// The rule's text when `target` is one of our listeners or the upstream's port (B14).
-    pub(super) fn rule(&self, target: &Target) -> Option<&'static str> {
+    pub(super) fn loop_rule(&self, target: &Target) -> Option<&'static str> {
         let port = target.port.get();
         let hits = |mut list: std::slice::Iter<'_, SocketAddr>| {
             list.any(|own| {
@@ -37,7 +37,7 @@ impl LocalAddresses {
     }
 
     /// The rule's text when `host` is this host by way of a userspace tailscaled.
-    pub(super) fn is_loopback_behind(&self, host: &Host) -> Option<&'static str> {
+    pub(super) fn own_host_rule(&self, host: &Host) -> Option<&'static str> {
         if !self.reach_loopback {
             return None;
         }
@@ -51,7 +51,7 @@ impl LocalAddresses {
     }
 
     /// Whether an address is one of this host.
-    pub fn holds(&self, address: IpAddr) -> bool {
+    pub fn is_local(&self, address: IpAddr) -> bool {
         self.is_here(address.to_canonical())
     }
 

@@ -8,7 +8,7 @@ use std::fmt;
 
 use crate::target::{HostError, Name};
 
-/// One allowed suffix.
+/// A suffix of names that are allowed.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Suffix {
     /// The canonical name, without the leading dot.
@@ -23,19 +23,19 @@ pub enum SuffixError {
     /// Nothing is left once dots and stars are taken away.
     #[error("suffix {text:?} names no domain: write it like .corp.example")]
     Empty {
-        /// The text.
+        /// The suffix as written.
         text: String,
     },
     /// An address: those go to `allowed_nets`.
     #[error("suffix {text:?} is an address: put it in policy.allowed_nets as {text}/32")]
     Address {
-        /// The text.
+        /// The suffix as written.
         text: String,
     },
     /// Not a host name.
     #[error("suffix {text:?} would never match: {source}")]
     Name {
-        /// The text.
+        /// The suffix as written.
         text: String,
         /// What is wrong with it.
         source: HostError,

@@ -11,7 +11,7 @@ pub use crate::labels::{PolicyMode as Mode, Verdict};
 pub struct PolicyVerdict {
     /// The mode in force.
     pub mode: Mode,
-    /// What was decided.
+    /// What the rules say of a target.
     pub verdict: Verdict,
     /// The rule that decided, as written; `None` when no rule spoke.
     pub rule: Option<String>,
@@ -32,13 +32,13 @@ pub enum Refused {
     /// It is an address of `dns.synthetic` that no name has: there is nobody behind it.
     #[error("no name has {address} of dns.synthetic")]
     UnassignedSynthetic {
-        /// The address.
+        /// The address that was asked for, or found.
         address: IpAddr,
     },
     /// Nothing in the tailnet covers the address, and no other may be dialled (`upstream.outside_tailnet`).
     #[error("nothing in the tailnet covers {address}, and upstream.outside_tailnet refuses it")]
     OutsideTailnet {
-        /// The address.
+        /// The address that was asked for, or found.
         address: IpAddr,
     },
 }
@@ -50,9 +50,9 @@ pub struct Admitted<T>(T);
 /// An address to dial.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Address {
-    /// The host's address.
+    /// The host's address, canonical: IPv4-mapped IPv6 is IPv4.
     pub ip: IpAddr,
-    /// The TCP port.
+    /// The TCP port, never 0.
     pub port: NonZeroU16,
 }
 
@@ -61,14 +61,14 @@ impl<T> Admitted<T> {
         Self(value)
     }
 
-    /// What was admitted.
+    /// The target, name or address that was admitted.
     pub fn get(&self) -> &T {
         &self.0
     }
 }
 
 impl Address {
-    /// Ready to dial.
+    /// The same as the standard library takes it, to dial it.
     pub fn socket_addr(self) -> SocketAddr {
         SocketAddr::new(self.ip, self.port.get())
     }

@@ -272,7 +272,7 @@ impl TargetRecord {
             stage: self.entry.stage(),
             label: facts.label.as_deref(),
         };
-        self.entry.caller.write(line, &self.telemetry.access);
+        self.entry.caller.write_line(line, &self.telemetry.access);
     }
 }
 

@@ -13,7 +13,7 @@ use super::live::{LiveConnections, LiveEntry, LiveTable};
 use super::log::AccessLog;
 use super::metrics::MetricHandles;
 use super::own_process;
-use super::process_lookup::{Callers, Process};
+use super::process_lookup::{Process, ProcessLookup};
 use crate::api::{ConnectionAnswer, Counters};
 use crate::labels::{
     AcceptErrno, DnsResult, DnsRoute, LogStream, PolicyMode, ReloadResult, RestartCause,
@@ -29,7 +29,7 @@ pub struct Telemetry {
     pub(super) metrics: MetricHandles,
     pub(super) table: LiveTable,
     pub(super) access: AccessLog,
-    callers: OnceLock<Callers>,
+    callers: OnceLock<ProcessLookup>,
     next: AtomicU64,
     pub(super) totals: RunningTotals,
     sampler: OnceLock<Sampler>,
@@ -66,18 +66,18 @@ impl Telemetry {
     /// # Errors
     /// This kernel or a sandbox does not let us look.
     pub fn name_callers(&self) -> io::Result<()> {
-        let _first_stays = self.callers.set(Callers::start(self.access.clone())?);
+        let _first_stays = self.callers.set(ProcessLookup::start(self.access.clone())?);
         Ok(())
     }
 
     pub(super) fn seek_caller(&self, entry: &Arc<LiveEntry>, server: SocketAddr) {
         if let Some(callers) = self.callers.get() {
-            callers.seek(entry, server);
+            callers.look_up(entry, server);
         }
     }
 
     #[cfg(test)]
-    pub(super) fn callers(&self) -> Option<&Callers> {
+    pub(super) fn callers(&self) -> Option<&ProcessLookup> {
         self.callers.get()
     }
 

@@ -16,9 +16,9 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, Bytes};
 use rustix::io::Errno;
 
-use super::pipes::{Lease, PipePool};
+use super::pipe_pool::{PipeLease, PipePool};
 use crate::labels::SpliceFallback;
-use crate::sys::{Ready, Stream};
+use crate::sys::{ReadyGuard, Stream};
 
 pub(super) use self::inspection::InspectionEnd;
 
@@ -84,9 +84,9 @@ enum DirectionStep {
 
 /// What one direction remembers.
 #[derive(Debug, Default)]
-pub(super) struct Direction {
+pub(super) struct RelayDirection {
     held: Bytes,
-    pipe: Option<Lease>,
+    pipe: Option<PipeLease>,
     moved: u64,
     streak: u32,
     burst: u32,
@@ -99,39 +99,39 @@ pub(super) struct Direction {
     looked: bool,
 }
 
-impl Direction {
+impl RelayDirection {
     /// A direction that has `early` to send first.
     pub(super) fn new(early: Bytes) -> Self {
         Self { held: early, ..Self::default() }
     }
 
     /// Bytes the sink's socket took.
-    pub(super) fn moved(&self) -> u64 {
+    pub(super) fn bytes_moved(&self) -> u64 {
         self.moved
     }
 
     /// Bytes read from the source that the sink has not taken.
     pub(super) fn backlog(&self) -> usize {
-        self.held.len() + self.pipe.as_ref().map_or(0, Lease::len)
+        self.held.len() + self.pipe.as_ref().map_or(0, PipeLease::len)
     }
 
     /// Whether the source has sent its FIN.
-    pub(super) fn eof(&self) -> bool {
+    pub(super) fn at_eof(&self) -> bool {
         self.eof
     }
 
     /// FIN read and everything before it sent on.
-    pub(super) fn done(&self) -> bool {
+    pub(super) fn is_done(&self) -> bool {
         self.eof && self.backlog() == 0
     }
 
     /// Whether it has something to give back, or waits for its sink.
-    pub(super) fn busy(&self) -> bool {
+    pub(super) fn holds_bytes(&self) -> bool {
         self.pipe.is_some() || self.backlog() > 0
     }
 
     /// Nothing moved for a while: an empty pipe goes back to the pool.
-    pub(super) fn rest(&mut self) {
+    pub(super) fn release_pipe(&mut self) {
         if self.pipe.as_ref().is_some_and(|pipe| pipe.len() == 0) {
             self.pipe = None;
             self.streak = 0;
@@ -139,7 +139,11 @@ impl Direction {
     }
 
     /// Moves what can be moved now, within its share.
-    pub(super) fn pump(&mut self, cx: &mut Context<'_>, io: &DirectionIo<'_>) -> DirectionStop {
+    pub(super) fn pump_bytes(
+        &mut self,
+        cx: &mut Context<'_>,
+        io: &DirectionIo<'_>,
+    ) -> DirectionStop {
         let share = self.moved + TURN_BYTES;
         for _ in 0..TURN_STEPS {
             match self.step(cx, io) {
@@ -159,16 +163,16 @@ impl Direction {
             return DirectionStep::Stop(DirectionStop::Done);
         }
         match io.from.readiness().poll_read_ready(cx) {
-            Poll::Pending => self.pause(),
+            Poll::Pending => self.stop_reason(),
             Poll::Ready(Err(_)) => DirectionStep::Stop(DirectionStop::SourceBroken),
             Poll::Ready(Ok(mut guard)) => match self.wants_pipe(io) {
                 true => self.splice_in(&mut guard, io),
-                false => self.copy(&mut guard, io),
+                false => self.copy_once(&mut guard, io),
             },
         }
     }
 
-    fn pause(&mut self) -> DirectionStep {
+    fn stop_reason(&mut self) -> DirectionStep {
         if (1..SMALL).contains(&self.burst) {
             self.streak = 0;
         }
@@ -187,9 +191,9 @@ impl Direction {
         io.counter.fetch_add(n as u64, Ordering::Relaxed);
     }
 
-    fn complain(&mut self, io: &DirectionIo<'_>, cause: SpliceFallback) {
+    fn count_fallback(&mut self, io: &DirectionIo<'_>, cause: SpliceFallback) {
         if !std::mem::replace(&mut self.complained, true) {
-            io.pipes.count(cause);
+            io.pipes.count_fallback(cause);
         }
     }
 
@@ -200,7 +204,7 @@ impl Direction {
         }
         if !io.splice {
             self.pipe = None; // empty here: the backlog is sent before more is read
-            self.complain(io, SpliceFallback::Off);
+            self.count_fallback(io, SpliceFallback::Off);
             return false;
         }
         if self.pipe.is_none() {
@@ -208,26 +212,26 @@ impl Direction {
         }
         if self.pipe.is_none() {
             self.streak = 0; // ask again after the next 64 KiB
-            self.complain(io, SpliceFallback::Pipe);
+            self.count_fallback(io, SpliceFallback::Pipe);
             return false;
         }
         self.complained = false;
         true
     }
 
-    fn splice_in(&mut self, guard: &mut Ready<'_>, io: &DirectionIo<'_>) -> DirectionStep {
-        let Some(pipe) = &mut self.pipe else { return self.copy(guard, io) };
-        match pipe.fill(io.from) {
-            Ok(0) => self.copy(guard, io), // FIN, most likely: recv is sure
+    fn splice_in(&mut self, guard: &mut ReadyGuard<'_>, io: &DirectionIo<'_>) -> DirectionStep {
+        let Some(pipe) = &mut self.pipe else { return self.copy_once(guard, io) };
+        match pipe.fill_from(io.from) {
+            Ok(0) => self.copy_once(guard, io), // FIN, most likely: recv is sure
             Ok(n) => {
                 self.took_in(n);
                 DirectionStep::On
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.nothing(guard, io),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.nothing_read(guard, io),
             Err(error) if refuses_splice(&error) => {
                 self.refused = true;
-                self.complain(io, SpliceFallback::Error);
-                self.copy(guard, io)
+                self.count_fallback(io, SpliceFallback::Error);
+                self.copy_once(guard, io)
             }
             Err(_) => DirectionStep::Stop(DirectionStop::SourceBroken),
         }
@@ -235,17 +239,17 @@ impl Direction {
 
     /// splice found nothing though the pipe is empty: nothing is there, or an urgent byte lies in the way,
     /// which only `recv` steps over.
-    fn nothing(&mut self, guard: &mut Ready<'_>, io: &DirectionIo<'_>) -> DirectionStep {
+    fn nothing_read(&mut self, guard: &mut ReadyGuard<'_>, io: &DirectionIo<'_>) -> DirectionStep {
         if !io.from.urgent_ahead() {
             guard.clear_ready();
             return DirectionStep::On;
         }
-        io.pipes.count(SpliceFallback::Urgent);
+        io.pipes.count_fallback(SpliceFallback::Urgent);
         self.streak = 0;
-        self.copy(guard, io)
+        self.copy_once(guard, io)
     }
 
-    fn copy(&mut self, guard: &mut Ready<'_>, io: &DirectionIo<'_>) -> DirectionStep {
+    fn copy_once(&mut self, guard: &mut ReadyGuard<'_>, io: &DirectionIo<'_>) -> DirectionStep {
         let room = if self.streak < BULKY { FIRST } else { SCRATCH };
         BUFFER.with_borrow_mut(|buffer| match io.from.receive(guard, &mut buffer[..room]) {
             Ok(0) => {
@@ -255,7 +259,7 @@ impl Direction {
             Ok(n) => {
                 self.took_in(n);
                 let step = self.send_now(&buffer[..n], io);
-                self.acknowledge(io);
+                self.acknowledge_small(io);
                 step
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => DirectionStep::On,
@@ -264,7 +268,7 @@ impl Direction {
     }
 
     /// Acknowledges one of the first reads, after what was read has gone on.
-    fn acknowledge(&mut self, io: &DirectionIo<'_>) {
+    fn acknowledge_small(&mut self, io: &DirectionIo<'_>) {
         if !io.prompt || self.copies >= PROMPT.end {
             return;
         }
@@ -302,7 +306,7 @@ impl Direction {
                 self.gave_out(n, io);
                 DirectionStep::On
             }
-            Poll::Ready(Err(error)) if refuses_splice(&error) => self.recover(io),
+            Poll::Ready(Err(error)) if refuses_splice(&error) => self.recover_from_pipe(io),
             Poll::Ready(Err(_)) => DirectionStep::Stop(DirectionStop::SinkBroken),
         }
     }
@@ -335,7 +339,7 @@ impl Direction {
 
     fn send_some(&mut self, io: &DirectionIo<'_>) -> io::Result<usize> {
         let n = match &mut self.pipe {
-            Some(pipe) if self.held.is_empty() => pipe.drain(io.to)?,
+            Some(pipe) if self.held.is_empty() => pipe.drain_to(io.to)?,
             _ => io.to.try_send(&self.held).inspect(|n| self.held.advance(*n))?,
         };
         match n {
@@ -345,12 +349,12 @@ impl Direction {
     }
 
     /// The sink refuses splice: its bytes come back from the pipe, and this direction copies.
-    fn recover(&mut self, io: &DirectionIo<'_>) -> DirectionStep {
+    fn recover_from_pipe(&mut self, io: &DirectionIo<'_>) -> DirectionStep {
         if std::mem::replace(&mut self.refused, true) {
             return DirectionStep::Stop(DirectionStop::SinkBroken);
         }
-        self.complain(io, SpliceFallback::Error);
-        match self.pipe.take().map(|mut pipe| pipe.recover()) {
+        self.count_fallback(io, SpliceFallback::Error);
+        match self.pipe.take().map(|mut pipe| pipe.take_bytes()) {
             Some(Ok(bytes)) => {
                 self.held = bytes.into();
                 DirectionStep::On

@@ -11,8 +11,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::{Instant, Sleep};
 
-use super::direction::{Direction, DirectionIo, DirectionStop, InspectionEnd};
-use super::{Ended, GATE_TIME, HalfClose, Inspector, Meter, PipePool, Relayed, Settings};
+use super::direction::{DirectionIo, DirectionStop, InspectionEnd, RelayDirection};
+use super::{
+    GATE_TIME, HalfClose, Meter, PipePool, RelayEnd, RelaySettings, RelaySummary, StreamInspector,
+};
 use crate::lifecycle::cut::Cut;
 use crate::sys::{self, Exiting, Stream};
 
@@ -32,7 +34,7 @@ pub(super) struct RelayContext<'a> {
     pub(super) client: &'a Stream,
     pub(super) upstream: &'a Stream,
     pub(super) half_close: HalfClose,
-    pub(super) settings: &'a Settings,
+    pub(super) settings: &'a RelaySettings,
     /// The process behind this very upstream connection; later ones have nothing to do with it.
     pub(super) process: Option<Arc<Exiting>>,
     pub(super) pipes: &'a Arc<PipePool>,
@@ -40,27 +42,41 @@ pub(super) struct RelayContext<'a> {
 }
 
 impl RelayContext<'_> {
-    fn splice(&self) -> bool {
+    fn may_splice(&self) -> bool {
         self.settings.splice.load(Ordering::Relaxed)
     }
 
     fn up(&self) -> DirectionIo<'_> {
         let (from, to, counter) = (self.client, self.upstream, &self.meter.up);
-        DirectionIo { from, to, pipes: self.pipes, counter, splice: self.splice(), prompt: true }
+        DirectionIo {
+            from,
+            to,
+            pipes: self.pipes,
+            counter,
+            splice: self.may_splice(),
+            prompt: true,
+        }
     }
 
     fn down(&self) -> DirectionIo<'_> {
         let (from, to, counter) = (self.upstream, self.client, &self.meter.down);
-        DirectionIo { from, to, pipes: self.pipes, counter, splice: self.splice(), prompt: false }
+        DirectionIo {
+            from,
+            to,
+            pipes: self.pipes,
+            counter,
+            splice: self.may_splice(),
+            prompt: false,
+        }
     }
 }
 
 /// A relay under way.
-pub(super) struct Relay<'a, 'g> {
+pub(super) struct RelayDriver<'a, 'g> {
     context: RelayContext<'a>,
-    up: Direction,
-    down: Direction,
-    gate: Option<&'g mut dyn Inspector>,
+    up: RelayDirection,
+    down: RelayDirection,
+    gate: Option<&'g mut dyn StreamInspector>,
     gate_over: Option<Instant>, // when the gate has to do with what it has seen
     upstream_told: bool,        // our FIN went to the upstream
     client_told: bool,          // our FIN went to the client
@@ -71,22 +87,22 @@ pub(super) struct Relay<'a, 'g> {
 
 enum DriverEvent {
     Yield,
-    End(Ended),
+    End(RelayEnd),
 }
 
-impl<'a, 'g> Relay<'a, 'g> {
+impl<'a, 'g> RelayDriver<'a, 'g> {
     pub(super) fn new(
         context: RelayContext<'a>,
         early_up: Bytes,
         early_down: Bytes,
-        gate: Option<&'g mut dyn Inspector>,
+        gate: Option<&'g mut dyn StreamInspector>,
     ) -> Self {
         Self {
             gate,
             gate_over: None,
             context,
-            up: Direction::new(early_up),
-            down: Direction::new(early_down),
+            up: RelayDirection::new(early_up),
+            down: RelayDirection::new(early_down),
             upstream_told: false,
             client_told: false,
             quiet: false,
@@ -95,18 +111,18 @@ impl<'a, 'g> Relay<'a, 'g> {
         }
     }
 
-    pub(super) async fn run(&mut self, cut: &Cut) -> Relayed {
+    pub(super) async fn run(&mut self, cut: &Cut) -> RelaySummary {
         let ended = self.until_end(cut).await;
-        if ended == Ended::UpstreamRst {
+        if ended == RelayEnd::UpstreamRst {
             Box::pin(self.last_words()).await;
         }
-        self.finish(ended)
+        self.finish_with(ended)
     }
 
-    async fn until_end(&mut self, cut: &Cut) -> Ended {
-        let mut timer = std::pin::pin!(tokio::time::sleep_until(self.alarm()));
+    async fn until_end(&mut self, cut: &Cut) -> RelayEnd {
+        let mut timer = std::pin::pin!(tokio::time::sleep_until(self.next_timer()));
         loop {
-            let poll = |cx: &mut Context<'_>| self.poll(cx, timer.as_mut(), cut);
+            let poll = |cx: &mut Context<'_>| self.poll_end(cx, timer.as_mut(), cut);
             match std::future::poll_fn(poll).await {
                 DriverEvent::End(ended) => return ended,
                 // Not a mere wake-up: the runtime looks at its sockets before it comes back.
@@ -115,45 +131,47 @@ impl<'a, 'g> Relay<'a, 'g> {
         }
     }
 
-    fn poll(
+    fn poll_end(
         &mut self,
         cx: &mut Context<'_>,
         timer: Pin<&mut Sleep>,
         cut: &Cut,
     ) -> Poll<DriverEvent> {
         if let Poll::Ready(reason) = cut.poll_wait(cx) {
-            return Poll::Ready(DriverEvent::End(Ended::Cut(reason)));
+            return Poll::Ready(DriverEvent::End(RelayEnd::Cut(reason)));
         }
-        let event = self.turn(cx).or_else(|| self.poll_silence(cx, timer));
+        let event = self.drive_directions(cx).or_else(|| self.poll_silence(cx, timer));
         event.map_or(Poll::Pending, Poll::Ready)
     }
 
     /// Each direction's share of work.
-    fn turn(&mut self, cx: &mut Context<'_>) -> Option<DriverEvent> {
-        let before = self.progress();
+    fn drive_directions(&mut self, cx: &mut Context<'_>) -> Option<DriverEvent> {
+        let before = self.progress_mark();
         let up = match self.pass_gate(cx) {
-            InspectionEnd::Open => self.up.pump(cx, &self.context.up()),
+            InspectionEnd::Open => self.up.pump_bytes(cx, &self.context.up()),
             InspectionEnd::Waiting(turn) => turn,
-            InspectionEnd::Shut => return Some(DriverEvent::End(Ended::Refused)),
+            InspectionEnd::Shut => return Some(DriverEvent::End(RelayEnd::Refused)),
         };
-        let down = self.down.pump(cx, &self.context.down());
+        let down = self.down.pump_bytes(cx, &self.context.down());
         // Failures first: a socket's error is told once, and whoever asks next reads a clean FIN.
-        let killed =
-            || (self.down.eof() && !before.3 && self.killed()).then_some(Ended::UpstreamRst);
-        if let Some(ended) = broken(up, down).or_else(killed).or_else(|| self.pass_fins()) {
+        let killed = || {
+            (self.down.at_eof() && !before.3 && self.upstream_is_killed())
+                .then_some(RelayEnd::UpstreamRst)
+        };
+        if let Some(ended) = first_broken(up, down).or_else(killed).or_else(|| self.pass_fins()) {
             return Some(DriverEvent::End(ended));
         }
-        if self.up.done() && self.down.done() {
-            return Some(DriverEvent::End(Ended::FinFin));
+        if self.up.is_done() && self.down.is_done() {
+            return Some(DriverEvent::End(RelayEnd::FinFin));
         }
-        if self.progress() != before {
+        if self.progress_mark() != before {
             self.last = Instant::now();
             self.quiet = false;
         }
         if up == DirectionStop::Spent || down == DirectionStop::Spent {
             return Some(DriverEvent::Yield);
         }
-        self.watch(cx, up, down).map(DriverEvent::End)
+        self.watch_for_resets(cx, up, down).map(DriverEvent::End)
     }
 
     /// Waits at the gate, where there is one; its clock runs from the first byte on.
@@ -172,30 +190,30 @@ impl<'a, 'g> Relay<'a, 'g> {
     }
 
     /// Changes with every byte taken in or given out, and with a FIN.
-    fn progress(&self) -> (u64, usize, bool, bool) {
-        let moved = self.up.moved() + self.down.moved();
-        (moved, self.up.backlog() + self.down.backlog(), self.up.eof(), self.down.eof())
+    fn progress_mark(&self) -> (u64, usize, bool, bool) {
+        let moved = self.up.bytes_moved() + self.down.bytes_moved();
+        (moved, self.up.backlog() + self.down.backlog(), self.up.at_eof(), self.down.at_eof())
     }
 
     /// A FIN follows the last byte before it, unless it is to be held back.
-    fn pass_fins(&mut self) -> Option<Ended> {
+    fn pass_fins(&mut self) -> Option<RelayEnd> {
         let (client, upstream) = (self.context.client, self.context.upstream);
-        if self.up.done() && !self.upstream_told && !self.holds_fin() {
+        if self.up.is_done() && !self.upstream_told && !self.holds_fin() {
             if !self.client_told && is_dead(client) {
-                return Some(Ended::ClientRst);
+                return Some(RelayEnd::ClientRst);
             }
             self.upstream_told = true;
             if upstream.shutdown_write().is_err() {
-                return Some(Ended::UpstreamRst);
+                return Some(RelayEnd::UpstreamRst);
             }
         }
-        if self.down.done() && !self.client_told {
+        if self.down.is_done() && !self.client_told {
             if !self.upstream_told && is_dead(upstream) {
-                return Some(Ended::UpstreamRst);
+                return Some(RelayEnd::UpstreamRst);
             }
             self.client_told = true;
             if client.shutdown_write().is_err() {
-                return Some(Ended::ClientRst);
+                return Some(RelayEnd::ClientRst);
             }
         }
         None
@@ -203,7 +221,7 @@ impl<'a, 'g> Relay<'a, 'g> {
 
     /// Whether the client's FIN waits: not for the answer to somebody who has left for good.
     fn holds_fin(&mut self) -> bool {
-        if self.context.half_close == HalfClose::Propagate || self.down.eof() {
+        if self.context.half_close == HalfClose::Propagate || self.down.at_eof() {
             return false;
         }
         let now = Instant::now();
@@ -216,44 +234,49 @@ impl<'a, 'g> Relay<'a, 'g> {
     }
 
     /// Whether the FIN just read is that of a process being killed.
-    fn killed(&self) -> bool {
+    fn upstream_is_killed(&self) -> bool {
         self.context.process.as_ref().is_some_and(|process| process.exiting())
     }
 
     /// Notices a reset of a socket nobody reads at the moment: its FIN was read, or its other side is
     /// full and a tick has passed.
-    fn watch(&self, cx: &mut Context<'_>, up: DirectionStop, down: DirectionStop) -> Option<Ended> {
+    fn watch_for_resets(
+        &self,
+        cx: &mut Context<'_>,
+        up: DirectionStop,
+        down: DirectionStop,
+    ) -> Option<RelayEnd> {
         if !self.quiet && !self.half_closed() {
             return None;
         }
         let client_free = up != DirectionStop::Dry && down != DirectionStop::Blocked;
-        if client_free && !(self.up.eof() && self.client_told) {
+        if client_free && !(self.up.at_eof() && self.client_told) {
             let reset = poll_reset(self.context.client, cx);
-            return reset.then_some(Ended::ClientRst);
+            return reset.then_some(RelayEnd::ClientRst);
         }
         let upstream_free = down != DirectionStop::Dry && up != DirectionStop::Blocked;
-        if upstream_free && !(self.down.eof() && self.upstream_told) {
+        if upstream_free && !(self.down.at_eof() && self.upstream_told) {
             let reset = poll_reset(self.context.upstream, cx);
-            return reset.then_some(Ended::UpstreamRst);
+            return reset.then_some(RelayEnd::UpstreamRst);
         }
         None
     }
 
     fn half_closed(&self) -> bool {
-        self.up.eof() || self.down.eof()
+        self.up.at_eof() || self.down.at_eof()
     }
 
-    fn limit(&self) -> (Duration, Ended) {
+    fn silence_limit(&self) -> (Duration, RelayEnd) {
         match self.half_closed() {
-            true => (self.context.settings.half_close_timeout, Ended::HalfCloseIdle),
-            false => (self.context.settings.idle, Ended::Idle),
+            true => (self.context.settings.half_close_timeout, RelayEnd::HalfCloseIdle),
+            false => (self.context.settings.idle, RelayEnd::Idle),
         }
     }
 
     /// When to look at the clock next.
-    fn alarm(&self) -> Instant {
-        let limit = self.limit().0;
-        let busy = self.up.busy() || self.down.busy();
+    fn next_timer(&self) -> Instant {
+        let limit = self.silence_limit().0;
+        let busy = self.up.holds_bytes() || self.down.holds_bytes();
         let alarm = match busy && !self.quiet {
             true => self.last + limit.min(TICK),
             false => self.last + limit,
@@ -268,7 +291,7 @@ impl<'a, 'g> Relay<'a, 'g> {
         mut timer: Pin<&mut Sleep>,
     ) -> Option<DriverEvent> {
         loop {
-            let alarm = self.alarm();
+            let alarm = self.next_timer();
             if alarm < timer.deadline() {
                 timer.as_mut().reset(alarm);
             }
@@ -276,20 +299,20 @@ impl<'a, 'g> Relay<'a, 'g> {
                 return None;
             }
             let silence = Instant::now() - self.last;
-            let (limit, ended) = self.limit();
+            let (limit, ended) = self.silence_limit();
             if silence >= limit {
                 return Some(DriverEvent::End(ended));
             }
-            let alarm = self.alarm();
+            let alarm = self.next_timer();
             if alarm > timer.deadline() {
                 timer.as_mut().reset(alarm); // bytes moved meanwhile
             } else {
                 if silence >= TICK {
                     self.quiet = true;
-                    self.up.rest();
-                    self.down.rest();
+                    self.up.release_pipe();
+                    self.down.release_pipe();
                 }
-                timer.as_mut().reset(self.alarm());
+                timer.as_mut().reset(self.next_timer());
                 return Some(DriverEvent::Yield); // one more turn, to begin watching, or to look
             }
         }
@@ -303,10 +326,11 @@ impl<'a, 'g> Relay<'a, 'g> {
 
     async fn deliver_rest(&mut self) {
         loop {
-            let turn = std::future::poll_fn(|cx| match self.down.pump(cx, &self.context.down()) {
-                DirectionStop::Blocked => Poll::Pending,
-                turn => Poll::Ready(turn),
-            });
+            let turn =
+                std::future::poll_fn(|cx| match self.down.pump_bytes(cx, &self.context.down()) {
+                    DirectionStop::Blocked => Poll::Pending,
+                    turn => Poll::Ready(turn),
+                });
             match turn.await {
                 DirectionStop::Spent => tokio::task::yield_now().await,
                 DirectionStop::SinkBroken => return,
@@ -319,23 +343,23 @@ impl<'a, 'g> Relay<'a, 'g> {
     }
 
     /// Ends both sockets as the end asks and draws the balance.
-    fn finish(&self, ended: Ended) -> Relayed {
+    fn finish_with(&self, ended: RelayEnd) -> RelaySummary {
         let (client, upstream) = (self.context.client, self.context.upstream);
-        let refused = ended == Ended::Refused;
-        let reset = matches!(ended, Ended::ClientRst | Ended::UpstreamRst | Ended::Cut(_));
+        let refused = ended == RelayEnd::Refused;
+        let reset = matches!(ended, RelayEnd::ClientRst | RelayEnd::UpstreamRst | RelayEnd::Cut(_));
         let late_up =
-            close(upstream, reset || refused || self.up.backlog() > 0, self.upstream_told);
+            close_sockets(upstream, reset || refused || self.up.backlog() > 0, self.upstream_told);
         let late_down = match refused {
             true => 0,
-            false => close(client, reset || self.down.backlog() > 0, self.client_told),
+            false => close_sockets(client, reset || self.down.backlog() > 0, self.client_told),
         };
         let backlog = self.up.backlog() + self.down.backlog();
         let lost = backlog as u64 + late_up + late_down;
         self.context.pipes.count_lost(lost);
         self.context.meter.take_back(late_up, late_down);
-        Relayed {
-            up: self.up.moved().saturating_sub(late_up),
-            down: self.down.moved().saturating_sub(late_down),
+        RelaySummary {
+            up: self.up.bytes_moved().saturating_sub(late_up),
+            down: self.down.bytes_moved().saturating_sub(late_down),
             lost,
             ended,
         }
@@ -344,7 +368,7 @@ impl<'a, 'g> Relay<'a, 'g> {
 
 /// Closes by reset or by FIN, which may be on its way already; returns the bytes a reset may throw away:
 /// all that the peer has not acknowledged, for a sent segment may have been dropped too.
-fn close(socket: &Stream, reset: bool, told: bool) -> u64 {
+fn close_sockets(socket: &Stream, reset: bool, told: bool) -> u64 {
     if reset {
         socket.reset_on_close();
         return sys::unacked(socket).unwrap_or(0) as u64;
@@ -363,11 +387,13 @@ fn is_dead(socket: &Stream) -> bool {
 }
 
 /// Which side a failed direction accuses.
-fn broken(up: DirectionStop, down: DirectionStop) -> Option<Ended> {
+fn first_broken(up: DirectionStop, down: DirectionStop) -> Option<RelayEnd> {
     match (up, down) {
-        (DirectionStop::SourceBroken, _) | (_, DirectionStop::SinkBroken) => Some(Ended::ClientRst),
+        (DirectionStop::SourceBroken, _) | (_, DirectionStop::SinkBroken) => {
+            Some(RelayEnd::ClientRst)
+        }
         (DirectionStop::SinkBroken, _) | (_, DirectionStop::SourceBroken) => {
-            Some(Ended::UpstreamRst)
+            Some(RelayEnd::UpstreamRst)
         }
         _ => None,
     }

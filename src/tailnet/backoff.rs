@@ -28,7 +28,7 @@ impl RestartBackoff {
 
     /// How long to wait after a life of `lived`; `chance` spreads it by up to a fifth, so that many
     /// gateways do not start theirs together.
-    pub(super) fn after(&mut self, lived: Duration, random: u64) -> Duration {
+    pub(super) fn delay_after(&mut self, lived: Duration, random: u64) -> Duration {
         self.short_lives = if lived < SHORT { self.short_lives + 1 } else { 0 };
         if lived >= GOOD {
             self.pause = PAUSE[0];
@@ -55,19 +55,20 @@ mod tests {
     fn t1_pauses_double_to_ten_seconds() {
         let mut backoff = RestartBackoff::new();
         let lived = Duration::from_secs(2);
-        let pauses: Vec<u128> = (0..8).map(|_| backoff.after(lived, 0).as_millis()).collect();
+        let pauses: Vec<u128> = (0..8).map(|_| backoff.delay_after(lived, 0).as_millis()).collect();
         assert_eq!(pauses, [250, 500, 1000, 2000, 4000, 8000, 10_000, 10_000]);
-        assert_eq!(backoff.after(GOOD, 199).as_millis(), 299);
+        assert_eq!(backoff.delay_after(GOOD, 199).as_millis(), 299);
     }
 
     #[test]
     fn t4_five_short_lives_are_a_loop_until_a_longer_one() {
         let mut backoff = RestartBackoff::new();
-        let pauses: Vec<bool> =
-            (0..6).map(|_| backoff.after(Duration::from_millis(10), 7) == LOOP_PAUSE).collect();
+        let pauses: Vec<bool> = (0..6)
+            .map(|_| backoff.delay_after(Duration::from_millis(10), 7) == LOOP_PAUSE)
+            .collect();
         assert_eq!(pauses, [false, false, false, false, true, true]);
         assert!(backoff.is_loop());
-        backoff.after(Duration::from_secs(5), 0);
+        backoff.delay_after(Duration::from_secs(5), 0);
         assert!(!backoff.is_loop());
     }
 }

@@ -49,7 +49,7 @@ pub(super) enum BusEvent {
         peers: bool,
     },
     /// tailscaled said this.
-    Notified(Box<messages::Notify>),
+    Notified(Box<messages::BusNotification>),
     /// It ended, or nobody answers; it is tried again without being asked to.
     Closed {
         /// What ended it.
@@ -62,11 +62,11 @@ pub(super) enum BusEvent {
     },
 }
 
-type Opening = Pin<Box<dyn Future<Output = Result<(IpnBus, u32), LocalApiError>> + Send>>;
+type OpeningBus = Pin<Box<dyn Future<Output = Result<(IpnBus, u32), LocalApiError>> + Send>>;
 
 enum BusConnection {
     Waiting { until: Instant },
-    Opening(Opening),
+    Opening(OpeningBus),
     Open { bus: IpnBus, since: Instant },
 }
 
@@ -96,7 +96,7 @@ impl BusWatcher {
             match &mut self.connection {
                 BusConnection::Waiting { until } => {
                     sleep_until(*until).await;
-                    self.connection = BusConnection::Opening(Box::pin(open(self.api.clone())));
+                    self.connection = BusConnection::Opening(Box::pin(open_bus(self.api.clone())));
                 }
                 BusConnection::Opening(opening) => match opening.await {
                     Ok((bus, mask)) => {
@@ -104,11 +104,11 @@ impl BusWatcher {
                         return BusEvent::Opened { peers: mask & PEER_CHANGES != 0 };
                     }
                     Err(error) if error.is_declined() => {
-                        self.wait(DECLINED_RETRY);
+                        self.wait_before_retry(DECLINED_RETRY);
                         return BusEvent::Declined { why: error.to_string() };
                     }
                     Err(error) => {
-                        self.retry();
+                        self.schedule_retry();
                         return BusEvent::Closed { why: error.to_string() };
                     }
                 },
@@ -120,9 +120,9 @@ impl BusWatcher {
                     };
                     if since.elapsed() >= LASTING {
                         self.retry = RETRY[0];
-                        self.wait(Duration::ZERO);
+                        self.wait_before_retry(Duration::ZERO);
                     } else {
-                        self.retry();
+                        self.schedule_retry();
                     }
                     return BusEvent::Closed { why };
                 }
@@ -130,21 +130,21 @@ impl BusWatcher {
         }
     }
 
-    fn retry(&mut self) {
-        self.wait(self.retry);
+    fn schedule_retry(&mut self) {
+        self.wait_before_retry(self.retry);
         self.retry = (self.retry * 2).min(RETRY[1]);
     }
 
-    fn wait(&mut self, pause: Duration) {
+    fn wait_before_retry(&mut self, pause: Duration) {
         self.connection = BusConnection::Waiting { until: Instant::now() + pause };
     }
 }
 
 /// Opens the bus with the first mask that is not refused.
-async fn open(api: LocalApi) -> Result<(IpnBus, u32), LocalApiError> {
+async fn open_bus(api: LocalApi) -> Result<(IpnBus, u32), LocalApiError> {
     let mut refused = None;
     for mask in MASKS {
-        match api.watch(mask).await {
+        match api.watch_bus(mask).await {
             Ok(bus) => return Ok((bus, mask)),
             Err(LocalApiError::Status { path, status: StatusCode::BAD_REQUEST, said }) => {
                 tracing::debug!(mask, said, "tailscaled refuses this mask of the IPN bus");

@@ -23,12 +23,12 @@ const CHUNK: usize = 64 * 1024;
 #[derive(Debug)]
 pub(super) struct ChildLog {
     port: watch::Sender<Option<SocketAddr>>,
-    kept: Mutex<Kept>,
+    kept: Mutex<KeptLines>,
     dropped: Arc<AtomicU64>,
 }
 
 #[derive(Debug, Default)]
-struct Kept {
+struct KeptLines {
     last: Option<String>,
     unknown_flag: Option<String>,
 }
@@ -40,7 +40,7 @@ impl ChildLog {
     }
 
     /// The SOCKS5 port, once it was named.
-    pub(super) async fn port(&self) -> SocketAddr {
+    pub(super) async fn named_port(&self) -> SocketAddr {
         let mut port = self.port.subscribe();
         loop {
             let named = *port.borrow_and_update();
@@ -53,87 +53,87 @@ impl ChildLog {
     }
 
     /// The last line, without its time.
-    pub(super) fn last(&self) -> Option<String> {
-        self.kept().last.clone()
+    pub(super) fn last_line(&self) -> Option<String> {
+        self.lock_kept().last.clone()
     }
 
     /// The flag it does not know.
     pub(super) fn unknown_flag(&self) -> Option<String> {
-        self.kept().unknown_flag.clone()
+        self.lock_kept().unknown_flag.clone()
     }
 
     /// Reads to the end. Never slower than the writer: a full pipe would stop it.
-    pub(super) async fn follow(self: Arc<Self>, mut from: impl AsyncRead + Unpin) {
+    pub(super) async fn read_to_end(self: Arc<Self>, mut from: impl AsyncRead + Unpin) {
         let mut chunk = vec![0; CHUNK];
-        let mut lines = Lines::default();
-        let mut rate = Rate { second: Instant::now(), passed: 0 };
+        let mut lines = LineSplitter::default();
+        let mut rate = LineRate { second: Instant::now(), passed: 0 };
         while let Ok(length @ 1..) = from.read(&mut chunk).await {
-            lines.feed(&chunk[..length], |line| self.line(line, &mut rate));
+            lines.split_lines(&chunk[..length], |line| self.take_line(line, &mut rate));
         }
-        lines.end(|line| self.line(line, &mut rate));
+        lines.take_last_line(|line| self.take_line(line, &mut rate));
     }
 
-    fn line(&self, line: &[u8], rate: &mut Rate) {
-        let text = printable(line);
+    fn take_line(&self, line: &[u8], rate: &mut LineRate) {
+        let text = to_printable(line);
         let text = redacted(without_time(&text));
         if let Some((_, port)) = text.split_once("SOCKS5 listening on ") {
             self.port.send_replace(port.trim().parse().ok());
         }
         {
-            let mut kept = self.kept();
+            let mut kept = self.lock_kept();
             if let Some((_, flag)) = text.split_once("flag provided but not defined: ") {
                 kept.unknown_flag = Some(flag.trim().to_owned());
             }
             kept.last = Some(text.chars().take(300).collect());
         }
-        if rate.passes(Instant::now()) {
+        if rate.may_pass(Instant::now()) {
             tracing::debug!(stream = "child", "tailscaled: {text}");
         } else {
             self.dropped.fetch_add(1, Ordering::Relaxed);
         }
     }
 
-    fn kept(&self) -> MutexGuard<'_, Kept> {
+    fn lock_kept(&self) -> MutexGuard<'_, KeptLines> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Puts lines together, each cut at [`LINE`].
 #[derive(Default)]
-struct Lines {
+struct LineSplitter {
     buffer: Vec<u8>,
 }
 
-impl Lines {
-    fn feed(&mut self, mut bytes: &[u8], mut line: impl FnMut(&[u8])) {
+impl LineSplitter {
+    fn split_lines(&mut self, mut bytes: &[u8], mut line: impl FnMut(&[u8])) {
         while let Some(at) = memchr::memchr(b'\n', bytes) {
-            self.keep(&bytes[..at]);
+            self.keep_partial(&bytes[..at]);
             line(&self.buffer);
             self.buffer.clear();
             bytes = &bytes[at + 1..];
         }
-        self.keep(bytes);
+        self.keep_partial(bytes);
     }
 
-    fn end(&self, mut line: impl FnMut(&[u8])) {
+    fn take_last_line(&self, mut line: impl FnMut(&[u8])) {
         if !self.buffer.is_empty() {
             line(&self.buffer);
         }
     }
 
-    fn keep(&mut self, bytes: &[u8]) {
+    fn keep_partial(&mut self, bytes: &[u8]) {
         let room = LINE - self.buffer.len();
         self.buffer.extend_from_slice(&bytes[..bytes.len().min(room)]);
     }
 }
 
-struct Rate {
+struct LineRate {
     second: Instant,
     passed: u32,
 }
 
-impl Rate {
-    fn passes(&mut self, now: Instant) -> bool {
+impl LineRate {
+    fn may_pass(&mut self, now: Instant) -> bool {
         if now.duration_since(self.second) >= Duration::from_secs(1) {
             *self = Self { second: now, passed: 0 };
         }
@@ -143,7 +143,7 @@ impl Rate {
 }
 
 /// Text for a terminal: what is no text, and what steers one, is escaped.
-fn printable(line: &[u8]) -> String {
+fn to_printable(line: &[u8]) -> String {
     let mut text = String::with_capacity(line.len());
     for chunk in line.utf8_chunks() {
         for c in chunk.valid().chars() {
@@ -176,13 +176,13 @@ mod tests {
     use super::*;
 
     fn read(pieces: &[&[u8]]) -> Vec<String> {
-        let mut lines = Lines::default();
+        let mut lines = LineSplitter::default();
         let mut seen = Vec::new();
-        let mut take = |line: &[u8]| seen.push(redacted(&printable(line)).into_owned());
+        let mut take = |line: &[u8]| seen.push(redacted(&to_printable(line)).into_owned());
         for piece in pieces {
-            lines.feed(piece, &mut take);
+            lines.split_lines(piece, &mut take);
         }
-        lines.end(&mut take);
+        lines.take_last_line(&mut take);
         seen
     }
 
@@ -205,9 +205,9 @@ mod tests {
     #[test]
     fn t14_a_hundred_lines_a_second() {
         let start = Instant::now();
-        let mut rate = Rate { second: start, passed: 0 };
-        assert_eq!((0..500).filter(|_| rate.passes(start)).count(), 100);
-        assert!(rate.passes(start + Duration::from_secs(1)));
+        let mut rate = LineRate { second: start, passed: 0 };
+        assert_eq!((0..500).filter(|_| rate.may_pass(start)).count(), 100);
+        assert!(rate.may_pass(start + Duration::from_secs(1)));
     }
 
     #[tokio::test]
@@ -215,9 +215,9 @@ mod tests {
         let log = ChildLog::new(Arc::default());
         let text = "2026/11/24 06:00:00 SOCKS5 listening on 127.0.0.1:4711\n\
                     flag provided but not defined: -no-logs-no-support\nUsage of tailscaled:";
-        Arc::clone(&log).follow(text.as_bytes()).await;
-        assert_eq!(log.port().await, "127.0.0.1:4711".parse().unwrap());
+        Arc::clone(&log).read_to_end(text.as_bytes()).await;
+        assert_eq!(log.named_port().await, "127.0.0.1:4711".parse().unwrap());
         assert_eq!(log.unknown_flag().as_deref(), Some("-no-logs-no-support"));
-        assert_eq!(log.last().as_deref(), Some("Usage of tailscaled:"));
+        assert_eq!(log.last_line().as_deref(), Some("Usage of tailscaled:"));
     }
 }

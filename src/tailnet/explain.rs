@@ -20,12 +20,12 @@ use crate::outcome::{Outcome, Unreachable};
 pub enum TailnetFault {
     /// The binary is not there, or cannot be run.
     Binary {
-        /// As set.
+        /// Its path, as the settings have it.
         binary: PathBuf,
         /// What the kernel said.
         why: String,
     },
-    /// tailscaled ended.
+    /// tailscaled ended after it had come up.
     Ended {
         /// By what: `exit status 1`, `signal 9`.
         how: String,
@@ -34,33 +34,33 @@ pub enum TailnetFault {
     },
     /// tailscaled ends as soon as it starts.
     CrashLoop {
-        /// By what.
+        /// By what: `exit status 1`, `signal 9`.
         how: String,
         /// The last line it wrote.
         last: Option<String>,
     },
     /// tailscaled does not know a flag of ours.
     UnknownFlag {
-        /// The flag.
+        /// The flag as it was given.
         flag: String,
         /// Its version, or what stood in for it.
         version: String,
     },
     /// tailscaled's LocalAPI does not answer.
     LocalApi {
-        /// Its socket.
+        /// The path of its socket.
         socket: PathBuf,
         /// What the kernel said, or what was answered.
         why: String,
     },
     /// A managed tailscaled is up, but its socket lets us not write.
     NotPermitted {
-        /// Its socket.
+        /// The path of its socket.
         socket: PathBuf,
     },
     /// Its SOCKS5 port belongs to another process.
     PortStolen {
-        /// The port.
+        /// Where that port is.
         port: SocketAddr,
         /// Who holds it, where it is known.
         owner: Option<u32>,
@@ -83,9 +83,9 @@ pub enum TailnetFault {
     },
     /// The control server refused the key.
     KeyRefused {
-        /// In which way.
+        /// In which way it was refused.
         refusal: KeyRefusal,
-        /// Its own words.
+        /// The words of the control server.
         said: String,
     },
     /// The control server wants us to wait.
@@ -97,9 +97,9 @@ pub enum TailnetFault {
     NeedsApproval,
     /// The control server cannot be reached.
     Control {
-        /// Which.
+        /// The control server, as set.
         server: String,
-        /// tailscaled's words.
+        /// What tailscaled says of it.
         why: String,
     },
     /// Registered, but no relay (DERP) and no peer can be reached.
@@ -111,7 +111,7 @@ pub enum TailnetFault {
     LogsRequired,
     /// The preferences were refused (LocalAPI `check-prefs`).
     Preferences {
-        /// Its words.
+        /// What tailscaled says of them.
         why: String,
     },
     /// The node's key came to its end.
@@ -127,14 +127,14 @@ pub enum TailnetFault {
     },
     /// Nobody knows the name, and no DNS route covers its domain.
     NoDnsRoute {
-        /// The name.
+        /// The name that was asked for.
         name: String,
         /// Who was asked instead.
         asked: String,
     },
     /// The nameservers of the domain all have a form that is not asked.
     NoNameserver {
-        /// The name.
+        /// The name that was asked for.
         name: String,
         /// The domain of the DNS route.
         domain: String,
@@ -143,73 +143,73 @@ pub enum TailnetFault {
     },
     /// The domain's nameserver says there is no such name.
     NameUnknown {
-        /// The name.
+        /// The name that was asked for.
         name: String,
         /// Who says so: nameservers, or `MagicDNS`.
         asked: String,
     },
-    /// The nameserver failed.
+    /// The nameserver answered with an error, or with nonsense.
     NameserverFailed {
-        /// The name.
+        /// The name that was asked for.
         name: String,
-        /// Who was asked.
+        /// Who was asked for it.
         asked: String,
-        /// What came back.
+        /// What came back instead of an answer.
         why: String,
     },
     /// The domain's nameserver does not answer.
     NameserverSilent {
-        /// The name.
+        /// The name that was asked for.
         name: String,
-        /// Who was asked.
+        /// Who was asked for it.
         asked: String,
         /// How long was waited.
         after: Duration,
     },
     /// Where there is no tailnet, this host's resolver does not know the name.
     NameUnknownHere {
-        /// The name.
+        /// The name that was asked for.
         name: String,
-        /// Who says so.
+        /// Who says that there is none.
         asked: String,
     },
     /// Where there is no tailnet, this host's resolver does not answer.
     ResolverSilent {
-        /// The name.
+        /// The name that was asked for.
         name: String,
-        /// Who was asked.
+        /// Who was asked for it.
         asked: String,
         /// How long was waited.
         after: Duration,
     },
     /// The address is one of `dns.synthetic`, and no name has it now.
     UnassignedSynthetic {
-        /// The address.
+        /// The address that was to be dialled.
         address: IpAddr,
     },
     /// No peer and no subnet route covers the address, and `outside_tailnet` is `refuse`.
     NoRoute {
-        /// The address.
+        /// The address that was to be dialled.
         address: IpAddr,
     },
     /// No peer and no subnet route covers the address, and this host's own network has no way either.
     NoWayOutside {
-        /// The address.
+        /// The address that was to be dialled.
         address: IpAddr,
     },
     /// The peer is not connected to the tailnet.
     PeerOffline {
-        /// Its name.
+        /// The name it has in the tailnet.
         peer: String,
     },
     /// The host answered: nothing listens there.
     Refused {
-        /// Where.
+        /// The address and port that were dialled.
         target: SocketAddr,
     },
     /// Silence: an ACL that drops, or a host that is down.
     Silent {
-        /// Where.
+        /// The address and port that were dialled.
         target: SocketAddr,
         /// The peer that leads there, if it is in the tailnet.
         peer: Option<String>,
@@ -223,13 +223,13 @@ pub enum TailnetFault {
 pub enum KeyRefusal {
     /// Unknown, revoked or misspelt.
     Invalid,
-    /// Too old.
+    /// Its life is over.
     Expired,
     /// A single-use key that was used.
     UsedUp,
     /// The tags are not its owner's to give.
     Tags,
-    /// Something else.
+    /// In words that are not known here.
     Other,
 }
 
@@ -264,13 +264,13 @@ impl KeyRefusal {
 impl TailnetFault {
     /// Symptom, cause and fix.
     pub fn advice(&self) -> FaultAnswer {
-        let (symptom, cause, fix) = self.words();
+        let (symptom, cause, fix) = self.words_of_fault();
         FaultAnswer { symptom, cause, fix: fix.into() }
     }
 
     /// Cause and fix in one sentence, for an HTTP body or a log line.
     pub fn sentence(&self) -> String {
-        let (_, cause, fix) = self.words();
+        let (_, cause, fix) = self.words_of_fault();
         format!("{cause}: {fix}")
     }
 

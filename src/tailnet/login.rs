@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 
 use super::explain::TailnetFault;
-use super::key::{KeyProvider, KeyUnavailable};
+use super::key_provider::{KeyProvider, KeyUnavailable};
 use super::state::TailnetPhase;
 use super::state_store::StateStore;
 use super::{TailnetSettings, random};
@@ -42,7 +42,7 @@ impl NodeLogin {
     }
 
     /// Waits until somebody asks for a login, or a retry is due.
-    pub(super) async fn asked(&self) {
+    pub(super) async fn wait_until_asked(&self) {
         let due = async {
             match self.retry_at {
                 Some(at) => tokio::time::sleep_until(at).await,
@@ -56,41 +56,45 @@ impl NodeLogin {
     }
 
     /// The login of a fresh process.
-    pub(super) async fn first(
+    pub(super) async fn log_in_first(
         &mut self,
         api: &LocalApi,
         store: &StateStore,
     ) -> Result<(), LocalApiError> {
         sleep(std::mem::take(&mut self.jitter)).await;
-        self.again(api, store).await
+        self.log_in_again(api, store).await
     }
 
     /// A node that kept its identity: the settings may have changed since it logged in.
-    pub(super) async fn resume(&self, api: &LocalApi) -> Result<(), LocalApiError> {
-        api.edit_prefs(&messages::MaskedPrefs::of(&self.prefs())).await
+    pub(super) async fn resume_with_identity(&self, api: &LocalApi) -> Result<(), LocalApiError> {
+        api.edit_prefs(&messages::MaskedPrefs::of(&self.login_prefs())).await
     }
 
     /// One login; what comes of it is heard on the bus or read from `status`. A tailscaled that does not
     /// take it is asked again.
-    pub(super) async fn again(
+    pub(super) async fn log_in_again(
         &mut self,
         api: &LocalApi,
         store: &StateStore,
     ) -> Result<(), LocalApiError> {
         self.retry_at = None;
-        let done = self.attempt(api, store).await;
+        let done = self.attempt_login(api, store).await;
         if let Err(error) = &done {
             self.retry_at = Some(Instant::now() + RETRY_CALL);
             if !error.is_forbidden() {
                 let (socket, why) = (self.settings.socket.clone(), error.to_string());
-                store.set(TailnetPhase::Unreachable, TailnetFault::LocalApi { socket, why });
+                store.set_phase(TailnetPhase::Unreachable, TailnetFault::LocalApi { socket, why });
             }
         }
         done
     }
 
-    async fn attempt(&mut self, api: &LocalApi, store: &StateStore) -> Result<(), LocalApiError> {
-        store.set(TailnetPhase::Starting, None);
+    async fn attempt_login(
+        &mut self,
+        api: &LocalApi,
+        store: &StateStore,
+    ) -> Result<(), LocalApiError> {
+        store.set_phase(TailnetPhase::Starting, None);
         let proxy = self.settings.environment.iter().find(|(name, _)| *name == "HTTPS_PROXY");
         let proxy = proxy.map(|(_, url)| url.as_str());
         let key = match self.keys.for_login(&self.settings.tags, proxy).await {
@@ -100,9 +104,9 @@ impl NodeLogin {
                 return Ok(());
             }
         };
-        let prefs = self.prefs();
-        if let Some(why) = forbidden(api.check_prefs(&prefs).await, store, &self.settings)? {
-            store.settle(TailnetPhase::AuthFailed, TailnetFault::Preferences { why });
+        let prefs = self.login_prefs();
+        if let Some(why) = unless_forbidden(api.check_prefs(&prefs).await, store, &self.settings)? {
+            store.settle_phase(TailnetPhase::AuthFailed, TailnetFault::Preferences { why });
             return Ok(());
         }
         api.start(&key, &prefs).await?;
@@ -113,20 +117,20 @@ impl NodeLogin {
     fn no_key(&mut self, store: &StateStore, KeyUnavailable { fault, passing }: KeyUnavailable) {
         if passing {
             self.retry_at = Some(Instant::now() + RETRY);
-            store.set(TailnetPhase::Unreachable, fault);
+            store.set_phase(TailnetPhase::Unreachable, fault);
         } else {
-            store.settle(TailnetPhase::AuthFailed, fault);
+            store.settle_phase(TailnetPhase::AuthFailed, fault);
         }
     }
 
     /// A node that fell out of the tailnet comes back by its key, if that can be used again.
-    pub(super) fn consider(&mut self, store: &StateStore) {
+    pub(super) fn consider_retry(&mut self, store: &StateStore) {
         if store.phase() == TailnetPhase::NeedsLogin && self.retry_at.is_none() {
             self.retry_at = Some(Instant::now() + RETRY);
         }
     }
 
-    fn prefs(&self) -> messages::NewPrefs {
+    fn login_prefs(&self) -> messages::NewPrefs {
         let settings = &self.settings;
         messages::NewPrefs {
             control: settings.login_server.clone(),
@@ -144,20 +148,20 @@ impl NodeLogin {
 }
 
 /// A socket that lets us read and not write is a fault of its own.
-fn forbidden(
+fn unless_forbidden(
     checked: Result<Option<String>, LocalApiError>,
     store: &StateStore,
     settings: &TailnetSettings,
 ) -> Result<Option<String>, LocalApiError> {
     if checked.as_ref().is_err_and(LocalApiError::is_forbidden) {
         let socket = settings.socket.clone();
-        store.settle(TailnetPhase::Unreachable, TailnetFault::NotPermitted { socket });
+        store.settle_phase(TailnetPhase::Unreachable, TailnetFault::NotPermitted { socket });
     }
     checked
 }
 
 /// A delay drawn between nothing and `longest`.
-pub(super) fn jitter(longest: Duration) -> Duration {
-    let share = u32::try_from(random::draw() % 1000).unwrap_or(0);
+pub(super) fn random_delay(longest: Duration) -> Duration {
+    let share = u32::try_from(random::random_number() % 1000).unwrap_or(0);
     longest * share / 1000
 }

@@ -22,7 +22,7 @@ pub const COMMAND: &str = "memory-folder";
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Makes one.
-pub(super) fn make(children: &Arc<Children>) -> io::Result<OwnedFd> {
+pub(super) fn make_folder(children: &Arc<Children>) -> io::Result<OwnedFd> {
     sys::mount_memory_folder().or_else(|_not_here| by_another_process(children))
 }
 
@@ -49,7 +49,7 @@ fn by_another_process(children: &Arc<Children>) -> io::Result<OwnedFd> {
 ///
 /// # Errors
 /// What the kernel does not allow.
-pub fn serve() -> io::Result<()> {
+pub fn serve_folder() -> io::Result<()> {
     sys::enter_user_namespace()?;
     // Only now: a process that is closed to its user may not write its own maps (user_namespaces(7)).
     sys::close_to_own_user()?;

@@ -101,7 +101,7 @@ impl Netmap {
 
     /// The peer or the subnet route that `address` belongs to, the longest prefix first; none: it is
     /// outside, and tailscaled would dial it from the host's own network.
-    pub fn cover(&self, address: IpAddr) -> Option<RouteCover<'_>> {
+    pub fn covering_route(&self, address: IpAddr) -> Option<RouteCover<'_>> {
         let own = self.by_address.get(&address).map(|at| (IpNet::from(address), *at));
         let routed = || self.by_route.iter().find(|(net, _)| net.contains(&address)).copied();
         let (net, at) = own.or_else(routed)?;
@@ -132,7 +132,7 @@ mod tests {
         ];
         let netmap = Netmap::new(None, true, peers.clone(), TailnetDns::default());
         let host = |netmap: &Netmap, ip: &str| {
-            netmap.cover(ip.parse().unwrap()).map(|cover| cover.peer.host.clone())
+            netmap.covering_route(ip.parse().unwrap()).map(|cover| cover.peer.host.clone())
         };
         assert_eq!(host(&netmap, "100.64.0.2").as_deref(), Some("b"));
         assert_eq!(host(&netmap, "10.50.0.7").as_deref(), Some("c"), "longest, then online");

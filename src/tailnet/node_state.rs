@@ -103,7 +103,7 @@ impl IdentityStore {
     ///
     /// # Errors
     /// [`StateFolderError`] for a folder.
-    pub(super) fn open(
+    pub(super) fn open_store(
         wanted: &NodeState,
         id: Option<&str>,
         memory: impl FnOnce() -> io::Result<OwnedFd>,
@@ -121,11 +121,11 @@ impl IdentityStore {
                 },
                 Self::Memory,
             )),
-            NodeState::Folder(path) => Self::folder(path, &MachineIdentity::of_this(id)),
+            NodeState::Folder(path) => Self::open_folder(path, &MachineIdentity::of_this(id)),
         }
     }
 
-    fn folder(path: &Path, machine: &MachineIdentity) -> Result<Self, StateFolderError> {
+    fn open_folder(path: &Path, machine: &MachineIdentity) -> Result<Self, StateFolderError> {
         let unusable =
             |path: &Path, source| StateFolderError::Unusable { path: path.to_owned(), source };
         DirBuilder::new()
@@ -173,7 +173,7 @@ impl IdentityStore {
     }
 
     /// The argument of tailscaled's `--state`.
-    pub(super) fn argument(&self) -> OsString {
+    pub(super) fn state_argument(&self) -> OsString {
         match self {
             Self::Ephemeral => "mem:".into(),
             Self::Memory(folder) => {
@@ -184,7 +184,7 @@ impl IdentityStore {
     }
 
     /// A descriptor that tailscaled needs under the number it has here.
-    pub(super) fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+    pub(super) fn inherited_descriptor(&self) -> Option<BorrowedFd<'_>> {
         match self {
             Self::Memory(folder) => Some(folder.as_fd()),
             Self::Ephemeral | Self::Folder { .. } => None,
@@ -308,7 +308,7 @@ mod tests {
 
     use super::*;
 
-    fn machine(boot: &str, id: Option<&str>) -> MachineIdentity {
+    fn this_machine(boot: &str, id: Option<&str>) -> MachineIdentity {
         MachineIdentity {
             boot_id: Some(boot.to_owned()),
             generation_id: None,
@@ -318,8 +318,8 @@ mod tests {
 
     /// Opens the folder, looks whether a state is there, leaves one, and lets go.
     fn finds_state(folder: &Path, machine: &MachineIdentity) -> bool {
-        let store = IdentityStore::folder(folder, machine).unwrap();
-        let state = PathBuf::from(store.argument());
+        let store = IdentityStore::open_folder(folder, machine).unwrap();
+        let state = PathBuf::from(store.state_argument());
         let found = state.exists();
         fs::write(&state, "{}").unwrap();
         found
@@ -329,13 +329,14 @@ mod tests {
     fn v10_a_copy_is_told_by_its_machine_and_by_its_id() {
         let folder = tempfile::tempdir().unwrap();
         let folder = folder.path().join("state");
-        assert!(!finds_state(&folder, &machine("a", Some("1"))), "nothing was there");
-        assert!(finds_state(&folder, &machine("a", Some("1"))));
-        assert!(!finds_state(&folder, &machine("b", Some("1"))), "another boot");
-        assert!(!finds_state(&folder, &machine("b", Some("2"))), "another id");
-        assert!(!finds_state(&folder, &machine("b", None)));
-        assert!(finds_state(&folder, &machine("b", None)));
-        let cloned = MachineIdentity { generation_id: Some("0f".into()), ..machine("b", None) };
+        assert!(!finds_state(&folder, &this_machine("a", Some("1"))), "nothing was there");
+        assert!(finds_state(&folder, &this_machine("a", Some("1"))));
+        assert!(!finds_state(&folder, &this_machine("b", Some("1"))), "another boot");
+        assert!(!finds_state(&folder, &this_machine("b", Some("2"))), "another id");
+        assert!(!finds_state(&folder, &this_machine("b", None)));
+        assert!(finds_state(&folder, &this_machine("b", None)));
+        let cloned =
+            MachineIdentity { generation_id: Some("0f".into()), ..this_machine("b", None) };
         assert!(!finds_state(&folder, &cloned), "another generation");
         fs::write(folder.join(MARKER), "torn {").unwrap();
         assert!(!finds_state(&folder, &cloned), "nobody knows whose it is");
@@ -345,11 +346,11 @@ mod tests {
     fn v10_one_folder_serves_one_gateway() {
         let folder = tempfile::tempdir().unwrap();
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o700)).unwrap();
-        let first = IdentityStore::folder(folder.path(), &machine("a", None)).unwrap();
-        let second = IdentityStore::folder(folder.path(), &machine("a", None));
+        let first = IdentityStore::open_folder(folder.path(), &this_machine("a", None)).unwrap();
+        let second = IdentityStore::open_folder(folder.path(), &this_machine("a", None));
         assert!(matches!(second, Err(StateFolderError::InUse { .. })), "{second:?}");
         drop(first);
-        IdentityStore::folder(folder.path(), &machine("a", None)).unwrap();
+        IdentityStore::open_folder(folder.path(), &this_machine("a", None)).unwrap();
     }
 
     #[test]
@@ -357,12 +358,13 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         for mode in [0o750, 0o701, 0o722] {
             fs::set_permissions(folder.path(), fs::Permissions::from_mode(mode)).unwrap();
-            let error = IdentityStore::folder(folder.path(), &machine("a", None)).unwrap_err();
+            let error =
+                IdentityStore::open_folder(folder.path(), &this_machine("a", None)).unwrap_err();
             assert!(error.to_string().contains(&format!("mode 0{mode:o}")), "{error}");
         }
         let link = folder.path().join("link");
         std::os::unix::fs::symlink(folder.path(), &link).unwrap();
-        let error = IdentityStore::folder(&link, &machine("a", None)).unwrap_err();
+        let error = IdentityStore::open_folder(&link, &this_machine("a", None)).unwrap_err();
         assert!(error.to_string().contains("no folder"), "{error}");
     }
 
@@ -386,7 +388,7 @@ mod tests {
                     )
                     .unwrap(),
                 }
-                let opened = IdentityStore::folder(folder.path(), &machine("a", None));
+                let opened = IdentityStore::open_folder(folder.path(), &this_machine("a", None));
                 // A part left behind is removed, whatever it is; the others are refused.
                 assert_eq!(opened.is_ok(), name == "tailrace-machine.part", "{name}: {opened:?}");
                 assert_eq!(fs::read_to_string(&victim).unwrap(), "precious", "{name}");
@@ -403,7 +405,7 @@ mod tests {
             [("{\"torn", false), ("[]", false), ("", true), ("{\"_m\":\"eA==\"}", true)]
         {
             fs::write(&state, text).unwrap();
-            drop(IdentityStore::folder(folder.path(), &machine("a", None)).unwrap());
+            drop(IdentityStore::open_folder(folder.path(), &this_machine("a", None)).unwrap());
             assert_eq!(state.exists(), kept, "{text:?}");
         }
         let aside = folder.path().join("tailscaled.state.unreadable");
@@ -413,8 +415,11 @@ mod tests {
     #[test]
     fn without_memory_each_tailscaled_is_a_new_node() {
         let refused = || Err(io::ErrorKind::PermissionDenied.into());
-        let store = IdentityStore::open(&NodeState::Memory, None, refused).unwrap();
-        assert_eq!((store.argument(), store.identity()), ("mem:".into(), NodeIdentity::Ephemeral));
+        let store = IdentityStore::open_store(&NodeState::Memory, None, refused).unwrap();
+        assert_eq!(
+            (store.state_argument(), store.identity()),
+            ("mem:".into(), NodeIdentity::Ephemeral)
+        );
         assert!(!store.wants_logout());
     }
 }

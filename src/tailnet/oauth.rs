@@ -19,7 +19,7 @@ use url::Url;
 use zeroize::Zeroizing;
 
 use self::api_connector::{ApiConnector, server_label};
-use self::attributes::Attributes;
+use self::attributes::SecretAttributes;
 use crate::http_client::{self, HttpClientError, HttpRequest};
 use crate::secret::{BadSecret, Secret, redacted};
 
@@ -132,15 +132,15 @@ pub fn is_client_secret(secret: &Secret) -> bool {
 ///
 /// # Errors
 /// [`OauthError`], at the latest after 30 s.
-pub async fn exchange(
+pub async fn exchange_secret(
     secret: &Secret,
     tags: &[String],
     proxy: Option<&str>,
 ) -> Result<Secret, OauthError> {
-    within(DEADLINE, secret, tags, proxy).await
+    exchange_within(DEADLINE, secret, tags, proxy).await
 }
 
-async fn within(
+async fn exchange_within(
     after: Duration,
     secret: &Secret,
     tags: &[String],
@@ -152,21 +152,23 @@ async fn within(
     if tags.is_empty() {
         return Err(OauthError::NoTags);
     }
-    let (credential, written) = split(secret);
-    let attributes = attributes::read(written)?;
-    let api =
-        Api { connector: ApiConnector::new(&attributes.base, proxy)?, base: &attributes.base };
+    let (credential, written) = split_attributes(secret);
+    let attributes = attributes::parse_attributes(written)?;
+    let api = ApiClient {
+        connector: ApiConnector::new(&attributes.base, proxy)?,
+        base: &attributes.base,
+    };
     let asking = async {
-        let answer = api.token(credential).await?;
-        let token: Token<'_> = serde_json::from_slice(&answer.body)
-            .map_err(|_| api.strange("its answer has no access token"))?;
-        api.key(token.access_token, tags, &attributes).await
+        let answer = api.request_token(credential).await?;
+        let token: TokenAnswer<'_> = serde_json::from_slice(&answer.body)
+            .map_err(|_| api.unexpected_answer("its answer has no access token"))?;
+        api.request_key(token.access_token, tags, &attributes).await
     };
     tokio::time::timeout(after, Box::pin(asking)).await.unwrap_or(Err(OauthError::Late { after }))
 }
 
 /// The credential, and the attributes written behind it.
-fn split(secret: &Secret) -> (&str, &str) {
+fn split_attributes(secret: &Secret) -> (&str, &str) {
     secret.expose().split_once('?').unwrap_or((secret.expose(), ""))
 }
 
@@ -189,14 +191,14 @@ struct ApiAnswer {
 }
 
 /// The API of one server.
-struct Api<'a> {
+struct ApiClient<'a> {
     connector: ApiConnector,
     base: &'a Url,
 }
 
 /// What is wanted of the answer to the first question; the rest of it is of no use here.
 #[derive(Deserialize)]
-struct Token<'a> {
+struct TokenAnswer<'a> {
     access_token: &'a str,
 }
 
@@ -218,30 +220,30 @@ struct OAuthRefusal {
 /// The body of the second question (client/tailscale/keys.go, `KeyCapabilities`).
 #[derive(Serialize)]
 struct KeyRequest<'a> {
-    capabilities: Capabilities<'a>,
+    capabilities: KeyCapabilities<'a>,
 }
 
 #[derive(Serialize)]
-struct Capabilities<'a> {
-    devices: Devices<'a>,
+struct KeyCapabilities<'a> {
+    devices: DeviceCapabilities<'a>,
 }
 
 #[derive(Serialize)]
-struct Devices<'a> {
-    create: Create<'a>,
+struct DeviceCapabilities<'a> {
+    create: DeviceCreation<'a>,
 }
 
 #[derive(Serialize)]
-struct Create<'a> {
+struct DeviceCreation<'a> {
     reusable: bool,
     ephemeral: bool,
     preauthorized: bool,
     tags: &'a [String],
 }
 
-impl Api<'_> {
+impl ApiClient<'_> {
     /// A token for the credential (RFC 6749 section 4.4, the credential in the body).
-    async fn token(&self, credential: &str) -> Result<ApiAnswer, OauthError> {
+    async fn request_token(&self, credential: &str) -> Result<ApiAnswer, OauthError> {
         // The server ignores the client's id, as the tailscale command notes too.
         const FIXED: &str = "grant_type=client_credentials&client_id=tailrace&client_secret=";
         // No byte of a form needs more than three: the buffer never grows and leaves no copy.
@@ -254,53 +256,55 @@ impl Api<'_> {
             bearer: None,
             body: form.as_bytes(),
         };
-        self.ask(question, "take the OAuth secret", credential).await
+        self.ask_for_success(question, "take the OAuth secret", credential).await
     }
 
     /// A key for one node with `tags`.
-    async fn key(
+    async fn request_key(
         &self,
         token: &str,
         tags: &[String],
-        attributes: &Attributes,
+        attributes: &SecretAttributes,
     ) -> Result<Secret, OauthError> {
-        let Attributes { ephemeral, preauthorized, .. } = *attributes;
-        let create = Create { reusable: false, ephemeral, preauthorized, tags };
-        let wanted = KeyRequest { capabilities: Capabilities { devices: Devices { create } } };
-        let body = serde_json::to_vec(&wanted).map_err(|_| self.strange("no question"))?;
+        let SecretAttributes { ephemeral, preauthorized, .. } = *attributes;
+        let create = DeviceCreation { reusable: false, ephemeral, preauthorized, tags };
+        let wanted =
+            KeyRequest { capabilities: KeyCapabilities { devices: DeviceCapabilities { create } } };
+        let body =
+            serde_json::to_vec(&wanted).map_err(|_| self.unexpected_answer("no question"))?;
         let question = ApiQuestion {
             path: "/api/v2/tailnet/-/keys",
             content_type: "application/json",
             bearer: Some(token),
             body: &body,
         };
-        let answer = self.ask(question, "make an auth key", token).await?;
+        let answer = self.ask_for_success(question, "make an auth key", token).await?;
         let key: CreatedKey<'_> = serde_json::from_slice(&answer.body)
-            .map_err(|_| self.strange("its answer has no key"))?;
+            .map_err(|_| self.unexpected_answer("its answer has no key"))?;
         Secret::new(key.key).map_err(OauthError::BadKey)
     }
 
     /// Asks, and takes nothing but a 200. `hidden` never shows in an error.
-    async fn ask(
+    async fn ask_for_success(
         &self,
         question: ApiQuestion<'_>,
         asked: &'static str,
         hidden: &str,
     ) -> Result<ApiAnswer, OauthError> {
-        let answer = self.post(question).await?;
+        let answer = self.post_question(question).await?;
         match answer.status {
             200 => Ok(answer),
             status => Err(OauthError::Refused {
                 server: server_label(self.base),
                 asked,
                 status,
-                words: words(&answer.body, hidden),
+                words: reason_given(&answer.body, hidden),
             }),
         }
     }
 
     /// One question over a connection of its own.
-    async fn post(&self, question: ApiQuestion<'_>) -> Result<ApiAnswer, OauthError> {
+    async fn post_question(&self, question: ApiQuestion<'_>) -> Result<ApiAnswer, OauthError> {
         let ApiQuestion { path, content_type, bearer, body } = question;
         let stream = self.connector.open().await?;
         let target = format!("{}{path}", self.base.path().trim_end_matches('/'));
@@ -321,31 +325,31 @@ impl Api<'_> {
             body: Some(body),
         };
         let response = http_client::send(stream, request).await;
-        let response = response.map_err(|error| self.broken(error))?;
+        let response = response.map_err(|error| self.of_http_error(error))?;
         let status = response.status();
         // Its size is fixed: a buffer that grows leaves copies where it was.
         let mut body = Zeroizing::new(Vec::with_capacity(MAX_BODY));
         let read = response.read_whole_body(&mut body, MAX_BODY).await;
-        read.map_err(|error| self.broken(error))?;
+        read.map_err(|error| self.of_http_error(error))?;
         Ok(ApiAnswer { status, body })
     }
 
-    fn broken(&self, error: HttpClientError) -> OauthError {
+    fn of_http_error(&self, error: HttpClientError) -> OauthError {
         match error {
             HttpClientError::Io(error) => {
                 OauthError::Unreachable { server: server_label(self.base), why: error.to_string() }
             }
-            error => self.strange(error.to_string()),
+            error => self.unexpected_answer(error.to_string()),
         }
     }
 
-    fn strange(&self, what: impl Into<String>) -> OauthError {
+    fn unexpected_answer(&self, what: impl Into<String>) -> OauthError {
         OauthError::Strange { server: server_label(self.base), what: what.into() }
     }
 }
 
 /// The server's reason as one printable line without anything that is a secret.
-fn words(body: &[u8], hidden: &str) -> String {
+fn reason_given(body: &[u8], hidden: &str) -> String {
     let refusal: OAuthRefusal = serde_json::from_slice(body).unwrap_or_default();
     let said = [refusal.message, refusal.error_description, refusal.error];
     let said = said.into_iter().find(|words| !words.is_empty()).unwrap_or_default();

@@ -40,11 +40,11 @@ const BY_RELAY: Duration = Duration::from_millis(200);
 #[derive(Debug)]
 pub struct PeerWarmup {
     api: LocalApi,
-    met: Mutex<Met>,
+    met: Mutex<WarmPeers>,
 }
 
 #[derive(Debug, Default)]
-struct Met {
+struct WarmPeers {
     /// The joining they belong to.
     since: Option<Instant>,
     peers: HashMap<IpAddr, Arc<OnceCell<()>>>,
@@ -66,7 +66,7 @@ impl PeerWarmup {
         let cell = {
             let mut met = self.met.lock().unwrap_or_else(PoisonError::into_inner);
             if met.since != since {
-                *met = Met { since, peers: HashMap::new() };
+                *met = WarmPeers { since, peers: HashMap::new() };
             }
             Arc::clone(met.peers.entry(peer).or_default())
         };

@@ -61,12 +61,12 @@ impl TailscaledLauncher {
     }
 
     /// Where the node's identity is kept.
-    pub(super) fn state(&self) -> &IdentityStore {
+    pub(super) fn identity_store(&self) -> &IdentityStore {
         &self.state
     }
 
     /// Starts one; what it writes goes to `log`.
-    pub(super) fn start(&self, log: &Arc<ChildLog>) -> Result<Child, TailnetFault> {
+    pub(super) fn start_child(&self, log: &Arc<ChildLog>) -> Result<Child, TailnetFault> {
         let settings = &self.settings;
         let failed = |why: io::Error| TailnetFault::Binary {
             binary: settings.tailscaled.clone(),
@@ -77,17 +77,19 @@ impl TailscaledLauncher {
         let _none_there = std::fs::remove_file(&settings.socket);
         // Held until the program has begun: the command names its descriptor.
         let mut executable = self.executable.lock().unwrap_or_else(PoisonError::into_inner);
-        let executable = TailscaledBinary::refreshed(&mut executable, binary, &settings.run_dir);
+        let executable =
+            TailscaledBinary::refresh_binary(&mut executable, binary, &settings.run_dir);
         let state = self.state_for(executable);
-        let mut command = executable.command();
+        let mut command = executable.child_command();
         command
-            .args(arguments(settings, state, self.udp_port))
+            .args(child_arguments(settings, state, self.udp_port))
             .env_clear()
-            .envs(environment(settings));
+            .envs(child_environment(settings));
         command.env("TS_PARENT_DEATH_FD", self.parent.0.as_raw_fd().to_string());
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         command.current_dir(&settings.run_dir);
-        let keep: Vec<_> = state.descriptor().into_iter().chain([self.parent.0.as_fd()]).collect();
+        let keep: Vec<_> =
+            state.inherited_descriptor().into_iter().chain([self.parent.0.as_fd()]).collect();
         let preparation = sys::Preparation {
             keep: &keep,
             open_files: Some(settings.open_files),
@@ -98,7 +100,7 @@ impl TailscaledLauncher {
         let mut child = self.children.spawn(command).map_err(failed)?;
         if let Some(stderr) = child.take_stderr() {
             match tokio::net::unix::pipe::Receiver::from_owned_fd(stderr.into()) {
-                Ok(stderr) => drop(tokio::spawn(Arc::clone(log).follow(stderr))),
+                Ok(stderr) => drop(tokio::spawn(Arc::clone(log).read_to_end(stderr))),
                 Err(error) => tracing::warn!(%error, "tailscaled's log cannot be read"),
             }
         }
@@ -126,11 +128,11 @@ impl TailscaledLauncher {
     }
 
     /// What it calls itself, for the sentence about a flag it does not know.
-    pub(super) async fn version(&self) -> String {
+    pub(super) async fn version_said(&self) -> String {
         let unknown = || "of unknown version".to_owned();
         let Ok(binary) = program::find(&self.settings.tailscaled) else { return unknown() };
         let mut command = Command::new(binary);
-        command.arg("--version").env_clear().envs(environment(&self.settings));
+        command.arg("--version").env_clear().envs(child_environment(&self.settings));
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
         let said = tokio::time::timeout(VERSION_PATIENCE, self.first_line(command)).await;
         said.ok().flatten().map_or_else(unknown, |said| format!("version {said}"))
@@ -150,7 +152,7 @@ impl TailscaledLauncher {
 
 impl TailscaledBinary {
     /// The binary at `path` as it is now.
-    fn refreshed<'a>(known: &'a mut Option<Self>, path: PathBuf, run_dir: &Path) -> &'a Self {
+    fn refresh_binary<'a>(known: &'a mut Option<Self>, path: PathBuf, run_dir: &Path) -> &'a Self {
         let identity = |seen: Metadata| (seen.dev(), seen.ino(), seen.size(), seen.ctime());
         let seen = std::fs::metadata(&path).map(identity).unwrap_or_default();
         let same = known.take().filter(|known| known.path == path && known.seen == seen);
@@ -163,7 +165,7 @@ impl TailscaledBinary {
         }))
     }
 
-    fn command(&self) -> Command {
+    fn child_command(&self) -> Command {
         match &self.unreadable {
             Some(copy) => {
                 let mut command = Command::new(format!("/proc/self/fd/{}", copy.as_raw_fd()));
@@ -175,13 +177,13 @@ impl TailscaledBinary {
     }
 }
 
-fn arguments(
+fn child_arguments(
     settings: &TailnetSettings,
     state: &IdentityStore,
     udp_port: Option<u16>,
 ) -> Vec<OsString> {
     let mut kept = OsString::from("--state=");
-    kept.push(state.argument());
+    kept.push(state.state_argument());
     let mut arguments: Vec<OsString> =
         vec!["--tun=userspace-networking".into(), kept, "--no-logs-no-support".into()];
     let mut socket = OsString::from("--socket=");
@@ -204,7 +206,7 @@ fn free_udp_port() -> Option<u16> {
 }
 
 /// An environment of its own: nothing of ours but its way to control and DERP.
-fn environment(settings: &TailnetSettings) -> Vec<(&'static str, OsString)> {
+fn child_environment(settings: &TailnetSettings) -> Vec<(&'static str, OsString)> {
     let path = std::env::var_os("PATH").unwrap_or_else(|| program::PATH.into());
     let run_dir = settings.run_dir.clone().into_os_string();
     // TS_LOGS_DIR: where `tailscaled.log.conf` goes, which would end up in the user's home otherwise.

@@ -4,14 +4,14 @@
 use std::hash::{BuildHasher as _, RandomState};
 
 /// A number drawn anew at each call, from the keys the standard library draws for its maps.
-pub(super) fn draw() -> u64 {
+pub(super) fn random_number() -> u64 {
     RandomState::new().hash_one(std::process::id())
 }
 
 /// Eight letters and digits, as they may stand in a host name.
-pub(super) fn id() -> String {
+pub(super) fn random_id() -> String {
     const LETTERS: &[u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";
-    let mut number = draw();
+    let mut number = random_number();
     (0..8)
         .map(|_| {
             let letter = LETTERS[(number % 32) as usize];
@@ -27,7 +27,7 @@ mod tests {
 
     #[test]
     fn ids_differ_and_are_labels() {
-        let (one, other) = (id(), id());
+        let (one, other) = (random_id(), random_id());
         assert_ne!(one, other);
         assert!(one.len() == 8 && one.bytes().all(|b| b.is_ascii_alphanumeric()));
     }

@@ -33,7 +33,7 @@ const OF_THE_WAY: [&str; 14] = [
 pub(super) fn of_message(said: &str) -> (TailnetPhase, TailnetFault) {
     let lower = said.to_ascii_lowercase();
     if lower.contains("rate limited") {
-        return (TailnetPhase::RateLimited, TailnetFault::RateLimited { wait: wait(said) });
+        return (TailnetPhase::RateLimited, TailnetFault::RateLimited { wait: retry_wait(said) });
     }
     if lower.contains("requires logging to be enabled") {
         return (TailnetPhase::Stopped, TailnetFault::LogsRequired);
@@ -59,7 +59,7 @@ pub(super) fn of_warning(text: &str, server: &str) -> Option<(TailnetPhase, Tail
 }
 
 /// The duration behind "will retry after".
-fn wait(said: &str) -> Option<String> {
+fn retry_wait(said: &str) -> Option<String> {
     let (_, after) = said.split_once("retry after ")?;
     let wait: String =
         after.chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '.').collect();

@@ -98,13 +98,13 @@ impl TailnetState {
     }
 
     /// Why no connection is carried, while none is.
-    pub fn why(&self) -> TailnetFault {
+    pub fn fault_now(&self) -> TailnetFault {
         self.fault.clone().unwrap_or(TailnetFault::NotYet { phase: self.phase })
     }
 
     /// The same in one sentence.
-    pub fn sentence(&self) -> String {
-        self.why().sentence()
+    pub fn fault_sentence(&self) -> String {
+        self.fault_now().sentence()
     }
 
     /// Whether `address` is this node itself: through tailscaled it leads to this host's loopback.

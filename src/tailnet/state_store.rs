@@ -42,13 +42,13 @@ impl StateStore {
             if before.is_running() != state.is_running() {
                 state.since = state.is_running().then(Instant::now);
             }
-            announce(&before, state);
+            log_change(&before, state);
             *state != before
         });
     }
 
     /// A phase, with the fault that explains it.
-    pub(super) fn set(&self, phase: TailnetPhase, fault: impl Into<Option<TailnetFault>>) {
+    pub(super) fn set_phase(&self, phase: TailnetPhase, fault: impl Into<Option<TailnetFault>>) {
         let fault = fault.into();
         self.update(|state| {
             state.phase = phase;
@@ -57,7 +57,7 @@ impl StateStore {
     }
 
     /// The same; and the first login is over: connections no longer wait for it.
-    pub(super) fn settle(&self, phase: TailnetPhase, fault: impl Into<Option<TailnetFault>>) {
+    pub(super) fn settle_phase(&self, phase: TailnetPhase, fault: impl Into<Option<TailnetFault>>) {
         let fault = fault.into();
         self.update(|state| {
             state.phase = phase;
@@ -67,7 +67,7 @@ impl StateStore {
     }
 }
 
-fn announce(before: &TailnetState, now: &TailnetState) {
+fn log_change(before: &TailnetState, now: &TailnetState) {
     if (before.phase, &before.fault) == (now.phase, &now.fault) {
         return;
     }

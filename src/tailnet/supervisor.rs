@@ -12,10 +12,10 @@ use tokio::time::{Instant, sleep, timeout};
 use super::backoff::RestartBackoff;
 use super::child_log::ChildLog;
 use super::explain::TailnetFault;
+use super::localapi_session::LocalApiSession;
 use super::login::NodeLogin;
-use super::oom::OomKills;
+use super::oom_kills::OomKills;
 use super::process::TailscaledLauncher;
-use super::session::LocalApiSession;
 use super::state::{StatusFeed, TailnetPhase};
 use super::state_store::StateStore;
 use super::{StopRequest, SupervisorHooks, TailnetSettings, random};
@@ -56,7 +56,7 @@ enum TailscaledEnd {
 
 impl TailscaledSupervisor {
     /// Runs until it is told to stop. `first` was started beforehand.
-    pub(super) async fn run(
+    pub(super) async fn supervise(
         mut self,
         first: Result<RunningTailscaled, TailnetFault>,
         mut stop: watch::Receiver<StopRequest>,
@@ -67,37 +67,37 @@ impl TailscaledSupervisor {
             let begun = Instant::now();
             let started = match next.take() {
                 Some(started) => started,
-                None => self.start(),
+                None => self.start_child(),
             };
             match started {
                 Ok(mut running) => {
-                    let oom = OomKills::look();
-                    match self.live(&mut running, &mut stop).await {
+                    let oom = OomKills::of_own_group();
+                    match self.watch_child(&mut running, &mut stop).await {
                         TailscaledEnd::Stopped => return,
-                        TailscaledEnd::Hung => self.restarting(RestartCause::Hang),
+                        TailscaledEnd::Hung => self.note_restart(RestartCause::Hang),
                         TailscaledEnd::Ended(ended) => {
-                            self.restarting(cause(ended, &oom));
+                            self.note_restart(restart_cause(ended, &oom));
                             self.explain(ended, &running).await;
                         }
                     }
                 }
-                Err(fault) => self.store.settle(TailnetPhase::Unreachable, fault),
+                Err(fault) => self.store.settle_phase(TailnetPhase::Unreachable, fault),
             }
-            let pause = backoff.after(begun.elapsed(), random::draw());
+            let pause = backoff.delay_after(begun.elapsed(), random::random_number());
             if backoff.is_loop() {
                 self.call_it_a_loop();
             }
             tokio::select! {
                 () = sleep(pause) => {}
-                () = told(&mut stop, StopRequest::Gently) => return,
+                () = wait_for_stop(&mut stop, StopRequest::Gently) => return,
             }
         }
     }
 
     /// Starts one.
-    pub(super) fn start(&self) -> Result<RunningTailscaled, TailnetFault> {
+    pub(super) fn start_child(&self) -> Result<RunningTailscaled, TailnetFault> {
         let log = ChildLog::new(Arc::clone(&self.hooks.dropped_lines));
-        let child = self.launcher.start(&log)?;
+        let child = self.launcher.start_child(&log)?;
         let process = Some(child.id());
         self.store.update(|state| {
             state.process = process;
@@ -106,7 +106,7 @@ impl TailscaledSupervisor {
         Ok(RunningTailscaled { child, log })
     }
 
-    async fn live(
+    async fn watch_child(
         &mut self,
         running: &mut RunningTailscaled,
         stop: &mut watch::Receiver<StopRequest>,
@@ -124,23 +124,23 @@ impl TailscaledSupervisor {
         };
         tokio::select! {
             biased;
-            () = told(stop, StopRequest::Gently) => {}
+            () = wait_for_stop(stop, StopRequest::Gently) => {}
             ended = child.ended() => return TailscaledEnd::Ended(ended),
-            () = self.hang(process) => {
+            () = self.note_hang(process) => {
                 let _gone_already = child.signal(Signal::KILL);
                 let _in_time = timeout(KILLED, child.ended()).await;
                 return TailscaledEnd::Hung;
             }
-            () = Box::pin(session.run()) => {}
+            () = Box::pin(session.run_session()) => {}
             () = self.find_port(log, process) => {}
         }
-        self.end(child, stop).await;
+        self.end_child(child, stop).await;
         TailscaledEnd::Stopped
     }
 
     /// Ends when it has not answered three times in a row. A process that is still starting is left
     /// alone: nothing is known to be there yet.
-    async fn hang(&self, process: u32) {
+    async fn note_hang(&self, process: u32) {
         let mut misses = 0;
         loop {
             sleep(PROBE).await;
@@ -159,10 +159,10 @@ impl TailscaledSupervisor {
     async fn find_port(&self, log: &ChildLog, process: u32) {
         let Some(asked) = self.settings.socks else { return std::future::pending().await };
         let port = match asked.port() {
-            0 => log.port().await,
-            _ => self.taken(asked).await,
+            0 => log.named_port().await,
+            _ => self.wait_until_listening(asked).await,
         };
-        match stranger(port, process) {
+        match other_listener(port, process) {
             None => self.store.update(|state| state.port = Some(port)),
             Some(owner) => {
                 let fault = TailnetFault::PortStolen { port, owner: Some(owner) };
@@ -173,7 +173,7 @@ impl TailscaledSupervisor {
     }
 
     /// Waits until somebody listens at a port that was asked for by number.
-    async fn taken(&self, port: SocketAddr) -> SocketAddr {
+    async fn wait_until_listening(&self, port: SocketAddr) -> SocketAddr {
         while !port_owner::is_taken(port) {
             sleep(Duration::from_millis(20)).await;
         }
@@ -181,9 +181,9 @@ impl TailscaledSupervisor {
     }
 
     /// Logs it out and waits for its end; a second request to stop ends it at once.
-    async fn end(&self, child: &mut Child, stop: &mut watch::Receiver<StopRequest>) {
+    async fn end_child(&self, child: &mut Child, stop: &mut watch::Receiver<StopRequest>) {
         let mut patient = *stop.borrow() == StopRequest::Gently;
-        if patient && self.launcher.state().wants_logout() {
+        if patient && self.launcher.identity_store().wants_logout() {
             patient = self.log_out(stop).await;
         }
         if patient && child.signal(Signal::TERM).is_ok() {
@@ -195,7 +195,7 @@ impl TailscaledSupervisor {
                 () = sleep(LOGOUT) => {
                     tracing::error!("tailscaled did not log out within {LOGOUT:?}: it is killed");
                 }
-                () = told(stop, StopRequest::Now) => {}
+                () = wait_for_stop(stop, StopRequest::Now) => {}
             }
         }
         let _gone_already = child.signal(Signal::KILL);
@@ -207,18 +207,18 @@ impl TailscaledSupervisor {
     async fn log_out(&self, stop: &mut watch::Receiver<StopRequest>) -> bool {
         let api = LocalApi::new(&self.settings.socket);
         tokio::select! {
-            logged_out = api.logout() => {
+            logged_out = api.log_out() => {
                 if let Err(error) = logged_out {
                     tracing::warn!(%error, "the node could not be logged out: the control server forgets an ephemeral one after a while");
                 }
                 true
             }
-            () = told(stop, StopRequest::Now) => false,
+            () = wait_for_stop(stop, StopRequest::Now) => false,
         }
     }
 
     /// What it leaves behind: nothing of it is true any more.
-    fn restarting(&self, cause: RestartCause) {
+    fn note_restart(&self, cause: RestartCause) {
         (self.hooks.restarted)(cause);
         self.store.update(|state| {
             state.phase = TailnetPhase::Unreachable;
@@ -230,17 +230,17 @@ impl TailscaledSupervisor {
     }
 
     async fn explain(&self, ended: Ended, running: &RunningTailscaled) {
-        let (how, last) = (ended.to_string(), running.log.last());
+        let (how, last) = (ended.to_string(), running.log.last_line());
         let fault = match (running.log.unknown_flag(), self.settings.socks) {
             (Some(flag), _) => {
-                TailnetFault::UnknownFlag { flag, version: self.launcher.version().await }
+                TailnetFault::UnknownFlag { flag, version: self.launcher.version_said().await }
             }
             (None, Some(port)) if port.port() != 0 && port_owner::of(port).is_some() => {
                 TailnetFault::PortStolen { port, owner: port_owner::of(port) }
             }
             (None, _) => TailnetFault::Ended { how, last },
         };
-        self.store.set(TailnetPhase::Unreachable, fault);
+        self.store.set_phase(TailnetPhase::Unreachable, fault);
     }
 
     fn call_it_a_loop(&self) {
@@ -248,12 +248,12 @@ impl TailscaledSupervisor {
             Some(TailnetFault::Ended { how, last }) => Some(TailnetFault::CrashLoop { how, last }),
             other => other,
         };
-        self.store.settle(TailnetPhase::CrashLoop, fault);
+        self.store.settle_phase(TailnetPhase::CrashLoop, fault);
     }
 }
 
 /// Ends when `stop` is asked for, or more.
-async fn told(stop: &mut watch::Receiver<StopRequest>, least: StopRequest) {
+async fn wait_for_stop(stop: &mut watch::Receiver<StopRequest>, least: StopRequest) {
     // The sender is gone only with the gateway: then it is asked for.
     drop(stop.wait_for(|stop| *stop >= least).await);
 }
@@ -266,7 +266,7 @@ pub(super) struct RunningTailscaled {
 
 /// The process that holds `port`, if that is known and not the child or its group (a wrapper script
 /// may stand between us and it).
-fn stranger(port: SocketAddr, process: u32) -> Option<u32> {
+fn other_listener(port: SocketAddr, process: u32) -> Option<u32> {
     let owner = port_owner::of(port)?;
     let group = i32::try_from(owner).ok().and_then(rustix::process::Pid::from_raw);
     let group = group.and_then(|pid| rustix::process::getpgid(Some(pid)).ok());
@@ -275,10 +275,10 @@ fn stranger(port: SocketAddr, process: u32) -> Option<u32> {
 }
 
 /// The `cause` of the metric.
-fn cause(ended: Ended, oom: &OomKills) -> RestartCause {
+fn restart_cause(ended: Ended, oom: &OomKills) -> RestartCause {
     match ended {
         Ended::Code(_) => RestartCause::Exit,
-        Ended::Signal(9) if oom.rose() => RestartCause::Oom,
+        Ended::Signal(9) if oom.has_risen() => RestartCause::Oom,
         Ended::Signal(_) => RestartCause::Signal,
     }
 }

@@ -16,11 +16,11 @@ pub struct TailscaledVersion {
 impl TailscaledVersion {
     /// Reads what tailscaled says; a text that is no version is kept and counts as old.
     pub fn parse(said: &str) -> Self {
-        Self { said: said.chars().take(LONGEST).collect(), numbers: numbers(said) }
+        Self { said: said.chars().take(LONGEST).collect(), numbers: parse_numbers(said) }
     }
 
     /// Whether this is what was read from `said`.
-    pub(super) fn says(&self, said: &str) -> bool {
+    pub(super) fn was_read_from(&self, said: &str) -> bool {
         said.chars().take(LONGEST).eq(self.said.chars())
     }
 
@@ -31,7 +31,7 @@ impl TailscaledVersion {
     }
 }
 
-fn numbers(said: &str) -> Option<(u32, u32, u32)> {
+fn parse_numbers(said: &str) -> Option<(u32, u32, u32)> {
     let mut parts = said.trim().trim_start_matches('v').splitn(3, '.');
     let (major, minor, rest) = (parts.next()?, parts.next()?, parts.next()?);
     let end = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());

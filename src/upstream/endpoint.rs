@@ -5,8 +5,8 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use super::health::Health;
-use super::pool::Pool;
+use super::health::UpstreamHealth;
+use super::pool::GreetedPool;
 
 /// Where the upstream takes connections.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,12 +31,12 @@ impl fmt::Display for Endpoint {
 #[derive(Debug)]
 pub(super) struct EndpointState {
     pub(super) endpoint: Endpoint,
-    pub(super) health: Health,
-    pub(super) pool: Pool,
+    pub(super) health: UpstreamHealth,
+    pub(super) pool: GreetedPool,
 }
 
 impl EndpointState {
     pub(super) fn new(endpoint: Endpoint) -> Self {
-        Self { endpoint, health: Health::default(), pool: Pool::default() }
+        Self { endpoint, health: UpstreamHealth::default(), pool: GreetedPool::default() }
     }
 }

@@ -15,7 +15,7 @@ use crate::outcome::{Outcome, Unreachable};
 #[derive(Debug, thiserror::Error)]
 pub enum UpstreamError {
     /// The upstream itself does not take connections, or there is none at the moment.
-    #[error("{}", down(endpoint.as_ref(), source))]
+    #[error("{}", down_sentence(endpoint.as_ref(), source))]
     Down {
         /// The upstream; `None` when nothing is known of where it is.
         endpoint: Option<Endpoint>,
@@ -146,7 +146,7 @@ impl UpstreamError {
     }
 
     /// The upstream is not there, as far as we were told.
-    pub(super) fn absent() -> Self {
+    pub(super) fn no_endpoint() -> Self {
         Self::Down { endpoint: None, source: io::ErrorKind::NotConnected.into() }
     }
 
@@ -182,7 +182,7 @@ impl UpstreamError {
     /// What a failed dial to the upstream itself says.
     pub(super) fn of_local_dial(endpoint: &Endpoint, source: io::Error) -> Self {
         match Errno::from_io_error(&source) {
-            Some(errno) if exhausted(errno).is_some() => Self::full(errno),
+            Some(errno) if exhausted_resource(errno).is_some() => Self::of_exhausted(errno),
             _ => Self::Down { endpoint: Some(endpoint.clone()), source },
         }
     }
@@ -194,17 +194,17 @@ impl UpstreamError {
             Some(Errno::NETUNREACH | Errno::AFNOSUPPORT | Errno::NETDOWN) => Self::NoRoute,
             Some(Errno::HOSTUNREACH | Errno::HOSTDOWN) => Self::HostUnreachable,
             Some(Errno::TIMEDOUT) => Self::Expired,
-            Some(errno) if exhausted(errno).is_some() => Self::full(errno),
+            Some(errno) if exhausted_resource(errno).is_some() => Self::of_exhausted(errno),
             _ => Self::Dial { address, source },
         }
     }
 
-    fn full(errno: Errno) -> Self {
-        Self::Full { what: exhausted(errno).unwrap_or("the system's memory") }
+    fn of_exhausted(errno: Errno) -> Self {
+        Self::Full { what: exhausted_resource(errno).unwrap_or("the system's memory") }
     }
 }
 
-fn down(endpoint: Option<&Endpoint>, source: &io::Error) -> String {
+fn down_sentence(endpoint: Option<&Endpoint>, source: &io::Error) -> String {
     match endpoint {
         None => "the upstream does not run: see why tailscaled is not up".to_owned(),
         Some(endpoint @ Endpoint::Port(_)) => {
@@ -218,7 +218,7 @@ fn down(endpoint: Option<&Endpoint>, source: &io::Error) -> String {
     }
 }
 
-fn exhausted(errno: Errno) -> Option<&'static str> {
+fn exhausted_resource(errno: Errno) -> Option<&'static str> {
     match errno {
         Errno::MFILE => Some("this process's limit on open files"),
         Errno::NFILE => Some("the system's limit on open files"),

@@ -10,15 +10,15 @@ const MISSES: u32 = 3;
 
 /// What is known of the upstream. Starts as "not known to be up".
 #[derive(Debug, Default)]
-pub(super) struct Health {
+pub(super) struct UpstreamHealth {
     up: AtomicBool,
     misses: AtomicU32,
     lost: Notify,
 }
 
-impl Health {
+impl UpstreamHealth {
     /// It greeted.
-    pub(super) fn alive(&self) {
+    pub(super) fn note_alive(&self) {
         self.misses.store(0, Relaxed);
         if !self.up.swap(true, Relaxed) {
             tracing::info!("upstream is up");
@@ -26,14 +26,14 @@ impl Health {
     }
 
     /// It did not answer in time.
-    pub(super) fn miss(&self) {
+    pub(super) fn note_missed(&self) {
         if self.misses.fetch_add(1, Relaxed) + 1 >= MISSES {
-            self.down("it did not answer three times in a row");
+            self.note_down("it did not answer three times in a row");
         }
     }
 
     /// It takes no connections, or is not what it should be.
-    pub(super) fn down(&self, why: &str) {
+    pub(super) fn note_down(&self, why: &str) {
         if self.up.swap(false, Relaxed) {
             tracing::warn!(why, "upstream is down");
             self.lost.notify_one();
@@ -46,7 +46,7 @@ impl Health {
     }
 
     /// Waits until it is down after having been up.
-    pub(super) async fn lost(&self) {
+    pub(super) async fn wait_until_lost(&self) {
         self.lost.notified().await;
     }
 }
@@ -57,17 +57,17 @@ mod tests {
 
     #[test]
     fn u3_three_misses_in_a_row_are_down_and_one_greeting_is_up() {
-        let health = Health::default();
+        let health = UpstreamHealth::default();
         assert!(!health.is_up());
-        health.alive();
-        health.miss();
-        health.miss();
+        health.note_alive();
+        health.note_missed();
+        health.note_missed();
         assert!(health.is_up());
-        health.alive();
-        health.miss();
-        health.miss();
+        health.note_alive();
+        health.note_missed();
+        health.note_missed();
         assert!(health.is_up());
-        health.miss();
+        health.note_missed();
         assert!(!health.is_up());
     }
 }

@@ -10,8 +10,8 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::health::Health;
-use super::slots::UpstreamSlot;
+use super::connection_slots::UpstreamSlot;
+use super::health::UpstreamHealth;
 use super::{Unparsed, socks5};
 use crate::sys::Stream;
 
@@ -20,7 +20,7 @@ const MAX_AGE: Duration = Duration::from_secs(30);
 
 /// A connection over which the server was greeted.
 #[derive(Debug)]
-pub(super) struct Greeted {
+pub(super) struct GreetedConnection {
     /// The connection.
     pub(super) stream: Stream,
     /// Its place under the bound.
@@ -32,7 +32,7 @@ pub(super) struct Greeted {
 }
 
 /// What a look at a held connection tells.
-enum Life {
+enum ConnectionLife {
     /// It can be used.
     Good,
     /// The same, but the server has not answered its greeting yet.
@@ -45,24 +45,28 @@ enum Life {
 
 /// The connections held, newest last.
 #[derive(Debug, Default)]
-pub(super) struct Pool {
-    idle: Mutex<VecDeque<Greeted>>,
+pub(super) struct GreetedPool {
+    idle: Mutex<VecDeque<GreetedConnection>>,
     filling: AtomicUsize,
     taken: Notify,
 }
 
-impl Pool {
+impl GreetedPool {
     /// The newest connection that is alive and young enough; others on the way are closed. A server that
     /// failed one is down.
-    pub(super) fn take(&self, now: Instant, health: &Health) -> Option<Greeted> {
+    pub(super) fn take_live(
+        &self,
+        now: Instant,
+        health: &UpstreamHealth,
+    ) -> Option<GreetedConnection> {
         let greeted = {
-            let mut idle = self.idle();
+            let mut idle = self.lock_idle();
             loop {
                 let Some(mut greeted) = idle.pop_back() else { break None };
-                match greeted.look(now) {
-                    Life::Good | Life::Waiting => break Some(greeted),
-                    Life::Over => {}
-                    Life::Failed(why) => health.down(why),
+                match greeted.check_life(now) {
+                    ConnectionLife::Good | ConnectionLife::Waiting => break Some(greeted),
+                    ConnectionLife::Over => {}
+                    ConnectionLife::Failed(why) => health.note_down(why),
                 }
             }
         };
@@ -72,32 +76,32 @@ impl Pool {
 
     /// Closes them all.
     pub(super) fn clear(&self) {
-        self.idle().clear();
+        self.lock_idle().clear();
     }
 
     /// Adds a connection.
-    pub(super) fn put(&self, greeted: Greeted) {
-        self.idle().push_back(greeted);
+    pub(super) fn put_back(&self, greeted: GreetedConnection) {
+        self.lock_idle().push_back(greeted);
     }
 
     /// Closes what is dead or too old, and what was not answered within `patience`.
-    pub(super) fn prune(&self, now: Instant, patience: Duration, health: &Health) {
-        self.idle().retain_mut(|greeted| {
-            let life = greeted.look(now);
+    pub(super) fn close_stale(&self, now: Instant, patience: Duration, health: &UpstreamHealth) {
+        self.lock_idle().retain_mut(|greeted| {
+            let life = greeted.check_life(now);
             match life {
-                Life::Waiting if now.duration_since(greeted.since) >= patience => {
-                    health.miss();
+                ConnectionLife::Waiting if now.duration_since(greeted.since) >= patience => {
+                    health.note_missed();
                     return false;
                 }
-                Life::Failed(why) => health.down(why),
-                Life::Good | Life::Waiting | Life::Over => {}
+                ConnectionLife::Failed(why) => health.note_down(why),
+                ConnectionLife::Good | ConnectionLife::Waiting | ConnectionLife::Over => {}
             }
-            matches!(life, Life::Good | Life::Waiting)
+            matches!(life, ConnectionLife::Good | ConnectionLife::Waiting)
         });
     }
 
     /// Waits until somebody took a connection or found none.
-    pub(super) async fn taken(&self) {
+    pub(super) async fn wait_until_taken(&self) {
         self.taken.notified().await;
     }
 
@@ -108,39 +112,41 @@ impl Pool {
 
     /// How many are held, and how many are being opened.
     pub(super) fn counts(&self) -> (usize, usize) {
-        (self.idle().len(), self.filling.load(Relaxed))
+        (self.lock_idle().len(), self.filling.load(Relaxed))
     }
 
-    fn idle(&self) -> MutexGuard<'_, VecDeque<Greeted>> {
+    fn lock_idle(&self) -> MutexGuard<'_, VecDeque<GreetedConnection>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Greeted {
+impl GreetedConnection {
     /// Reads the server's answer, if it has come. It is to be all that has.
-    fn look(&mut self, now: Instant) -> Life {
+    fn check_life(&mut self, now: Instant) -> ConnectionLife {
         if now.duration_since(self.since) >= MAX_AGE {
-            return Life::Over;
+            return ConnectionLife::Over;
         }
         if !self.answered {
             let mut said = [0; socks5::METHOD + 1];
             let read = match self.stream.receive_at_once(&mut said) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Life::Waiting,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    return ConnectionLife::Waiting;
+                }
                 Err(_) | Ok(0) => {
-                    return Life::Failed("it closed a connection instead of an answer");
+                    return ConnectionLife::Failed("it closed a connection instead of an answer");
                 }
                 Ok(read) if read > socks5::METHOD => {
-                    return Life::Failed("it said more than its answer to a greeting");
+                    return ConnectionLife::Failed("it said more than its answer to a greeting");
                 }
                 Ok(read) => read,
             };
             match socks5::parse_method(&said[..read]) {
                 Ok(()) => self.answered = true,
-                Err(Unparsed::Bad(what)) => return Life::Failed(what),
+                Err(Unparsed::Bad(what)) => return ConnectionLife::Failed(what),
                 // Half an answer: what it has taken out of the stream is nobody's to finish.
-                Err(Unparsed::Incomplete) => return Life::Over,
+                Err(Unparsed::Incomplete) => return ConnectionLife::Over,
             }
         }
-        if self.stream.is_quiet() { Life::Good } else { Life::Over }
+        if self.stream.is_quiet() { ConnectionLife::Good } else { ConnectionLife::Over }
     }
 }

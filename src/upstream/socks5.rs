@@ -91,7 +91,7 @@ fn parse_bound(rest: &[u8]) -> Result<Parsed, Unparsed> {
     };
     match rest {
         [_, 1, a, b, c, d, p, q, behind @ ..] => {
-            whole(bound(Ipv4Addr::new(*a, *b, *c, *d).into(), [*p, *q]), behind.len())
+            whole(bound_address(Ipv4Addr::new(*a, *b, *c, *d).into(), [*p, *q]), behind.len())
         }
         [_, 3, length, tail @ ..] if tail.len() >= usize::from(*length) + 2 => {
             whole(None, tail.len() - usize::from(*length) - 2)
@@ -99,14 +99,14 @@ fn parse_bound(rest: &[u8]) -> Result<Parsed, Unparsed> {
         [_, 4, tail @ ..] if tail.len() >= 18 => {
             let (address, tail) = tail.split_at(16);
             let octets: [u8; 16] = address.try_into().map_err(|_| Unparsed::Incomplete)?;
-            whole(bound(Ipv6Addr::from(octets).into(), [tail[0], tail[1]]), tail.len() - 2)
+            whole(bound_address(Ipv6Addr::from(octets).into(), [tail[0], tail[1]]), tail.len() - 2)
         }
         [_, 1 | 3 | 4, ..] | [_] | [] => Err(Unparsed::Incomplete),
         _ => Err(Unparsed::Bad("its reply has an address type other than 01, 03, 04")),
     }
 }
 
-fn bound(ip: IpAddr, port: [u8; 2]) -> Option<SocketAddr> {
+fn bound_address(ip: IpAddr, port: [u8; 2]) -> Option<SocketAddr> {
     let ip = ip.to_canonical();
     (!ip.is_unspecified()).then(|| SocketAddr::new(ip, u16::from_be_bytes(port)))
 }

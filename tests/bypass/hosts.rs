@@ -5,7 +5,7 @@ use super::*;
 #[test]
 fn b1_case_and_one_trailing_dot_are_the_canonical_name() {
     let origin = HttpOrigin::ok("same");
-    let fake = Tailscaled::with("db.corp.example", origin.address());
+    let fake = FakeUpstream::with("db.corp.example", origin.address());
     fake.map("corp.example", origin.address());
     let mut gateway = enforcing(&fake);
     for host in ["CORP.example", "db.corp.example.", "DB.Corp.Example."] {
@@ -36,7 +36,7 @@ fn b2_label_boundaries_hold() {
 #[test]
 fn b3_a_leading_dot_leaves_out_the_apex() {
     let origin = HttpOrigin::ok("in");
-    let fake = Tailscaled::with("db.corp.example", origin.address());
+    let fake = FakeUpstream::with("db.corp.example", origin.address());
     fake.map("corp.example", origin.address());
     for (rule, apex) in
         [("corp.example", true), (".corp.example", false), ("*.corp.example", false)]
@@ -58,7 +58,7 @@ fn b3_a_leading_dot_leaves_out_the_apex() {
 
 #[test]
 fn b4_nul_in_a_name_is_never_matched_by_bytes() {
-    let fake = Tailscaled::start();
+    let fake = FakeUpstream::start();
     let mut gateway = enforcing(&fake);
     let name = b"evil.com\0.corp.example";
     let text = String::from_utf8_lossy(name);
@@ -82,7 +82,7 @@ fn b4_nul_in_a_name_is_never_matched_by_bytes() {
 #[test]
 fn b5_hosts_are_never_percent_decoded() {
     all_refused(&["evil.com%00.corp.example", "corp%2eexample"], "bad_request");
-    let fake = Tailscaled::start();
+    let fake = FakeUpstream::start();
     let mut gateway = enforcing(&fake);
     for inbound in Inbound::NAMED {
         // In a URL what stands before the `@` is no part of the host (B6), which is evil then.
@@ -109,7 +109,7 @@ fn b6_the_host_is_what_stands_behind_the_last_at() {
     ]);
     all_http_refused(&evil.iter().map(String::as_str).collect::<Vec<_>>(), "denied");
     let origin = HttpOrigin::ok("in");
-    let fake = Tailscaled::with("corp.example", origin.address());
+    let fake = FakeUpstream::with("corp.example", origin.address());
     let mut gateway = enforcing(&fake);
     let good = [
         "http://evil.com@corp.example/",
@@ -168,7 +168,7 @@ fn b7_only_ascii_names_and_true_a_labels() {
 #[test]
 fn b7_a_true_a_label_passes() {
     let origin = HttpOrigin::ok("idn");
-    let fake = Tailscaled::with("xn--bcher-kva.corp.example", origin.address());
+    let fake = FakeUpstream::with("xn--bcher-kva.corp.example", origin.address());
     let gateway = enforcing(&fake);
     for inbound in Inbound::NAMED {
         assert_eq!(fetch(gateway.proxy(), inbound, "xn--bcher-kva.corp.example:80").body, b"idn");
@@ -185,7 +185,7 @@ fn b8_numbers_are_a_strict_dotted_quad_or_nothing() {
 
 #[test]
 fn b9_ipv4_inside_ipv6_is_judged_as_ipv4() {
-    let fake = Tailscaled::start();
+    let fake = FakeUpstream::start();
     let mut gateway = in_mode(&fake, "enforce", |s| {
         s.set("policy.allowed_nets", vec!["0.0.0.0/0", "::/0"]);
     });
@@ -207,7 +207,7 @@ fn b9_ipv4_inside_ipv6_is_judged_as_ipv4() {
 
 #[test]
 fn b10_zone_ids_are_bad_request() {
-    let fake = Tailscaled::start();
+    let fake = FakeUpstream::start();
     let mut gateway = enforcing(&fake);
     for host in ["fe80::1%25.corp.example", "::1%.corp.example"] {
         for inbound in [Inbound::Connect, Inbound::Forward] {
@@ -231,7 +231,7 @@ fn b10_zone_ids_are_bad_request() {
 
 #[test]
 fn b11_an_address_is_denied_by_suffix_rules_alone_and_the_log_says_what_to_do() {
-    let fake = Tailscaled::start();
+    let fake = FakeUpstream::start();
     let mut gateway = enforcing(&fake);
     for inbound in Inbound::ALL {
         gateway.assert_refused(inbound, "192.0.2.7:80", "denied");
@@ -246,7 +246,7 @@ fn b11_an_address_is_denied_by_suffix_rules_alone_and_the_log_says_what_to_do() 
 #[test]
 fn b12_an_address_in_text_is_an_address() {
     let origin = HttpOrigin::ok("by address");
-    let fake = Tailscaled::with("192.0.2.7", origin.address());
+    let fake = FakeUpstream::with("192.0.2.7", origin.address());
     let (named, named4) = (socks5_named(b"192.0.2.7", 80), socks4a_request(b"192.0.2.7", 80, b""));
     let mut gateway = enforcing(&fake);
     assert_raw_refused(gateway.proxy(), Inbound::Socks5, &named, "denied");

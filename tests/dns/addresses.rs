@@ -4,9 +4,9 @@ use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
 use super::lab::{HOST, HOST_V6, Lab, both_ways};
-use super::rig::managed::script::{Answer, Script};
-use super::rig::wait::bound;
-use super::rig::{Inbound, Nameserver};
+use tailrace_rig::fake_tailnet::script::{Answer, Script};
+use tailrace_rig::wait::bound;
+use tailrace_rig::{Inbound, Nameserver};
 
 /// What a dead first address may cost.
 const EXTRA: Duration = Duration::from_millis(300);

@@ -3,10 +3,10 @@
 use std::time::{Duration, Instant};
 
 use super::lab::{HOST, INSIDE, Lab, both_ways, servers};
-use super::rig::managed::script::Script;
-use super::rig::nameserver::{NXDOMAIN, REFUSED, SERVFAIL, Say};
-use super::rig::wait::{assert_within, eventually, timed};
-use super::rig::{ClosedPort, Inbound, Nameserver};
+use tailrace_rig::fake_tailnet::script::Script;
+use tailrace_rig::nameserver::{NXDOMAIN, NameserverAction, REFUSED, SERVFAIL};
+use tailrace_rig::wait::{assert_within, eventually, timed};
+use tailrace_rig::{ClosedPort, Inbound, Nameserver};
 
 const AFTER_THE_ANSWER: Duration = Duration::from_millis(100);
 
@@ -102,7 +102,7 @@ fn d2_a_nameserver_that_is_down_is_passed_over() {
 #[test]
 fn d2_a_connection_closed_under_the_question_is_made_once_more() {
     let server = Nameserver::start(|question| match question.label() {
-        "closed" => Say::Close,
+        "closed" => NameserverAction::Close,
         _ => question.at(&[HOST]).into(),
     });
     let mut lab = Lab::of("tailscaled", &[&server]);

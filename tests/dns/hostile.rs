@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::lab::{HOST, Lab, both_ways};
-use super::rig::nameserver::{QR, Question, Say, TC, TTL, Told};
-use super::rig::{Inbound, Nameserver};
+use tailrace_rig::nameserver::{DnsAnswer, NameserverAction, QR, ReceivedQuestion, TC, TTL};
+use tailrace_rig::{Inbound, Nameserver};
 
 /// CPU for one, in 10 ms ticks: 50 ms, judged at five times that.
 const CHEAP: Duration = Duration::from_millis(5 * 50);
@@ -15,9 +15,9 @@ const LONGEST: usize = 65_535;
 const IGNORED: [&str; 6] = ["garbage", "id", "qr", "question", "none", "loop"];
 
 /// The one message that this name's first label asks for.
-fn hostile(question: &Question) -> Vec<u8> {
+fn hostile(question: &ReceivedQuestion) -> Vec<u8> {
     let good = || question.at(&[HOST]);
-    let changed = |change: &dyn Fn(&mut Told)| {
+    let changed = |change: &dyn Fn(&mut DnsAnswer)| {
         let mut told = good();
         change(&mut told);
         told.bytes()
@@ -38,13 +38,13 @@ fn hostile(question: &Question) -> Vec<u8> {
     }
 }
 
-fn other_question(question: &Question) -> Vec<u8> {
+fn other_question(question: &ReceivedQuestion) -> Vec<u8> {
     let kind = question.kind.to_be_bytes();
     [&b"\x05other\x04corp\x07example\0"[..], &kind, &[0, 1]].concat()
 }
 
 /// A record whose name points at itself.
-fn pointer_loop(question: &Question) -> Vec<u8> {
+fn pointer_loop(question: &ReceivedQuestion) -> Vec<u8> {
     let mut bytes = question.told().bytes();
     bytes[7] = 1;
     let at = bytes.len() as u16;
@@ -54,7 +54,7 @@ fn pointer_loop(question: &Question) -> Vec<u8> {
 }
 
 /// As many addresses as a message holds, the good one first.
-fn longest(question: &Question) -> Vec<u8> {
+fn longest(question: &ReceivedQuestion) -> Vec<u8> {
     let mut bytes = question.told().bytes();
     let mut records = 0u16;
     while bytes.len() + 16 <= LONGEST {
@@ -68,7 +68,7 @@ fn longest(question: &Question) -> Vec<u8> {
     bytes
 }
 
-fn chain(question: &Question) -> Told {
+fn chain(question: &ReceivedQuestion) -> DnsAnswer {
     let name = |n: usize| format!("n{n}.corp.example");
     let told = question.told().alias(&question.name, &name(0));
     (0..499).fold(told, |told, n| told.alias(&name(n), &name(n + 1)))
@@ -78,7 +78,7 @@ fn chain(question: &Question) -> Told {
 fn d4_nonsense_is_passed_over_and_the_answer_behind_it_counts() {
     both_ways(|kind| {
         let server = Nameserver::start(|question| {
-            Say::Bytes(vec![hostile(question), question.at(&[HOST]).bytes()])
+            NameserverAction::Bytes(vec![hostile(question), question.at(&[HOST]).bytes()])
         });
         let mut lab = Lab::of(kind, &[&server]);
         for nonsense in IGNORED {
@@ -93,7 +93,7 @@ fn d4_nonsense_alone_is_no_answer_and_costs_next_to_nothing() {
     let cases = IGNORED.map(|case| (case, "dns_timeout"));
     let broken = [("hollow", "dns_error"), ("half", "dns_timeout"), ("chain", "dns_error")];
     both_ways(|kind| {
-        let server = Nameserver::start(|question| Say::Bytes(vec![hostile(question)]));
+        let server = Nameserver::start(|question| NameserverAction::Bytes(vec![hostile(question)]));
         let mut lab = Lab::with(
             kind,
             &[&server],
@@ -119,7 +119,7 @@ fn d4_nonsense_alone_is_no_answer_and_costs_next_to_nothing() {
 
 #[test]
 fn d4_the_longest_answer_there_is_is_taken_at_little_cost() {
-    let server = Nameserver::start(|question| Say::Bytes(vec![hostile(question)]));
+    let server = Nameserver::start(|question| NameserverAction::Bytes(vec![hostile(question)]));
     let mut lab = Lab::of("tailscaled", &[&server]);
     let before = lab.gateway.cpu_time();
     lab.reaches(Inbound::Socks5, "long.corp.example", "split", HOST);
@@ -133,10 +133,10 @@ fn d4_the_longest_answer_there_is_is_taken_at_little_cost() {
 #[test]
 fn d5_a_truncated_answer_over_tcp_is_a_failure_and_the_next_server_is_asked() {
     both_ways(|kind| {
-        let cut = Nameserver::start(|question| Say::Bytes(vec![hostile(question)]));
+        let cut = Nameserver::start(|question| NameserverAction::Bytes(vec![hostile(question)]));
         let whole = Nameserver::start(|question| match question.name.as_str() {
             "tc.corp.example" => question.told().address(&question.name, HOST, TTL).into(),
-            _ => Say::Close,
+            _ => NameserverAction::Close,
         });
         let mut lab = Lab::of(kind, &[&cut, &whole]);
         lab.reaches(Inbound::Socks5, "tc.corp.example", "split", HOST);

@@ -4,9 +4,10 @@ use std::net::SocketAddr;
 
 use serde_json::{Value, json};
 
-use super::rig::managed::script::Script;
-use super::rig::{
-    Answer, End, Gateway, HttpOrigin, Inbound, Managed, Nameserver, Setup, assert_says,
+use tailrace_rig::fake_tailnet::script::Script;
+use tailrace_rig::{
+    Answer, ConnectionEnd, FakeTailnet, Gateway, HttpOrigin, Inbound, Nameserver, Setup,
+    assert_says,
 };
 
 /// Both ways through a tailscaled.
@@ -34,14 +35,14 @@ pub const FOUND: &[u8] = b"found";
 
 /// The tailnet, the gateway, and the origin all good names lead to.
 pub struct Lab {
-    pub tailnet: Managed,
+    pub tailnet: FakeTailnet,
     pub gateway: Gateway,
     pub origin: HttpOrigin,
 }
 
 /// A tailnet whose split route corp.example leads to these nameservers, in this order.
-pub fn tailnet(nameservers: &[&Nameserver], origin: SocketAddr) -> Managed {
-    Managed::with(|script| {
+pub fn tailnet(nameservers: &[&Nameserver], origin: SocketAddr) -> FakeTailnet {
+    FakeTailnet::with(|script| {
         let inside = &INSIDE[..nameservers.len()];
         script.dns["Routes"]["corp.example."] = servers(inside);
         for (address, nameserver) in inside.iter().zip(nameservers) {
@@ -110,7 +111,7 @@ impl Lab {
     pub fn refuses(&self, inbound: Inbound, name: &str, outcome: &str, by: &str) -> Value {
         let (mut wire, answer) = self.gateway.ask(inbound, &format!("{name}:80"));
         assert_says(&answer, outcome);
-        wire.expect_end(End::Fin);
+        wire.expect_end(ConnectionEnd::Fin);
         let line = self.line_of(wire.local());
         let said = (&line["outcome"], &line["resolved_by"]);
         assert_eq!(said, (&json!(outcome), &json!(by)), "{line}");

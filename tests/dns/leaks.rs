@@ -5,13 +5,15 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::lab::{HOST, INSIDE, Lab, both_ways, servers, tailnet};
-use super::rig::dns::Record;
-use super::rig::managed::script::{Login, Script, State};
-use super::rig::nameserver::{SERVFAIL, Say};
-use super::rig::wait::{PATIENCE, assert_within, eventually, timed};
-use super::rig::{ClosedPort, Dns, Gateway, HttpOrigin, Inbound, Nameserver, fetch, netns};
 use super::routes::OUTSIDE;
 use rustix::process::Signal;
+use tailrace_rig::fake_tailnet::script::{Login, Script, State};
+use tailrace_rig::nameserver::{NameserverAction, SERVFAIL};
+use tailrace_rig::system_nameserver::Record;
+use tailrace_rig::wait::{PATIENCE, assert_within, eventually, timed};
+use tailrace_rig::{
+    ClosedPort, Gateway, HttpOrigin, Inbound, Nameserver, SystemNameserver, fetch, netns,
+};
 
 /// The only name that may be asked outside.
 const PUBLIC: &str = "www.public.example";
@@ -29,8 +31,11 @@ const NOWHERE: [(&str, &str); 5] = [
 ];
 
 /// This host's resolver, which says of every name that it is [`OUTSIDE`].
-fn host_resolver() -> Dns {
-    Dns::take_over_with(CONF, [Record { alias: None, address: OUTSIDE.parse().unwrap() }])
+fn host_resolver() -> SystemNameserver {
+    SystemNameserver::take_over_with(
+        CONF,
+        [Record { alias: None, address: OUTSIDE.parse().unwrap() }],
+    )
 }
 
 /// Further routes: one without nameservers, one whose nameserver is not asked.
@@ -47,7 +52,7 @@ fn lead_out(origin: &HttpOrigin) {
 
 /// The host's resolver hears of the public name, and of no other, ever.
 #[track_caller]
-fn only_the_public_name(gateway: &Gateway, dns: &Dns) {
+fn only_the_public_name(gateway: &Gateway, dns: &SystemNameserver) {
     let before = dns.questions().len();
     let target = format!("{PUBLIC}:80");
     assert_eq!(fetch(gateway.proxy(), Inbound::Socks5, &target).body, b"found");
@@ -61,8 +66,10 @@ fn faulty(what: &str) -> (Nameserver, &'static str) {
         "silent" => (Nameserver::silent(), "dns_timeout"),
         "servfail" => (Nameserver::saying(SERVFAIL), "dns_error"),
         "nothing" => (Nameserver::start(|question| question.told().into()), "dns_error"),
-        "garbage" => (Nameserver::start(|_| Say::Bytes(vec![vec![7; 99]])), "dns_timeout"),
-        _ => (Nameserver::start(|_| Say::Close), "dns_error"),
+        "garbage" => {
+            (Nameserver::start(|_| NameserverAction::Bytes(vec![vec![7; 99]])), "dns_timeout")
+        }
+        _ => (Nameserver::start(|_| NameserverAction::Close), "dns_error"),
     }
 }
 

@@ -3,16 +3,16 @@
 use std::time::{Duration, Instant};
 
 use super::lab::{HOST, Lab, both_ways};
-use super::rig::client::socks5_request;
-use super::rig::managed::script::{Answer, Script};
-use super::rig::nameserver::Say;
-use super::rig::wait::{PATIENCE, assert_within, eventually};
-use super::rig::{End, Gate, Gateway, Inbound, Nameserver, Setup, Wire};
+use tailrace_rig::client::socks5_request;
+use tailrace_rig::fake_tailnet::script::{Answer, Script};
+use tailrace_rig::nameserver::NameserverAction;
+use tailrace_rig::wait::{PATIENCE, assert_within, eventually};
+use tailrace_rig::{ConnectionEnd, Gateway, Inbound, Latch, Nameserver, RawConnection, Setup};
 
 const REFUSING: &str = "10.50.0.9";
 
 /// Clients that have asked over SOCKS5 and wait.
-pub struct Crowd(Vec<Wire>, Instant);
+pub struct Crowd(Vec<RawConnection>, Instant);
 
 impl Crowd {
     /// One for each name. They all are inside when this returns.
@@ -20,7 +20,7 @@ impl Crowd {
     pub fn asks(gateway: &Gateway, names: impl Iterator<Item = String>) -> Crowd {
         let begun = Instant::now();
         let ask = |name: String| {
-            let mut wire = Wire::dial(gateway.proxy());
+            let mut wire = RawConnection::dial(gateway.proxy());
             wire.send([&[5, 1, 0][..], &socks5_request(&name, 80)].concat());
             wire
         };
@@ -38,7 +38,7 @@ impl Crowd {
         for mut wire in self.0 {
             wire.expect([5, 0]);
             assert_eq!(wire.socks5_reply().rep, rep);
-            wire.expect_end(End::Fin);
+            wire.expect_end(ConnectionEnd::Fin);
         }
         self.1.elapsed()
     }
@@ -71,7 +71,7 @@ fn d3_six_hundred_who_wait_do_not_delay_a_remembered_name() {
     both_ways(|kind| {
         let server = Nameserver::start(|question| match question.label() {
             "known" => question.at(&[HOST]).into(),
-            _ => Say::Silence,
+            _ => NameserverAction::Silence,
         });
         let mut lab = Lab::with(kind, &[&server], |_| (), patient);
         lab.reaches(Inbound::Socks5, "known.corp.example", "split", HOST);
@@ -105,10 +105,10 @@ fn crowded(setup: &mut Setup) {
 #[test]
 fn d10_a_thousand_look_ups_of_one_name_are_one_question() {
     both_ways(|kind| {
-        let gate = Gate::new();
+        let gate = Latch::new();
         let held = gate.clone();
         let server = Nameserver::start(move |question| {
-            Say::When(held.clone(), Box::new(question.at(&[REFUSING]).into()))
+            NameserverAction::When(held.clone(), Box::new(question.at(&[REFUSING]).into()))
         });
         let mut lab = Lab::with(kind, &[&server], refusing, crowded);
         let crowd = Crowd::asks(&lab.gateway, (0..1000).map(|_| "db.corp.example".to_owned()));
@@ -123,10 +123,10 @@ fn d10_a_thousand_look_ups_of_one_name_are_one_question() {
 
 #[test]
 fn d10_of_a_thousand_names_sixty_four_are_asked_at_a_time() {
-    let gate = Gate::new();
+    let gate = Latch::new();
     let held = gate.clone();
     let server = Nameserver::start(move |question| {
-        Say::When(held.clone(), Box::new(question.at(&[REFUSING]).into()))
+        NameserverAction::When(held.clone(), Box::new(question.at(&[REFUSING]).into()))
     });
     let mut lab = Lab::with("tailscaled", &[&server], refusing, crowded);
     let crowd = Crowd::asks(&lab.gateway, (0..1000).map(|n| format!("n{n}.corp.example")));

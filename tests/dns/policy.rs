@@ -7,10 +7,10 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::lab::{HOST, KINDS, Lab, both_ways};
-use super::rig::managed::script::{Login, Script};
-use super::rig::nameserver::TTL;
-use super::rig::wait::eventually;
-use super::rig::{Gateway, HttpOrigin, Inbound, Managed, Nameserver, fetch};
+use tailrace_rig::fake_tailnet::script::{Login, Script};
+use tailrace_rig::nameserver::TTL;
+use tailrace_rig::wait::eventually;
+use tailrace_rig::{FakeTailnet, Gateway, HttpOrigin, Inbound, Nameserver, fetch};
 
 const MODES: [&str; 3] = ["off", "log", "enforce"];
 const PEER: &str = "100.64.0.1";
@@ -86,7 +86,7 @@ fn b21_a_bare_name_that_the_tailnet_has_not_is_judged_as_it_stands() {
 fn b21_a_bare_name_asked_before_the_first_login_is_made_whole_after_it() {
     both_ways(|kind| {
         let origin = HttpOrigin::ok("found");
-        let tailnet = Managed::with(|script| {
+        let tailnet = FakeTailnet::with(|script| {
             script.login = Login::Never;
             inside(origin.address())(script);
         });

@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::lab::{HOST, Lab, both_ways};
-use super::rig::nameserver::NXDOMAIN;
-use super::rig::wait::{eventually, pause};
-use super::rig::{Inbound, Nameserver};
+use tailrace_rig::nameserver::NXDOMAIN;
+use tailrace_rig::wait::{eventually, pause};
+use tailrace_rig::{Inbound, Nameserver};
 
 const SECOND: Duration = Duration::from_secs(1);
 

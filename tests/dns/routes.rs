@@ -7,10 +7,10 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::lab::{self, HOST, Lab, both_ways};
-use super::rig::dns::Record;
-use super::rig::managed::script::Script;
-use super::rig::wait::eventually;
-use super::rig::{Dns, HttpOrigin, Inbound, Nameserver, netns};
+use tailrace_rig::fake_tailnet::script::Script;
+use tailrace_rig::system_nameserver::Record;
+use tailrace_rig::wait::eventually;
+use tailrace_rig::{HttpOrigin, Inbound, Nameserver, SystemNameserver, netns};
 
 const SOON: Duration = Duration::from_secs(5);
 /// A host outside the tailnet.
@@ -147,7 +147,7 @@ fn names_are_passed_on_where_that_is_set() {
             s.set("dns.mode", "upstream");
         });
         for inbound in Inbound::NAMED {
-            let line = super::rig::fetch(lab.gateway.proxy(), inbound, "db.lab.ts.net:80");
+            let line = tailrace_rig::fetch(lab.gateway.proxy(), inbound, "db.lab.ts.net:80");
             assert_eq!(line.body, b"found");
         }
         assert_eq!(lab.dialled(), vec!["db.lab.ts.net:80"; 4], "as it was asked for");
@@ -194,7 +194,7 @@ fn address(ip: &str, net: Option<&str>) -> Value {
 fn explain_tells_every_route() {
     netns::inside(|| {
         let public = Record { alias: None, address: OUTSIDE.parse().unwrap() };
-        let asked = Dns::take_over([public]);
+        let asked = SystemNameserver::take_over([public]);
         let server = Nameserver::at(&[HOST]);
         let wide = Nameserver::at(&[OUTSIDE]);
         let mut lab = Lab::of("tailscaled", &[&server]);

@@ -5,11 +5,11 @@ use std::time::{Duration, Instant};
 
 use super::lab::{HOST, Lab};
 use super::many::{AFTER_ALL, Crowd, impatient};
-use super::rig::dns::Record;
-use super::rig::managed::script::Script;
-use super::rig::wait::{assert_within, eventually};
-use super::rig::{Dns, HttpOrigin, Inbound, Nameserver, netns};
 use super::routes::OUTSIDE;
+use tailrace_rig::fake_tailnet::script::Script;
+use tailrace_rig::system_nameserver::Record;
+use tailrace_rig::wait::{assert_within, eventually};
+use tailrace_rig::{HttpOrigin, Inbound, Nameserver, SystemNameserver, netns};
 
 fn record() -> Record {
     Record { alias: None, address: OUTSIDE.parse().unwrap() }
@@ -22,7 +22,7 @@ fn public(origin: &HttpOrigin) -> impl FnOnce(&mut Script) {
     }
 }
 
-fn names(dns: &Dns) -> Vec<String> {
+fn names(dns: &SystemNameserver) -> Vec<String> {
     let mut names: Vec<String> = dns.questions().into_iter().map(|(name, _)| name).collect();
     names.sort();
     names.dedup();
@@ -34,7 +34,7 @@ fn d8_search_domains_are_never_appended_and_one_trailing_dot_is_stripped() {
     netns::inside(|| {
         let conf = "search corp.example evil.example\nnameserver 127.0.0.1\n\
                     options ndots:5 timeout:1 attempts:1\n";
-        let nobody = Dns::take_over_with(conf, []);
+        let nobody = SystemNameserver::take_over_with(conf, []);
         let server = Nameserver::at(&[HOST]);
         let mut lab = Lab::of("tailscaled", &[&server]);
         lab.refuses(Inbound::Socks5, "nobody.public.example", "dns_error", "system");
@@ -59,7 +59,7 @@ fn d8_search_domains_are_never_appended_and_one_trailing_dot_is_stripped() {
 #[test]
 fn d5_a_truncated_datagram_is_asked_again_over_tcp() {
     netns::inside(|| {
-        let datagrams = Dns::truncating();
+        let datagrams = SystemNameserver::truncating();
         let stream = Nameserver::on((Ipv4Addr::LOCALHOST, 53).into(), |q| q.at(&[OUTSIDE]).into());
         let origin = HttpOrigin::ok("found");
         let mut lab = Lab::with("tailscaled", &[], public(&origin), |_| ());
@@ -77,7 +77,8 @@ fn d11_a_replaced_resolv_conf_counts_at_once() {
         netns::own_etc();
         let conf = |last: u8| format!("nameserver 127.0.0.{last}\noptions timeout:1 attempts:1\n");
         netns::replace_in_etc("resolv.conf", &conf(2));
-        let [old, new] = [2, 3].map(|last| Dns::at(Ipv4Addr::new(127, 0, 0, last), [record()]));
+        let [old, new] =
+            [2, 3].map(|last| SystemNameserver::at(Ipv4Addr::new(127, 0, 0, last), [record()]));
         let origin = HttpOrigin::ok("found");
         let mut lab = Lab::with("tailscaled", &[], public(&origin), |_| ());
         lab.reaches(Inbound::Socks5, "one.public.example", "system", OUTSIDE);
@@ -96,7 +97,7 @@ fn d11_a_replaced_resolv_conf_counts_at_once() {
 #[test]
 fn d3_a_silent_host_resolver_delays_neither_a_remembered_nor_a_split_name() {
     netns::inside(|| {
-        let silent = Dns::silent();
+        let silent = SystemNameserver::silent();
         let server = Nameserver::at(&[HOST]);
         let mut lab = Lab::with("localapi", &[&server], |_| (), impatient);
         lab.reaches(Inbound::Socks5, "known.corp.example", "split", HOST);
@@ -118,7 +119,7 @@ fn d3_a_silent_host_resolver_delays_neither_a_remembered_nor_a_split_name() {
 #[test]
 fn d10_a_thousand_look_ups_of_one_public_name_are_one_question() {
     netns::inside(|| {
-        let silent = Dns::silent();
+        let silent = SystemNameserver::silent();
         let lab = Lab::with("tailscaled", &[], |_| (), impatient);
         let crowd = Crowd::asks(&lab.gateway, (0..1000).map(|_| "www.public.example".to_owned()));
         let took = crowd.told(4);

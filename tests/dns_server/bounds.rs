@@ -7,8 +7,8 @@ use hickory_proto::op::{Message, ResponseCode};
 use hickory_proto::rr::RecordType;
 
 use crate::fixture::{self, Nameserver, ask_raw, code, query};
-use crate::rig::wait::{PATIENCE, eventually};
-use crate::rig::{Setup, netns};
+use tailrace_rig::wait::{PATIENCE, eventually};
+use tailrace_rig::{Setup, netns};
 
 #[test]
 fn beyond_loopback_only_private_networks_are_answered_and_only_where_that_is_asked_for() {

@@ -4,13 +4,13 @@ use std::path::PathBuf;
 use std::process::{Command, Output};
 
 use crate::fixture::{self, Nameserver};
-use crate::rig::{Gateway, Managed, dns, netns, setup, skip, source};
+use tailrace_rig::{FakeTailnet, Gateway, netns, setup, skip, source, system_nameserver};
 
 /// A tailnet's view on 127.0.0.1:53 of this namespace, for every program in it.
 struct Host {
     gateway: Gateway,
     nameserver: Nameserver,
-    _tailnet: Managed,
+    _tailnet: FakeTailnet,
 }
 
 impl Host {
@@ -20,7 +20,7 @@ impl Host {
         let gateway = tailnet.gateway(|s| {
             s.enforce(&["corp.example", "lab.ts.net"]).set("listen.dns", "127.0.0.1:53");
         });
-        dns::resolve_by("nameserver 127.0.0.1\n");
+        system_nameserver::resolve_by("nameserver 127.0.0.1\n");
         Host { gateway, nameserver, _tailnet: tailnet }
     }
 

@@ -9,9 +9,9 @@ use hickory_proto::rr::rdata::opt::EdnsOption;
 use hickory_proto::rr::rdata::{A, AAAA, CNAME, MX, PTR, SRV, TXT};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
 
-use crate::rig::managed::script::Script;
-use crate::rig::wait::PATIENCE;
-use crate::rig::{Managed, Origin};
+use tailrace_rig::fake_tailnet::script::Script;
+use tailrace_rig::wait::PATIENCE;
+use tailrace_rig::{FakeTailnet, Origin};
 
 /// A nameserver of the tailnet: DNS over TCP, questions written down.
 pub(crate) struct Nameserver {
@@ -99,13 +99,16 @@ fn other(kind: RecordType) -> Option<RData> {
 }
 
 /// A tailnet whose `corp.example` is known to this nameserver, inside.
-pub(crate) fn tailnet(nameserver: &Nameserver) -> Managed {
+pub(crate) fn tailnet(nameserver: &Nameserver) -> FakeTailnet {
     tailnet_with(nameserver, |_| ())
 }
 
 /// The same, changed.
-pub(crate) fn tailnet_with(nameserver: &Nameserver, change: impl FnOnce(&mut Script)) -> Managed {
-    let tailnet = Managed::with(|s| {
+pub(crate) fn tailnet_with(
+    nameserver: &Nameserver,
+    change: impl FnOnce(&mut Script),
+) -> FakeTailnet {
+    let tailnet = FakeTailnet::with(|s| {
         s.dns["Routes"]["corp.example"] = serde_json::json!([{"Addr": "100.64.0.1"}]);
         change(s);
     });

@@ -8,7 +8,7 @@ use hickory_proto::op::{Message, ResponseCode};
 use hickory_proto::rr::RecordType;
 
 use crate::fixture::{self, Nameserver, ask, ask_by_tcp, code, shown};
-use crate::rig::{Gateway, dns, netns};
+use tailrace_rig::{Gateway, netns, system_nameserver};
 
 #[test]
 fn txt_srv_and_mx_are_asked_of_the_domain_s_nameserver() {
@@ -109,7 +109,7 @@ fn resolver(at: &str) -> Arc<Asked> {
 fn d5_d9_this_host_s_resolvers_are_asked_for_the_rest_and_for_nothing_internal() {
     netns::inside(|| {
         let asked = resolver("127.0.0.1:53");
-        dns::resolve_by("nameserver 127.0.0.1\n");
+        system_nameserver::resolve_by("nameserver 127.0.0.1\n");
         let nameserver = Nameserver::start(&["10.50.0.7"]);
         let tailnet = fixture::tailnet(&nameserver);
         let direct = Gateway::start(|s| {

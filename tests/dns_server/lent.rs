@@ -6,9 +6,9 @@ use hickory_proto::op::{Message, ResponseCode};
 use hickory_proto::rr::{RData, RecordType};
 
 use crate::fixture::{self, Nameserver, ask, code, shown, why};
-use crate::rig::{End, Gateway, Inbound, Managed, Origin, Wire, netns};
+use tailrace_rig::{ConnectionEnd, FakeTailnet, Gateway, Inbound, Origin, RawConnection, netns};
 
-fn lending(tailnet: &Managed) -> Gateway {
+fn lending(tailnet: &FakeTailnet) -> Gateway {
     tailnet.gateway(|s| {
         s.set("dns.synthetic", "198.18.0.0/15");
     })
@@ -97,7 +97,7 @@ fn a_lent_address_is_judged_as_its_name() {
     wire.expect("hello");
     gateway.setup().enforce(&["other.corp.example"]);
     gateway.reload();
-    wire.expect_end(End::Reset);
+    wire.expect_end(ConnectionEnd::Reset);
     gateway.assert_refused(Inbound::Socks5, &format!("{ip}:5432"), "denied");
 }
 
@@ -122,13 +122,13 @@ fn b28_a_redirected_connection_to_a_lent_address_is_led_to_its_name() {
         netns::add_route("198.18.0.0/15");
         netns::redirect("198.18.0.0/15", gateway.proxy().port());
         let ip = lent(gateway.private_dns(), "a.corp.example.");
-        let mut wire = Wire::dial(SocketAddr::new(ip, 5432));
+        let mut wire = RawConnection::dial(SocketAddr::new(ip, 5432));
         wire.send("hello");
         wire.expect("hello");
         drop(wire);
         let line = gateway.wait_for_line(|line| line["inbound"] == "transparent");
         assert_eq!((&line["host"], &line["host_from"]), (&"a.corp.example".into(), &"dns".into()));
-        Wire::assert_reset("198.18.200.1:5432".parse().unwrap());
+        RawConnection::assert_reset("198.18.200.1:5432".parse().unwrap());
         let line = gateway.wait_for_line(|line| line["host"] == "198.18.200.1");
         assert_eq!(line["outcome"], "dns_error");
     });

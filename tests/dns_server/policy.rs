@@ -5,9 +5,9 @@ use hickory_proto::rr::RecordType;
 use serde_json::Value;
 
 use crate::fixture::{self, Nameserver, ask, code, shown, why};
-use crate::rig::Gateway;
-use crate::rig::managed::script::State;
-use crate::rig::wait::PATIENCE;
+use tailrace_rig::Gateway;
+use tailrace_rig::fake_tailnet::script::State;
+use tailrace_rig::wait::PATIENCE;
 
 /// One line of the log says so, however often it was asked.
 #[track_caller]

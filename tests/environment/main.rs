@@ -1,25 +1,23 @@
 //! `tailrace env` as the programs that read it understand it: the same exceptions for all of them.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail loudly")]
 
-use tailrace_rig as rig;
-
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use rig::http_origin::HttpOrigin;
-use rig::{Gateway, Reply, Setup, Tailscaled, netns};
 use serde_json::Value;
+use tailrace_rig::http_origin::HttpOrigin;
+use tailrace_rig::{FakeUpstream, Gateway, Setup, UpstreamReply, netns};
 
 /// A program of this folder.
 fn probe(name: &str) -> PathBuf {
-    rig::source("tests/environment").join(name)
+    tailrace_rig::source("tests/environment").join(name)
 }
 
 /// A gateway that leads to one origin, and another origin on every exception's address.
 struct World {
     gateway: Gateway,
-    fake: Tailscaled,
+    fake: FakeUpstream,
     _through: HttpOrigin,
     urls: Vec<String>,
     variables: Vec<(String, String)>,
@@ -33,8 +31,8 @@ impl World {
         }
         let port = direct_origin();
         let through = HttpOrigin::ok("through");
-        let fake = Tailscaled::with("db.corp.example", through.address());
-        fake.answer_for("tls.corp.example", Reply::Rep(5));
+        let fake = FakeUpstream::with("db.corp.example", through.address());
+        fake.answer_for("tls.corp.example", UpstreamReply::Rep(5));
         let mut gateway = Gateway::chained(&fake);
         let hosts = ["localhost", "127.0.0.1", "[::1]", "169.254.169.254", "169.254.170.2"];
         let mut urls: Vec<String> = hosts.map(|host| format!("http://{host}:{port}/")).into();
@@ -77,7 +75,7 @@ impl World {
         for name in ["PATH", "HOME"] {
             command.envs(std::env::var_os(name).map(|value| (name, value)));
         }
-        let output = rig::setup::run(command);
+        let output = tailrace_rig::setup::run(command);
         let said = String::from_utf8_lossy(&output.stdout).into_owned();
         assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
         said
@@ -90,7 +88,7 @@ fn direct_origin() -> u16 {
     let port = listener.local_addr().unwrap().port();
     std::thread::spawn(move || {
         for stream in listener.incoming() {
-            let mut wire = rig::Wire::new(stream.unwrap());
+            let mut wire = tailrace_rig::RawConnection::new(stream.unwrap());
             wire.read_head();
             wire.send("HTTP/1.1 200 OK\r\nContent-Length: 6\r\nConnection: close\r\n\r\ndirect");
         }
@@ -120,7 +118,7 @@ fn runs(program: &Path, arguments: &[&str]) -> bool {
 fn curl_agrees() {
     netns::inside(|| {
         if !runs("curl".as_ref(), &["--version"]) {
-            return rig::skip("needs curl");
+            return tailrace_rig::skip("needs curl");
         }
         World::new().agrees("curl", 1, |urls| {
             // Each by itself: one that fails must not end the others.
@@ -144,7 +142,7 @@ fn go_agrees() {
             build.env("GOCACHE", folder.path().join("cache"));
         }
         match build.output() {
-            Err(_) => return rig::skip("needs go"),
+            Err(_) => return tailrace_rig::skip("needs go"),
             Ok(output) => assert!(output.status.success(), "{output:?}"),
         }
         World::new().agrees("Go", 1, |urls| {
@@ -171,7 +169,7 @@ fn python_s_requests_agrees() {
 
 fn python(library: &str) {
     if !runs("python3".as_ref(), &["-c", &format!("import {library}")]) {
-        return rig::skip("needs python3 with requests (Debian: python3-requests)");
+        return tailrace_rig::skip("needs python3 with requests (Debian: python3-requests)");
     }
     let world = World::new();
     let world = if library == "requests" { world } else { world.by_names_and_v4() };
@@ -191,7 +189,7 @@ fn node_24_agrees() {
         let cache = folder("TAILRACE_CACHE").unwrap_or_else(|| of_user.join("tailrace"));
         let node = cache.join("node24/node_modules/node/bin/node");
         if !runs(&node, &["-e", "process.exit(+!process.version.startsWith('v24.'))"]) {
-            return rig::skip("needs Node 24 (npm's package node): tests/clients/install");
+            return tailrace_rig::skip("needs Node 24 (npm's package node): tests/clients/install");
         }
         World::new().by_names_and_v4().agrees("Node 24", 1, |urls| {
             let mut command = Command::new(&node);
@@ -208,7 +206,7 @@ fn java_agrees() {
         let mut build = Command::new("javac");
         build.arg("-d").arg(folder.path()).arg(probe("Probe.java"));
         match build.output() {
-            Err(_) => return rig::skip("needs javac (Debian: default-jdk-headless)"),
+            Err(_) => return tailrace_rig::skip("needs javac (Debian: default-jdk-headless)"),
             Ok(output) => assert!(output.status.success(), "{output:?}"),
         }
         World::new().agrees("Java", 2, |urls| {

@@ -3,14 +3,14 @@
 use std::path::PathBuf;
 use std::process::Command;
 
-use crate::rig::setup::run;
-use crate::rig::{Gateway, HttpOrigin, Origin, Tailscaled, source};
 use crate::{Made, there};
+use tailrace_rig::setup::run;
+use tailrace_rig::{FakeUpstream, Gateway, HttpOrigin, Origin, source};
 
 /// A gateway before an origin known as `h`, and what a program made the origin see.
 struct Bench {
     origin: HttpOrigin,
-    fake: Tailscaled,
+    fake: FakeUpstream,
     gateway: Gateway,
     folder: tempfile::TempDir,
     asked: usize,
@@ -21,7 +21,7 @@ const BASIC: Option<&str> = Some("Basic dTpw");
 impl Bench {
     fn new() -> Bench {
         let origin = HttpOrigin::ok("ok");
-        let fake = Tailscaled::with("h", origin.address());
+        let fake = FakeUpstream::with("h", origin.address());
         let gateway = Gateway::chained(&fake);
         let folder = tempfile::tempdir().unwrap();
         Bench { origin, fake, gateway, folder, asked: 0 }
@@ -142,7 +142,7 @@ fn b6_perls_lwp_with_a_fragment_and_credentials() {
     let mut bench = Bench::new();
     let lwp = Command::new("perl").args(["-MLWP::UserAgent", "-e", "1"]).output().unwrap();
     if !lwp.status.success() {
-        return crate::rig::skip("needs LWP (Debian: libwww-perl)");
+        return tailrace_rig::skip("needs LWP (Debian: libwww-perl)");
     }
     let command = |url: &str| {
         let script = "my $a = LWP::UserAgent->new(timeout => 20); $a->env_proxy; \
@@ -215,7 +215,7 @@ fn b6_gos_own_client_with_backslashes_and_other_bytes_in_its_query() {
 #[track_caller]
 fn connects_by_address(program: &str, arguments: impl Fn(&str) -> Vec<String>) {
     let origin = Origin::send("not TLS, and that is the end of it\n");
-    let fake = Tailscaled::with("2001:db8::7", origin.address());
+    let fake = FakeUpstream::with("2001:db8::7", origin.address());
     let mut gateway = Gateway::chained(&fake);
     let proxy = gateway.proxy().to_string();
     let output = Command::new(program)

@@ -5,9 +5,9 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use crate::rig::wait::{PATIENCE, eventually, holds_within};
-use crate::rig::{Gateway, HttpOrigin, HttpReply, Wire, accepts};
 use crate::{Made, there};
+use tailrace_rig::wait::{PATIENCE, eventually, holds_within};
+use tailrace_rig::{Gateway, HttpOrigin, HttpReply, RawConnection, accepts};
 
 /// Another proxy, ended by its id.
 struct Witness {
@@ -192,7 +192,7 @@ fn origin() -> HttpOrigin {
 #[track_caller]
 fn all_rows(proxy: SocketAddr, origin: &HttpOrigin, other: impl Fn(&Row) -> Other) {
     for row in &ROWS {
-        let mut wire = Wire::dial(proxy);
+        let mut wire = RawConnection::dial(proxy);
         wire.send(row.request(origin.address()));
         let answer = wire.read_answer();
         assert_eq!((answer.status(), &answer.body[..]), (200, &b"ok"[..]), "{}", row.url);
@@ -224,7 +224,7 @@ fn p21_b6_tinyproxy_is_a_witness() {
         let (witness, origin) = (Witness::tinyproxy(), origin());
         // It passes an answer's fields on as they are and knows one length of two.
         for row in &ROWS {
-            let mut wire = Wire::dial(witness.address);
+            let mut wire = RawConnection::dial(witness.address);
             wire.send(row.request(origin.address()));
             let (said, _) = wire.rest();
             assert!(said.ends_with(b"ok"), "{}: {}", row.url, said.escape_ascii());
@@ -237,7 +237,7 @@ fn p21_b6_tinyproxy_is_a_witness() {
 /// P19, as all three take it.
 #[track_caller]
 fn assert_connects(proxy: SocketAddr, origin: &HttpOrigin) {
-    let mut wire = Wire::dial(proxy);
+    let mut wire = RawConnection::dial(proxy);
     wire.send(format!("CONNECT {} HTTP/1.1\r\nContent-Length: 0\r\n\r\n", origin.address()));
     assert_eq!(wire.read_head().status(), 200);
     wire.send("GET /tunnel HTTP/1.1\r\n\r\n");

@@ -3,11 +3,11 @@
 
 use std::time::Duration;
 
-use crate::rig::client::{socks4a_request, socks5_named};
-use crate::rig::wait::pause;
-use crate::rig::{
-    Answer, ClosedPort, End, Gateway, HttpOrigin, HttpReply, Inbound, Origin, Tailscaled,
-    assert_raw_refused, assert_says,
+use tailrace_rig::client::{socks4a_request, socks5_named};
+use tailrace_rig::wait::pause;
+use tailrace_rig::{
+    Answer, ClosedPort, ConnectionEnd, FakeUpstream, Gateway, HttpOrigin, HttpReply, Inbound,
+    Origin, assert_raw_refused, assert_says,
 };
 
 /// An origin that answers each request by its first line and body.
@@ -35,7 +35,7 @@ fn sent_for(gateway: &Gateway, origin: &HttpOrigin, request: impl AsRef<[u8]>) -
 fn p21_empty_lines_before_any_request_are_skipped() {
     let origin = telling();
     let echo = Origin::echo();
-    let fake = Tailscaled::with("h", origin.address());
+    let fake = FakeUpstream::with("h", origin.address());
     fake.map("echo", echo.address());
     let mut gateway = Gateway::chained(&fake);
     for lines in 1..=4 {
@@ -58,7 +58,7 @@ fn p21_empty_lines_before_any_request_are_skipped() {
 #[test]
 fn p21_a_stray_line_end_behind_a_body_has_no_answer() {
     let origin = telling();
-    let fake = Tailscaled::with("h", origin.address());
+    let fake = FakeUpstream::with("h", origin.address());
     let mut gateway = Gateway::start(|s| {
         s.upstream(fake.address()).set("limits.head_timeout", "200ms");
     });
@@ -78,7 +78,7 @@ fn p21_a_stray_line_end_behind_a_body_has_no_answer() {
     // What does begin behind it is held to its time.
     wire.send("\r\nG");
     assert_says(&Answer::Http(wire.read_answer()), "head_timeout");
-    wire.expect_end(End::Fin);
+    wire.expect_end(ConnectionEnd::Fin);
     gateway.settle_with(&fake, 5, 1);
     assert_eq!(gateway.count("ok"), 4);
 }
@@ -86,7 +86,7 @@ fn p21_a_stray_line_end_behind_a_body_has_no_answer() {
 #[test]
 fn p2_p21_a_client_that_sends_empty_lines_alone_rests() {
     let origin = telling();
-    let fake = Tailscaled::with("h", origin.address());
+    let fake = FakeUpstream::with("h", origin.address());
     let mut gateway = Gateway::start(|s| {
         s.upstream(fake.address())
             .set("limits.head_timeout", "300ms")
@@ -96,17 +96,17 @@ fn p2_p21_a_client_that_sends_empty_lines_alone_rests() {
     for silence in ["\r\n", "\r\n\r\n\r"] {
         let mut wire = gateway.dial();
         wire.send(silence);
-        wire.expect_end(End::Fin);
+        wire.expect_end(ConnectionEnd::Fin);
     }
     let mut wire = gateway.dial();
     wire.send(get("http://h/", ""));
     assert_eq!(wire.read_answer().status(), 200);
     wire.send("\r\n");
-    wire.expect_end(End::Fin);
+    wire.expect_end(ConnectionEnd::Fin);
     // SOCKS has none.
     let mut wire = gateway.dial();
     wire.send(b"\r\n\x05\x01\x00");
-    wire.expect_end(End::Fin);
+    wire.expect_end(ConnectionEnd::Fin);
     gateway.settle_with(&fake, 4, 1);
     assert_eq!((gateway.count("head_timeout"), gateway.count("bad_request")), (2, 1));
 }
@@ -114,7 +114,7 @@ fn p2_p21_a_client_that_sends_empty_lines_alone_rests() {
 #[test]
 fn b6_credentials_of_a_url_become_the_field_that_says_the_same() {
     let origin = telling();
-    let fake = Tailscaled::with("h", origin.address());
+    let fake = FakeUpstream::with("h", origin.address());
     let mut gateway = Gateway::chained(&fake);
     let cases = [
         ("user:canary", "Authorization: Basic dXNlcjpjYW5hcnk=\r\n"),
@@ -142,7 +142,7 @@ fn b6_credentials_of_a_url_become_the_field_that_says_the_same() {
 
 #[test]
 fn b6_credentials_of_a_url_are_never_logged_and_never_told() {
-    let fake = Tailscaled::start();
+    let fake = FakeUpstream::start();
     let gone = ClosedPort::new();
     fake.map("h", gone.address());
     let mut gateway = Gateway::start(|s| {
@@ -174,7 +174,7 @@ fn b6_credentials_of_a_url_are_never_logged_and_never_told() {
 #[test]
 fn b6_paths_and_queries_are_passed_on_as_they_are() {
     let origin = telling();
-    let fake = Tailscaled::with("h", origin.address());
+    let fake = FakeUpstream::with("h", origin.address());
     let mut gateway = Gateway::chained(&fake);
     let cases: [(&[u8], &[u8]); 8] = [
         (b"http://h/a\\b", b"/a\\b"),
@@ -210,7 +210,7 @@ fn p21_p22_p23_answers_are_read_as_others_read_them_and_written_anew() {
         let number: usize = request.head.get("x-case").unwrap().parse().unwrap();
         HttpReply::Keep(format!("HTTP/1.1 200 OK\r\n{}", answers[number].0).into())
     });
-    let fake = Tailscaled::with("h", origin.address());
+    let fake = FakeUpstream::with("h", origin.address());
     let mut gateway = Gateway::chained(&fake);
     let mut wire = gateway.dial();
     for (number, (_, wanted)) in answers.iter().enumerate() {
@@ -224,7 +224,7 @@ fn p21_p22_p23_answers_are_read_as_others_read_them_and_written_anew() {
 #[test]
 fn p23_a_requests_blanks_behind_a_chunks_size_stay_here() {
     let origin = telling();
-    let fake = Tailscaled::with("h", origin.address());
+    let fake = FakeUpstream::with("h", origin.address());
     let mut gateway = Gateway::chained(&fake);
     let mut wire = gateway.dial();
     let head = "POST http://h/ HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n";
@@ -238,7 +238,7 @@ fn p23_a_requests_blanks_behind_a_chunks_size_stay_here() {
 #[test]
 fn p17_p19_connects_that_everyday_clients_send() {
     let origin = Origin::send("hello");
-    let fake = Tailscaled::with("h", origin.address());
+    let fake = FakeUpstream::with("h", origin.address());
     fake.map("2001:db8::7", origin.address());
     let mut gateway = Gateway::chained(&fake);
     for head in [
@@ -252,7 +252,7 @@ fn p17_p19_connects_that_everyday_clients_send() {
         wire.send(head);
         wire.expect("HTTP/1.1 200 Connection established\r\n\r\nhello");
         wire.fin();
-        wire.expect_end(End::Fin);
+        wire.expect_end(ConnectionEnd::Fin);
     }
     gateway.settle_with(&fake, 5, 5);
     for line in &gateway.access_lines()[2..] {
@@ -266,7 +266,7 @@ fn p17_p19_connects_that_everyday_clients_send() {
 #[test]
 fn p13_a_name_in_brackets_is_an_ipv6_address() {
     let origin = Origin::echo();
-    let fake = Tailscaled::with("2001:db8::7", origin.address());
+    let fake = FakeUpstream::with("2001:db8::7", origin.address());
     let mut gateway = Gateway::chained(&fake);
     for name in [&b"[2001:db8::7]"[..], b"2001:db8::7", b"[2001:DB8:0::7]"] {
         let mut wire = gateway.dial();
@@ -316,7 +316,7 @@ fn p28_any_protocol_is_relayed_after_its_101() {
             format!("HTTP/1.1 101 UPGRADED\r\nConnection: Upgrade\r\nUpgrade: {protocol}\r\n\r\n");
         HttpReply::Upgrade((head + "hi").into())
     });
-    let fake = Tailscaled::with("h", origin.address());
+    let fake = FakeUpstream::with("h", origin.address());
     let mut gateway = Gateway::chained(&fake);
     for (fields, protocol) in UPGRADES {
         let mut wire = gateway.dial();
@@ -328,7 +328,7 @@ fn p28_any_protocol_is_relayed_after_its_101() {
         wire.send("\r\nGET /smuggled HTTP/1.1\r\n\r\n");
         wire.expect("\r\nGET /smuggled HTTP/1.1\r\n\r\n");
         wire.fin();
-        wire.expect_end(End::Fin);
+        wire.expect_end(ConnectionEnd::Fin);
     }
     gateway.settle_with(&fake, 2, 2);
     assert_eq!(gateway.count("fin_fin"), 2);
@@ -337,14 +337,14 @@ fn p28_any_protocol_is_relayed_after_its_101() {
 #[test]
 fn p28_without_a_101_an_upgrade_changes_nothing() {
     let origin = telling();
-    let fake = Tailscaled::with("h", origin.address());
+    let fake = FakeUpstream::with("h", origin.address());
     let mut gateway = Gateway::chained(&fake);
     for (fields, _) in UPGRADES {
         let mut wire = gateway.dial();
         wire.send(attach(fields, "") + &get("http://127.0.0.1:1/", ""));
         assert_eq!(wire.read_answer().body, b"POST /exec HTTP/1.1|");
         assert_says(&Answer::Http(wire.read_answer()), "denied");
-        wire.expect_end(End::Fin);
+        wire.expect_end(ConnectionEnd::Fin);
     }
     gateway.settle_with(&fake, 4, 2);
 }
@@ -358,7 +358,7 @@ fn p27_what_may_not_be_switched_to_is_not_asked_of_the_origin() {
         }
         None => HttpReply::ok("plain"),
     });
-    let fake = Tailscaled::with("h", origin.address());
+    let fake = FakeUpstream::with("h", origin.address());
     let mut gateway = Gateway::chained(&fake);
     let removed = [
         attach("Connection: Upgrade\r\nUpgrade: tcp\r\n", "{\"Tty\":true}"),
@@ -377,7 +377,7 @@ fn p27_what_may_not_be_switched_to_is_not_asked_of_the_origin() {
         let mut wire = gateway.dial();
         wire.send(attach(&format!("{}X-Switch: {switched}\r\n", UPGRADES[0].0), ""));
         assert_says(&Answer::Http(wire.read_answer()), "upstream_protocol");
-        wire.expect_end(End::Fin);
+        wire.expect_end(ConnectionEnd::Fin);
     }
     gateway.settle_with(&fake, 8, 8);
 }

@@ -2,10 +2,10 @@
 
 use std::net::SocketAddr;
 
-use crate::rig::wait::{PATIENCE, eventually};
-use crate::rig::{
-    Answer, End, Gateway, HttpAnswer, HttpOrigin, HttpReply, Inbound, Origin, Reply, Tailscaled,
-    Then, Wire, assert_http_refused, assert_says,
+use tailrace_rig::wait::{PATIENCE, eventually};
+use tailrace_rig::{
+    AfterReply, Answer, ConnectionEnd, FakeUpstream, Gateway, HttpAnswer, HttpOrigin, HttpReply,
+    Inbound, Origin, RawConnection, UpstreamReply, assert_http_refused, assert_says,
 };
 
 fn get(target: &str, fields: &str) -> String {
@@ -18,15 +18,15 @@ fn post(fields: &str, body: &str) -> String {
 }
 
 /// `h` leads to `origin`.
-fn before(origin: &HttpOrigin) -> (Tailscaled, Gateway) {
-    let fake = Tailscaled::with("h", origin.address());
+fn before(origin: &HttpOrigin) -> (FakeUpstream, Gateway) {
+    let fake = FakeUpstream::with("h", origin.address());
     let gateway = Gateway::chained(&fake);
     (fake, gateway)
 }
 
 /// Sends a request and reads its answer on the same connection.
 #[track_caller]
-fn exchange(wire: &mut Wire, request: impl AsRef<[u8]>) -> HttpAnswer {
+fn exchange(wire: &mut RawConnection, request: impl AsRef<[u8]>) -> HttpAnswer {
     wire.send(request);
     wire.read_answer()
 }
@@ -34,7 +34,7 @@ fn exchange(wire: &mut Wire, request: impl AsRef<[u8]>) -> HttpAnswer {
 #[test]
 fn p26_each_pipelined_request_is_judged_and_earlier_answers_are_whole() {
     let origin = HttpOrigin::ok("first");
-    let fake = Tailscaled::with("db.corp.example", origin.address());
+    let fake = FakeUpstream::with("db.corp.example", origin.address());
     let mut gateway = Gateway::start(|s| {
         s.upstream(fake.address()).enforce(&["corp.example"]);
     });
@@ -43,7 +43,7 @@ fn p26_each_pipelined_request_is_judged_and_earlier_answers_are_whole() {
     wire.send(both.concat());
     assert_eq!(wire.read_answer().body, b"first");
     assert_says(&Answer::Http(wire.read_answer()), "denied");
-    wire.expect_end(End::Fin);
+    wire.expect_end(ConnectionEnd::Fin);
     gateway.settle_with(&fake, 2, 1);
     let outcomes: Vec<_> = gateway.access_lines().iter().map(|l| l["outcome"].clone()).collect();
     assert_eq!(outcomes, ["ok", "denied"]);
@@ -113,9 +113,9 @@ fn heard_a_fin_from(address: SocketAddr) -> usize {
 #[test]
 fn p29_bytes_that_came_with_the_upstreams_reply_answer_one_request_only() {
     let early = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nearly";
-    let fake = Tailscaled::start();
-    let reply = [&crate::rig::socks_script::reply(0)[..], early].concat();
-    fake.answer(Reply::Bytes(reply, Then::Hold));
+    let fake = FakeUpstream::start();
+    let reply = [&tailrace_rig::socks_script::reply(0)[..], early].concat();
+    fake.answer(UpstreamReply::Bytes(reply, AfterReply::Hold));
     let mut gateway = Gateway::start(|s| {
         s.upstream(fake.address()).set("limits.idle_timeout", "1s");
     });
@@ -157,21 +157,21 @@ fn p26_an_answer_that_refuses_the_body_arrives_whole() {
         guest.send(b"HTTP/1.1 413 Too Large\r\nContent-Length: 5\r\n\r\nlarge");
         guest.read_to_end();
     });
-    let fake = Tailscaled::with("h", origin.address());
+    let fake = FakeUpstream::with("h", origin.address());
     let mut gateway = Gateway::chained(&fake);
     let mut wire = gateway.dial();
     wire.send(post("Content-Length: 1000000", "the first bytes"));
     let answer = wire.read_answer();
     assert_eq!((answer.status(), &answer.body[..]), (413, &b"large"[..]));
     assert_eq!(answer.head.get("connection"), Some("close"));
-    wire.expect_end(End::Fin);
+    wire.expect_end(ConnectionEnd::Fin);
     drop(wire);
     gateway.settle_with(&fake, 1, 1);
     assert_eq!(gateway.outcome(1), "ok");
 }
 
 /// Reads on until a blank line has come.
-fn guest_has_head(guest: &mut crate::rig::origin::Guest) -> bool {
+fn guest_has_head(guest: &mut tailrace_rig::origin::OriginConnection) -> bool {
     let mut head = Vec::new();
     let mut byte = [0];
     while !head.ends_with(b"\r\n\r\n") && guest.read(&mut byte) == 1 {
@@ -274,7 +274,7 @@ fn p28_websocket_is_a_relay_after_a_101() {
     wire.send("GET /smuggled HTTP/1.1\r\n\r\n");
     wire.expect("GET /smuggled HTTP/1.1\r\n\r\n");
     wire.fin();
-    wire.expect_end(End::Fin);
+    wire.expect_end(ConnectionEnd::Fin);
     gateway.settle_with(&fake, 1, 1);
     assert_eq!(gateway.outcome(1), "fin_fin");
 }
@@ -288,7 +288,7 @@ fn p28_a_200_to_an_upgrade_keeps_http_framing() {
     wire.send(get("h/", UPGRADE) + &get("127.0.0.1:1/", ""));
     assert_eq!(wire.read_answer().body, b"plain");
     assert_says(&Answer::Http(wire.read_answer()), "denied");
-    wire.expect_end(End::Fin);
+    wire.expect_end(ConnectionEnd::Fin);
     gateway.settle_with(&fake, 2, 1);
     assert_eq!(origin.requests().len(), 1);
 }
@@ -319,7 +319,7 @@ fn p29_responses_that_are_none_become_502() {
         let answer = exchange(&mut wire, get("h/", &format!("X-Case: {number}\r\n")));
         assert_eq!(answer.status(), 502, "{response:?}");
         assert_says(&Answer::Http(answer), "upstream_protocol");
-        wire.expect_end(End::Fin);
+        wire.expect_end(ConnectionEnd::Fin);
     }
     gateway.settle_with(&fake, bad.len() as u64, bad.len());
     assert!(origin.visits().iter().all(|visit| visit.end.is_some()), "no origin is used again");
@@ -336,7 +336,7 @@ fn p29_half_an_answer_never_looks_whole() {
         wire.send(get("h/", ""));
         let (bytes, end) = wire.rest();
         assert!(bytes.starts_with(b"HTTP/1.1 200 OK\r\n"), "{}", bytes.escape_ascii());
-        assert_eq!(end, End::Reset, "{response:?}");
+        assert_eq!(end, ConnectionEnd::Reset, "{response:?}");
         drop(wire);
         gateway.settle_with(&fake, 1, 1);
         assert_ne!(gateway.outcome(1), "ok");
@@ -399,20 +399,20 @@ fn p18_an_http_1_0_client_is_answered_plainly_and_closed() {
     assert_eq!(head.status(), 200);
     assert_eq!((head.get("transfer-encoding"), head.get("connection")), (None, Some("close")));
     wire.expect("abc");
-    wire.expect_end(End::Fin);
+    wire.expect_end(ConnectionEnd::Fin);
     gateway.settle_with(&fake, 1, 1);
 }
 
 #[test]
 fn p2_a_keep_alive_connection_that_stays_silent_is_closed() {
     let origin = HttpOrigin::ok("x");
-    let fake = Tailscaled::with("h", origin.address());
+    let fake = FakeUpstream::with("h", origin.address());
     let mut gateway = Gateway::start(|s| {
         s.upstream(fake.address()).set("limits.keepalive_idle", "300ms");
     });
     let (mut wire, answer) = gateway.ask(Inbound::Forward, "h:80");
     assert!(answer.is_ok());
-    wire.expect_end(End::Fin);
+    wire.expect_end(ConnectionEnd::Fin);
     // A second head that starts and stalls is timed out with words.
     gateway.setup().set("limits.keepalive_idle", "60s").set("limits.head_timeout", "300ms");
     gateway.reload();
@@ -420,6 +420,6 @@ fn p2_a_keep_alive_connection_that_stays_silent_is_closed() {
     assert!(answer.is_ok());
     wire.send("GET http");
     assert_says(&Answer::Http(wire.read_answer()), "head_timeout");
-    wire.expect_end(End::Fin);
+    wire.expect_end(ConnectionEnd::Fin);
     gateway.settle_with(&fake, 3, 2);
 }

@@ -1,14 +1,14 @@
 //! P17 to P25: HTTP heads and CONNECT.
 
-use crate::rig::{
-    End, Gate, Gateway, HttpOrigin, Inbound, Origin, Reply, Tailscaled, assert_http_refused,
-    assert_says,
+use tailrace_rig::{
+    ConnectionEnd, FakeUpstream, Gateway, HttpOrigin, Inbound, Latch, Origin, UpstreamReply,
+    assert_http_refused, assert_says,
 };
 
 /// Each request gets the refusal of `outcome`; the upstream hears of none.
 #[track_caller]
 fn all_refused(requests: &[String], outcome: &str) {
-    let fake = Tailscaled::start();
+    let fake = FakeUpstream::start();
     let mut gateway = Gateway::chained(&fake);
     for request in requests {
         assert_http_refused(gateway.proxy(), request.as_bytes(), outcome);
@@ -41,14 +41,14 @@ fn p17_host_and_authority() {
 #[test]
 fn p17_p18_connect_needs_no_host_and_http_1_0_is_fine() {
     let origin = Origin::send("hello");
-    let fake = Tailscaled::with("h", origin.address());
+    let fake = FakeUpstream::with("h", origin.address());
     let mut gateway = Gateway::chained(&fake);
     for head in ["CONNECT h:443 HTTP/1.1\r\n\r\n", "CONNECT h:443 HTTP/1.0\r\n\r\n"] {
         let mut wire = gateway.dial();
         wire.send(head);
         wire.expect("HTTP/1.1 200 Connection established\r\n\r\nhello");
         wire.fin();
-        wire.expect_end(End::Fin);
+        wire.expect_end(ConnectionEnd::Fin);
     }
     gateway.settle_with(&fake, 2, 2);
 }
@@ -68,38 +68,41 @@ fn p19_connect_with_a_body_is_refused() {
 #[test]
 fn p19_early_bytes_wait_for_success_and_are_sent_first() {
     let origin = Origin::echo();
-    let fake = Tailscaled::with("h", origin.address());
+    let fake = FakeUpstream::with("h", origin.address());
     let mut gateway = Gateway::chained(&fake);
     let mut wire = gateway.dial();
     wire.send("CONNECT h:443 HTTP/1.1\r\n\r\nGET / HTTP/1.1\r\n\r\n");
     wire.expect("HTTP/1.1 200 Connection established\r\n\r\nGET / HTTP/1.1\r\n\r\n");
     wire.fin();
-    wire.expect_end(End::Fin);
+    wire.expect_end(ConnectionEnd::Fin);
     assert_eq!(origin.only_visit().received, b"GET / HTTP/1.1\r\n\r\n");
     // On failure they are dropped, not taken for another request.
-    fake.answer_for("gone", Reply::Rep(5));
+    fake.answer_for("gone", UpstreamReply::Rep(5));
     let mut wire = gateway.dial();
     wire.send("CONNECT gone:443 HTTP/1.1\r\n\r\nGET http://h/ HTTP/1.1\r\nHost: h\r\n\r\n");
     assert_says(&wire.answer(Inbound::Connect), "refused");
-    wire.expect_end(End::Fin);
+    wire.expect_end(ConnectionEnd::Fin);
     gateway.settle_with(&fake, 2, 2);
 }
 
 #[test]
 fn p20_early_bytes_push_back_on_the_client() {
-    let gate = Gate::new();
+    let gate = Latch::new();
     let held = gate.clone();
     let slow = Origin::start(move |guest| {
         held.wait();
         guest.read_to_end();
     });
-    let fake = Tailscaled::with("h", slow.address());
-    fake.answer_for("h", Reply::Late(std::time::Duration::from_secs(2), Box::new(Reply::Connect)));
+    let fake = FakeUpstream::with("h", slow.address());
+    fake.answer_for(
+        "h",
+        UpstreamReply::Late(std::time::Duration::from_secs(2), Box::new(UpstreamReply::Connect)),
+    );
     let mut gateway = Gateway::chained(&fake);
     let before = gateway.rss();
     let mut wire = gateway.dial();
     let payload: Vec<u8> = (0..8 << 20).map(|i: u32| (i / 7) as u8).collect();
-    let sent = crate::rig::sha256(&payload);
+    let sent = tailrace_rig::sha256(&payload);
     let mut twin = wire.twin();
     let writer = std::thread::spawn(move || {
         twin.send("CONNECT h:443 HTTP/1.1\r\n\r\n");
@@ -107,14 +110,14 @@ fn p20_early_bytes_push_back_on_the_client() {
         twin.fin();
     });
     // While the upstream thinks, the sender is stopped by full socket buffers, and nothing is hoarded.
-    crate::rig::wait::pause(std::time::Duration::from_millis(500));
+    tailrace_rig::wait::pause(std::time::Duration::from_millis(500));
     assert!(!writer.is_finished(), "8 MiB were taken before the target was connected");
     let grown = gateway.rss().saturating_sub(before);
     assert!(grown < 2 << 20, "{grown} bytes more in memory");
     gate.open();
     wire.expect("HTTP/1.1 200 Connection established\r\n\r\n");
     writer.join().unwrap();
-    wire.expect_end(End::Fin);
+    wire.expect_end(ConnectionEnd::Fin);
     assert_eq!(slow.only_visit().sha256(), sent);
     gateway.settle_with(&fake, 1, 1);
 }
@@ -167,7 +170,7 @@ fn p22_framing_that_could_be_read_twice() {
 #[test]
 fn p23_chunked_bodies_that_are_none() {
     let origin = HttpOrigin::ok("never");
-    let fake = Tailscaled::with("h", origin.address());
+    let fake = FakeUpstream::with("h", origin.address());
     let mut gateway = Gateway::chained(&fake);
     let bodies = [
         "0_2e\r\n".to_owned(),

@@ -1,8 +1,10 @@
 //! P24: how long a head may be, both ways, and what is left of a long one.
 
 use crate::everyday::{UPGRADES, attach, get};
-use crate::rig::wait::{PATIENCE, eventually};
-use crate::rig::{Answer, End, Gateway, HttpOrigin, HttpReply, Origin, Tailscaled, assert_says};
+use tailrace_rig::wait::{PATIENCE, eventually};
+use tailrace_rig::{
+    Answer, ConnectionEnd, FakeUpstream, Gateway, HttpOrigin, HttpReply, Origin, assert_says,
+};
 
 /// A head of exactly so many bytes, or with so many fields.
 fn filled(line: &str, bytes: usize) -> String {
@@ -26,7 +28,7 @@ fn p24_long_heads_pass_both_ways() {
             _ => b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok".to_vec(),
         })
     });
-    let fake = Tailscaled::with("h", origin.address());
+    let fake = FakeUpstream::with("h", origin.address());
     let mut gateway = Gateway::chained(&fake);
     let line = "GET http://h/ HTTP/1.1\r\nHost: h\r\n";
     let mut wire = gateway.dial();
@@ -56,7 +58,7 @@ fn p24_the_longest_head_is_a_setting_that_a_reload_changes() {
         let size = request.head.get("x-size").map(|size| size.parse().unwrap());
         HttpReply::Keep(filled(answer, size.unwrap_or(100)).into())
     });
-    let fake = Tailscaled::with("h", origin.address());
+    let fake = FakeUpstream::with("h", origin.address());
     let mut gateway = Gateway::start(|s| {
         s.upstream(fake.address()).set("limits.max_head", "2KiB");
     });
@@ -67,7 +69,7 @@ fn p24_the_longest_head_is_a_setting_that_a_reload_changes() {
         assert_eq!(wire.read_answer().status(), 200);
         wire.send(filled(line, most + 1));
         assert_says(&Answer::Http(wire.read_answer()), "head_too_large");
-        wire.expect_end(End::Fin);
+        wire.expect_end(ConnectionEnd::Fin);
         let mut wire = gateway.dial();
         wire.send(filled("CONNECT h:80 HTTP/1.1\r\n", most + 1));
         assert_says(&Answer::Http(wire.read_answer()), "head_too_large");
@@ -99,7 +101,7 @@ fn p24_long_heads_leave_nothing_behind() {
         None => HttpReply::Keep(answer.clone().into()),
     });
     let echo = Origin::echo();
-    let fake = Tailscaled::with("h", origin.address());
+    let fake = FakeUpstream::with("h", origin.address());
     fake.map("echo", echo.address());
     let mut gateway = Gateway::chained(&fake);
     let heads = [

@@ -2,18 +2,19 @@
 
 use std::time::Duration;
 
-use crate::rig::client::{socks4_request, socks4a_request, socks5_named, socks5_request};
-use crate::rig::tape::escape;
-use crate::rig::wait::pause;
-use crate::rig::{
-    End, Gateway, Inbound, Origin, Tailscaled, Wire, assert_raw_refused, assert_says,
+use tailrace_rig::client::{socks4_request, socks4a_request, socks5_named, socks5_request};
+use tailrace_rig::transcript::escape;
+use tailrace_rig::wait::pause;
+use tailrace_rig::{
+    ConnectionEnd, FakeUpstream, Gateway, Inbound, Origin, RawConnection, assert_raw_refused,
+    assert_says,
 };
 
 /// The gateway refuses each request as `bad_request` in every policy mode that has a list.
 #[track_caller]
 fn all_bad(requests: &[(Inbound, Vec<u8>)]) {
     for mode in ["log", "enforce"] {
-        let fake = Tailscaled::start();
+        let fake = FakeUpstream::start();
         let mut gateway = Gateway::start(|s| {
             s.upstream(fake.address()).enforce(&["corp.example"]).set("policy.mode", mode);
         });
@@ -32,13 +33,13 @@ fn says(gateway: &Gateway, sent: &[u8], said: &[u8]) {
     wire.send(sent);
     let (bytes, end) = wire.rest();
     assert_eq!(escape(&bytes), escape(said), "to {}", escape(sent));
-    assert_eq!(end, End::Fin);
+    assert_eq!(end, ConnectionEnd::Fin);
 }
 
 #[test]
 fn p1_first_byte_alone_then_one_byte_at_a_time() {
     let origin = Origin::send("hello");
-    let fake = Tailscaled::with("h", origin.address());
+    let fake = FakeUpstream::with("h", origin.address());
     let mut gateway = Gateway::chained(&fake);
     let rest = Duration::from_millis(50);
     let dialogues: [(&str, Vec<u8>, &[u8], usize); 3] = [
@@ -57,7 +58,7 @@ fn p1_first_byte_alone_then_one_byte_at_a_time() {
         // A client that ends before its target is there has gone.
         let bytes = wire.read_n(length + "hello".len());
         wire.fin();
-        wire.expect_end(End::Fin);
+        wire.expect_end(ConnectionEnd::Fin);
         assert!(bytes.starts_with(answer), "{inbound}: {}", escape(&bytes));
         assert!(bytes.ends_with(b"hello"), "{inbound}: {}", escape(&bytes));
     }
@@ -69,7 +70,7 @@ fn p1_first_byte_alone_then_one_byte_at_a_time() {
 
 #[test]
 fn p2_silence_is_closed_without_a_byte_and_a_started_http_head_gets_408() {
-    let fake = Tailscaled::start();
+    let fake = FakeUpstream::start();
     let mut gateway = Gateway::start(|s| {
         s.upstream(fake.address()).set("limits.head_timeout", "300ms");
     });
@@ -84,8 +85,8 @@ fn p2_silence_is_closed_without_a_byte_and_a_started_http_head_gets_408() {
     says(&gateway, b"\x05\x01\x02\x01\x02me", b"\x05\x02");
     let mut wire = gateway.dial();
     wire.send("GET http://h/ HTTP/1.1\r\nHo");
-    assert_says(&crate::rig::Answer::Http(wire.read_answer()), "head_timeout");
-    wire.expect_end(End::Fin);
+    assert_says(&tailrace_rig::Answer::Http(wire.read_answer()), "head_timeout");
+    wire.expect_end(ConnectionEnd::Fin);
     // One total deadline: bytes that trickle in do not move it.
     let mut wire = gateway.dial();
     let mut twin = wire.twin();
@@ -97,7 +98,7 @@ fn p2_silence_is_closed_without_a_byte_and_a_started_http_head_gets_408() {
             pause(Duration::from_millis(30));
         }
     });
-    assert_says(&crate::rig::Answer::Http(wire.read_answer()), "head_timeout");
+    assert_says(&tailrace_rig::Answer::Http(wire.read_answer()), "head_timeout");
     drop(wire);
     slow.join().unwrap();
     gateway.settle_with(&fake, 9, 0);
@@ -109,7 +110,7 @@ fn p2_silence_is_closed_without_a_byte_and_a_started_http_head_gets_408() {
 
 #[test]
 fn p3_tls_on_the_proxy_port_is_closed_without_a_byte() {
-    let fake = Tailscaled::start();
+    let fake = FakeUpstream::start();
     let mut gateway = Gateway::chained(&fake);
     says(&gateway, b"\x16\x03\x01\x00\x10", b"");
     says(&gateway, b"\x00", b"");
@@ -120,7 +121,7 @@ fn p3_tls_on_the_proxy_port_is_closed_without_a_byte() {
 
 #[test]
 fn p4_zero_methods_get_05_ff() {
-    let fake = Tailscaled::start();
+    let fake = FakeUpstream::start();
     let mut gateway = Gateway::chained(&fake);
     says(&gateway, b"\x05\x00", b"\x05\xff");
     says(&gateway, b"\x05\x01\x01", b"\x05\xff");
@@ -131,7 +132,7 @@ fn p4_zero_methods_get_05_ff() {
 #[test]
 fn p5_a_user_name_is_a_label_and_passwords_are_skipped() {
     let origin = Origin::echo();
-    let fake = Tailscaled::with("h", origin.address());
+    let fake = FakeUpstream::with("h", origin.address());
     let mut gateway = Gateway::chained(&fake);
     let cases: [(&[u8], &[u8], &str); 4] = [
         (b"\x05\x01\x02", b"\x01\x10investigation-42\x06secret", "investigation-42"),
@@ -166,7 +167,7 @@ fn p5_a_user_name_is_a_label_and_passwords_are_skipped() {
 #[test]
 fn p6_all_methods_but_user_name_choose_none() {
     let origin = Origin::echo();
-    let fake = Tailscaled::with("h", origin.address());
+    let fake = FakeUpstream::with("h", origin.address());
     let mut gateway = Gateway::chained(&fake);
     let mut wire = gateway.dial();
     // 255 methods: every value but 02.
@@ -182,7 +183,7 @@ fn p6_all_methods_but_user_name_choose_none() {
 #[test]
 fn p7_greeting_request_and_payload_in_one_segment() {
     let origin = Origin::echo();
-    let fake = Tailscaled::with("h", origin.address());
+    let fake = FakeUpstream::with("h", origin.address());
     let mut gateway = Gateway::chained(&fake);
     let mut wire = gateway.dial();
     wire.send([&[5, 1, 0][..], &socks5_named(b"h", 80), b"payload"].concat());
@@ -192,14 +193,14 @@ fn p7_greeting_request_and_payload_in_one_segment() {
     wire.send("more");
     wire.expect("more");
     wire.fin();
-    wire.expect_end(End::Fin);
+    wire.expect_end(ConnectionEnd::Fin);
     gateway.settle_with(&fake, 1, 1);
     assert_eq!(origin.only_visit().received, b"payloadmore");
 }
 
 #[test]
 fn p8_p9_commands_and_address_types_we_do_not_serve() {
-    let fake = Tailscaled::start();
+    let fake = FakeUpstream::start();
     let mut gateway = Gateway::chained(&fake);
     let end = b"\x00\x01\0\0\0\0\0\0";
     for command in [0x02, 0x03, 0x00, 0xff] {
@@ -223,7 +224,7 @@ fn p10_p12_p16_what_is_tolerated() {
     let origin = Origin::echo();
     let label = "a".repeat(63);
     let longest = format!("{label}.{label}.{label}.{}", "a".repeat(61));
-    let fake = Tailscaled::with("h", origin.address());
+    let fake = FakeUpstream::with("h", origin.address());
     fake.map(&longest, origin.address());
     let mut gateway = Gateway::chained(&fake);
     let mut reserved = socks5_named(b"h", 80);
@@ -260,7 +261,7 @@ fn p11_p12_p13_names_that_are_none() {
 
 #[test]
 fn p13_a_bad_name_is_escaped_in_the_log() {
-    let fake = Tailscaled::start();
+    let fake = FakeUpstream::start();
     let mut gateway = Gateway::chained(&fake);
     let name = b"x\r\n{\"level\":\"info\"}\x1b[2J";
     assert_raw_refused(gateway.proxy(), Inbound::Socks5, &socks5_named(name, 80), "bad_request");
@@ -287,10 +288,10 @@ fn p14_p15_ports_and_texts_that_are_none() {
 
 #[test]
 fn p1_a_client_that_leaves_in_its_head_is_client_gone() {
-    let fake = Tailscaled::start();
+    let fake = FakeUpstream::start();
     let mut gateway = Gateway::chained(&fake);
     for part in [&b"\x05"[..], b"\x05\x01\x00\x05\x01", b"\x04\x01", b"GET http", b"CONNECT h:8"] {
-        let mut wire: Wire = gateway.dial();
+        let mut wire: RawConnection = gateway.dial();
         wire.send(part);
         wire.fin();
         let _said = wire.rest();

@@ -3,10 +3,10 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use crate::rig::client::{socks4a_request, socks5_named};
-use crate::rig::tape::escape;
-use crate::rig::wait::pause;
-use crate::rig::{Gateway, HttpOrigin, HttpReply, Origin, Tailscaled, Wire};
+use tailrace_rig::client::{socks4a_request, socks5_named};
+use tailrace_rig::transcript::escape;
+use tailrace_rig::wait::pause;
+use tailrace_rig::{FakeUpstream, Gateway, HttpOrigin, HttpReply, Origin, RawConnection};
 
 /// Positions that are tried.
 const SPLITS: usize = 600;
@@ -21,7 +21,8 @@ fn every_split(gateway: &Gateway, dialogue: &[u8], answer: &[u8]) {
     assert!(dialogue.len() > SPLITS);
     let positions: Vec<usize> = (1..=SPLITS).collect();
     for batch in positions.chunks(BATCH) {
-        let mut wires: Vec<(usize, Wire)> = batch.iter().map(|at| (*at, gateway.dial())).collect();
+        let mut wires: Vec<(usize, RawConnection)> =
+            batch.iter().map(|at| (*at, gateway.dial())).collect();
         for (at, wire) in &mut wires {
             wire.send(&dialogue[..*at]);
         }
@@ -51,7 +52,7 @@ fn payload() -> Vec<u8> {
 
 fn tunnel(head: &[u8], answer: &[u8]) {
     let origin = Origin::echo();
-    let fake = Tailscaled::with("h", origin.address());
+    let fake = FakeUpstream::with("h", origin.address());
     let mut gateway = Gateway::chained(&fake);
     let payload = payload();
     every_split(&gateway, &[head, &payload].concat(), &[answer, &payload].concat());
@@ -101,7 +102,7 @@ fn forward_at_every_split(between: &str) {
     let origin = HttpOrigin::start(|request| {
         HttpReply::ok(&format!("{} {}", request.head.start, escape(&request.body)))
     });
-    let fake = Tailscaled::with("h", origin.address());
+    let fake = FakeUpstream::with("h", origin.address());
     let mut gateway = Gateway::chained(&fake);
     let body = "x".repeat(400);
     let dialogue = format!(
@@ -147,7 +148,7 @@ fn m10_u9_the_upstreams_reply_at_every_split() {
     let request = [&[5, 1, 0][..], &socks5_named(b"h", 80)].concat();
     let wanted = payload();
     for _ in 0..SPLITS / BATCH {
-        let mut wires: Vec<Wire> = (0..BATCH).map(|_| gateway.dial()).collect();
+        let mut wires: Vec<RawConnection> = (0..BATCH).map(|_| gateway.dial()).collect();
         for wire in &mut wires {
             wire.send(&request);
         }

@@ -3,10 +3,10 @@
 use std::io::Write as _;
 use std::time::Duration;
 
-use super::rig::wait::{assert_within, bound, eventually, pause, timed};
-use super::rig::wire::small_buffers;
-use super::rig::{End, Gate, Gateway, Inbound, Origin, sha256};
 use super::{Dice, MODES, Mode, SECOND, noise, read_to_fin, send_in_chunks, stuff, tunnel};
+use tailrace_rig::raw_connection::small_buffers;
+use tailrace_rig::wait::{assert_within, bound, eventually, pause, timed};
+use tailrace_rig::{ConnectionEnd, Gateway, Inbound, Latch, Origin, sha256};
 
 const MIB: usize = 1 << 20;
 
@@ -45,7 +45,7 @@ fn c5_the_upload_goes_on_after_the_upstreams_fin() {
 
 #[test]
 fn c7_both_fins_at_once() {
-    let gate = Gate::new();
+    let gate = Latch::new();
     let go = gate.clone();
     let origin = Origin::start(move |guest| {
         go.wait();
@@ -56,8 +56,8 @@ fn c7_both_fins_at_once() {
     let mut wire = tunnel(&gateway, origin.address());
     gate.open();
     wire.fin();
-    wire.expect_end(End::Fin);
-    assert_eq!(origin.only_visit().end, Some(End::Fin));
+    wire.expect_end(ConnectionEnd::Fin);
+    assert_eq!(origin.only_visit().end, Some(ConnectionEnd::Fin));
     assert_eq!(gateway.outcome(1), "fin_fin");
     gateway.settle_and_check(1);
 }
@@ -65,7 +65,7 @@ fn c7_both_fins_at_once() {
 #[test]
 fn c8_a_clients_reset_reaches_a_stalled_upstream() {
     for mode in [Mode::Copy, Mode::Splice] {
-        let gate = Gate::new();
+        let gate = Latch::new();
         let go = gate.clone();
         let origin = Origin::start(move |guest| {
             small_buffers(&guest.stream, 16_384);
@@ -81,7 +81,7 @@ fn c8_a_clients_reset_reaches_a_stalled_upstream() {
         });
         assert_within("the end of the relay", took, Duration::from_millis(100));
         gate.open();
-        assert_eq!(origin.only_visit().end, Some(End::Reset), "{mode:?}");
+        assert_eq!(origin.only_visit().end, Some(ConnectionEnd::Reset), "{mode:?}");
         let line = &gateway.wait_for_access(1)[0];
         assert_eq!(line["outcome"], "client_rst", "{line}");
         let counted = line["bytes_up"].as_u64().unwrap();
@@ -99,7 +99,7 @@ fn c9_all_that_came_before_the_upstreams_reset_then_a_reset() {
         let mut gateway = mode.gateway();
         let mut wire = tunnel(&gateway, origin.address());
         let (got, end) = wire.rest();
-        assert_eq!(end, End::Reset, "{mode:?}");
+        assert_eq!(end, ConnectionEnd::Reset, "{mode:?}");
         assert_eq!(sha256(&got), sha256(&bytes), "{mode:?}");
         assert_eq!(gateway.outcome(1), "upstream_rst");
         gateway.settle_and_check(1);
@@ -113,7 +113,7 @@ fn c10_m5_a_reset_while_the_other_direction_writes_is_still_a_reset() {
             let mut dice = Dice(guest.stream.peer_addr().unwrap().port().into());
             guest.read_n(dice.up_to(MIB as u64));
             guest.send(&noise(4, 700 << 10));
-            super::rig::wire::abort(&guest.stream);
+            tailrace_rig::raw_connection::abort(&guest.stream);
         });
         let mut gateway = mode.gateway();
         for round in 0..100 {
@@ -121,7 +121,7 @@ fn c10_m5_a_reset_while_the_other_direction_writes_is_still_a_reset() {
             // Written before anything is read: a socket tells its error once, ours too.
             wire.tcp().write_all(&[1; 2 * MIB]).unwrap();
             let (got, end) = wire.rest();
-            assert_eq!(end, End::Reset, "{mode:?} round {round}: {} bytes", got.len());
+            assert_eq!(end, ConnectionEnd::Reset, "{mode:?} round {round}: {} bytes", got.len());
         }
         gateway.settle_and_check(100);
         assert_eq!(gateway.count("upstream_rst"), 100);
@@ -147,7 +147,7 @@ fn c11_m3_the_tail_after_a_readers_pause_beyond_the_origins_close() {
 
 #[test]
 fn c12_half_closed_then_silent_ends_after_the_linger() {
-    let over = Gate::new();
+    let over = Latch::new();
     let until = over.clone();
     let origin = Origin::start(move |guest| {
         guest.read_to_end();
@@ -158,7 +158,7 @@ fn c12_half_closed_then_silent_ends_after_the_linger() {
     });
     let mut wire = tunnel(&gateway, origin.address());
     wire.fin();
-    let (_, took) = timed(|| wire.expect_end(End::Fin));
+    let (_, took) = timed(|| wire.expect_end(ConnectionEnd::Fin));
     assert!(took >= Duration::from_millis(900), "{took:?}");
     assert_within("the end", took, SECOND);
     assert_eq!(gateway.outcome(1), "half_close_idle");
@@ -180,10 +180,10 @@ fn c13_silence_ends_by_fin_and_a_byte_in_time_keeps_it() {
         wire.send(".");
         wire.expect(".");
     }
-    let (_, took) = timed(|| wire.expect_end(End::Fin));
+    let (_, took) = timed(|| wire.expect_end(ConnectionEnd::Fin));
     assert!(took >= Duration::from_millis(1_900), "{took:?}");
     assert!(took <= 5 * SECOND, "{took:?}");
-    assert_eq!(origin.only_visit().end, Some(End::Fin));
+    assert_eq!(origin.only_visit().end, Some(ConnectionEnd::Fin));
     assert_eq!(gateway.outcome(1), "idle");
     gateway.settle_and_check(1);
 }
@@ -260,7 +260,7 @@ fn m4_every_inbound_propagates_a_half_close() {
         wire.send("question");
         wire.fin();
         wire.expect("answer");
-        wire.expect_end(End::Fin);
+        wire.expect_end(ConnectionEnd::Fin);
     }
     gateway.settle_and_check(4);
 }

@@ -3,9 +3,9 @@
 use std::io::{Read as _, Write as _};
 use std::time::{Duration, Instant};
 
-use super::rig::wait::{PATIENCE, bound, eventually, pause, timed};
-use super::rig::{End, Gateway, Inbound, Origin, Wire, sha256};
 use super::{Dice, MODES, Mode, SECOND, noise, read_to_fin, send_in_chunks, tunnel};
+use tailrace_rig::wait::{PATIENCE, bound, eventually, pause, timed};
+use tailrace_rig::{ConnectionEnd, Gateway, Inbound, Origin, RawConnection, sha256};
 
 const MIB: usize = 1 << 20;
 
@@ -100,7 +100,7 @@ fn c2_m1_small_segments_before_a_stalled_reader_arrive_without_a_stall() {
 
 /// Milliseconds from the reader's resumption to the end, everything compared.
 fn segments_to_a_stalled_reader(mode: Mode) -> u128 {
-    let gate = super::rig::Gate::new();
+    let gate = tailrace_rig::Latch::new();
     let stall = gate.clone();
     let origin = Origin::start(move |guest| {
         guest.read_n(MIB); // by now the direction splices
@@ -147,7 +147,7 @@ fn c3_m6_urgent_bytes_at_start_middle_and_end_lose_nothing_and_cost_nothing() {
         }
         wire.urgent(b'!');
         wire.fin();
-        wire.expect_end(End::Fin);
+        wire.expect_end(ConnectionEnd::Fin);
         let used = gateway.cpu_time() - before;
         assert!(used <= bound(Duration::from_millis(50)), "{mode:?}: {used:?}");
         let whole: Vec<u8> = (0..20).flat_map(|i| noise(i, 128 << 10)).collect();
@@ -179,7 +179,7 @@ fn c14_m7_the_last_fifty_bytes_of_a_bulky_stream_are_not_held_back() {
     }
 }
 
-fn percentile_99(wire: &Wire) -> Duration {
+fn percentile_99(wire: &RawConnection) -> Duration {
     let mut wire = wire.twin();
     let round = || {
         timed(|| {
@@ -258,8 +258,8 @@ fn every_split(inbound: Inbound, request: &[u8], answer: usize) {
     let target = origin.address().to_string();
     let payload = noise(8, 600 - request.len() - target.len());
     let request = match inbound {
-        Inbound::Socks5 => [request, &super::rig::client::request(inbound, &target)].concat(),
-        _ => super::rig::client::request(inbound, &target),
+        Inbound::Socks5 => [request, &tailrace_rig::client::request(inbound, &target)].concat(),
+        _ => tailrace_rig::client::request(inbound, &target),
     };
     let whole = [request, payload.clone()].concat();
     for at in 1..whole.len() {

@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use super::rig::wait::{bound, eventually, pause, timed};
-use super::rig::{End, Gate, Gateway, Origin, Wire, sha256};
 use super::{MODES, Mode, SECOND, noise, read_to_fin, stuff, tunnel};
+use tailrace_rig::wait::{bound, eventually, pause, timed};
+use tailrace_rig::{ConnectionEnd, Gateway, Latch, Origin, RawConnection, sha256};
 
 const MIB: usize = 1 << 20;
 
@@ -38,7 +38,8 @@ fn m8_pipes_are_taken_by_bulk_and_given_back_when_idle() {
     let origin = Origin::sink();
     let mut gateway = Mode::Splice.gateway();
     let before = gateway.fds_of("pipe:");
-    let mut wires: Vec<Wire> = (0..4).map(|_| tunnel(&gateway, origin.address())).collect();
+    let mut wires: Vec<RawConnection> =
+        (0..4).map(|_| tunnel(&gateway, origin.address())).collect();
     let mut seen = 0;
     for _ in 0..40 {
         wires.iter_mut().for_each(|wire| wire.send(noise(1, 256 << 10)));
@@ -60,7 +61,8 @@ fn m9_nobody_sees_the_bytes_of_an_aborted_transfer() {
     let origin = Origin::send(clean.clone());
     let mut gateway = Mode::Splice.gateway();
     for round in 0..100 {
-        let aborted: Vec<Wire> = (0..9).map(|_| tunnel(&gateway, canary.address())).collect();
+        let aborted: Vec<RawConnection> =
+            (0..9).map(|_| tunnel(&gateway, canary.address())).collect();
         for mut wire in aborted {
             wire.read_n(100_000 + round);
             wire.reset();
@@ -105,7 +107,7 @@ fn m12_a_drain_that_cuts_a_transfer_counts_only_what_arrived() {
 
 /// `n` tunnels at once, each downloading the same bytes; returns how long it took.
 fn download_many(gateway: &Gateway, n: usize, bytes: &[u8]) -> Duration {
-    let gate = Gate::new();
+    let gate = Latch::new();
     let (go, body) = (gate.clone(), bytes.to_vec());
     let origin = Origin::start(move |guest| {
         go.wait();
@@ -113,9 +115,9 @@ fn download_many(gateway: &Gateway, n: usize, bytes: &[u8]) -> Duration {
         guest.fin();
         guest.read_to_end();
     });
-    let wires: Vec<Wire> = (0..n).map(|_| tunnel(gateway, origin.address())).collect();
+    let wires: Vec<RawConnection> = (0..n).map(|_| tunnel(gateway, origin.address())).collect();
     gate.open();
-    let streams: Vec<&TcpStream> = wires.iter().map(Wire::tcp).collect();
+    let streams: Vec<&TcpStream> = wires.iter().map(RawConnection::tcp).collect();
     timed(|| read_in_turn(&streams, bytes)).1
 }
 
@@ -207,15 +209,15 @@ fn r13_m11_one_fast_flow_leaves_a_hundred_conversations_their_share() {
         let mut buffer = vec![0; MIB];
         while let Ok(1..) = twin.tcp().read(&mut buffer) {}
     });
-    let wires: Vec<Wire> = (0..100).map(|_| tunnel(&gateway, echo.address())).collect();
+    let wires: Vec<RawConnection> = (0..100).map(|_| tunnel(&gateway, echo.address())).collect();
     let best = (0..3).map(|_| p99_of_all(&wires)).min().unwrap();
     assert!(best < bound(Duration::from_millis(20)), "p99 {best:?}");
     bulk.reset();
     reader.join().unwrap();
 }
 
-fn p99_of_all(wires: &[Wire]) -> Duration {
-    let round = |wire: &Wire| {
+fn p99_of_all(wires: &[RawConnection]) -> Duration {
+    let round = |wire: &RawConnection| {
         let mut stream = wire.tcp();
         timed(|| {
             stream.write_all(&[1; 64]).unwrap();
@@ -242,6 +244,6 @@ fn the_end_of_one_is_no_end_of_another() {
     stays.send("here");
     stays.expect("here");
     stays.fin();
-    stays.expect_end(End::Fin);
+    stays.expect_end(ConnectionEnd::Fin);
     gateway.settle_and_check(21);
 }

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use crate::rig::wait::timed;
-use crate::rig::{Gateway, Origin};
 use crate::{Mode, tunnel};
+use tailrace_rig::wait::timed;
+use tailrace_rig::{Gateway, Origin};
 
 /// The least a kernel has an acknowledgement wait for an answer to travel with (Linux, `TCP_DELACK_MIN`).
 const DELAYED: Duration = Duration::from_millis(40);

@@ -6,8 +6,8 @@ use std::process::Command;
 
 use super::nameserver::Nameserver;
 use super::programs::Program;
-use super::rig::{Gateway, Origin, Tailscaled, skip};
 use super::{FAR, FAR_V6, Stage, text};
+use tailrace_rig::{FakeUpstream, Gateway, Origin, skip};
 
 /// What stands before `tailrace` on each rung, and the programs that it carries.
 fn rungs() -> Option<[(Vec<&'static str>, Vec<Program>); 3]> {
@@ -59,7 +59,7 @@ fn same(wrapped: &str, by_itself: &str, what: &str) {
 /// A gateway whose far hosts are the loopback addresses, by the port asked for.
 fn stage() -> Stage {
     let origin = Origin::echo();
-    let fake = Tailscaled::with(FAR, ([127, 0, 0, 1], 0).into());
+    let fake = FakeUpstream::with(FAR, ([127, 0, 0, 1], 0).into());
     fake.map(FAR_V6, (Ipv6Addr::LOCALHOST, 0).into());
     let gateway = Gateway::start(|s| {
         s.upstream(fake.address());
@@ -126,7 +126,7 @@ fn b27_getpeername_is_the_kernel_s_with_the_address_that_was_asked_for() {
 #[test]
 fn b27_getpeername_of_a_reset_connection_is_the_kernel_s() {
     let origin = Origin::reset_after_reading(1);
-    let fake = Tailscaled::with(FAR, origin.address());
+    let fake = FakeUpstream::with(FAR, origin.address());
     let gateway = Gateway::start(|s| {
         s.upstream(fake.address());
     });

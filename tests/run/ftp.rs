@@ -6,9 +6,9 @@ use std::process::{Child, Command, Stdio};
 
 use super::ftp_server::{FILE, FtpServer};
 use super::programs::Program;
-use super::rig::wait::{PATIENCE, eventually};
-use super::rig::{Gateway, Origin, Tailscaled, skip};
 use super::{FAR, FAR_V6, Stage, text};
+use tailrace_rig::wait::{PATIENCE, eventually};
+use tailrace_rig::{FakeUpstream, Gateway, Origin, skip};
 
 /// Fetches a file by ftplib, which sends PASV to an IPv4 server and EPSV to an IPv6 one.
 const FTPLIB: &str = "import ftplib, io, sys
@@ -32,7 +32,7 @@ fn rungs() -> Option<[(&'static str, Vec<&'static str>); 3]> {
 /// A gateway in front of whatever listens on `here`, which FAR and FAR_V6 lead to by the same port.
 fn stage(here: Ipv4Addr) -> Stage {
     let origin = Origin::echo();
-    let fake = Tailscaled::with(FAR, (here, 0).into());
+    let fake = FakeUpstream::with(FAR, (here, 0).into());
     fake.map(FAR_V6, (here, 0).into());
     let gateway = Gateway::start(|s| {
         s.upstream(fake.address());

@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::rig::Gateway;
+use tailrace_rig::Gateway;
 
 /// A header, the root's name, type and class: what is shorter asks nothing.
 const SHORTEST: usize = 17;

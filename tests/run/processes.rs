@@ -7,10 +7,10 @@ use std::process::Stdio;
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::programs::Program;
-use super::rig::setup::binary;
-use super::rig::skip;
-use super::rig::wait::{PATIENCE, eventually, eventually_some};
 use super::{FAR, Stage, text};
+use tailrace_rig::setup::binary;
+use tailrace_rig::skip;
+use tailrace_rig::wait::{PATIENCE, eventually, eventually_some};
 
 #[test]
 fn b27_exit_status_and_signal_are_the_program_s() {
@@ -162,7 +162,7 @@ fn b27_killing_run_kills_its_program() {
 fn b27_a_killed_supervisor_leaves_no_program_hanging() {
     let mut stage = Stage::new();
     let Some(probe) = Program::Probe.path() else { return };
-    stage.fake.answer_for(FAR, super::Reply::Silent);
+    stage.fake.answer_for(FAR, super::UpstreamReply::Silent);
     let script = format!("{0} denied {FAR} 80; {0} denied {FAR} 81; exit 6", probe.display());
     let mut command = stage.command(&[], &["sh", "-c", &script]);
     let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
-use super::rig::skip;
+use tailrace_rig::skip;
 
 const PROBE: &str = include_str!("probe.c");
 const DENY: &str = include_str!("deny.c");

@@ -5,9 +5,9 @@ use std::process::Command;
 
 use super::nameserver::Nameserver;
 use super::programs::Program;
-use super::rig::setup::binary;
-use super::rig::{Reply, skip};
 use super::{BOTH, FAR, FAR_V6, Stage, text};
+use tailrace_rig::setup::binary;
+use tailrace_rig::{UpstreamReply, skip};
 
 fn deny() -> Option<&'static str> {
     Program::Deny.path().map(|path| path.to_str().unwrap())
@@ -21,7 +21,7 @@ fn b27_without_pidfd_getfd_the_socket_is_replaced() {
     for program in BOTH {
         for way in ["blocking", "flags", "again", "threads", "forks"] {
             if way == "again" {
-                stage.fake.answer_in_turn([Reply::Rep(5)]);
+                stage.fake.answer_in_turn([UpstreamReply::Rep(5)]);
             }
             if stage.probe_under(&before, program, &[way, FAR, "80"]).is_none() {
                 return;
@@ -71,7 +71,7 @@ fn b27_a_kernel_without_killable_waits_restarts_calls() {
     let Some(deny) = deny() else { return };
     stage.fake.answer_for(
         FAR,
-        Reply::Late(std::time::Duration::from_millis(60), Box::new(Reply::Connect)),
+        UpstreamReply::Late(std::time::Duration::from_millis(60), Box::new(UpstreamReply::Connect)),
     );
     let wait_killable = (libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV).to_string();
     let before = [deny, "seccomp", "22", &wait_killable, "--"];
@@ -92,7 +92,7 @@ fn b27_without_seccomp_dynamic_programs_load_a_shim() {
     let before = [deny, "seccomp", "22", "--"];
     for way in ["blocking", "registered", "options", "flags", "again", "threads", "forks"] {
         if way == "again" {
-            stage.fake.answer_in_turn([Reply::Rep(5)]);
+            stage.fake.answer_in_turn([UpstreamReply::Rep(5)]);
         }
         if stage.probe_under(&before, Program::Probe, &[way, FAR, "80"]).is_none() {
             return;
@@ -109,7 +109,7 @@ fn b27_without_seccomp_dynamic_programs_load_a_shim() {
     let output = stage.command(&before, &["python3", "-c", script]).output().unwrap();
     assert_eq!(text(&output.stdout), "none\n", "no child is left to it: {output:?}");
     for (rep, errno) in [(5, libc::ECONNREFUSED), (4, libc::EHOSTUNREACH), (2, libc::EACCES)] {
-        stage.fake.answer_for(FAR, Reply::Rep(rep));
+        stage.fake.answer_for(FAR, UpstreamReply::Rep(rep));
         let said = stage.probe_under(&before, Program::Probe, &["denied", FAR, "80"]).unwrap();
         // What an upstream says of its own rules is no verdict of our policy.
         let errno = if rep == 2 { libc::ECONNREFUSED } else { errno };
@@ -233,7 +233,7 @@ fn b27_a_program_that_would_gain_a_privilege_is_said_to_lose_it() {
 fn b27_no_gateway_is_69_and_nothing_runs() {
     let mut stage = Stage::new();
     stage.gateway.signal(rustix::process::Signal::TERM);
-    stage.gateway.wait_exit(super::rig::wait::PATIENCE);
+    stage.gateway.wait_exit(tailrace_rig::wait::PATIENCE);
     let output = stage.run(&["echo", "ran"]);
     assert_eq!((output.status.code(), text(&output.stdout)), (Some(69), String::new()));
 }

@@ -8,10 +8,10 @@ use std::time::Duration;
 use sha2::{Digest as _, Sha256};
 
 use super::far_end::{MOST, Order};
-use super::rig::wait::pause;
-use super::rig::wire::abort;
-use super::rig::{Inbound, client};
 use super::{Dice, Shared};
+use tailrace_rig::raw_connection::abort;
+use tailrace_rig::wait::pause;
+use tailrace_rig::{Inbound, client};
 
 const TARGET: &str = "db:5432";
 const PATIENCE: Duration = Duration::from_secs(30);

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
 
-use super::rig::wire::abort;
+use tailrace_rig::raw_connection::abort;
 
 /// Most bytes one way.
 pub(crate) const MOST: usize = 3 << 20;

@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use super::rig::wait::{PATIENCE, eventually};
-use super::rig::{Gateway, Managed};
 use super::{Dice, Mode, Shared};
+use tailrace_rig::wait::{PATIENCE, eventually};
+use tailrace_rig::{FakeTailnet, Gateway};
 
 /// After a life this long the next start comes after the shortest pause again (and then some).
 const GOOD_LIFE: Duration = Duration::from_secs(32);
@@ -27,7 +27,7 @@ impl Ends {
 /// One trouble: tailscaled's end when its time has come, else a reload.
 pub(crate) fn one(
     mode: Mode,
-    tailnet: &Managed,
+    tailnet: &FakeTailnet,
     gateway: &mut Gateway,
     shared: &Shared,
     (ends, dice): (&mut Ends, &mut Dice),
@@ -57,7 +57,7 @@ fn reload(mode: Mode, gateway: &mut Gateway, dice: &mut Dice) {
 }
 
 /// SIGKILL; the next one is up before anything else happens.
-fn end_tailscaled(tailnet: &Managed, gateway: &Gateway, shared: &Shared) {
+fn end_tailscaled(tailnet: &FakeTailnet, gateway: &Gateway, shared: &Shared) {
     let starts = tailnet.starts().len();
     shared.shaken.fetch_add(1, Ordering::SeqCst);
     tailnet.kill(Signal::KILL);

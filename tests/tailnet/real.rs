@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::case::Case;
 use crate::keys::Key;
 use crate::localapi;
-use crate::probes::{self, Daemon};
+use crate::probes::{self, ProbedDaemon};
 use crate::process::Process;
 use crate::tailnet::{Tailnet, preferences};
 
@@ -50,7 +50,7 @@ impl Real<'_> {
     }
 }
 
-impl Daemon for Real<'_> {
+impl ProbedDaemon for Real<'_> {
     fn begin(&mut self, state: &str) {
         self.starts += 1;
         self.running = Some(self.spawn(&self.dir.join("home"), state));

@@ -5,22 +5,25 @@ use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
 
 use super::NAME;
-use super::rig::socks_script::reply;
-use super::rig::{End, Gate, Gateway, Inbound, Origin, Reply, Tailscaled, Then, client, wire};
+use tailrace_rig::socks_script::reply;
+use tailrace_rig::{
+    AfterReply, ConnectionEnd, FakeUpstream, Gateway, Inbound, Latch, Origin, UpstreamReply,
+    client, raw_connection,
+};
 
 /// Half an answer must not look whole, least of all one that ends with its connection.
 #[test]
 fn forward_answer_cut_short_is_a_reset_and_never_a_fin() {
     for field in ["Content-Length: 9", "Connection: close"] {
-        let (half, came) = (format!("HTTP/1.1 200 OK\r\n{field}\r\n\r\nhalf"), Gate::new());
+        let (half, came) = (format!("HTTP/1.1 200 OK\r\n{field}\r\n\r\nhalf"), Latch::new());
         let origin = Origin::send_and_reset_at(half.clone(), &came);
-        let fake = Tailscaled::with("db.corp.example", origin.address());
+        let fake = FakeUpstream::with("db.corp.example", origin.address());
         let mut gateway = Gateway::chained(&fake);
         let mut wire = gateway.dial();
         wire.send(client::request(Inbound::Forward, NAME));
         wire.expect(half);
         came.open();
-        wire.expect_end(End::Reset);
+        wire.expect_end(ConnectionEnd::Reset);
         gateway.settle_with(&fake, 1, 1);
         assert_eq!(gateway.outcome(1), "upstream_rst");
     }
@@ -30,14 +33,14 @@ fn forward_answer_cut_short_is_a_reset_and_never_a_fin() {
 #[test]
 fn forward_answer_cut_short_before_the_request_was_sent_is_a_reset_too() {
     let half = [reply(0), b"HTTP/1.1 200 OK\r\n\r\nhalf".to_vec()].concat();
-    let fake = Tailscaled::start();
-    fake.answer(Reply::Bytes(half, Then::Reset));
+    let fake = FakeUpstream::start();
+    fake.answer(UpstreamReply::Bytes(half, AfterReply::Reset));
     let mut gateway = Gateway::chained(&fake);
     for n in 1..=20 {
         let mut wire = gateway.dial();
         wire.send(client::request(Inbound::Forward, NAME));
         let (bytes, end) = wire.rest();
-        assert_eq!(end, End::Reset, "{}", String::from_utf8_lossy(&bytes));
+        assert_eq!(end, ConnectionEnd::Reset, "{}", String::from_utf8_lossy(&bytes));
         assert_eq!(gateway.outcome(n), "upstream_rst");
     }
     gateway.settle_with(&fake, 20, 20);
@@ -50,10 +53,10 @@ fn forward_answer_that_ended_before_the_reset_is_whole() {
     let end = |stream: &mut TcpStream| {
         let _ = stream.shutdown(Shutdown::Write);
         let _ = stream.read(&mut [0]);
-        wire::abort(stream);
+        raw_connection::abort(stream);
     };
-    let fake = Tailscaled::start();
-    fake.answer(Reply::Bytes(answer, Then::Run(Arc::new(end))));
+    let fake = FakeUpstream::start();
+    fake.answer(UpstreamReply::Bytes(answer, AfterReply::Run(Arc::new(end))));
     let mut gateway = Gateway::chained(&fake);
     for n in 1..=20 {
         let mut wire = gateway.dial();
@@ -65,7 +68,7 @@ fn forward_answer_that_ended_before_the_reset_is_whole() {
         let body = std::thread::spawn(move || sender.try_send(vec![7; length]));
         let (bytes, end) = wire.rest();
         assert!(bytes.ends_with(b"\r\n\r\nno"), "{}", String::from_utf8_lossy(&bytes));
-        assert_eq!((end, &*gateway.outcome(n)), (End::Fin, "ok"));
+        assert_eq!((end, &*gateway.outcome(n)), (ConnectionEnd::Fin, "ok"));
         drop((body.join(), wire));
     }
     gateway.settle_with(&fake, 20, 20);

@@ -14,7 +14,7 @@ const PLANNED: &str = "*planned*";
 const INVARIANTS: char = 'I';
 /// The files it checks them in.
 const CHECKS: [&str; 2] =
-    ["crates/tailrace-rig/src/answers.rs", "crates/tailrace-rig/src/vitals.rs"];
+    ["crates/tailrace-rig/src/answers.rs", "crates/tailrace-rig/src/resource_use.rs"];
 /// Where unit tests are, beside the code: no page lists them.
 const BESIDE_CODE: [&str; 3] = ["src/", "crates/tailrace-run/", "crates/tailrace-sys/"];
 

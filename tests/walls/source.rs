@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 /// One source file.
 pub(crate) struct File {
-    /// From the crate's folder on: `src/policy/mod.rs`.
+    /// From the crate's folder on: `src/policy.rs`.
     pub(crate) path: String,
     pub(crate) text: String,
 }

@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 
 use super::client::{self, Answer, Inbound};
-use super::wire::{End, Wire};
+use super::raw_connection::{ConnectionEnd, RawConnection};
 
 /// SOCKS5 REP, HTTP status and Proxy-Status token of an outcome.
 #[rustfmt::skip]
@@ -41,16 +41,16 @@ pub fn assert_refused(proxy: SocketAddr, inbound: Inbound, target: &str, outcome
 pub fn assert_raw_refused(proxy: SocketAddr, inbound: Inbound, request: &[u8], outcome: &str) {
     let (mut wire, answer) = client::ask_raw(proxy, inbound, request);
     assert_says(&answer, outcome);
-    wire.expect_end(End::Fin);
+    wire.expect_end(ConnectionEnd::Fin);
 }
 
 /// Asserts that a raw HTTP request gets the refusal of `outcome`.
 #[track_caller]
 pub fn assert_http_refused(proxy: SocketAddr, request: &[u8], outcome: &str) {
-    let mut wire = Wire::dial(proxy);
+    let mut wire = RawConnection::dial(proxy);
     wire.send(request);
     assert_says(&Answer::Http(wire.read_answer()), outcome);
-    wire.expect_end(End::Fin);
+    wire.expect_end(ConnectionEnd::Fin);
 }
 
 /// Asserts that an answer is exactly the refusal of `outcome`.

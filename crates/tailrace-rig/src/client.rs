@@ -3,8 +3,8 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use super::http::HttpAnswer;
-use super::tape;
-use super::wire::Wire;
+use super::raw_connection::RawConnection;
+use super::transcript;
 
 /// A way to ask the proxy port for a target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -149,15 +149,15 @@ pub fn request(inbound: Inbound, target: &str) -> Vec<u8> {
 
 /// Connects, asks for `target`, and reads the answer.
 #[track_caller]
-pub fn ask(proxy: SocketAddr, inbound: Inbound, target: &str) -> (Wire, Answer) {
+pub fn ask(proxy: SocketAddr, inbound: Inbound, target: &str) -> (RawConnection, Answer) {
     ask_raw(proxy, inbound, &request(inbound, target))
 }
 
 /// The same with a request of the caller's making.
 #[track_caller]
-pub fn ask_raw(proxy: SocketAddr, inbound: Inbound, request: &[u8]) -> (Wire, Answer) {
-    let mut wire = Wire::dial(proxy);
-    tape::line(format!("asking by {inbound:?}"));
+pub fn ask_raw(proxy: SocketAddr, inbound: Inbound, request: &[u8]) -> (RawConnection, Answer) {
+    let mut wire = RawConnection::dial(proxy);
+    transcript::line(format!("asking by {inbound:?}"));
     if inbound == Inbound::Socks5 {
         wire.greet();
     }
@@ -168,7 +168,7 @@ pub fn ask_raw(proxy: SocketAddr, inbound: Inbound, request: &[u8]) -> (Wire, An
 
 /// A tunnel to `target`; panics unless the proxy says success.
 #[track_caller]
-pub fn open(proxy: SocketAddr, inbound: Inbound, target: &str) -> Wire {
+pub fn open(proxy: SocketAddr, inbound: Inbound, target: &str) -> RawConnection {
     let (wire, answer) = ask(proxy, inbound, target);
     assert!(answer.is_ok(), "{inbound:?} to {target}: {answer:?}");
     wire
@@ -185,7 +185,7 @@ pub fn fetch(proxy: SocketAddr, inbound: Inbound, target: &str) -> HttpAnswer {
     wire.read_answer()
 }
 
-impl Wire {
+impl RawConnection {
     /// SOCKS5 greeting without authentication, and its answer.
     #[track_caller]
     pub fn greet(&mut self) {
@@ -212,7 +212,7 @@ impl Wire {
             1 => 5,
             3 => usize::from(raw[4]) + 2,
             4 => 17,
-            other => panic!("a reply with ATYP {other}: {}", tape::escape(&raw)),
+            other => panic!("a reply with ATYP {other}: {}", transcript::escape(&raw)),
         };
         raw.extend(self.read_n(left));
         Socks5Reply { rep: raw[1], atyp: raw[3], raw }

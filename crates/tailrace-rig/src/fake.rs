@@ -1,6 +1,6 @@
 //! A fake tailscaled: a process the gateway starts and supervises, driven by a test.
 //!
-//! The rig's `Managed` links to the program that runs [`main`], listens on a socket beside the link, and says what
+//! The rig's `FakeTailnet` links to the program that runs [`main`], listens on a socket beside the link, and says what
 //! the tailnet is like and what goes wrong; see [`script`]. What it does by itself it does as
 //! tailscaled does in the version it is given, 1.98.9 or 1.102.3, faults included.
 #![allow(clippy::print_stdout, reason = "a program, which talks by printing")]

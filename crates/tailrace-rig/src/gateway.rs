@@ -11,13 +11,13 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use super::client::{self, Answer, Inbound};
+use super::fake_upstream::FakeUpstream;
 use super::http::HttpAnswer;
 use super::metrics::Metrics;
+use super::raw_connection::RawConnection;
 use super::setup::{Setup, json_file};
-use super::tailscaled::Tailscaled;
-use super::tape;
+use super::transcript;
 use super::wait::{PATIENCE, eventually_some, pause};
-use super::wire::Wire;
 
 /// A running gateway. Dropping it kills it by its id; a failing test prints what is known of it.
 pub struct Gateway {
@@ -39,7 +39,7 @@ impl Gateway {
 
     /// The commonest one: chained into `fake`, no restriction.
     #[track_caller]
-    pub fn chained(fake: &Tailscaled) -> Gateway {
+    pub fn chained(fake: &FakeUpstream) -> Gateway {
         Gateway::start(|s| {
             s.upstream(fake.address());
         })
@@ -208,7 +208,7 @@ impl Gateway {
     /// Asks the admin port.
     #[track_caller]
     pub fn admin_get(&self, path: &str) -> HttpAnswer {
-        let mut wire = Wire::dial(self.admin);
+        let mut wire = RawConnection::dial(self.admin);
         wire.send(format!(
             "GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n",
             self.admin
@@ -230,20 +230,20 @@ impl Gateway {
 
     /// Asks for a target over an inbound.
     #[track_caller]
-    pub fn ask(&self, inbound: Inbound, target: &str) -> (Wire, Answer) {
+    pub fn ask(&self, inbound: Inbound, target: &str) -> (RawConnection, Answer) {
         client::ask(self.proxy, inbound, target)
     }
 
     /// A tunnel to a target.
     #[track_caller]
-    pub fn open(&self, inbound: Inbound, target: &str) -> Wire {
+    pub fn open(&self, inbound: Inbound, target: &str) -> RawConnection {
         client::open(self.proxy, inbound, target)
     }
 
     /// A new connection to the proxy port that has said nothing yet.
     #[track_caller]
-    pub fn dial(&self) -> Wire {
-        Wire::dial(self.proxy)
+    pub fn dial(&self) -> RawConnection {
+        RawConnection::dial(self.proxy)
     }
 
     /// Asks and asserts the exact refusal.
@@ -277,7 +277,7 @@ fn report(setup: &Setup) {
     let _ = write!(
         std::io::stderr(),
         "--- configuration\n{config}--- log\n{log}--- byte streams\n{}\n---\n",
-        tape::read()
+        transcript::read()
     );
 }
 

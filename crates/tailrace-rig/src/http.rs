@@ -2,7 +2,7 @@
 
 use std::io::Read as _;
 
-use super::wire::Wire;
+use super::raw_connection::{RawConnection, length_until};
 
 /// A response (or request) head.
 #[derive(Clone, Debug)]
@@ -69,20 +69,24 @@ impl HttpAnswer {
     }
 }
 
-impl Wire {
+impl RawConnection {
     /// Reads one head, not a byte more.
     #[track_caller]
     pub fn read_head(&mut self) -> HttpHead {
-        let mut raw = Vec::new();
-        let mut byte = [0];
-        while !raw.ends_with(b"\r\n\r\n") {
-            match self.tcp().read(&mut byte) {
-                Ok(1) => raw.push(byte[0]),
-                other => panic!("head ends early ({other:?}) after: {}", super::tape::escape(&raw)),
+        const END: &[u8] = b"\r\n\r\n";
+        let (mut raw, mut chunk) = (Vec::new(), vec![0; 16_384]);
+        while !raw.ends_with(END) {
+            let peeked = self.tcp().peek(&mut chunk);
+            let wanted = peeked.map(|seen| length_until(&raw, &chunk[..seen], END));
+            match wanted.and_then(|wanted| self.tcp().read(&mut chunk[..wanted])) {
+                Ok(got @ 1..) => raw.extend_from_slice(&chunk[..got]),
+                other => {
+                    panic!("head ends early ({other:?}) after: {}", super::transcript::escape(&raw))
+                }
             }
             assert!(raw.len() < 1 << 20, "an endless head");
         }
-        super::tape::note("head", "<-", &raw);
+        super::transcript::note("head", "<-", &raw);
         HttpHead::parse(raw)
     }
 

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::http::HttpHead;
-use super::origin::{Guest, Origin};
+use super::origin::{Origin, OriginConnection};
 
 /// A request as the origin got it, byte for byte.
 #[derive(Clone, Debug)]
@@ -81,13 +81,13 @@ impl HttpOrigin {
     }
 
     /// Everything every connection brought, whole request or not.
-    pub fn visits(&self) -> Vec<super::origin::Visit> {
+    pub fn visits(&self) -> Vec<super::origin::ConnectionRecord> {
         self.origin.visits()
     }
 }
 
 fn serve(
-    guest: &mut Guest,
+    guest: &mut OriginConnection,
     connection: usize,
     interim: &impl Fn(&HttpHead) -> Option<Vec<u8>>,
     answer: &impl Fn(&HttpRequest) -> HttpReply,
@@ -119,7 +119,7 @@ fn serve(
     }
 }
 
-fn echo(guest: &mut Guest) {
+fn echo(guest: &mut OriginConnection) {
     let mut chunk = vec![0; 65_536];
     loop {
         match guest.read(&mut chunk) {
@@ -129,23 +129,11 @@ fn echo(guest: &mut Guest) {
     }
 }
 
-fn read_until(guest: &mut Guest, end: &[u8]) -> Option<Vec<u8>> {
-    let mut raw = Vec::new();
-    let mut byte = [0];
-    while !raw.ends_with(end) {
-        if guest.read(&mut byte) == 0 {
-            return None;
-        }
-        raw.push(byte[0]);
-    }
-    Some(raw)
+fn read_head(guest: &mut OriginConnection) -> Option<HttpHead> {
+    guest.read_until(b"\r\n\r\n").map(HttpHead::parse)
 }
 
-fn read_head(guest: &mut Guest) -> Option<HttpHead> {
-    read_until(guest, b"\r\n\r\n").map(HttpHead::parse)
-}
-
-fn read_body(guest: &mut Guest, head: &HttpHead) -> Option<Vec<u8>> {
+fn read_body(guest: &mut OriginConnection, head: &HttpHead) -> Option<Vec<u8>> {
     if head.get("transfer-encoding").is_some() {
         return read_chunked(guest);
     }
@@ -153,7 +141,7 @@ fn read_body(guest: &mut Guest, head: &HttpHead) -> Option<Vec<u8>> {
     read_exactly(guest, length)
 }
 
-fn read_exactly(guest: &mut Guest, length: usize) -> Option<Vec<u8>> {
+fn read_exactly(guest: &mut OriginConnection, length: usize) -> Option<Vec<u8>> {
     let mut data = vec![0; length];
     let mut have = 0;
     while have < length {
@@ -166,10 +154,10 @@ fn read_exactly(guest: &mut Guest, length: usize) -> Option<Vec<u8>> {
 }
 
 /// The chunked body as it is on the wire, trailers included.
-fn read_chunked(guest: &mut Guest) -> Option<Vec<u8>> {
+fn read_chunked(guest: &mut OriginConnection) -> Option<Vec<u8>> {
     let mut raw = Vec::new();
     loop {
-        let line = read_until(guest, b"\r\n")?;
+        let line = guest.read_until(b"\r\n")?;
         let digits = String::from_utf8_lossy(&line[..line.len() - 2]).into_owned();
         let size = usize::from_str_radix(digits.split(';').next()?.trim(), 16).ok()?;
         raw.extend_from_slice(&line);
@@ -180,9 +168,9 @@ fn read_chunked(guest: &mut Guest) -> Option<Vec<u8>> {
     }
 }
 
-fn read_trailers(guest: &mut Guest, mut raw: Vec<u8>) -> Option<Vec<u8>> {
+fn read_trailers(guest: &mut OriginConnection, mut raw: Vec<u8>) -> Option<Vec<u8>> {
     loop {
-        let line = read_until(guest, b"\r\n")?;
+        let line = guest.read_until(b"\r\n")?;
         raw.extend_from_slice(&line);
         if line == b"\r\n" {
             return Some(raw);

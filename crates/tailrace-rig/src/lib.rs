@@ -8,14 +8,14 @@
 //! #[test]
 //! fn it_echoes_over_every_tunnel() {
 //!     let origin = Origin::echo();
-//!     let fake = Tailscaled::with("db.corp.example", origin.address());
+//!     let fake = FakeUpstream::with("db.corp.example", origin.address());
 //!     let mut gateway = Gateway::start(|s| { s.upstream(fake.address()).enforce(&["corp.example"]); });
 //!     for inbound in Inbound::NAMED_TUNNELS {
 //!         let mut wire = gateway.open(inbound, "db.corp.example:5432");
 //!         wire.send("hello");
 //!         wire.expect("hello");
 //!         wire.fin();
-//!         wire.expect_end(End::Fin);
+//!         wire.expect_end(ConnectionEnd::Fin);
 //!     }
 //!     gateway.settle_with(&fake, 3, 3); // I1-I6: 3 targets, 3 requests at the upstream
 //! }
@@ -26,18 +26,18 @@
 //!   `Setup::run` for commands that end. On the gateway: `proxy`, `admin`, `signal`, `reload`,
 //!   `wait_exit`, `access_lines`, `wait_for_access`, `outcome`, `metrics`, `admin_get`, `fd_count`,
 //!   `fds_of`, `cpu_time`, `rss`, `tasks`, `settle_and_check`, `settle_with`, `assert_refused`.
-//! - [`Tailscaled`]: `map(host, origin)`, `greet(Greeting)`, `answer(Reply)`, `answer_for(host, …)`,
+//! - [`FakeUpstream`]: `map(host, origin)`, `greet(UpstreamGreeting)`, `answer(UpstreamReply)`, `answer_for(host, …)`,
 //!   `answer_in_turn([…])`, `half_close(HalfClose)`; it counts `connections`, `greetings`,
-//!   `requests` (raw bytes), `open`. [`Holder`] holds thousands of idle tunnels. [`ClosedPort`]
+//!   `requests` (raw bytes), `open`. [`IdleTunnels`] holds thousands of idle tunnels. [`ClosedPort`]
 //!   refuses, [`FullBacklog`] swallows SYNs.
-//! - [`Managed`]: a tailnet whose tailscaled the gateway starts itself (`s.managed(&tailnet)`): a
+//! - [`FakeTailnet`]: a tailnet whose tailscaled the gateway starts itself (`s.managed(&tailnet)`): a
 //!   fake process that speaks SOCKS5 and LocalAPI, scripted and watched from the test.
 //! - [`Nameserver`]: DNS over TCP by script, for where the tailnet's split routes lead.
 //! - [`Origin`]: `echo`, `send`, `send_after_eof`, `send_then_reset`, `send_and_reset_at`,
 //!   `reset_after_reading`, `slow_reader`, `never_reader`, `sink`, `both_ways`, or
 //!   `start(|guest| …)`; `visits()` tell bytes, count, SHA-256 and end. [`HttpOrigin`] answers
 //!   requests and keeps them raw.
-//! - [`Wire`]: one connection: `send`, `send_slowly`, `urgent`, `fin`, `reset`, `read_n`, `expect`,
+//! - [`RawConnection`]: one connection: `send`, `send_slowly`, `urgent`, `fin`, `reset`, `read_n`, `expect`,
 //!   `rest`, `expect_end`, `read_head`, `read_answer`, `greet`, `socks5_reply`.
 //! - `ask`, `ask_raw`, `open`, `fetch`: one request over any [`Inbound`]; `assert_says`,
 //!   `assert_raw_refused`, `assert_http_refused`: the exact refusal of an outcome.
@@ -60,52 +60,52 @@
 
 pub mod answers;
 pub mod built;
-pub mod bus;
-pub mod canary;
 pub mod cgroup;
 pub mod client;
-pub mod dns;
-pub mod echoing;
+pub mod echo_tailnet;
 pub mod fake;
+pub mod fake_tailnet;
+pub mod fake_upstream;
 pub mod gateway;
-pub mod holder;
 pub mod http;
 pub mod http_origin;
-pub mod localapi;
-pub mod managed;
-pub mod managing;
+pub mod idle_tunnels;
+pub mod ipn_bus;
+pub mod key_search;
+pub mod managed_gateway;
 pub mod metrics;
 pub mod nameserver;
 pub mod netns;
 pub mod origin;
 pub mod probes;
+pub mod raw_connection;
+pub mod resource_use;
+pub mod running_tailscaled;
 pub mod server;
 pub mod setup;
 pub mod socks_script;
 pub mod source;
-pub mod tailscaled;
-pub mod tape;
-pub mod vitals;
+pub mod system_nameserver;
+pub mod transcript;
 pub mod wait;
-pub mod wire;
 
 pub use answers::{assert_http_refused, assert_raw_refused, assert_says};
 pub use client::{Answer, Inbound, Socks5Reply, ask, ask_raw, fetch, open};
-pub use dns::Dns;
+pub use fake_tailnet::FakeTailnet;
+pub use fake_upstream::{FakeUpstream, UpstreamGreeting, UpstreamReply};
 pub use gateway::{Gateway, accepts};
-pub use holder::Holder;
 pub use http::{HttpAnswer, HttpHead};
 pub use http_origin::{HttpOrigin, HttpReply, HttpRequest};
-pub use managed::Managed;
+pub use idle_tunnels::IdleTunnels;
 pub use metrics::Metrics;
 pub use nameserver::Nameserver;
-pub use origin::{Gate, Origin, Visit, sha256};
+pub use origin::{ConnectionRecord, Latch, Origin, sha256};
+pub use raw_connection::{ConnectionEnd, RawConnection};
 pub use server::{ClosedPort, FullBacklog};
 pub use setup::Setup;
-pub use socks_script::{HalfClose, Then};
+pub use socks_script::{AfterReply, HalfClose};
 pub use source::source;
-pub use tailscaled::{Answer as Reply, Greeting, Tailscaled};
-pub use wire::{End, Wire};
+pub use system_nameserver::SystemNameserver;
 
 use std::io::Write as _;
 

@@ -7,9 +7,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use super::dns::{self, A, AAAA, CNAME, SOA};
-use super::origin::Gate;
+use super::origin::Latch;
 use super::server::{Server, spawn};
+use super::system_nameserver::{self, A, AAAA, CNAME, SOA};
 use super::wait::{PATIENCE, eventually, pause};
 
 /// Response, recursion desired and available (RFC 1035 section 4.1.1).
@@ -28,7 +28,7 @@ pub const REFUSED: u16 = 5;
 pub const TTL: u32 = 60;
 
 /// What a question gets.
-pub enum Say {
+pub enum NameserverAction {
     /// These messages, each behind its length.
     Bytes(Vec<Vec<u8>>),
     /// Nothing, for ever.
@@ -36,13 +36,13 @@ pub enum Say {
     /// The connection's end.
     Close,
     /// The same so much later.
-    Late(Duration, Box<Say>),
+    Late(Duration, Box<NameserverAction>),
     /// The same once the gate is open.
-    When(Gate, Box<Say>),
+    When(Latch, Box<NameserverAction>),
 }
 
 /// A question as it came.
-pub struct Question {
+pub struct ReceivedQuestion {
     /// Lower case, without the last dot.
     pub name: String,
     /// A is 1, AAAA is 28.
@@ -54,7 +54,7 @@ pub struct Question {
 
 /// An answer under construction.
 #[derive(Clone)]
-pub struct Told {
+pub struct DnsAnswer {
     /// Repeats the question's.
     pub id: u16,
     /// The header's second word.
@@ -66,60 +66,74 @@ pub struct Told {
     authorities: Vec<Vec<u8>>,
 }
 
-impl Question {
+impl ReceivedQuestion {
     /// The name's first label.
     pub fn label(&self) -> &str {
         self.name.split('.').next().unwrap_or_default()
     }
 
     /// NOERROR with nothing in it.
-    pub fn told(&self) -> Told {
+    pub fn told(&self) -> DnsAnswer {
         let id = u16::from_be_bytes([self.packet[0], self.packet[1]]);
         let question = self.packet[12..self.end].to_vec();
         let (kind, answers, authorities) = (self.kind, Vec::new(), Vec::new());
-        Told { id, flags: ANSWER, question, kind, answers, authorities }
+        DnsAnswer { id, flags: ANSWER, question, kind, answers, authorities }
     }
 
     /// These addresses, as far as they are of the asked type.
-    pub fn at(&self, addresses: &[&str]) -> Told {
+    pub fn at(&self, addresses: &[&str]) -> DnsAnswer {
         let told = self.told();
         addresses.iter().fold(told, |told, address| told.address(&self.name, address, TTL))
     }
 
     /// This response code.
-    pub fn code(&self, code: u16) -> Told {
+    pub fn code(&self, code: u16) -> DnsAnswer {
         let mut told = self.told();
         told.flags |= code;
         told
     }
 }
 
-impl Told {
+impl DnsAnswer {
     /// An address of `of`, if it is of the asked type.
-    pub fn address(mut self, of: &str, address: &str, ttl: u32) -> Told {
+    pub fn address(mut self, of: &str, address: &str, ttl: u32) -> DnsAnswer {
         let (kind, data) = match address.parse().expect("rig: an address") {
             IpAddr::V4(ip) => (A, ip.octets().to_vec()),
             IpAddr::V6(ip) => (AAAA, ip.octets().to_vec()),
         };
         if kind == self.kind {
-            self.answers.push(dns::resource(&dns::encode(of), kind, ttl, &data));
+            self.answers.push(system_nameserver::resource(
+                &system_nameserver::encode(of),
+                kind,
+                ttl,
+                &data,
+            ));
         }
         self
     }
 
     /// `of` is an alias of `to`.
-    pub fn alias(mut self, of: &str, to: &str) -> Told {
-        self.answers.push(dns::resource(&dns::encode(of), CNAME, TTL, &dns::encode(to)));
+    pub fn alias(mut self, of: &str, to: &str) -> DnsAnswer {
+        self.answers.push(system_nameserver::resource(
+            &system_nameserver::encode(of),
+            CNAME,
+            TTL,
+            &system_nameserver::encode(to),
+        ));
         self
     }
 
     /// Who says that there is nothing may be remembered for so long (RFC 2308).
-    pub fn negative(mut self, seconds: u32) -> Told {
-        let names = [dns::encode("ns.corp.example"), dns::encode("root.corp.example")].concat();
+    pub fn negative(mut self, seconds: u32) -> DnsAnswer {
+        let names = [
+            system_nameserver::encode("ns.corp.example"),
+            system_nameserver::encode("root.corp.example"),
+        ]
+        .concat();
         let numbers = [1u32, 60, 60, 60, seconds].map(u32::to_be_bytes).concat();
         let data = [names, numbers].concat();
-        let owner = dns::encode("corp.example");
-        self.authorities.push(dns::resource(&owner, SOA, seconds, &data));
+        let owner = system_nameserver::encode("corp.example");
+        self.authorities.push(system_nameserver::resource(&owner, SOA, seconds, &data));
         self
     }
 
@@ -137,9 +151,9 @@ impl Told {
     }
 }
 
-impl From<Told> for Say {
-    fn from(told: Told) -> Say {
-        Say::Bytes(vec![told.bytes()])
+impl From<DnsAnswer> for NameserverAction {
+    fn from(told: DnsAnswer) -> NameserverAction {
+        NameserverAction::Bytes(vec![told.bytes()])
     }
 }
 
@@ -161,14 +175,16 @@ pub struct Nameserver {
 
 impl Nameserver {
     /// On a port the kernel picks.
-    pub fn start(script: impl Fn(&Question) -> Say + Send + Sync + 'static) -> Nameserver {
+    pub fn start(
+        script: impl Fn(&ReceivedQuestion) -> NameserverAction + Send + Sync + 'static,
+    ) -> Nameserver {
         Nameserver::on("127.0.0.1:0".parse().unwrap(), script)
     }
 
     /// On this address.
     pub fn on(
         address: SocketAddr,
-        script: impl Fn(&Question) -> Say + Send + Sync + 'static,
+        script: impl Fn(&ReceivedQuestion) -> NameserverAction + Send + Sync + 'static,
     ) -> Nameserver {
         let seen = Arc::new(Seen::default());
         let (noted, script) = (Arc::clone(&seen), Arc::new(script));
@@ -193,7 +209,7 @@ impl Nameserver {
 
     /// Never says a word.
     pub fn silent() -> Nameserver {
-        Nameserver::start(|_| Say::Silence)
+        Nameserver::start(|_| NameserverAction::Silence)
     }
 
     /// Where it listens.
@@ -245,7 +261,11 @@ impl Nameserver {
     }
 }
 
-fn converse(mut stream: TcpStream, script: &dyn Fn(&Question) -> Say, seen: &Arc<Seen>) {
+fn converse(
+    mut stream: TcpStream,
+    script: &dyn Fn(&ReceivedQuestion) -> NameserverAction,
+    seen: &Arc<Seen>,
+) {
     let writer = Arc::new(Mutex::new(stream.try_clone().expect("rig: clone")));
     while let Some(question) = read(&mut stream) {
         seen.questions.lock().unwrap().push((question.name.clone(), question.kind));
@@ -257,28 +277,28 @@ fn converse(mut stream: TcpStream, script: &dyn Fn(&Question) -> Say, seen: &Arc
         let say = script(&question);
         let (writer, seen) = (Arc::clone(&writer), Arc::clone(seen));
         match say {
-            Say::Close => return,
-            Say::Silence => {}
-            now @ Say::Bytes(_) => answer(now, question.kind, &writer, &seen),
+            NameserverAction::Close => return,
+            NameserverAction::Silence => {}
+            now @ NameserverAction::Bytes(_) => answer(now, question.kind, &writer, &seen),
             later => spawn(move || answer(later, question.kind, &writer, &seen)),
         }
     }
 }
 
-fn answer(say: Say, kind: u16, writer: &Mutex<TcpStream>, seen: &Seen) {
+fn answer(say: NameserverAction, kind: u16, writer: &Mutex<TcpStream>, seen: &Seen) {
     let mut say = say;
     let messages = loop {
         match say {
-            Say::Bytes(messages) => break messages,
-            Say::Late(after, then) => {
+            NameserverAction::Bytes(messages) => break messages,
+            NameserverAction::Late(after, then) => {
                 pause(after);
                 say = *then;
             }
-            Say::When(gate, then) => {
+            NameserverAction::When(gate, then) => {
                 gate.wait();
                 say = *then;
             }
-            Say::Silence | Say::Close => return,
+            NameserverAction::Silence | NameserverAction::Close => return,
         }
     };
     if kind == A {
@@ -291,11 +311,11 @@ fn answer(say: Say, kind: u16, writer: &Mutex<TcpStream>, seen: &Seen) {
     let _ = writer.lock().unwrap().write_all(&bytes);
 }
 
-fn read(stream: &mut TcpStream) -> Option<Question> {
+fn read(stream: &mut TcpStream) -> Option<ReceivedQuestion> {
     let mut length = [0; 2];
     stream.read_exact(&mut length).ok()?;
     let mut packet = vec![0; u16::from_be_bytes(length).into()];
     stream.read_exact(&mut packet).ok()?;
-    let (name, kind, end) = dns::question(&packet)?;
-    Some(Question { name, kind, packet, end })
+    let (name, kind, end) = system_nameserver::question(&packet)?;
+    Some(ReceivedQuestion { name, kind, packet, end })
 }

@@ -7,26 +7,26 @@ use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
 
+use super::raw_connection::{ConnectionEnd, abort, length_until, wait_delivered};
 use super::server::{Server, peer_left, spawn};
 use super::wait::{PATIENCE, eventually, pause};
-use super::wire::{End, abort, wait_delivered};
 
 /// Bytes of a visit that are kept as they are; the digest and the count cover all.
 const KEPT: usize = 4 << 20;
 
 /// What one connection to an origin brought.
 #[derive(Clone, Debug, Default)]
-pub struct Visit {
+pub struct ConnectionRecord {
     /// The first 4 MiB received.
     pub received: Vec<u8>,
     /// All bytes received.
     pub total: u64,
     /// How the sending side ended; `None` while it has not.
-    pub end: Option<End>,
+    pub end: Option<ConnectionEnd>,
     digest: Sha256,
 }
 
-impl Visit {
+impl ConnectionRecord {
     /// SHA-256 of all received bytes, in hex.
     pub fn sha256(&self) -> String {
         hex(&self.digest.clone().finalize())
@@ -50,14 +50,14 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 /// One connection, as the script of an origin handles it: reads are written down.
-pub struct Guest {
+pub struct OriginConnection {
     /// The connection.
     pub stream: TcpStream,
     number: usize,
-    visits: Arc<Mutex<Vec<Visit>>>,
+    visits: Arc<Mutex<Vec<ConnectionRecord>>>,
 }
 
-impl Guest {
+impl OriginConnection {
     /// Reads once and writes it down; 0 at the end, whichever it was.
     pub fn read(&mut self, buf: &mut [u8]) -> usize {
         let result = loop {
@@ -69,9 +69,9 @@ impl Guest {
         let mut visits = self.visits.lock().unwrap();
         let visit = &mut visits[self.number];
         match result {
-            Ok(0) => visit.end = Some(End::Fin),
+            Ok(0) => visit.end = Some(ConnectionEnd::Fin),
             Ok(n) => visit.take(&buf[..n]),
-            Err(_) => visit.end = Some(End::Reset),
+            Err(_) => visit.end = Some(ConnectionEnd::Reset),
         }
         result.unwrap_or(0)
     }
@@ -96,6 +96,22 @@ impl Guest {
         true
     }
 
+    /// Reads up to and including `end`, not a byte more; none if the connection ended before.
+    pub fn read_until(&mut self, end: &[u8]) -> Option<Vec<u8>> {
+        let (mut raw, mut chunk) = (Vec::new(), vec![0; 16_384]);
+        while !raw.ends_with(end) {
+            let wanted = match self.stream.peek(&mut chunk) {
+                Ok(seen @ 1..) => length_until(&raw, &chunk[..seen], end),
+                _ => 1, // the read says and writes down what is there
+            };
+            match self.read(&mut chunk[..wanted]) {
+                0 => return None,
+                got => raw.extend_from_slice(&chunk[..got]),
+            }
+        }
+        Some(raw)
+    }
+
     /// Sends; a peer that is gone is no error here.
     pub fn send(&mut self, bytes: &[u8]) -> bool {
         self.stream.write_all(bytes).is_ok()
@@ -109,12 +125,12 @@ impl Guest {
 
 /// A signal a test gives to a script that waits for it.
 #[derive(Clone, Default)]
-pub struct Gate(Arc<(Mutex<bool>, Condvar)>);
+pub struct Latch(Arc<(Mutex<bool>, Condvar)>);
 
-impl Gate {
+impl Latch {
     /// A closed gate.
-    pub fn new() -> Gate {
-        Gate::default()
+    pub fn new() -> Latch {
+        Latch::default()
     }
 
     /// Lets everybody through, now and later.
@@ -133,26 +149,29 @@ impl Gate {
 /// A scripted server.
 pub struct Origin {
     server: Server,
-    visits: Arc<Mutex<Vec<Visit>>>,
+    visits: Arc<Mutex<Vec<ConnectionRecord>>>,
 }
 
 impl Origin {
     /// Runs `script` for every connection.
-    pub fn start(script: impl Fn(&mut Guest) + Send + Sync + 'static) -> Origin {
+    pub fn start(script: impl Fn(&mut OriginConnection) + Send + Sync + 'static) -> Origin {
         Origin::on("127.0.0.1:0".parse().unwrap(), script)
     }
 
     /// The same on a given address.
-    pub fn on(address: SocketAddr, script: impl Fn(&mut Guest) + Send + Sync + 'static) -> Origin {
+    pub fn on(
+        address: SocketAddr,
+        script: impl Fn(&mut OriginConnection) + Send + Sync + 'static,
+    ) -> Origin {
         let visits = Arc::new(Mutex::new(Vec::new()));
         let seen = visits.clone();
         let server = Server::on(address, move |stream| {
             let number = {
                 let mut list = seen.lock().unwrap();
-                list.push(Visit::default());
+                list.push(ConnectionRecord::default());
                 list.len() - 1
             };
-            script(&mut Guest { stream, number, visits: seen.clone() });
+            script(&mut OriginConnection { stream, number, visits: seen.clone() });
         });
         Origin { server, visits }
     }
@@ -210,7 +229,7 @@ impl Origin {
     }
 
     /// Sends `bytes`, and resets when `gate` opens: through several hops only the last knows that they came.
-    pub fn send_and_reset_at(bytes: impl Into<Vec<u8>>, gate: &Gate) -> Origin {
+    pub fn send_and_reset_at(bytes: impl Into<Vec<u8>>, gate: &Latch) -> Origin {
         let (bytes, gate) = (bytes.into(), gate.clone());
         Origin::start(move |guest| {
             guest.send(&bytes);
@@ -270,13 +289,13 @@ impl Origin {
     }
 
     /// Every connection so far.
-    pub fn visits(&self) -> Vec<Visit> {
+    pub fn visits(&self) -> Vec<ConnectionRecord> {
         self.visits.lock().unwrap().clone()
     }
 
     /// The only visit, once it has ended.
     #[track_caller]
-    pub fn only_visit(&self) -> Visit {
+    pub fn only_visit(&self) -> ConnectionRecord {
         eventually("the origin's one visit has ended", PATIENCE, || {
             self.visits.lock().unwrap().first().is_some_and(|v| v.end.is_some())
         });

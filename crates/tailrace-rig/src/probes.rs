@@ -12,7 +12,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
 
-use super::bus::Bus;
+use super::ipn_bus::IpnBus;
 use super::source::source;
 use super::wait::eventually_every;
 
@@ -24,7 +24,7 @@ const MORE_THAN_FITS: u32 = 1500;
 const DRAINED: Duration = Duration::from_millis(200);
 
 /// A tailscaled that can be started again, in a tailnet whose peers come and go.
-pub trait Daemon {
+pub trait ProbedDaemon {
     /// Starts it with this `--state`.
     fn begin(&mut self, state: &str);
     /// Ends it: SIGKILL, or SIGTERM and a wait.
@@ -43,7 +43,7 @@ pub trait Daemon {
 }
 
 /// Asks everything.
-pub fn ask(daemon: &mut impl Daemon) -> Value {
+pub fn ask(daemon: &mut impl ProbedDaemon) -> Value {
     let mut report = Map::new();
     let mut told = |name: &str, value: Value| {
         report.insert(name.to_owned(), value);
@@ -167,7 +167,7 @@ impl Probe {
     }
 
     /// What is said up to the answer to a nudge, that one last.
-    fn until_nudged(&self, bus: &mut Bus) -> Vec<Value> {
+    fn until_nudged(&self, bus: &mut IpnBus) -> Vec<Value> {
         let user = self.nudge();
         let mut lines = Vec::new();
         while let Some(line) = bus.next_message() {
@@ -233,7 +233,7 @@ impl Probe {
     }
 
     fn mask(&self, mask: &str) -> Value {
-        let mut bus = match Bus::ask(&self.socket, mask, PATIENCE) {
+        let mut bus = match IpnBus::ask(&self.socket, mask, PATIENCE) {
             Err((status, said)) => return json!(format!("{status} {said}")),
             Ok(bus) => bus,
         };
@@ -265,7 +265,7 @@ impl Probe {
 
     /// A watcher that does not read, and then does.
     fn lag(&self) -> Value {
-        let mut bus = Bus::open(&self.socket, 2, PATIENCE);
+        let mut bus = IpnBus::open(&self.socket, 2, PATIENCE);
         (0..MORE_THAN_FITS).for_each(|_| drop(self.nudge()));
         bus.patience(DRAINED);
         let (mut lines, mut last) = (Vec::new(), None);
@@ -290,7 +290,7 @@ impl Probe {
 
     /// States and fields on the way in.
     fn login(&self, options: &Value) -> Value {
-        let mut bus = Bus::open(&self.socket, 2, PATIENCE);
+        let mut bus = IpnBus::open(&self.socket, 2, PATIENCE);
         assert_eq!(self.exchange("POST", "start", &options.to_string()).0, 204);
         assert_eq!(self.exchange("POST", "login-interactive", "").0, 204);
         let (mut states, mut told) = (Vec::new(), BTreeSet::new());
@@ -311,9 +311,9 @@ impl Probe {
     }
 
     /// What watchers are told while a peer comes, sleeps, and goes.
-    fn peers(&self, daemon: &mut impl Daemon) -> Value {
+    fn peers(&self, daemon: &mut impl ProbedDaemon) -> Value {
         let masks = [2, 8, 256, 2 | 4096, 2 | 32768, 4096 | 32768];
-        let mut buses = masks.map(|mask| (mask, Bus::open(&self.socket, mask, PATIENCE)));
+        let mut buses = masks.map(|mask| (mask, IpnBus::open(&self.socket, mask, PATIENCE)));
         // Without what each is told first.
         for (_, bus) in &mut buses {
             self.until_nudged(bus);
@@ -421,7 +421,7 @@ fn kind(value: &Value) -> &'static str {
 }
 
 /// A node that is kept in a file: what is in it, and what ends it.
-fn state_file(daemon: &mut impl Daemon) -> Value {
+fn state_file(daemon: &mut impl ProbedDaemon) -> Value {
     let folder = daemon.folder();
     let file = folder.join("state");
     let state = file.to_string_lossy().into_owned();

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use super::wire;
+use super::raw_connection;
 
 /// A listener on 127.0.0.1 whose connections each get a thread. Stops when dropped.
 pub struct Server {
@@ -64,7 +64,7 @@ impl Server {
     /// Resets every connection it has.
     pub fn reset_all(&self) {
         for stream in self.streams.lock().unwrap().values() {
-            wire::abort(stream);
+            raw_connection::abort(stream);
         }
     }
 

@@ -6,14 +6,14 @@ use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
+use super::fake_upstream::{Shared, UpstreamReply, hold};
+use super::raw_connection;
 use super::server::spawn;
-use super::tailscaled::{Answer, Shared, hold};
 use super::wait::pause;
-use super::wire;
 
 /// What the fake does after its reply bytes.
 #[derive(Clone)]
-pub enum Then {
+pub enum AfterReply {
     /// FIN.
     Close,
     /// RST.
@@ -93,7 +93,7 @@ pub(super) fn request_target(bytes: &[u8]) -> Option<(String, u16)> {
     let host = match bytes[3] {
         1 => IpAddr::from(<[u8; 4]>::try_from(host).ok()?).to_string(),
         4 => IpAddr::from(<[u8; 16]>::try_from(host).ok()?).to_string(),
-        3 => super::tape::escape(&host[1..]),
+        3 => super::transcript::escape(&host[1..]),
         _ => return None,
     };
     Some((host, u16::from_be_bytes(port.try_into().ok()?)))
@@ -116,33 +116,33 @@ pub(super) fn play(
     stream: &mut TcpStream,
     request: &Request,
     early: Vec<u8>,
-    answer: Answer,
+    answer: UpstreamReply,
     shared: &Arc<Shared>,
 ) -> io::Result<()> {
     match answer {
-        Answer::Connect => connect(stream, request, early, shared),
-        Answer::Rep(rep) => {
+        UpstreamReply::Connect => connect(stream, request, early, shared),
+        UpstreamReply::Rep(rep) => {
             say(stream, &reply(rep))?;
-            follow(stream, early, Then::Close, shared)
+            follow(stream, early, AfterReply::Close, shared)
         }
-        Answer::Bytes(bytes, then) => {
+        UpstreamReply::Bytes(bytes, then) => {
             say(stream, &bytes)?;
             follow(stream, early, then, shared)
         }
-        Answer::Dribble(bytes, then) => {
+        UpstreamReply::Dribble(bytes, then) => {
             dribble(stream, &bytes)?;
             follow(stream, early, then, shared)
         }
-        Answer::Silent => {
+        UpstreamReply::Silent => {
             hold(stream);
             Ok(())
         }
-        Answer::Reset => {
-            wire::abort(stream);
+        UpstreamReply::Reset => {
+            raw_connection::abort(stream);
             Ok(())
         }
-        Answer::Close => Ok(()),
-        Answer::Late(by, answer) => {
+        UpstreamReply::Close => Ok(()),
+        UpstreamReply::Late(by, answer) => {
             if super::server::peer_left(stream, by) {
                 return Ok(());
             }
@@ -179,31 +179,31 @@ fn connect(
 fn follow(
     stream: &mut TcpStream,
     early: Vec<u8>,
-    then: Then,
+    then: AfterReply,
     shared: &Arc<Shared>,
 ) -> io::Result<()> {
     match then {
-        Then::Close => {
+        AfterReply::Close => {
             // A close with unread bytes would be a reset: say FIN, then read what is left.
             stream.shutdown(Shutdown::Write)?;
             drain(stream)
         }
-        Then::Reset => {
-            wire::abort(stream);
+        AfterReply::Reset => {
+            raw_connection::abort(stream);
             Ok(())
         }
-        Then::Hold => {
+        AfterReply::Hold => {
             hold(stream);
             Ok(())
         }
-        Then::Echo => {
+        AfterReply::Echo => {
             say(stream, &early)?;
             let twin = stream.try_clone()?;
             io::copy(&mut &twin, stream)?;
             stream.shutdown(Shutdown::Write)
         }
-        Then::Relay(origin) => relay(stream, TcpStream::connect(origin)?, &early, shared),
-        Then::Run(act) => {
+        AfterReply::Relay(origin) => relay(stream, TcpStream::connect(origin)?, &early, shared),
+        AfterReply::Run(act) => {
             act(stream);
             Ok(())
         }
@@ -252,12 +252,12 @@ fn one_way(mut from: &TcpStream, mut to: &TcpStream, rule: HalfClose) -> io::Res
             Ok(0) => return to.shutdown(Shutdown::Write),
             Ok(n) => {
                 if let Err(error) = to.write_all(&chunk[..n]) {
-                    wire::abort(from);
+                    raw_connection::abort(from);
                     return Err(error);
                 }
             }
             Err(error) => {
-                wire::abort(to);
+                raw_connection::abort(to);
                 return Err(error);
             }
         }

@@ -9,7 +9,9 @@ use std::os::fd::AsFd;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags};
 
-use super::socket_owner::{BY_FAMILY, HEADER, Header, Owner, REQUEST, UID, netlink_socket, number};
+use super::socket_owner::{
+    BY_FAMILY, DiagHeader, HEADER, REQUEST, SocketOwner, UID, netlink_socket, read_u32,
+};
 
 /// `NLM_F_DUMP`, and the types of the messages that end a dump (linux/netlink.h).
 const DUMP: u16 = 0x300;
@@ -31,28 +33,32 @@ const MOST: usize = 4096;
 ///
 /// # Errors
 /// What netlink says; `EOVERFLOW` when there are thousands of them.
-pub fn closing_sockets(remote: SocketAddr) -> io::Result<Vec<Owner>> {
+pub fn closing_sockets(remote: SocketAddr) -> io::Result<Vec<SocketOwner>> {
     let mut owners = Vec::new();
     // An IPv6 socket connected to an IPv4 address is among those of IPv6.
     if remote.ip().to_canonical().is_ipv4() {
-        dump(AddressFamily::INET, remote, &mut owners)?;
+        dump_sockets(AddressFamily::INET, remote, &mut owners)?;
     }
-    dump(AddressFamily::INET6, remote, &mut owners)?;
+    dump_sockets(AddressFamily::INET6, remote, &mut owners)?;
     Ok(owners)
 }
 
-fn dump(family: AddressFamily, remote: SocketAddr, owners: &mut Vec<Owner>) -> io::Result<()> {
+fn dump_sockets(
+    family: AddressFamily,
+    remote: SocketAddr,
+    owners: &mut Vec<SocketOwner>,
+) -> io::Result<()> {
     let socket = netlink_socket()?;
     let any: IpAddr = Ipv4Addr::UNSPECIFIED.into();
     let mut question = Vec::new();
-    Header { flags: REQUEST | DUMP, sequence: 0, family, states: FIN_SENT }.append(
+    DiagHeader { flags: REQUEST | DUMP, sequence: 0, family, states: FIN_SENT }.append_to(
         &mut question,
         (any, 0),
         (any, remote.port()),
     );
     rustix::net::send(&socket, &question, SendFlags::empty())?;
     let mut bytes = vec![0; ROOM];
-    while read(socket.as_fd(), &mut bytes, remote, owners)? {
+    while read_dump(socket.as_fd(), &mut bytes, remote, owners)? {
         if owners.len() > MOST {
             return Err(Errno::OVERFLOW.into());
         }
@@ -62,25 +68,28 @@ fn dump(family: AddressFamily, remote: SocketAddr, owners: &mut Vec<Owner>) -> i
 
 /// Reads some messages; false at the end of the dump. The kernel writes the next ones while these are
 /// read: nothing to wait for (netlink(7)).
-fn read(
+fn read_dump(
     socket: impl AsFd,
     bytes: &mut [u8],
     remote: SocketAddr,
-    owners: &mut Vec<Owner>,
+    owners: &mut Vec<SocketOwner>,
 ) -> io::Result<bool> {
     let (_, length) = rustix::net::recv(socket, &mut *bytes, RecvFlags::TRUNC)?;
     let mut rest = bytes.get(..length).ok_or(Errno::MSGSIZE)?;
     while !rest.is_empty() {
-        let length = number(rest, 0)? as usize;
+        let length = read_u32(rest, 0)? as usize;
         let message = rest.get(..length).filter(|message| message.len() >= HEADER);
         let message = message.ok_or(io::ErrorKind::InvalidData)?;
         match u16::from_ne_bytes([message[4], message[5]]) {
             DONE => return Ok(false),
             ERROR => {
-                return Err(Errno::from_raw_os_error(-(number(message, HEADER)? as i32)).into());
+                return Err(Errno::from_raw_os_error(-(read_u32(message, HEADER)? as i32)).into());
             }
             BY_FAMILY if leads_to(message, remote)? => {
-                owners.push(Owner { uid: number(message, UID)?, inode: number(message, UID + 4)? });
+                owners.push(SocketOwner {
+                    uid: read_u32(message, UID)?,
+                    inode: read_u32(message, UID + 4)?,
+                });
             }
             _ => {}
         }
@@ -122,10 +131,10 @@ mod tests {
             clients[3].shutdown(Shutdown::Write).unwrap();
             let uid = rustix::process::getuid().as_raw();
             let inode = rustix::fs::fstat(&clients[0]).unwrap().st_ino as u32;
-            assert_eq!(held(server), [Owner { uid, inode }]);
+            assert_eq!(held(server), [SocketOwner { uid, inode }]);
             let [half_closed, left, ..] = clients;
             drop(left);
-            assert_eq!(held(server), [Owner { uid, inode }]);
+            assert_eq!(held(server), [SocketOwner { uid, inode }]);
             wait_until(|| closing_sockets(server).unwrap().iter().any(|owner| owner.inode == 0));
             drop(half_closed);
             wait_until(|| held(server).is_empty());
@@ -143,7 +152,7 @@ mod tests {
     }
 
     /// An address may have been another test's lately: those have left.
-    fn held(server: SocketAddr) -> Vec<Owner> {
+    fn held(server: SocketAddr) -> Vec<SocketOwner> {
         let mut all = closing_sockets(server).unwrap();
         all.retain(|owner| owner.inode != 0);
         all

@@ -82,7 +82,7 @@ mod tests {
 
     use super::*;
 
-    fn says(script: &str, preparation: Preparation<'_>) -> String {
+    fn reports_errno(script: &str, preparation: Preparation<'_>) -> String {
         let mut command = Command::new("sh");
         command.args(["-c", script]);
         prepare(&mut command, preparation).unwrap();
@@ -94,7 +94,7 @@ mod tests {
         let before = getrlimit(Resource::Nofile);
         let preparation =
             Preparation { open_files: Some(77), no_core: true, ..Preparation::default() };
-        assert_eq!(says("ulimit -S -n; ulimit -H -c", preparation), "77\n0\n");
+        assert_eq!(reports_errno("ulimit -S -n; ulimit -H -c", preparation), "77\n0\n");
         assert_eq!(getrlimit(Resource::Nofile), before);
     }
 
@@ -106,7 +106,7 @@ mod tests {
         let script =
             format!("test -e /proc/$$/fd/{not} && echo open; echo kept >/proc/$$/fd/{kept}");
         let keep = [write.as_fd()];
-        let said = says(&script, Preparation { keep: &keep, ..Preparation::default() });
+        let said = reports_errno(&script, Preparation { keep: &keep, ..Preparation::default() });
         assert_eq!(said, "");
         drop(write);
         let mut told = String::new();
@@ -118,8 +118,8 @@ mod tests {
     fn s6_a_group_of_its_own() {
         let ours = rustix::process::getpgrp().as_raw_nonzero().to_string();
         let script = "cut -d' ' -f5 /proc/$$/stat";
-        assert_eq!(says(script, Preparation::default()).trim(), ours);
+        assert_eq!(reports_errno(script, Preparation::default()).trim(), ours);
         let own = Preparation { own_group: true, ..Preparation::default() };
-        assert_ne!(says(script, own).trim(), ours);
+        assert_ne!(reports_errno(script, own).trim(), ours);
     }
 }

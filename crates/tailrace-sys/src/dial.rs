@@ -22,7 +22,7 @@ const PAUSE: Duration = Duration::from_millis(10);
 /// What `socket(2)`, `setsockopt(2)` and `connect(2)` say. A connection to itself, which TCP makes
 /// when the kernel picks the asked-for port as our own, is `ECONNREFUSED`: nobody listens there.
 pub async fn dial(address: SocketAddr, mark: Option<u32>) -> io::Result<Stream> {
-    let socket = open(address, mark)?;
+    let socket = open_socket(address, mark)?;
     match rustix::net::connect(&socket, &address) {
         Ok(()) | Err(Errno::INPROGRESS | Errno::INTR) => {}
         Err(errno) => return Err(errno.into()),
@@ -63,10 +63,10 @@ pub async fn dial_unix(path: &Path) -> io::Result<Stream> {
 /// # Errors
 /// `EPERM` without `CAP_NET_ADMIN`, or what `socket(2)` says.
 pub fn may_mark(mark: u32) -> io::Result<()> {
-    open((Ipv4Addr::LOCALHOST, 0).into(), Some(mark)).map(drop)
+    open_socket((Ipv4Addr::LOCALHOST, 0).into(), Some(mark)).map(drop)
 }
 
-fn open(address: SocketAddr, mark: Option<u32>) -> io::Result<OwnedFd> {
+fn open_socket(address: SocketAddr, mark: Option<u32>) -> io::Result<OwnedFd> {
     let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
     let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, None)?;

@@ -32,13 +32,13 @@ impl Exiting {
     pub fn exiting(&self) -> bool {
         let mut stat = [0; 512];
         match self.stat.read_at(&mut stat, 0) {
-            Ok(length) => parse(&stat[..length]).unwrap_or(false),
+            Ok(length) => parse_stat(&stat[..length]).unwrap_or(false),
             Err(error) => Errno::from_io_error(&error) == Some(Errno::SRCH),
         }
     }
 }
 
-fn parse(stat: &[u8]) -> Option<bool> {
+fn parse_stat(stat: &[u8]) -> Option<bool> {
     let mut fields = stat::fields(stat)?;
     let dead = matches!(fields.next()?, "Z" | "X" | "x");
     let flags: u64 = fields.nth(5)?.parse().ok()?; // ppid, pgrp, session, tty_nr, tpgid before it
@@ -57,12 +57,12 @@ mod tests {
             format!("7 ({name}) {state} 1 7 7 0 -1 {flags} 100 0 0 0 250 50 0 0 20 0 3 0 1200 0\n")
         };
         for name in ["tailscaled", "a b", "a) Z 1 (b", ")", "\u{fc}) X"] {
-            assert_eq!(parse(stat(name, 'S', 0x0040_0000).as_bytes()), Some(false), "{name}");
-            assert_eq!(parse(stat(name, 'R', 0x0040_0004).as_bytes()), Some(true), "{name}");
-            assert_eq!(parse(stat(name, 'Z', 0).as_bytes()), Some(true), "{name}");
+            assert_eq!(parse_stat(stat(name, 'S', 0x0040_0000).as_bytes()), Some(false), "{name}");
+            assert_eq!(parse_stat(stat(name, 'R', 0x0040_0004).as_bytes()), Some(true), "{name}");
+            assert_eq!(parse_stat(stat(name, 'Z', 0).as_bytes()), Some(true), "{name}");
         }
-        assert_eq!(parse(b""), None);
-        assert_eq!(parse(b"7 (x) S 1 7"), None);
+        assert_eq!(parse_stat(b""), None);
+        assert_eq!(parse_stat(b"7 (x) S 1 7"), None);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use rustix::process::{Resource, getrlimit, setrlimit};
 
 /// The soft limit on open files; `u64::MAX` is "no limit".
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Descriptors {
+pub struct DescriptorLimits {
     /// What we were started with: programs we start should get it back.
     pub before: u64,
     /// What we have now.
@@ -13,7 +13,7 @@ pub struct Descriptors {
 
 /// Raises the soft limit on open files to the hard one (`getrlimit(2)`, `RLIMIT_NOFILE`). Where
 /// the system refuses, the limit stays as it was.
-pub fn raise_descriptors() -> Descriptors {
+pub fn raise_descriptors() -> DescriptorLimits {
     let mut limit = getrlimit(Resource::Nofile);
     let before = limit.current;
     if before != limit.maximum {
@@ -23,7 +23,7 @@ pub fn raise_descriptors() -> Descriptors {
         }
     }
     let after = getrlimit(Resource::Nofile).current;
-    Descriptors { before: before.unwrap_or(u64::MAX), after: after.unwrap_or(u64::MAX) }
+    DescriptorLimits { before: before.unwrap_or(u64::MAX), after: after.unwrap_or(u64::MAX) }
 }
 
 /// The most files `process` may have open, by its hard limit: Go programs raise the soft one to it.

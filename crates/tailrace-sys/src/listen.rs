@@ -21,7 +21,7 @@ const FLAGS: SocketFlags = SocketFlags::NONBLOCK.union(SocketFlags::CLOEXEC);
 /// # Errors
 /// What `bind(2)` says: `EADDRINUSE`, `EACCES`, `EADDRNOTAVAIL` (no such address on this host).
 pub fn listen(address: SocketAddr) -> io::Result<OwnedFd> {
-    open(address, false)
+    open_socket(address, false)
 }
 
 /// The same with `IP_TRANSPARENT` (ip(7)): TPROXY leads connections here whatever their destination,
@@ -31,10 +31,10 @@ pub fn listen(address: SocketAddr) -> io::Result<OwnedFd> {
 /// `EPERM` without `CAP_NET_ADMIN`, `Unsupported` where there is no TPROXY, and what
 /// [`listen`] says.
 pub fn listen_transparent(address: SocketAddr) -> io::Result<OwnedFd> {
-    open(address, true)
+    open_socket(address, true)
 }
 
-fn open(address: SocketAddr, transparent: bool) -> io::Result<OwnedFd> {
+fn open_socket(address: SocketAddr, transparent: bool) -> io::Result<OwnedFd> {
     let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let socket = rustix::net::socket_with(family, SocketType::STREAM, FLAGS, None)?;
     sockopt::set_socket_reuseaddr(&socket, true)?;
@@ -42,7 +42,7 @@ fn open(address: SocketAddr, transparent: bool) -> io::Result<OwnedFd> {
         sockopt::set_ipv6_v6only(&socket, !address.ip().is_unspecified())?;
     }
     if transparent {
-        intercept(&socket)?;
+        set_transparent(&socket)?;
     }
     tune(&socket)?; // accepted sockets inherit it: five calls less for each
     rustix::net::bind(&socket, &address)?;
@@ -52,7 +52,7 @@ fn open(address: SocketAddr, transparent: bool) -> io::Result<OwnedFd> {
 
 /// The IPv4 option is the socket's own whatever its family (linux net/ipv6/ipv6_sockglue.c hands
 /// `SOL_IP` on).
-fn intercept(socket: &OwnedFd) -> io::Result<()> {
+fn set_transparent(socket: &OwnedFd) -> io::Result<()> {
     socket2::SockRef::from(socket).set_ip_transparent_v4(true)
 }
 

@@ -16,7 +16,7 @@ pub fn original_dst(stream: &Stream, local: SocketAddr) -> Option<SocketAddr> {
         IpAddr::V4(_) => sockopt::ip_original_dst(stream).ok()?.into(),
         IpAddr::V6(_) => sockopt::ipv6_original_dst(stream).ok()?.into(),
     };
-    Some(canonical(original))
+    Some(canonical_address(original))
 }
 
 /// The original destination, if it makes this a redirected connection: it is neither the address
@@ -26,20 +26,21 @@ pub fn redirected(
     local: SocketAddr,
     own: &[SocketAddr],
 ) -> Option<SocketAddr> {
-    let original = canonical(original?);
-    let ours = original == canonical(local) || own.iter().any(|own| canonical(*own) == original);
+    let original = canonical_address(original?);
+    let ours = original == canonical_address(local)
+        || own.iter().any(|own| canonical_address(*own) == original);
     (!ours && original.port() != 0).then_some(original)
 }
 
 /// The destination of a connection that TPROXY led to an `IP_TRANSPARENT` listener: the address it
 /// came in on (ip(7)). `None` if that is one of our `own`, which a client dialled itself.
 pub fn intercepted(local: SocketAddr, own: &[SocketAddr]) -> Option<SocketAddr> {
-    let local = canonical(local);
-    (!own.iter().any(|own| canonical(*own) == local)).then_some(local)
+    let local = canonical_address(local);
+    (!own.iter().any(|own| canonical_address(*own) == local)).then_some(local)
 }
 
 /// IPv4-mapped as IPv4, without flow and scope: two spellings of one address are equal.
-fn canonical(address: SocketAddr) -> SocketAddr {
+fn canonical_address(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 

@@ -35,7 +35,7 @@ impl Pipe {
     ///
     /// # Errors
     /// `EPERM` when the quota (`fs.pipe-user-pages-soft`) is used up.
-    pub fn grow(&mut self, size: usize) -> io::Result<()> {
+    pub fn grow_to(&mut self, size: usize) -> io::Result<()> {
         self.size = rustix::pipe::fcntl_setpipe_size(&self.write, size)?;
         Ok(())
     }
@@ -65,16 +65,16 @@ impl Pipe {
     ///
     /// # Errors
     /// What `splice(2)` says; `WouldBlock` when the socket has nothing or the pipe no slot.
-    pub fn fill(&self, from: &Stream) -> io::Result<usize> {
-        splice(from.as_fd(), self.write.as_fd(), self.size)
+    pub fn fill_from(&self, from: &Stream) -> io::Result<usize> {
+        splice_once(from.as_fd(), self.write.as_fd(), self.size)
     }
 
     /// Moves up to `len` bytes from the pipe into a socket.
     ///
     /// # Errors
     /// What `splice(2)` says; `WouldBlock` when the socket takes nothing.
-    pub fn drain(&self, to: &Stream, len: usize) -> io::Result<usize> {
-        splice(self.read.as_fd(), to.as_fd(), len)
+    pub fn drain_to(&self, to: &Stream, len: usize) -> io::Result<usize> {
+        splice_once(self.read.as_fd(), to.as_fd(), len)
     }
 
     /// Reads bytes out of the pipe into memory: the way out when a socket refuses splice.
@@ -86,7 +86,7 @@ impl Pipe {
     }
 }
 
-fn splice(
+fn splice_once(
     from: std::os::fd::BorrowedFd<'_>,
     to: std::os::fd::BorrowedFd<'_>,
     len: usize,

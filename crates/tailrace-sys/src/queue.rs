@@ -13,7 +13,7 @@ pub fn unacked(socket: &impl AsFd) -> io::Result<usize> {
         return Ok(0);
     }
     const SIOCOUTQ: rustix::ioctl::Opcode = 0x5411; // linux/sockios.h, the same as TIOCOUTQ
-    queue::<SIOCOUTQ>(socket)
+    queue_size::<SIOCOUTQ>(socket)
 }
 
 /// Bytes not yet sent: a reset throws these away.
@@ -22,11 +22,11 @@ pub fn unacked(socket: &impl AsFd) -> io::Result<usize> {
 /// What `ioctl(2)` says.
 pub fn unsent(socket: &impl AsFd) -> io::Result<usize> {
     const SIOCOUTQNSD: rustix::ioctl::Opcode = 0x894b; // linux/sockios.h
-    queue::<SIOCOUTQNSD>(socket)
+    queue_size::<SIOCOUTQNSD>(socket)
 }
 
 #[allow(unsafe_code)] // rustix has no safe name for these two
-fn queue<const OPCODE: rustix::ioctl::Opcode>(socket: &impl AsFd) -> io::Result<usize> {
+fn queue_size<const OPCODE: rustix::ioctl::Opcode>(socket: &impl AsFd) -> io::Result<usize> {
     use std::ffi::c_int;
     // SAFETY: both requests write one int through their argument and read nothing (tcp(7)).
     let bytes = unsafe {

@@ -27,7 +27,7 @@ pub(super) const UID: usize = HEADER + 64;
 
 /// The owner of a socket on this host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Owner {
+pub struct SocketOwner {
     /// User id of who made the socket.
     pub uid: u32,
     /// The socket's inode, as in `/proc/PID/fd/N -> socket:[inode]`.
@@ -38,15 +38,15 @@ pub struct Owner {
 ///
 /// # Errors
 /// `ENOENT` if there is no such socket in this network namespace, or what netlink says.
-pub fn socket_owner(local: SocketAddr, remote: SocketAddr) -> io::Result<Owner> {
+pub fn socket_owner(local: SocketAddr, remote: SocketAddr) -> io::Result<SocketOwner> {
     let socket = netlink_socket()?;
     let mut question = Vec::with_capacity(QUESTION);
-    ask(&mut question, 0, local, remote);
+    append_question(&mut question, 0, local, remote);
     rustix::net::send(&socket, &question, SendFlags::empty())?;
     let mut answer = [0; 512];
     // The kernel answers within send(2): nothing to wait for.
     let (length, _) = rustix::net::recv(&socket, &mut answer[..], RecvFlags::empty())?;
-    parse(&answer[..length], local, remote)
+    parse_answer(&answer[..length], local, remote)
 }
 
 /// The same for many sockets at a time, over one netlink socket that is kept.
@@ -67,7 +67,7 @@ impl SocketOwners {
 
     /// One answer for each pair of `local` and `remote`, in their order; `None` where there is no such
     /// socket or the kernel did not say.
-    pub fn ask(&mut self, pairs: &[(SocketAddr, SocketAddr)]) -> Vec<Option<Owner>> {
+    pub fn ask_owners(&mut self, pairs: &[(SocketAddr, SocketAddr)]) -> Vec<Option<SocketOwner>> {
         let mut owners = vec![None; pairs.len()];
         for (pairs, owners) in pairs.chunks(AT_ONCE).zip(owners.chunks_mut(AT_ONCE)) {
             self.ask_few(pairs, owners);
@@ -75,10 +75,10 @@ impl SocketOwners {
         owners
     }
 
-    fn ask_few(&mut self, pairs: &[(SocketAddr, SocketAddr)], owners: &mut [Option<Owner>]) {
+    fn ask_few(&mut self, pairs: &[(SocketAddr, SocketAddr)], owners: &mut [Option<SocketOwner>]) {
         self.questions.clear();
         for (at, (local, remote)) in (0..).zip(pairs) {
-            ask(&mut self.questions, at, *local, *remote);
+            append_question(&mut self.questions, at, *local, *remote);
         }
         if rustix::net::send(&self.socket, &self.questions, SendFlags::empty()).is_err() {
             return;
@@ -90,11 +90,11 @@ impl SocketOwners {
             rustix::net::recv(&self.socket, &mut answer[..], RecvFlags::empty())
         {
             let answer = &answer[..length];
-            let asked = number(answer, SEQUENCE).ok().and_then(|at| usize::try_from(at).ok());
+            let asked = read_u32(answer, SEQUENCE).ok().and_then(|at| usize::try_from(at).ok());
             let Some((at, pair)) = asked.and_then(|at| Some((at, pairs.get(at)?))) else {
                 continue;
             };
-            owners[at] = parse(answer, pair.0, pair.1).ok();
+            owners[at] = parse_answer(answer, pair.0, pair.1).ok();
         }
     }
 }
@@ -106,15 +106,15 @@ pub(super) fn netlink_socket() -> io::Result<OwnedFd> {
 }
 
 /// Appends `struct nlmsghdr` and `struct inet_diag_req_v2` (linux/inet_diag.h).
-fn ask(out: &mut Vec<u8>, sequence: u32, local: SocketAddr, remote: SocketAddr) {
+fn append_question(out: &mut Vec<u8>, sequence: u32, local: SocketAddr, remote: SocketAddr) {
     let (from, to) = (local.ip().to_canonical(), remote.ip().to_canonical());
     let family = if from.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
-    let header = Header { flags: REQUEST, sequence, family, states: u32::MAX };
-    header.append(out, (from, local.port()), (to, remote.port()));
+    let header = DiagHeader { flags: REQUEST, sequence, family, states: u32::MAX };
+    header.append_to(out, (from, local.port()), (to, remote.port()));
 }
 
 /// What a question says beside the two addresses.
-pub(super) struct Header {
+pub(super) struct DiagHeader {
     pub(super) flags: u16,
     pub(super) sequence: u32,
     pub(super) family: AddressFamily,
@@ -122,9 +122,9 @@ pub(super) struct Header {
     pub(super) states: u32,
 }
 
-impl Header {
+impl DiagHeader {
     /// Appends the whole question; ports are 0 for any.
-    pub(super) fn append(&self, out: &mut Vec<u8>, local: (IpAddr, u16), remote: (IpAddr, u16)) {
+    pub(super) fn append_to(&self, out: &mut Vec<u8>, local: (IpAddr, u16), remote: (IpAddr, u16)) {
         out.extend((QUESTION as u32).to_ne_bytes());
         out.extend(BY_FAMILY.to_ne_bytes());
         out.extend(self.flags.to_ne_bytes());
@@ -134,14 +134,14 @@ impl Header {
         out.extend(self.states.to_ne_bytes());
         out.extend(local.1.to_be_bytes());
         out.extend(remote.1.to_be_bytes());
-        out.extend(sixteen(local.0));
-        out.extend(sixteen(remote.0));
+        out.extend(sixteen_bytes(local.0));
+        out.extend(sixteen_bytes(remote.0));
         out.extend(0u32.to_ne_bytes()); // any interface
         out.extend(u64::MAX.to_ne_bytes()); // INET_DIAG_NOCOOKIE
     }
 }
 
-fn sixteen(ip: IpAddr) -> [u8; 16] {
+fn sixteen_bytes(ip: IpAddr) -> [u8; 16] {
     match ip {
         IpAddr::V4(v4) => {
             let mut padded = [0; 16];
@@ -152,20 +152,20 @@ fn sixteen(ip: IpAddr) -> [u8; 16] {
     }
 }
 
-pub(super) fn number(answer: &[u8], at: usize) -> io::Result<u32> {
+pub(super) fn read_u32(answer: &[u8], at: usize) -> io::Result<u32> {
     let bytes = answer.get(at..at + 4).and_then(|bytes| <[u8; 4]>::try_from(bytes).ok());
     bytes.map(u32::from_ne_bytes).ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
 }
 
-fn parse(answer: &[u8], local: SocketAddr, remote: SocketAddr) -> io::Result<Owner> {
+fn parse_answer(answer: &[u8], local: SocketAddr, remote: SocketAddr) -> io::Result<SocketOwner> {
     if answer.get(4..6) != Some(&BY_FAMILY.to_ne_bytes()) {
-        let code = (number(answer, HEADER)? as i32).wrapping_neg();
+        let code = (read_u32(answer, HEADER)? as i32).wrapping_neg();
         return Err(match code {
             0 => io::ErrorKind::InvalidData.into(),
             code => Errno::from_raw_os_error(code).into(),
         });
     }
-    let owner = Owner { uid: number(answer, UID)?, inode: number(answer, UID + 4)? };
+    let owner = SocketOwner { uid: read_u32(answer, UID)?, inode: read_u32(answer, UID + 4)? };
     // Where there is no such connection, the kernel names a listener on that port instead.
     let [from, to] = [local.port().to_be_bytes(), remote.port().to_be_bytes()];
     match answer[ANSWERED..ANSWERED + 4] == [from, to].concat() {
@@ -206,7 +206,7 @@ mod tests {
         pairs.insert(50, (server, server));
         let mut owners = SocketOwners::open().unwrap();
         for _ in 0..2 {
-            let mut answers = owners.ask(&pairs);
+            let mut answers = owners.ask_owners(&pairs);
             assert_eq!(answers.remove(50), None, "no such connection");
             let inode = |client: &TcpStream| rustix::fs::fstat(client).unwrap().st_ino;
             let told = answers.iter().map(|owner| u64::from(owner.unwrap().inode));

@@ -14,7 +14,7 @@ use tokio::io::Interest;
 use tokio::io::unix::{AsyncFd, AsyncFdReadyGuard};
 
 /// A socket's readiness as it was looked at: to be cleared where nothing is left.
-pub type Ready<'a> = AsyncFdReadyGuard<'a, OwnedFd>;
+pub type ReadyGuard<'a> = AsyncFdReadyGuard<'a, OwnedFd>;
 
 /// A connected, non-blocking stream socket registered with the runtime.
 #[derive(Debug)]
@@ -60,14 +60,14 @@ impl Stream {
     ///
     /// # Errors
     /// What `recv(2)` says; `WouldBlock` when nothing is there.
-    pub fn receive(&self, guard: &mut Ready<'_>, buf: &mut [u8]) -> io::Result<usize> {
+    pub fn receive(&self, guard: &mut ReadyGuard<'_>, buf: &mut [u8]) -> io::Result<usize> {
         let read = self.try_recv(buf);
-        self.emptied(guard, &read, buf.len());
+        self.note_emptied(guard, &read, buf.len());
         read
     }
 
     /// Notes whether `read`, which had room for so many bytes, has left nothing behind.
-    fn emptied(&self, guard: &mut Ready<'_>, read: &io::Result<usize>, room: usize) {
+    fn note_emptied(&self, guard: &mut ReadyGuard<'_>, read: &io::Result<usize>, room: usize) {
         let empty = match read {
             Ok(n) => (1..room).contains(n) && !self.urgent_ahead(),
             Err(error) => error.kind() == io::ErrorKind::WouldBlock,
@@ -86,7 +86,7 @@ impl Stream {
         loop {
             let mut guard = self.fd.readable().await?;
             let read = self.try_recv_behind(buffer, room);
-            self.emptied(&mut guard, &read, room);
+            self.note_emptied(&mut guard, &read, room);
             match read {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 result => return result,

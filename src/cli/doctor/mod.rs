@@ -38,7 +38,7 @@ struct Link {
 }
 
 pub(super) fn run(settings: &Settings, target: Option<&str>, json: bool) -> ExitCode {
-    let typed = |text| Target::typed(text, DEFAULT_PORT);
+    let typed = |text| Target::parse_typed(text, DEFAULT_PORT);
     let target = match target.map(typed).transpose() {
         Ok(target) => target,
         Err(error) => {
@@ -82,7 +82,7 @@ fn examine(
     let whole = links.iter().all(|link| link.state.is_ok());
     links.extend(whole.then(|| redirected::link(found)).flatten());
     if let (true, Some(target)) = (whole, target) {
-        let asked = find::object(found, &explain::path(&target.to_string()));
+        let asked = find::object(found, &explain::explain_path(&target.to_string()));
         links.extend(reach::links(found, target, asked));
     }
     links

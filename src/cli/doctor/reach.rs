@@ -99,7 +99,7 @@ fn held(told: &ExplainAnswer) -> Vec<(ChainLink, String)> {
 
 fn of_dns(dns: &DnsAnswer) -> String {
     let skipped = |one: &String| format!("; {one} is not asked: its form");
-    explain::of_dns(dns) + &dns.skipped.iter().map(skipped).collect::<String>()
+    explain::dns_words(dns) + &dns.skipped.iter().map(skipped).collect::<String>()
 }
 
 /// The first address that may be dialled.
@@ -108,7 +108,7 @@ fn first(told: &ExplainAnswer) -> Option<&AddressAnswer> {
 }
 
 fn route(told: &ExplainAnswer) -> String {
-    first(told).map_or_else(|| "the upstream's to choose".to_owned(), explain::of_address)
+    first(told).map_or_else(|| "the upstream's to choose".to_owned(), explain::address_words)
 }
 
 fn is_in_tailnet(told: &ExplainAnswer) -> bool {

@@ -18,7 +18,7 @@ const MOST: usize = 4096;
 /// Whether a client is answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ClientAdmission {
-    /// Now.
+    /// It is answered at once.
     Now,
     /// Not before so long.
     After(Duration),
@@ -47,7 +47,7 @@ impl ClientLimiter {
         if client.is_loopback() {
             return ClientAdmission::Now;
         }
-        let wait = self.wait(client, now);
+        let wait = self.wait_for_turn(client, now);
         match is_neighbour(client) {
             false => ClientAdmission::Never,
             true if wait.is_zero() => ClientAdmission::Now,
@@ -55,10 +55,10 @@ impl ClientLimiter {
         }
     }
 
-    fn wait(&self, client: IpAddr, now: Instant) -> Duration {
+    fn wait_for_turn(&self, client: IpAddr, now: Instant) -> Duration {
         // The map is whole after a panic elsewhere: nothing below the lock panics.
         let mut worked_off = self.worked_off.lock().unwrap_or_else(PoisonError::into_inner);
-        let until = worked_off.get_or_insert_mut(network(client), || now);
+        let until = worked_off.get_or_insert_mut(limited_network(client), || now);
         let next = (*until).max(now) + STEP;
         let wait = next.saturating_duration_since(now + STEP * BURST);
         if wait.is_zero() {
@@ -72,7 +72,7 @@ impl ClientLimiter {
 }
 
 /// A client of IPv6 has a whole /64 to ask from (RFC 6177).
-fn network(client: IpAddr) -> IpAddr {
+fn limited_network(client: IpAddr) -> IpAddr {
     match client {
         IpAddr::V4(_) => client,
         IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX)).into(),

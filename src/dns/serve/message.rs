@@ -25,18 +25,18 @@ const EXTENDED_ERROR: u16 = 15;
 /// By which way a message came, and its answer goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MessageTransport {
-    /// UDP.
+    /// One UDP datagram, whose answer may have to be cut.
     Datagram,
-    /// TCP.
+    /// A TCP connection, with two bytes of length before each message.
     Stream,
 }
 
 /// What a message is.
 pub(super) enum ParsedMessage {
-    /// One question.
+    /// One question, to be answered.
     Question(Box<ParsedQuestion>),
     /// None that we answer; this is said of it.
-    DnsAnswerMap(Vec<u8>),
+    Answered(Vec<u8>),
     /// Nothing that deserves an answer.
     Nothing,
 }
@@ -50,25 +50,25 @@ pub(super) struct ParsedQuestion {
 }
 
 /// Reads what a client sent.
-pub(super) fn read(bytes: &[u8], over: MessageTransport) -> ParsedMessage {
-    let Some(head) = MessageHeader::of(bytes) else { return ParsedMessage::Nothing };
+pub(super) fn parse_message(bytes: &[u8], over: MessageTransport) -> ParsedMessage {
+    let Some(head) = MessageHeader::read_header(bytes) else { return ParsedMessage::Nothing };
     if head.is_answer {
         return ParsedMessage::Nothing;
     }
     if !head.is_plain() {
-        return ParsedMessage::DnsAnswerMap(head.refusal(ResponseCode::FormErr));
+        return ParsedMessage::Answered(head.refusal_message(ResponseCode::FormErr));
     }
     let message = match Message::from_vec(bytes) {
         Ok(message) => message,
-        Err(_) => return ParsedMessage::DnsAnswerMap(head.refusal(ResponseCode::FormErr)),
+        Err(_) => return ParsedMessage::Answered(head.refusal_message(ResponseCode::FormErr)),
     };
     let Message { metadata, mut queries, edns, .. } = message;
     let Some(query) = queries.pop() else {
-        return ParsedMessage::DnsAnswerMap(head.refusal(ResponseCode::FormErr));
+        return ParsedMessage::Answered(head.refusal_message(ResponseCode::FormErr));
     };
     let asked = Box::new(ParsedQuestion { metadata, query, edns, over });
-    match asked.refusal() {
-        Some(code) => ParsedMessage::DnsAnswerMap(asked.answer(code, Vec::new(), None)),
+    match asked.refusal_code() {
+        Some(code) => ParsedMessage::Answered(asked.encode_answer(code, Vec::new(), None)),
         None => ParsedMessage::Question(asked),
     }
 }
@@ -84,7 +84,7 @@ struct MessageHeader {
 }
 
 impl MessageHeader {
-    fn of(bytes: &[u8]) -> Option<Self> {
+    fn read_header(bytes: &[u8]) -> Option<Self> {
         let head: &[u8; HEADER] = bytes.first_chunk()?;
         let count = |at: usize| u16::from_be_bytes([head[at], head[at + 1]]);
         Some(Self {
@@ -104,7 +104,7 @@ impl MessageHeader {
     }
 
     /// An answer without a question, for one that could not be read.
-    fn refusal(&self, code: ResponseCode) -> Vec<u8> {
+    fn refusal_message(&self, code: ResponseCode) -> Vec<u8> {
         let mut answer = vec![0; HEADER];
         answer[..2].copy_from_slice(&self.id);
         answer[2] = 0x80 | self.op_code << 3 | u8::from(self.recursion_desired);
@@ -115,7 +115,7 @@ impl MessageHeader {
 
 impl ParsedQuestion {
     /// The code that says why it is none we answer.
-    fn refusal(&self) -> Option<ResponseCode> {
+    fn refusal_code(&self) -> Option<ResponseCode> {
         if self.edns.as_ref().is_some_and(|edns| edns.version() > 0) {
             return Some(ResponseCode::BADVERS);
         }
@@ -128,43 +128,43 @@ impl ParsedQuestion {
     }
 
     /// The whole answer, cut where a datagram is too small for it. `why` is for clients that speak EDNS.
-    pub(super) fn answer(
+    pub(super) fn encode_answer(
         &self,
         code: ResponseCode,
         records: Vec<Record>,
         why: Option<&ExtendedError>,
     ) -> Vec<u8> {
-        let mut answer = self.blank(code, why);
+        let mut answer = self.empty_answer(code, why);
         answer.add_answers(records);
-        let room = self.room();
-        match encoded(&answer, room) {
+        let room = self.answer_size();
+        match encode_within(&answer, room) {
             Some((bytes, false)) => bytes,
-            Some((_, true)) => self.cut(answer, room),
-            None => encoded(&self.blank(ResponseCode::ServFail, None), SMALLEST)
+            Some((_, true)) => self.truncate_answer(answer, room),
+            None => encode_within(&self.empty_answer(ResponseCode::ServFail, None), SMALLEST)
                 .map_or_else(Vec::new, |(bytes, _)| bytes),
         }
     }
 
     /// No records, and that they are to be had over TCP.
-    pub(super) fn come_by_tcp(&self) -> Vec<u8> {
-        let mut answer = self.blank(ResponseCode::NoError, None);
+    pub(super) fn ask_again_by_tcp(&self) -> Vec<u8> {
+        let mut answer = self.empty_answer(ResponseCode::NoError, None);
         answer.metadata.truncation = true;
-        encoded(&answer, SMALLEST).map_or_else(Vec::new, |(bytes, _)| bytes)
+        encode_within(&answer, SMALLEST).map_or_else(Vec::new, |(bytes, _)| bytes)
     }
 
-    fn blank(&self, code: ResponseCode, why: Option<&ExtendedError>) -> Message {
+    fn empty_answer(&self, code: ResponseCode, why: Option<&ExtendedError>) -> Message {
         let mut answer = Message::response(self.metadata.id, self.metadata.op_code);
         answer.metadata = Metadata::response_from_request(&self.metadata);
         answer.metadata.recursion_available = true;
         answer.metadata.response_code = code;
         answer.add_query(self.query.clone());
         if let Some(theirs) = &self.edns {
-            answer.set_edns(ours(theirs, why));
+            answer.set_edns(answer_edns(theirs, why));
         }
         answer
     }
 
-    fn room(&self) -> u16 {
+    fn answer_size(&self) -> u16 {
         match (self.over, &self.edns) {
             (MessageTransport::Stream, _) => u16::MAX,
             (MessageTransport::Datagram, Some(edns)) => {
@@ -176,21 +176,21 @@ impl ParsedQuestion {
 
     /// As many records as there is room for beside the OPT record (RFC 6891 section 7: it is in every answer):
     /// some resolvers never ask by TCP and take what they get.
-    fn cut(&self, mut answer: Message, room: u16) -> Vec<u8> {
+    fn truncate_answer(&self, mut answer: Message, room: u16) -> Vec<u8> {
         let edns = answer.edns.take();
         let beside = edns.as_ref().and_then(|edns| Record::from(edns).to_bytes().ok());
         let room_beside = room.saturating_sub(beside.map_or(0, |bytes| bytes.len() as u16));
-        let fitting =
-            encoded(&answer, room_beside).and_then(|(bytes, _)| MessageHeader::of(&bytes));
+        let fitting = encode_within(&answer, room_beside)
+            .and_then(|(bytes, _)| MessageHeader::read_header(&bytes));
         answer.answers.truncate(fitting.map_or(0, |head| head.counts[1].into()));
         answer.metadata.truncation = true;
         answer.edns = edns;
-        encoded(&answer, room).map_or_else(Vec::new, |(bytes, _)| bytes)
+        encode_within(&answer, room).map_or_else(Vec::new, |(bytes, _)| bytes)
     }
 }
 
 /// The bytes, and whether something had to be left out.
-fn encoded(message: &Message, room: u16) -> Option<(Vec<u8>, bool)> {
+fn encode_within(message: &Message, room: u16) -> Option<(Vec<u8>, bool)> {
     let mut bytes = Vec::with_capacity(SMALLEST.into());
     let mut encoder = BinEncoder::new(&mut bytes);
     encoder.set_max_size(room);
@@ -200,7 +200,7 @@ fn encoded(message: &Message, room: u16) -> Option<(Vec<u8>, bool)> {
 }
 
 /// Our OPT record (RFC 6891 section 6.1.1). Its size bounds our own datagram too.
-fn ours(theirs: &Edns, why: Option<&ExtendedError>) -> Edns {
+fn answer_edns(theirs: &Edns, why: Option<&ExtendedError>) -> Edns {
     let mut ours = Edns::new();
     ours.set_max_payload(theirs.max_payload().clamp(SMALLEST, DATAGRAM));
     ours.set_dnssec_ok(theirs.flags().dnssec_ok); // RFC 3225 section 3: copied

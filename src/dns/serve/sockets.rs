@@ -38,7 +38,7 @@ const PAUSE: Duration = Duration::from_millis(50);
 ///
 /// # Errors
 /// epoll does not take the socket.
-pub async fn udp(
+pub async fn serve_udp(
     socket: UdpSocket,
     handler: QuestionHandler,
     stop: impl Future<Output = ()>,
@@ -52,7 +52,7 @@ pub async fn udp(
             () = &mut stop => return Ok(()),
             Some(_) = waiting.join_next(), if !waiting.is_empty() => {}
             ready = socket.readable() => {
-                if let Err(error) = ready.and_then(|()| batch(&socket, &handler, &mut waiting)) {
+                if let Err(error) = ready.and_then(|()| read_batch(&socket, &handler, &mut waiting)) {
                     tracing::debug!(%error, "a DNS datagram could not be read");
                     tokio::time::sleep(PAUSE).await;
                 }
@@ -63,7 +63,7 @@ pub async fn udp(
 }
 
 /// Reads what is there. What is known is answered at once, the rest gets a task of its own.
-fn batch(
+fn read_batch(
     socket: &Arc<tokio::net::UdpSocket>,
     handler: &QuestionHandler,
     waiting: &mut JoinSet<()>,
@@ -81,12 +81,12 @@ fn batch(
             continue;
         }
         let mut answer =
-            Box::pin(handler.answer(&bytes[..length], peer, MessageTransport::Datagram));
+            Box::pin(handler.answer_message(&bytes[..length], peer, MessageTransport::Datagram));
         match (&mut answer).now_or_never() {
-            Some(answer) => send(socket, answer, peer),
+            Some(answer) => send_answer(socket, answer, peer),
             None => {
                 let socket = Arc::clone(socket);
-                waiting.spawn(async move { send(&socket, answer.await, peer) });
+                waiting.spawn(async move { send_answer(&socket, answer.await, peer) });
             }
         }
     }
@@ -94,7 +94,7 @@ fn batch(
 }
 
 /// A datagram for which there is no room is lost, as on any network: who asked asks again.
-fn send(socket: &tokio::net::UdpSocket, answer: Option<Vec<u8>>, peer: SocketAddr) {
+fn send_answer(socket: &tokio::net::UdpSocket, answer: Option<Vec<u8>>, peer: SocketAddr) {
     let sent = answer.map(|bytes| socket.try_send_to(&bytes, peer));
     if let Some(Err(error)) = sent {
         tracing::debug!(%error, "a DNS answer could not be sent");
@@ -103,7 +103,7 @@ fn send(socket: &tokio::net::UdpSocket, answer: Option<Vec<u8>>, peer: SocketAdd
 
 /// Answers one client, several questions at a time and each when its answer is there, until it leaves or
 /// falls silent.
-pub async fn tcp(stream: Stream, peer: SocketAddr, handler: QuestionHandler) {
+pub async fn serve_tcp(stream: Stream, peer: SocketAddr, handler: QuestionHandler) {
     let socket = AsyncIoTokioAsStd(stream);
     let (mut questions, mut answers) =
         TcpStream::from_stream_with_buffer_size(socket, peer, WAITING);
@@ -121,7 +121,7 @@ pub async fn tcp(stream: Stream, peer: SocketAddr, handler: QuestionHandler) {
             }
             message = questions.next(), if under_way.len() < PIPELINE => {
                 let Some(Ok(message)) = message else { return };
-                under_way.push(handler.answer(message.bytes(), peer, MessageTransport::Stream));
+                under_way.push(handler.answer_message(message.bytes(), peer, MessageTransport::Stream));
             }
             () = &mut idle, if under_way.is_empty() => return,
         }

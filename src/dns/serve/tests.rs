@@ -66,11 +66,11 @@ impl Serving {
             udp: socket.local_addr().unwrap(),
             tcp: listener.local_addr().unwrap(),
         };
-        tokio::spawn(udp(socket, handler.clone(), std::future::pending()));
+        tokio::spawn(serve_udp(socket, handler.clone(), std::future::pending()));
         tokio::spawn(async move {
             while let Ok((stream, peer)) = listener.accept().await {
                 let stream = Stream::new(stream.into_std().unwrap().into()).unwrap();
-                tokio::spawn(tcp(stream, peer, handler.clone()));
+                tokio::spawn(serve_tcp(stream, peer, handler.clone()));
             }
         });
         serving
@@ -401,19 +401,23 @@ async fn strangers_and_the_too_busy_are_sent_away_cheaply() {
     let bytes = with_edns("db.example.", RecordType::A, 4096, 0).to_vec().unwrap();
     let peer = |text: &str| text.parse::<SocketAddr>().unwrap();
     for over in [MessageTransport::Datagram, MessageTransport::Stream] {
-        let told = handler.answer(&bytes, peer("8.8.8.8:53"), over).await.unwrap();
+        let told = handler.answer_message(&bytes, peer("8.8.8.8:53"), over).await.unwrap();
         let told = Message::from_vec(&told).unwrap();
         assert_eq!(told.metadata.response_code, ResponseCode::Refused);
         assert!(told.answers.is_empty());
     }
     assert!(
-        handler.answer(&[0; 12], peer("8.8.8.8:53"), MessageTransport::Datagram).await.is_none()
+        handler
+            .answer_message(&[0; 12], peer("8.8.8.8:53"), MessageTransport::Datagram)
+            .await
+            .is_none()
     );
     let client = peer("10.0.0.1:5353");
     let mut cut = None;
     for _ in 0..100 {
         while handler.clients.admit(client.ip(), Instant::now()) == ClientAdmission::Now {}
-        let answer = handler.answer(&bytes, client, MessageTransport::Datagram).await.unwrap();
+        let answer =
+            handler.answer_message(&bytes, client, MessageTransport::Datagram).await.unwrap();
         let answer = Message::from_vec(&answer).unwrap();
         if answer.answers.is_empty() {
             cut = Some(answer);
@@ -423,7 +427,7 @@ async fn strangers_and_the_too_busy_are_sent_away_cheaply() {
     let cut = cut.expect("a bound");
     assert!(cut.metadata.truncation, "by a connection it is answered");
     assert_eq!(cut.metadata.response_code, ResponseCode::NoError);
-    let whole = handler.answer(&bytes, client, MessageTransport::Stream).await.unwrap();
+    let whole = handler.answer_message(&bytes, client, MessageTransport::Stream).await.unwrap();
     assert_eq!(Message::from_vec(&whole).unwrap().answers.len(), 200);
 }
 
@@ -457,7 +461,7 @@ proptest! {
         let handler = QuestionHandler::new(scripted as Arc<dyn AnswerSource>);
         let peer = "127.0.0.1:5353".parse().unwrap();
         for (over, most) in [(MessageTransport::Datagram, 1232), (MessageTransport::Stream, 65_535)] {
-            let answer = handler.answer(&bytes, peer, over).now_or_never().unwrap();
+            let answer = handler.answer_message(&bytes, peer, over).now_or_never().unwrap();
             let Some(answer) = answer else { continue };
             prop_assert!((12..=most).contains(&answer.len()));
             prop_assert_eq!(&answer[..2], &bytes[..2]);

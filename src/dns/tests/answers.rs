@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use hickory_proto::rr::RecordType;
 
-use super::standin::{DnsReply, Standin, addresses, alias, asked, with_ttl};
+use super::scripted_nameserver::{DnsReply, Standin, addresses, alias, asked, with_ttl};
 use super::{Lab, PATIENT, found, name, zone};
 use crate::labels::{DnsResult, DnsRoute};
 

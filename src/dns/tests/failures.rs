@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::RecordType;
 
-use super::standin::{DnsReply, Standin, addresses, code, empty};
+use super::scripted_nameserver::{DnsReply, Standin, addresses, code, empty};
 use super::{Lab, NameError, NameserverAddress, PATIENT, found, inside, name, zone};
 use crate::labels::{DnsResult, DnsRoute};
 

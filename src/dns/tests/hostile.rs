@@ -7,7 +7,7 @@ use hickory_proto::op::{Message, MessageType, Query};
 use hickory_proto::rr::rdata::CNAME;
 use hickory_proto::rr::{Name, RData, Record, RecordType};
 
-use super::standin::{DnsReply, Standin, addresses, asked, empty};
+use super::scripted_nameserver::{DnsReply, Standin, addresses, asked, empty};
 use super::{Lab, found, zone};
 use crate::labels::{DnsResult, DnsRoute};
 

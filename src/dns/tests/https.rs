@@ -11,7 +11,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{RootCertStore, ServerConfig};
 use tokio::net::TcpListener;
 
-use super::standin::{Tunnel, addresses, until};
+use super::scripted_nameserver::{Tunnel, addresses, until};
 use super::{Lab, NameserverAddress, PATIENT, TrustStore, found, name, zone};
 use crate::labels::{DnsResult, DnsRoute};
 
@@ -79,7 +79,7 @@ async fn https_nameservers_are_asked_directly_and_through_the_tailnet() {
     let alive = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
     let before = alive();
     for bootstrap in [[127, 0, 0, 1], [100, 64, 0, 1]] {
-        let lab = doh(at, "/dns-query", TrustStore::only(roots.clone()), bootstrap);
+        let lab = doh(at, "/dns-query", TrustStore::with_roots(roots.clone()), bootstrap);
         let both = found(&["192.0.2.1", "2001:db8::1"], DnsRoute::Global);
         assert_eq!(lab.ask("www.example").await, both);
         let plan = lab.tailnet.plan(&name("www.example"));
@@ -92,10 +92,11 @@ async fn https_nameservers_are_asked_directly_and_through_the_tailnet() {
 #[tokio::test]
 async fn a_stranger_and_a_wrong_path_are_errors() {
     let (at, roots) = standin().await;
-    let untrusted = doh(at, "/dns-query", TrustStore::only(RootCertStore::empty()), [127, 0, 0, 1]);
+    let untrusted =
+        doh(at, "/dns-query", TrustStore::with_roots(RootCertStore::empty()), [127, 0, 0, 1]);
     let error = untrusted.ask("www.example").await.unwrap_err();
     assert!(error.to_string().contains("certificate"), "{error}");
-    let elsewhere = doh(at, "/elsewhere", TrustStore::only(roots), [127, 0, 0, 1]);
+    let elsewhere = doh(at, "/elsewhere", TrustStore::with_roots(roots), [127, 0, 0, 1]);
     let error = elsewhere.ask("www.example").await.unwrap_err();
     assert!(error.to_string().contains("404"), "{error}");
     assert_eq!((error.result(), error.route()), (DnsResult::Error, DnsRoute::Global));

@@ -8,12 +8,12 @@ use hickory_proto::rr::rdata::{MX, PTR, SRV, TXT};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
 
 use super::super::{DnsRecords, IpFamily, NameError, QueryKind};
-use super::standin::{DnsReply, Standin, addresses, alias, asked, code, empty};
+use super::scripted_nameserver::{DnsReply, Standin, addresses, alias, asked, code, empty};
 use super::{Lab, inside, name, zone};
 use crate::labels::{DnsResult, DnsRoute};
 
 async fn of(lab: &Lab, text: &str, kind: QueryKind) -> Result<DnsRecords, NameError> {
-    lab.tailnet.records(&name(text), kind, &[]).await
+    lab.tailnet.resolve_records(&name(text), kind, &[]).await
 }
 
 fn data(kind: RecordType) -> Option<RData> {
@@ -86,8 +86,8 @@ async fn what_the_netmap_knows_is_asked_of_nobody() {
     }
     assert_eq!(server.questions(), 0);
     let node = name("grafana.lab.ts.net");
-    assert_eq!(lab.tailnet.pointer([100, 64, 0, 9].into()), Some(node));
-    assert_eq!(lab.tailnet.pointer([100, 64, 0, 8].into()), None);
+    assert_eq!(lab.tailnet.find_pointer([100, 64, 0, 9].into()), Some(node));
+    assert_eq!(lab.tailnet.find_pointer([100, 64, 0, 8].into()), None);
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use futures_util::FutureExt as _;
 use futures_util::future::join_all;
 use tokio::sync::Semaphore;
 
-use super::standin::{DnsReply, Standin, addresses, asked, until};
+use super::scripted_nameserver::{DnsReply, Standin, addresses, asked, until};
 use super::{Lab, NameError, PATIENT, found, zone};
 use crate::labels::DnsRoute;
 

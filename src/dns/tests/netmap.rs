@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::standin::{DnsReply, Standin, addresses};
+use super::scripted_nameserver::{DnsReply, Standin, addresses};
 use super::{Lab, NameserverAddress, PATIENT, found, inside, ips, name, zone};
 use crate::dns::{DnsResolver, ResolvePlan};
 use crate::labels::{DnsRoute, ResolvedBy};

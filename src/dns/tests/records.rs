@@ -8,13 +8,13 @@ use hickory_proto::rr::rdata::SOA;
 use hickory_proto::rr::{Name, RData, Record};
 
 use super::super::{DnsRecords, IpFamily, NameError, QueryKind};
-use super::standin::{DnsReply, Standin, addresses, alias, asked, code, with_ttl};
+use super::scripted_nameserver::{DnsReply, Standin, addresses, alias, asked, code, with_ttl};
 use super::{Lab, ips, name, zone};
 use crate::labels::{DnsResult, DnsRoute};
 
 impl Lab {
     async fn records(&self, text: &str, family: IpFamily) -> Result<DnsRecords, NameError> {
-        self.tailnet.records(&name(text), QueryKind::Addresses(family), &[]).await
+        self.tailnet.resolve_records(&name(text), QueryKind::Addresses(family), &[]).await
     }
 }
 

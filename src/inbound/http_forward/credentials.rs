@@ -12,9 +12,9 @@ use percent_encoding::percent_decode;
 
 /// Userinfo as it was written.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) struct Credentials<'a>(&'a [u8]);
+pub(super) struct UrlCredentials<'a>(&'a [u8]);
 
-impl<'a> Credentials<'a> {
+impl<'a> UrlCredentials<'a> {
     /// None where there is nothing to say: `http://@host/`.
     pub(super) fn new(userinfo: &'a [u8]) -> Option<Self> {
         (!userinfo.is_empty()).then_some(Self(userinfo))
@@ -23,7 +23,7 @@ impl<'a> Credentials<'a> {
     /// The value of `Authorization`: user, colon, password, percent-decoded, in base64. Whatever bytes that
     /// gives, line ends and NUL too, base64 has none of them; a percent sign before anything but two hex digits
     /// is one. A user alone has an empty password, as curl and wget say it.
-    pub(super) fn basic(&self) -> String {
+    pub(super) fn basic_value(&self) -> String {
         let mut decoded: Vec<u8> = percent_decode(self.0).collect();
         if !self.0.contains(&b':') {
             decoded.push(b':');
@@ -32,7 +32,7 @@ impl<'a> Credentials<'a> {
     }
 }
 
-impl fmt::Debug for Credentials<'_> {
+impl fmt::Debug for UrlCredentials<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("[redacted]")
     }
@@ -45,7 +45,7 @@ mod tests {
     #[test]
     fn b6_userinfo_says_the_same_as_basic() {
         let decoded = |userinfo: &str| {
-            let field = Credentials::new(userinfo.as_bytes()).unwrap().basic();
+            let field = UrlCredentials::new(userinfo.as_bytes()).unwrap().basic_value();
             STANDARD.decode(field.strip_prefix("Basic ").unwrap()).unwrap()
         };
         let cases: [(&str, &[u8]); 9] = [
@@ -62,7 +62,7 @@ mod tests {
         for (userinfo, wanted) in cases {
             assert_eq!(decoded(userinfo), wanted, "{userinfo}");
         }
-        assert_eq!(Credentials::new(b""), None);
-        assert_eq!(format!("{:?}", Credentials::new(b"u:secret")), "Some([redacted])");
+        assert_eq!(UrlCredentials::new(b""), None);
+        assert_eq!(format!("{:?}", UrlCredentials::new(b"u:secret")), "Some([redacted])");
     }
 }

@@ -8,19 +8,19 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use tokio::io::Interest;
 
-use super::super::chunked::Output;
-use super::super::framing::{self, Body};
-use super::super::head::{self, Head, Side};
-use super::super::parse::Bad;
-use super::Session;
-use super::pump::{BodyError, BodyPump, ByteCounter};
-use super::rewrite::{self, ForwardRequest, Onward};
+use super::super::chunked::ChunkOutput;
+use super::super::framing::{self, MessageFraming};
+use super::super::head::{self, MessageHead, MessageKind};
+use super::super::parse::ParseError;
+use super::ForwardSession;
+use super::body_pump::{BodyError, BodyPump, ByteCounter};
+use super::rewrite::{self, ForwardRequest, ResponseKind};
 use crate::outcome::Outcome;
 use crate::sys::{Exiting, Stream};
 
 /// What an exchange leaves behind.
 #[derive(Debug)]
-pub struct Exchange {
+pub struct ForwardExchange {
     /// How the request ended.
     pub outcome: Outcome,
     /// What to tell the client, when nothing was told yet.
@@ -35,9 +35,9 @@ pub struct Exchange {
     pub stale: bool,
 }
 
-impl Exchange {
+impl ForwardExchange {
     /// An end after which neither connection is of use.
-    pub fn ended(outcome: Outcome) -> Self {
+    pub fn closing(outcome: Outcome) -> Self {
         Self {
             outcome,
             message: None,
@@ -48,8 +48,8 @@ impl Exchange {
         }
     }
 
-    fn told(outcome: Outcome, message: impl Into<String>) -> Self {
-        Self { message: Some(message.into()), ..Self::ended(outcome) }
+    fn closing_with_message(outcome: Outcome, message: impl Into<String>) -> Self {
+        Self { message: Some(message.into()), ..Self::closing(outcome) }
     }
 }
 
@@ -70,7 +70,7 @@ pub struct ExchangeSockets<'a> {
 
 impl ExchangeSockets<'_> {
     /// Whether the upstream's process is being killed: a FIN then ends no answer.
-    fn killed(self) -> bool {
+    fn upstream_is_killed(self) -> bool {
         self.upstream_process.is_some_and(Exiting::exiting)
     }
 }
@@ -81,7 +81,7 @@ const MAX_INTERIM: usize = 32;
 const TICKS: u32 = 4;
 
 /// How the answer went.
-enum Answer {
+enum AnswerDelivery {
     Whole {
         /// The upstream keeps its connection open.
         persists: bool,
@@ -114,69 +114,72 @@ impl ExchangeProgress {
     }
 }
 
-impl Session {
+impl ForwardSession {
     /// Carries one request and its response. `early` are upstream bytes read before.
-    pub async fn exchange(
+    pub async fn carry_exchange(
         &mut self,
         way: ExchangeSockets<'_>,
         early: Bytes,
         request: &ForwardRequest,
         counts: &(impl ByteCounter + Sync),
-    ) -> Exchange {
+    ) -> ForwardExchange {
         let progress = ExchangeProgress::default();
         let mut answered = BytesMut::from(&early[..]);
         let up = BodyPump {
-            side: Side::Request,
+            side: MessageKind::Request,
             source: way.client,
             buffer: &mut self.buffer,
             sink: way.upstream,
-            count: |n| counts.up(n),
+            count: |n| counts.count_up(n),
             moved: &progress.moved,
         };
         let down = BodyPump {
-            side: Side::Response,
+            side: MessageKind::Response,
             source: way.upstream,
             buffer: &mut answered,
             sink: way.client,
-            count: |n| counts.down(n),
+            count: |n| counts.count_down(n),
             moved: &progress.moved,
         };
         let ended = both_ways(
             way,
-            upload(up, request, &progress),
-            download(way, down, request, &progress),
+            send_request(up, request, &progress),
+            relay_answer(way, down, request, &progress),
             &progress,
         )
         .await;
         let uploaded = progress.uploaded.load(Ordering::Relaxed);
         match ended {
-            Ended::Answer(Ok(Answer::Upgraded)) => Exchange {
-                upgraded: Some((left(std::mem::take(&mut self.buffer)), left(answered))),
-                ..Exchange::ended(Outcome::FinFin)
+            ExchangeEnd::Answer(Ok(AnswerDelivery::Upgraded)) => ForwardExchange {
+                upgraded: Some((
+                    into_early_bytes(std::mem::take(&mut self.buffer)),
+                    into_early_bytes(answered),
+                )),
+                ..ForwardExchange::closing(Outcome::FinFin)
             },
-            Ended::Answer(Ok(Answer::Whole { persists, close })) => Exchange {
+            ExchangeEnd::Answer(Ok(AnswerDelivery::Whole { persists, close })) => ForwardExchange {
                 client_reusable: uploaded && !close,
                 upstream_reusable: uploaded && persists && answered.is_empty(),
-                ..Exchange::ended(Outcome::Ok)
+                ..ForwardExchange::closing(Outcome::Ok)
             },
-            Ended::Answer(Err(broken)) => answer_broke(way, broken, request, &progress),
-            Ended::Upload(broken) => upload_broke(way, broken, &progress),
-            Ended::ClientGone => {
+            ExchangeEnd::Answer(Err(broken)) => answer_broke(way, broken, request, &progress),
+            ExchangeEnd::Upload(broken) => upload_broke(way, broken, &progress),
+            ExchangeEnd::ClientGone => {
                 way.upstream.reset_on_close();
-                Exchange::ended(Outcome::ClientRst)
+                ForwardExchange::closing(Outcome::ClientRst)
             }
-            Ended::Idle => Exchange::ended(Outcome::Idle),
+            ExchangeEnd::Idle => ForwardExchange::closing(Outcome::Idle),
         }
     }
 }
 
 /// What was read too early. Nothing of it keeps no memory for as long as the tunnel lives.
-fn left(buffer: BytesMut) -> Bytes {
+fn into_early_bytes(buffer: BytesMut) -> Bytes {
     if buffer.is_empty() { Bytes::new() } else { buffer.freeze() }
 }
 
-enum Ended {
-    Answer(Result<Answer, BodyError>),
+enum ExchangeEnd {
+    Answer(Result<AnswerDelivery, BodyError>),
     Upload(BodyError),
     ClientGone,
     Idle,
@@ -185,9 +188,9 @@ enum Ended {
 async fn both_ways(
     way: ExchangeSockets<'_>,
     upload: impl Future<Output = Result<(), BodyError>>,
-    download: impl Future<Output = Result<Answer, BodyError>>,
+    download: impl Future<Output = Result<AnswerDelivery, BodyError>>,
     progress: &ExchangeProgress,
-) -> Ended {
+) -> ExchangeEnd {
     tokio::pin!(upload, download);
     let (mut uploading, mut early) = (true, None);
     let gone = async {
@@ -195,7 +198,7 @@ async fn both_ways(
             std::future::pending::<()>().await;
         }
     };
-    let silence = silence(progress, way.idle);
+    let silence = wait_for_silence(progress, way.idle);
     tokio::pin!(gone, silence);
     loop {
         tokio::select! {
@@ -203,28 +206,28 @@ async fn both_ways(
             sent = &mut upload, if uploading => {
                 uploading = false;
                 match (sent, early.take()) {
-                    (_, Some(answer)) => return Ended::Answer(Ok(answer)),
+                    (_, Some(answer)) => return ExchangeEnd::Answer(Ok(answer)),
                     (Ok(()), None) => {}
                     // An origin may answer and close without reading all: its answer counts.
                     (Err(BodyError::Sink(error)), None) => progress.upload_refused(&error),
-                    (Err(broken), None) => return Ended::Upload(broken),
+                    (Err(broken), None) => return ExchangeEnd::Upload(broken),
                 }
             }
             answer = &mut download, if early.is_none() => match answer {
                 // The origin still takes the rest of the request: let it come.
-                Ok(whole @ Answer::Whole { persists: true, close: false }) if uploading => {
+                Ok(whole @ AnswerDelivery::Whole { persists: true, close: false }) if uploading => {
                     early = Some(whole);
                 }
-                answer => return Ended::Answer(answer),
+                answer => return ExchangeEnd::Answer(answer),
             },
-            () = &mut gone => return Ended::ClientGone,
-            () = &mut silence => return Ended::Idle,
+            () = &mut gone => return ExchangeEnd::ClientGone,
+            () = &mut silence => return ExchangeEnd::Idle,
         }
     }
 }
 
 /// Ends when nothing has moved for `idle`, a tick more at most.
-async fn silence(progress: &ExchangeProgress, idle: Duration) {
+async fn wait_for_silence(progress: &ExchangeProgress, idle: Duration) {
     let (mut before, mut still) = (u64::MAX, 0);
     loop {
         let now = progress.moved.load(Ordering::Relaxed);
@@ -237,87 +240,99 @@ async fn silence(progress: &ExchangeProgress, idle: Duration) {
     }
 }
 
-async fn upload<C: Fn(u64)>(
+async fn send_request<C: Fn(u64)>(
     mut pump: BodyPump<'_, C>,
     request: &ForwardRequest,
     progress: &ExchangeProgress,
 ) -> Result<(), BodyError> {
-    pump.say(&request.head).await?;
-    pump.body(request.body, Output::Chunks).await?;
+    pump.write_all(&request.head).await?;
+    pump.pass_body(request.body, ChunkOutput::Chunks).await?;
     progress.uploaded.store(true, Ordering::Relaxed);
     Ok(())
 }
 
-async fn download<C: Fn(u64)>(
+async fn relay_answer<C: Fn(u64)>(
     way: ExchangeSockets<'_>,
     mut pump: BodyPump<'_, C>,
     request: &ForwardRequest,
     progress: &ExchangeProgress,
-) -> Result<Answer, BodyError> {
+) -> Result<AnswerDelivery, BodyError> {
     for _ in 0..MAX_INTERIM {
-        let head: Head = pump
-            .until(|bytes| {
+        let head: MessageHead = pump
+            .read_until_parsed(|bytes| {
                 progress.heard.fetch_or(!bytes.is_empty(), Ordering::Relaxed);
-                head::parse(bytes, Side::Response, way.max_head)
+                head::parse_head(bytes, MessageKind::Response, way.max_head)
             })
             .await?;
-        let status = status(&head)?;
+        let status = parse_status(&head)?;
         match status {
             101 => {
-                let switched = request.upgrade.switched(&head)?;
-                let said = rewrite::response(&head, status, Onward::Upgraded(switched))?;
+                let switched = request.upgrade.confirmed_by(&head)?;
+                let said =
+                    rewrite::rewrite_response(&head, status, ResponseKind::Upgraded(switched))?;
                 progress.said.store(true, Ordering::Relaxed);
-                pump.say(&said).await?;
-                return Ok(Answer::Upgraded);
+                pump.write_all(&said).await?;
+                return Ok(AnswerDelivery::Upgraded);
             }
             100..=199 => {
                 progress.continued.store(true, Ordering::Relaxed);
                 // HTTP/1.0 knows no interim answers.
                 if !request.http10 {
-                    pump.say(&rewrite::response(&head, status, Onward::Interim)?).await?;
+                    pump.write_all(&rewrite::rewrite_response(
+                        &head,
+                        status,
+                        ResponseKind::Interim,
+                    )?)
+                    .await?;
                 }
             }
-            _ => return answer(way, pump, &head, status, request, progress).await,
+            _ => return relay_final_answer(way, pump, &head, status, request, progress).await,
         }
     }
-    Err(Bad::request("the origin sends one interim answer after another").into())
+    Err(ParseError::bad_request("the origin sends one interim answer after another").into())
 }
 
 /// Passes the final answer on.
-async fn answer<C: Fn(u64)>(
+async fn relay_final_answer<C: Fn(u64)>(
     way: ExchangeSockets<'_>,
     mut pump: BodyPump<'_, C>,
-    head: &Head,
+    head: &MessageHead,
     status: u16,
     request: &ForwardRequest,
     progress: &ExchangeProgress,
-) -> Result<Answer, BodyError> {
-    let version = head::version(head.first())?;
+) -> Result<AnswerDelivery, BodyError> {
+    let version = head::parse_version(head.first())?;
     let body = framing::of_response(head, version, status, request.is_head)?;
-    let close =
-        !request.keep_alive || body == Body::UntilClose || unwanted(status, request, progress);
-    let plain = request.http10 && body == Body::Chunked;
-    let said = rewrite::response(head, status, Onward::Final { close, plain })?;
+    let close = !request.keep_alive
+        || body == MessageFraming::UntilClose
+        || body_is_unwanted(status, request, progress);
+    let plain = request.http10 && body == MessageFraming::Chunked;
+    let said = rewrite::rewrite_response(head, status, ResponseKind::Final { close, plain })?;
     progress.said.store(true, Ordering::Relaxed);
-    pump.say(&said).await?;
-    pump.body(body, if plain { Output::Data } else { Output::Chunks }).await?;
-    if body == Body::UntilClose && (way.killed() || progress.broke.load(Ordering::Relaxed)) {
+    pump.write_all(&said).await?;
+    pump.pass_body(body, if plain { ChunkOutput::Data } else { ChunkOutput::Chunks }).await?;
+    if body == MessageFraming::UntilClose
+        && (way.upstream_is_killed() || progress.broke.load(Ordering::Relaxed))
+    {
         return Err(BodyError::Early);
     }
-    Ok(Answer::Whole { persists: rewrite::persists(head) && body != Body::UntilClose, close })
+    Ok(AnswerDelivery::Whole {
+        persists: rewrite::keeps_connection(head) && body != MessageFraming::UntilClose,
+        close,
+    })
 }
 
 /// The answer refuses a body that is still coming, or the client still waits to be told to send it:
 /// what comes next from the client could be either body or request.
-fn unwanted(status: u16, request: &ForwardRequest, progress: &ExchangeProgress) -> bool {
+fn body_is_unwanted(status: u16, request: &ForwardRequest, progress: &ExchangeProgress) -> bool {
     let waits = request.expects_continue && !progress.continued.load(Ordering::Relaxed);
     !progress.uploaded.load(Ordering::Relaxed) && (status >= 400 || waits)
 }
 
-fn status(head: &Head) -> Result<u16, Bad> {
+fn parse_status(head: &MessageHead) -> Result<u16, ParseError> {
     let text = std::str::from_utf8(head.second()).ok();
     text.and_then(|text| text.parse().ok())
-        .ok_or_else(|| Bad::request("the origin's status is not a number"))
+        .ok_or_else(|| ParseError::bad_request("the origin's status is not a number"))
 }
 
 /// The upstream's side broke: what the client is told depends on what it was told before.
@@ -326,10 +341,10 @@ fn answer_broke(
     broken: BodyError,
     request: &ForwardRequest,
     progress: &ExchangeProgress,
-) -> Exchange {
+) -> ForwardExchange {
     way.upstream.reset_on_close();
     if matches!(broken, BodyError::Sink(_)) {
-        return Exchange::ended(Outcome::ClientRst);
+        return ForwardExchange::closing(Outcome::ClientRst);
     }
     let said = progress.said.load(Ordering::Relaxed);
     let heard = progress.heard.load(Ordering::Relaxed);
@@ -337,18 +352,18 @@ fn answer_broke(
         _ if said => {
             // Half an answer must not look whole.
             way.client.reset_on_close();
-            Exchange::ended(match broken {
+            ForwardExchange::closing(match broken {
                 BodyError::Bad(_) => Outcome::UpstreamProtocol,
                 _ => Outcome::UpstreamRst,
             })
         }
         BodyError::Bad(bad) => {
             let message = format!("the origin's answer is not valid HTTP: {bad}");
-            Exchange::told(Outcome::UpstreamProtocol, message)
+            ForwardExchange::closing_with_message(Outcome::UpstreamProtocol, message)
         }
-        _ => Exchange {
-            stale: !heard && request.body == Body::None,
-            ..Exchange::told(
+        _ => ForwardExchange {
+            stale: !heard && request.body == MessageFraming::None,
+            ..ForwardExchange::closing_with_message(
                 Outcome::UpstreamFailed,
                 "the origin closed the connection without an answer: try again",
             )
@@ -361,13 +376,13 @@ fn upload_broke(
     way: ExchangeSockets<'_>,
     broken: BodyError,
     progress: &ExchangeProgress,
-) -> Exchange {
+) -> ForwardExchange {
     way.upstream.reset_on_close();
     match broken {
         BodyError::Bad(bad) if !progress.said.load(Ordering::Relaxed) => {
-            Exchange::told(bad.outcome, bad.message)
+            ForwardExchange::closing_with_message(bad.outcome, bad.message)
         }
-        BodyError::Bad(bad) => Exchange::ended(bad.outcome),
-        _ => Exchange::ended(Outcome::ClientGone),
+        BodyError::Bad(bad) => ForwardExchange::closing(bad.outcome),
+        _ => ForwardExchange::closing(Outcome::ClientGone),
     }
 }

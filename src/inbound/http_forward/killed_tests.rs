@@ -13,8 +13,8 @@ use crate::sys::Exiting;
 struct Uncounted;
 
 impl ByteCounter for Uncounted {
-    fn up(&self, _bytes: u64) {}
-    fn down(&self, _bytes: u64) {}
+    fn count_up(&self, _bytes: u64) {}
+    fn count_down(&self, _bytes: u64) {}
 }
 
 fn stream(socket: UnixStream) -> Stream {
@@ -40,13 +40,14 @@ async fn killed(watched: bool) -> Outcome {
     let (near, client, upstream) = (stream(near), stream(client), stream(ours));
 
     let head = b"GET http://db.corp.example/ HTTP/1.1\r\nHost: db.corp.example\r\n\r\n";
-    let Ok(Parsed::Whole { value, .. }) = head::parse(head, Side::Request, head::DEFAULT_MAX_HEAD)
+    let Ok(Parsed::Whole { value, .. }) =
+        head::parse_head(head, MessageKind::Request, head::DEFAULT_MAX_HEAD)
     else {
         panic!()
     };
-    let mut session = Session::new(value, BytesMut::new());
+    let mut session = ForwardSession::new(value, BytesMut::new());
     let limit = Duration::from_secs(20);
-    let request = session.next(&client, limit, head::DEFAULT_MAX_HEAD).await.unwrap();
+    let request = session.read_request(&client, limit, head::DEFAULT_MAX_HEAD).await.unwrap();
     let way = ExchangeSockets {
         client: &client,
         upstream: &upstream,
@@ -61,7 +62,7 @@ async fn killed(watched: bool) -> Outcome {
         }
         process.kill().unwrap();
     };
-    let exchange = session.exchange(way, Bytes::new(), &request, &Uncounted);
+    let exchange = session.carry_exchange(way, Bytes::new(), &request, &Uncounted);
     let (exchange, ()) = tokio::join!(exchange, killer);
     process.wait().unwrap();
     exchange.outcome

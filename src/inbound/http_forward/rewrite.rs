@@ -8,13 +8,13 @@ use std::num::NonZeroU16;
 
 use bytes::Bytes;
 
-use super::super::connect::{host_differs, label};
-use super::super::framing::{self, Body, members};
-use super::super::head::{Head, Version, shown, version};
+use super::super::connect::{basic_user, host_differs};
+use super::super::framing::{self, MessageFraming, list_members};
+use super::super::head::{HttpVersion, MessageHead, parse_version, redact_target};
 use super::super::label::Label;
-use super::super::parse::Bad;
-use super::credentials::Credentials;
-use super::upgrade::Upgrade;
+use super::super::parse::ParseError;
+use super::credentials::UrlCredentials;
+use super::upgrade::UpgradeProtocols;
 use crate::target::Target;
 
 /// The port of `http` (RFC 9110 section 4.2.1).
@@ -53,9 +53,9 @@ pub struct ForwardRequest {
     /// The head for the origin.
     pub head: Bytes,
     /// How the body ends.
-    pub body: Body,
+    pub body: MessageFraming,
     /// The protocols the client would rather speak, once the origin has switched to one of them.
-    pub upgrade: Upgrade,
+    pub upgrade: UpgradeProtocols,
     /// The client may send another request afterwards.
     pub keep_alive: bool,
     /// A HEAD request: its answer has no body.
@@ -69,22 +69,23 @@ pub struct ForwardRequest {
 /// Reads a request head in absolute form.
 ///
 /// # Errors
-/// [`Bad`] for any other form, ambiguous framing or a field `Connection` must not name.
-pub fn read(head: &Head) -> Result<ForwardRequest, Bad> {
-    let version = version(head.third())?;
-    let AbsoluteTarget { target, credentials, path } = absolute(head.second())?;
+/// [`ParseError`] for any other form, ambiguous framing or a field `Connection` must not name.
+pub fn parse_forward_request(head: &MessageHead) -> Result<ForwardRequest, ParseError> {
+    let version = parse_version(head.third())?;
+    let AbsoluteTarget { target, credentials, path } = parse_absolute_form(head.second())?;
     let host_mismatch = host_differs(head, &target, false)?;
     let body = framing::of_request(head, version)?;
     let named = connection_tokens(head)?;
-    let asked = version == Version::Http11
-        && body == Body::None
+    let asked = version == HttpVersion::Http11
+        && body == MessageFraming::None
         && named.iter().any(|name| name == "upgrade");
-    let upgrade = if asked { Upgrade::asked(head) } else { Upgrade::default() };
-    let keep_alive = version == Version::Http11 && !named.iter().any(|name| name == "close");
+    let upgrade =
+        if asked { UpgradeProtocols::requested_in(head) } else { UpgradeProtocols::default() };
+    let keep_alive = version == HttpVersion::Http11 && !named.iter().any(|name| name == "close");
     let first = StartLine { method: head.first(), path, version: head.third() };
     let own = GatewayFields { target: &target, credentials, upgrade: &upgrade };
     Ok(ForwardRequest {
-        label: label(head),
+        label: basic_user(head),
         host_mismatch,
         head: origin_form(head, &first, &own, &named),
         body,
@@ -92,7 +93,7 @@ pub fn read(head: &Head) -> Result<ForwardRequest, Bad> {
         keep_alive,
         is_head: head.first() == b"HEAD",
         expects_continue: head.values("expect").any(|e| e.eq_ignore_ascii_case(b"100-continue")),
-        http10: version == Version::Http10,
+        http10: version == HttpVersion::Http10,
         target,
     })
 }
@@ -101,7 +102,7 @@ pub fn read(head: &Head) -> Result<ForwardRequest, Bad> {
 struct AbsoluteTarget<'a> {
     target: Target,
     /// Those before the host, if any.
-    credentials: Option<Credentials<'a>>,
+    credentials: Option<UrlCredentials<'a>>,
     /// Path and query as they stand, each perhaps empty.
     path: &'a [u8],
 }
@@ -109,15 +110,17 @@ struct AbsoluteTarget<'a> {
 /// Splits `http://[userinfo@]host[:port][/path][?query][#fragment]` as RFC 3986 does: the authority ends with
 /// the first `/`, `?` or `#`, and its host begins behind the last `@`. What others take for an end of the
 /// authority (a backslash) or would write in another way (bytes beyond ASCII) is none of an authority's.
-fn absolute(text: &[u8]) -> Result<AbsoluteTarget<'_>, Bad> {
+fn parse_absolute_form(text: &[u8]) -> Result<AbsoluteTarget<'_>, ParseError> {
     let rest = match text.split_at_checked(7) {
         Some((scheme, rest)) if scheme.eq_ignore_ascii_case(b"http://") => rest,
         _ if text.get(..8).is_some_and(|t| t.eq_ignore_ascii_case(b"https://")) => {
-            return Err(Bad::request("https goes through CONNECT: set HTTPS_PROXY, not a forward"));
+            return Err(ParseError::bad_request(
+                "https goes through CONNECT: set HTTPS_PROXY, not a forward",
+            ));
         }
         _ => {
-            let text = shown(text);
-            return Err(Bad::request(format!(
+            let text = redact_target(text);
+            return Err(ParseError::bad_request(format!(
                 "{text} is not http://host/…: this is a proxy, give the whole address"
             )));
         }
@@ -125,13 +128,13 @@ fn absolute(text: &[u8]) -> Result<AbsoluteTarget<'_>, Bad> {
     let end = rest.iter().position(|b| matches!(b, b'/' | b'?' | b'#')).unwrap_or(rest.len());
     let (authority, path) = rest.split_at(end);
     if authority.iter().any(|b| *b == b'\\' || !b.is_ascii()) {
-        let text = shown(text);
-        return Err(Bad::request(format!(
+        let text = redact_target(text);
+        return Err(ParseError::bad_request(format!(
             "{text} has a backslash or a byte beyond ASCII before its path: write it as %5C, as xn--"
         )));
     }
     let (credentials, host) = match memchr::memrchr(b'@', authority) {
-        Some(at) => (Credentials::new(&authority[..at]), &authority[at + 1..]),
+        Some(at) => (UrlCredentials::new(&authority[..at]), &authority[at + 1..]),
         None => (None, authority),
     };
     let target = Target::parse_authority(host, Some(HTTP))?;
@@ -141,7 +144,7 @@ fn absolute(text: &[u8]) -> Result<AbsoluteTarget<'_>, Bad> {
 }
 
 /// The field names `Connection` lists, in lower case.
-fn connection_tokens(head: &Head) -> Result<Vec<String>, Bad> {
+fn connection_tokens(head: &MessageHead) -> Result<Vec<String>, ParseError> {
     let lists = head.values("connection").chain(head.values("proxy-connection"));
     let tokens: Vec<String> = lists
         .flat_map(|list| list.split(|b| *b == b','))
@@ -149,7 +152,9 @@ fn connection_tokens(head: &Head) -> Result<Vec<String>, Bad> {
         .filter(|token| !token.is_empty())
         .collect();
     match tokens.iter().find(|token| KEPT.contains(&token.as_str())) {
-        Some(token) => Err(Bad::request(format!("Connection names {token}: leave it out"))),
+        Some(token) => {
+            Err(ParseError::bad_request(format!("Connection names {token}: leave it out")))
+        }
         None => Ok(tokens),
     }
 }
@@ -163,12 +168,12 @@ struct StartLine<'a> {
 /// What of the fields is written by us.
 struct GatewayFields<'a> {
     target: &'a Target,
-    credentials: Option<Credentials<'a>>,
-    upgrade: &'a Upgrade,
+    credentials: Option<UrlCredentials<'a>>,
+    upgrade: &'a UpgradeProtocols,
 }
 
 fn origin_form(
-    head: &Head,
+    head: &MessageHead,
     start: &StartLine<'_>,
     own: &GatewayFields<'_>,
     named: &[String],
@@ -189,15 +194,15 @@ fn origin_form(
     if let Some(credentials) = &own.credentials
         && head.values("authorization").next().is_none()
     {
-        put(&mut out, b"Authorization", credentials.basic().as_bytes());
+        put_field(&mut out, b"Authorization", credentials.basic_value().as_bytes());
     }
     for (name, value) in head.fields() {
         let lower = String::from_utf8_lossy(name).to_ascii_lowercase();
         if lower != "host" && !stays_here(&lower, named) {
-            put(&mut out, name, value);
+            put_field(&mut out, name, value);
         }
     }
-    own.upgrade.write(&mut out);
+    own.upgrade.write_fields(&mut out);
     out.extend_from_slice(b"\r\n");
     out.into()
 }
@@ -206,7 +211,7 @@ fn stays_here(lower: &str, named: &[String]) -> bool {
     HOP_BY_HOP.contains(&lower) || named.iter().any(|name| name == lower)
 }
 
-fn put(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
+fn put_field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
     for part in [name, b": ", value, b"\r\n"] {
         out.extend_from_slice(part);
     }
@@ -214,11 +219,11 @@ fn put(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
 
 /// What a response is to its client.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Onward {
+pub(super) enum ResponseKind {
     /// 1xx.
     Interim,
     /// 101: from here on bytes of what was switched to.
-    Upgraded(Upgrade),
+    Upgraded(UpgradeProtocols),
     /// The answer. `close`: the connection ends with it; `plain`: chunks are taken off.
     Final { close: bool, plain: bool },
 }
@@ -227,8 +232,12 @@ pub(super) enum Onward {
 /// our own version (RFC 9110 section 2.5).
 ///
 /// # Errors
-/// [`Bad`] when its `Connection` names a framing field.
-pub(super) fn response(head: &Head, status: u16, onward: Onward) -> Result<Bytes, Bad> {
+/// [`ParseError`] when its `Connection` names a framing field.
+pub(super) fn rewrite_response(
+    head: &MessageHead,
+    status: u16,
+    onward: ResponseKind,
+) -> Result<Bytes, ParseError> {
     let named = connection_tokens(head)?;
     let mut out = Vec::with_capacity(512);
     for part in [b"HTTP/1.1 ", head.second(), b" ", head.third(), b"\r\n"] {
@@ -236,24 +245,24 @@ pub(super) fn response(head: &Head, status: u16, onward: Onward) -> Result<Bytes
     }
     // Such an answer has no length to tell (RFC 9110 section 8.6).
     let bodiless = matches!(status, 100..=199 | 204);
-    let plain = matches!(onward, Onward::Final { plain: true, .. });
+    let plain = matches!(onward, ResponseKind::Final { plain: true, .. });
     let mut measured = bodiless;
     for (name, value) in head.fields() {
         let lower = String::from_utf8_lossy(name).to_ascii_lowercase();
         if lower == "content-length" {
             // Equal ones, in one field or several, are one (RFC 9112 section 6.3).
             if !std::mem::replace(&mut measured, true) {
-                put(&mut out, name, members(value).next().unwrap_or_default());
+                put_field(&mut out, name, list_members(value).next().unwrap_or_default());
             }
         } else if !((bodiless || plain) && lower == "transfer-encoding")
             && !stays_here(&lower, &named)
         {
-            put(&mut out, name, value);
+            put_field(&mut out, name, value);
         }
     }
     match onward {
-        Onward::Upgraded(protocol) => protocol.write(&mut out),
-        Onward::Final { close: true, .. } => out.extend_from_slice(b"Connection: close\r\n"),
+        ResponseKind::Upgraded(protocol) => protocol.write_fields(&mut out),
+        ResponseKind::Final { close: true, .. } => out.extend_from_slice(b"Connection: close\r\n"),
         _ => {}
     }
     out.extend_from_slice(b"\r\n");
@@ -261,12 +270,12 @@ pub(super) fn response(head: &Head, status: u16, onward: Onward) -> Result<Bytes
 }
 
 /// A trailer section without the fields no trailer may carry, its blank line included.
-pub(in crate::inbound) fn trailers(section: &Head) -> Bytes {
+pub(in crate::inbound) fn filter_trailers(section: &MessageHead) -> Bytes {
     let mut out = Vec::new();
     for (name, value) in section.fields() {
         let lower = String::from_utf8_lossy(name).to_ascii_lowercase();
         if !NO_TRAILER.contains(&lower.as_str()) {
-            put(&mut out, name, value);
+            put_field(&mut out, name, value);
         }
     }
     out.extend_from_slice(b"\r\n");
@@ -274,7 +283,7 @@ pub(in crate::inbound) fn trailers(section: &Head) -> Bytes {
 }
 
 /// Whether a response lets its connection live on (RFC 9112 section 9.3).
-pub(super) fn persists(head: &Head) -> bool {
+pub(super) fn keeps_connection(head: &MessageHead) -> bool {
     let closes = |list: &[u8]| {
         list.split(|b| *b == b',').any(|token| token.trim_ascii().eq_ignore_ascii_case(b"close"))
     };
@@ -283,13 +292,13 @@ pub(super) fn persists(head: &Head) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::head::{DEFAULT_MAX_HEAD, Side, parse};
+    use super::super::super::head::{DEFAULT_MAX_HEAD, MessageKind, parse_head};
     use super::super::super::parse::Parsed;
     use super::*;
 
-    fn forward(text: &str) -> Result<ForwardRequest, Bad> {
-        match parse(text.as_bytes(), Side::Request, DEFAULT_MAX_HEAD)? {
-            Parsed::Whole { value, .. } => read(&value),
+    fn forward(text: &str) -> Result<ForwardRequest, ParseError> {
+        match parse_head(text.as_bytes(), MessageKind::Request, DEFAULT_MAX_HEAD)? {
+            Parsed::Whole { value, .. } => parse_forward_request(&value),
             Parsed::Incomplete => panic!("{text:?} is incomplete"),
         }
     }
@@ -421,10 +430,14 @@ mod tests {
     fn p22_an_answers_equal_lengths_are_written_once() {
         let text =
             b"HTTP/1.1 200 OK\r\nA : b\r\nContent-Length: 5, 5\r\nContent-Length\t: 5\r\n\r\n";
-        let Ok(Parsed::Whole { value, .. }) = parse(text, Side::Response, DEFAULT_MAX_HEAD) else {
+        let Ok(Parsed::Whole { value, .. }) =
+            parse_head(text, MessageKind::Response, DEFAULT_MAX_HEAD)
+        else {
             panic!()
         };
-        let said = response(&value, 200, Onward::Final { close: false, plain: false }).unwrap();
+        let said =
+            rewrite_response(&value, 200, ResponseKind::Final { close: false, plain: false })
+                .unwrap();
         assert_eq!(&said[..], b"HTTP/1.1 200 OK\r\nA: b\r\nContent-Length: 5\r\n\r\n");
     }
 

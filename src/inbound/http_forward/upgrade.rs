@@ -4,22 +4,22 @@
 //! WebSocket. It does so only for a request with no body, and only once the origin has said 101.
 #![forbid(unsafe_code)]
 
-use super::super::framing::members;
-use super::super::head::{Head, is_token};
-use super::super::parse::Bad;
+use super::super::framing::list_members;
+use super::super::head::{MessageHead, is_token};
+use super::super::parse::ParseError;
 
 /// Names and versions of protocols, best first; empty: stay with HTTP/1.1.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Upgrade(Vec<Box<[u8]>>);
+pub struct UpgradeProtocols(Vec<Box<[u8]>>);
 
 const WEBSOCKET: &[u8] = b"websocket";
 
-impl Upgrade {
+impl UpgradeProtocols {
     /// What a request asks to switch to: all that it names, or nothing where one of them is another HTTP (its
     /// requests would be judged by nobody), no protocol, or WebSocket by another method than GET (RFC 6455
     /// section 4.1).
-    pub(super) fn asked(head: &Head) -> Self {
-        let asked = Self::named(head);
+    pub(super) fn requested_in(head: &MessageHead) -> Self {
+        let asked = Self::named_in(head);
         let fits = |protocol: &[u8]| {
             is_protocol(protocol)
                 && !is_http(protocol)
@@ -31,16 +31,18 @@ impl Upgrade {
     /// What a 101 has switched to, of what was asked for.
     ///
     /// # Errors
-    /// [`Bad`] where nothing, or something else, was asked for.
-    pub(super) fn switched(&self, answer: &Head) -> Result<Self, Bad> {
-        let named = Self::named(answer);
+    /// [`ParseError`] where nothing, or something else, was asked for.
+    pub(super) fn confirmed_by(&self, answer: &MessageHead) -> Result<Self, ParseError> {
+        let named = Self::named_in(answer);
         let known =
             |protocol: &[u8]| self.0.iter().any(|asked| asked.eq_ignore_ascii_case(protocol));
         match named.0.is_empty() {
             // It has to name it (RFC 9110 section 15.2.2); where one was asked for there is no doubt.
             true if self.0.len() == 1 => Ok(self.clone()),
             false if named.0.iter().all(|protocol| known(protocol)) => Ok(named),
-            _ => Err(Bad::request("the origin switched to a protocol that was not asked for")),
+            _ => Err(ParseError::bad_request(
+                "the origin switched to a protocol that was not asked for",
+            )),
         }
     }
 
@@ -50,7 +52,7 @@ impl Upgrade {
     }
 
     /// The two fields that say so, or nothing.
-    pub(super) fn write(&self, out: &mut Vec<u8>) {
+    pub(super) fn write_fields(&self, out: &mut Vec<u8>) {
         if !self.is_empty() {
             out.extend_from_slice(b"Connection: Upgrade\r\nUpgrade: ");
             out.extend_from_slice(&self.0.join(&b", "[..]));
@@ -59,12 +61,13 @@ impl Upgrade {
     }
 
     /// Every protocol of every `Upgrade` field, as spelled; WebSocket as its RFC spells it.
-    fn named(head: &Head) -> Self {
+    fn named_in(head: &MessageHead) -> Self {
         let spelled = |protocol: &[u8]| match protocol.eq_ignore_ascii_case(WEBSOCKET) {
             true => WEBSOCKET.into(),
             false => protocol.into(),
         };
-        let all = head.values("upgrade").flat_map(members).filter(|protocol| !protocol.is_empty());
+        let all =
+            head.values("upgrade").flat_map(list_members).filter(|protocol| !protocol.is_empty());
         Self(all.map(spelled).collect())
     }
 }
@@ -86,25 +89,25 @@ fn is_http(protocol: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::head::{DEFAULT_MAX_HEAD, Side, parse};
+    use super::super::super::head::{DEFAULT_MAX_HEAD, MessageKind, parse_head};
     use super::super::super::parse::Parsed;
     use super::*;
 
-    fn head(side: Side, text: &str) -> Head {
-        match parse(text.as_bytes(), side, DEFAULT_MAX_HEAD) {
+    fn head(side: MessageKind, text: &str) -> MessageHead {
+        match parse_head(text.as_bytes(), side, DEFAULT_MAX_HEAD) {
             Ok(Parsed::Whole { value, .. }) => value,
             other => panic!("{text:?}: {other:?}"),
         }
     }
 
-    fn asked(method: &str, upgrade: &str) -> Upgrade {
+    fn asked(method: &str, upgrade: &str) -> UpgradeProtocols {
         let text = format!("{method} http://h/ HTTP/1.1\r\nHost: h\r\nUpgrade: {upgrade}\r\n\r\n");
-        Upgrade::asked(&head(Side::Request, &text))
+        UpgradeProtocols::requested_in(&head(MessageKind::Request, &text))
     }
 
-    fn written(upgrade: &Upgrade) -> String {
+    fn written(upgrade: &UpgradeProtocols) -> String {
         let mut out = Vec::new();
-        upgrade.write(&mut out);
+        upgrade.write_fields(&mut out);
         String::from_utf8(out).unwrap()
     }
 
@@ -133,23 +136,25 @@ mod tests {
             ("GET", ""),
             ("GET", ","),
         ] {
-            assert_eq!(asked(method, upgrade), Upgrade::default(), "{method} {upgrade}");
+            assert_eq!(asked(method, upgrade), UpgradeProtocols::default(), "{method} {upgrade}");
         }
     }
 
     #[test]
     fn p28_only_what_was_asked_for_is_switched_to() {
         let answer =
-            |fields: &str| head(Side::Response, &format!("HTTP/1.1 101 x\r\n{fields}\r\n"));
+            |fields: &str| head(MessageKind::Response, &format!("HTTP/1.1 101 x\r\n{fields}\r\n"));
         let tcp = asked("POST", "tcp");
-        assert_eq!(tcp.switched(&answer("Upgrade: TCP\r\n")).unwrap().0, [b"TCP"[..].into()]);
-        assert_eq!(tcp.switched(&answer("")).unwrap(), tcp);
-        assert!(tcp.switched(&answer("Upgrade: h2c\r\n")).is_err());
-        assert!(tcp.switched(&answer("Upgrade: tcp, h2c\r\n")).is_err());
+        assert_eq!(tcp.confirmed_by(&answer("Upgrade: TCP\r\n")).unwrap().0, [b"TCP"[..].into()]);
+        assert_eq!(tcp.confirmed_by(&answer("")).unwrap(), tcp);
+        assert!(tcp.confirmed_by(&answer("Upgrade: h2c\r\n")).is_err());
+        assert!(tcp.confirmed_by(&answer("Upgrade: tcp, h2c\r\n")).is_err());
         let two = asked("GET", "a, b");
-        assert_eq!(two.switched(&answer("Upgrade: b\r\n")).unwrap(), asked("GET", "b"));
-        assert!(two.switched(&answer("")).is_err());
-        assert!(Upgrade::default().switched(&answer("Upgrade: websocket\r\n")).is_err());
-        assert!(Upgrade::default().switched(&answer("")).is_err());
+        assert_eq!(two.confirmed_by(&answer("Upgrade: b\r\n")).unwrap(), asked("GET", "b"));
+        assert!(two.confirmed_by(&answer("")).is_err());
+        assert!(
+            UpgradeProtocols::default().confirmed_by(&answer("Upgrade: websocket\r\n")).is_err()
+        );
+        assert!(UpgradeProtocols::default().confirmed_by(&answer("")).is_err());
     }
 }

@@ -28,7 +28,7 @@ fn file_name(path: &[u8]) -> String {
 
 /// When this host was started, by the clock of now: what is told of one process never changes, even
 /// when the clock is set.
-pub(super) fn boot() -> Timestamp {
+pub(super) fn boot_time() -> Timestamp {
     let up = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
     let up = Duration::try_from(up).unwrap_or_default();
     Timestamp::now().checked_sub(up).unwrap_or(Timestamp::UNIX_EPOCH)
@@ -49,7 +49,7 @@ mod tests {
     #[test]
     fn we_were_started_a_moment_ago() {
         let program = Program::open(std::process::id()).unwrap();
-        let process = Process::of(&program, b"/bin/x", boot()).unwrap();
+        let process = Process::of(&program, b"/bin/x", boot_time()).unwrap();
         let started: Timestamp = process.started.parse().unwrap();
         let ago = Timestamp::now().duration_since(started).as_secs_f64();
         assert!((-0.1..3600.0).contains(&ago), "{ago}");

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 
 use super::process::{self, Process};
-use crate::sys::{self, Descriptors, Owner, Program, SocketOwners};
+use crate::sys::{self, Descriptors, Program, SocketOwner, SocketOwners};
 
 /// Processes that called lately, remembered to be looked at first.
 const MOST_RECENT: usize = 8;
@@ -30,7 +30,7 @@ const PATIENCE: (Duration, Duration) = (Duration::from_millis(20), Duration::fro
 pub(super) struct WantedSocket {
     /// The socket's own address, and the one it is connected to as it sees it.
     pub(super) pair: (SocketAddr, SocketAddr),
-    pub(super) owner: Owner,
+    pub(super) owner: SocketOwner,
     pub(super) found: SearchResult,
 }
 
@@ -88,7 +88,7 @@ impl ProcessSearch {
             most_looks: MOST_LOOKS,
             patience: Duration::ZERO,
             rest_from: now,
-            boot: process::boot(),
+            boot: process::boot_time(),
             own,
             user: rustix::process::geteuid().as_raw(),
             sees_others: sys::sees_other_users(),
@@ -96,28 +96,28 @@ impl ProcessSearch {
     }
 
     /// Finds who holds each of `wanted`.
-    pub(super) fn find(
+    pub(super) fn find_holders(
         &mut self,
         wanted: &mut [WantedSocket],
         owners: &mut SocketOwners,
         now: Instant,
     ) {
-        let ours = |owner: Owner| self.sees_others || owner.uid == self.user;
+        let ours = |owner: SocketOwner| self.sees_others || owner.uid == self.user;
         let by_inode = (0..).zip(&*wanted).filter(|(_, wanted)| ours(wanted.owner));
         let by_inode = by_inode.map(|(at, wanted)| (wanted.owner.inode, at)).collect();
         let mut open = UnresolvedSockets { wanted, by_inode, looks: self.most_looks };
         self.where_they_were(&mut open, MOST_RECENT);
         open.forget_closed(owners);
         for pid in self.recent.iter().map(|recent| recent.process.pid).collect::<Vec<_>>() {
-            self.visit(pid, &mut open);
+            self.search_process(pid, &mut open);
         }
         if !open.is_done() {
-            self.everybody(&mut open, owners, now);
+            self.search_all(&mut open, owners, now);
         }
     }
 
     /// Looks for one where the latest callers were, and nowhere else.
-    pub(super) fn glance(&mut self, wanted: &mut WantedSocket) {
+    pub(super) fn look_at_recent(&mut self, wanted: &mut WantedSocket) {
         let by_inode = HashMap::from([(wanted.owner.inode, 0)]);
         let mut open =
             UnresolvedSockets { wanted: std::slice::from_mut(wanted), by_inode, looks: GLANCE.1 };
@@ -135,15 +135,15 @@ impl ProcessSearch {
             match Program::open(pid) {
                 Ok(program) => {
                     let Ok(descriptors) = program.descriptors() else { continue };
-                    let hits = open.look(&descriptors, hints.into_iter());
-                    self.credit(&program, &hits, open);
+                    let hits = open.look_at_descriptors(&descriptors, hints.into_iter());
+                    self.credit_hits(&program, &hits, open);
                 }
                 Err(_gone) => self.recent.retain(|recent| recent.process.pid != pid),
             }
         }
     }
 
-    fn everybody(
+    fn search_all(
         &mut self,
         open: &mut UnresolvedSockets<'_>,
         owners: &mut SocketOwners,
@@ -158,7 +158,7 @@ impl ProcessSearch {
             if open.is_done() {
                 return open.leave_off();
             }
-            self.visit(pid, open);
+            self.search_process(pid, open);
             self.seen.insert(pid);
         }
         open.forget_closed(owners);
@@ -171,7 +171,7 @@ impl ProcessSearch {
                 // Whoever was not reached is the first next time.
                 self.seen.remove(&pid);
             }
-            self.visit(pid, open);
+            self.search_process(pid, open);
         }
         if open.by_inode.len() == before {
             self.patience = (self.patience * 2).clamp(PATIENCE.0, PATIENCE.1);
@@ -185,40 +185,40 @@ impl ProcessSearch {
     }
 
     /// Looks at every descriptor of a process.
-    fn visit(&mut self, pid: u32, open: &mut UnresolvedSockets<'_>) {
+    fn search_process(&mut self, pid: u32, open: &mut UnresolvedSockets<'_>) {
         if open.is_done() {
             return;
         }
-        let Some((program, descriptors)) = self.enter(pid) else { return };
-        let hits = open.look(&descriptors, descriptors.numbers().into_iter());
+        let Some((program, descriptors)) = self.search_descriptors(pid) else { return };
+        let hits = open.look_at_descriptors(&descriptors, descriptors.numbers().into_iter());
         if hits.is_empty() {
             return;
         }
         let mut holders = vec![(program, hits)];
         while holders.len() < MOST_GENERATIONS
-            && let Some(parent) = holders.last().and_then(|child| self.parent(child, open))
+            && let Some(parent) = holders.last().and_then(|child| self.follow_parent(child, open))
         {
             holders.push(parent);
         }
         for (program, hits) in holders.iter().rev() {
-            self.credit(program, hits, open);
+            self.credit_hits(program, hits, open);
         }
     }
 
     /// The parent, where it holds the same at the same descriptors: a process just forked has its parent's
     /// sockets until it runs its own program, and the parent is the one that calls.
-    fn parent(
+    fn follow_parent(
         &self,
         (child, hits): &(Program, Vec<DescriptorHit>),
         open: &mut UnresolvedSockets<'_>,
     ) -> Option<(Program, Vec<DescriptorHit>)> {
-        let (parent, descriptors) = self.enter(child.parent()?)?;
-        let hits = open.look(&descriptors, hits.iter().map(|(number, _)| *number));
+        let (parent, descriptors) = self.search_descriptors(child.parent()?)?;
+        let hits = open.look_at_descriptors(&descriptors, hits.iter().map(|(number, _)| *number));
         (!hits.is_empty()).then_some((parent, hits))
     }
 
     /// A process that may be looked into.
-    fn enter(&self, pid: u32) -> Option<(Program, Descriptors)> {
+    fn search_descriptors(&self, pid: u32) -> Option<(Program, Descriptors)> {
         let program = Program::open(pid).ok()?;
         if !self.sees_others && program.uid() != Ok(self.user) {
             return None;
@@ -228,7 +228,7 @@ impl ProcessSearch {
     }
 
     /// The process holds what was found at `hits`.
-    fn credit(
+    fn credit_hits(
         &mut self,
         program: &Program,
         hits: &[DescriptorHit],
@@ -241,23 +241,23 @@ impl ProcessSearch {
         }
         let Some(executable) = program.executable() else { return };
         let Some(process) = Process::of(program, &executable, self.boot) else { return };
-        let process = self.shared(process);
+        let process = self.is_shared(process);
         let between = self.own.as_ref() == Some(&executable) && process.pid != std::process::id();
         for (_, at) in &hits {
-            open.found(*at, &process, between);
+            open.note_holder(*at, &process, between);
         }
         if !between {
-            self.remember(process, &hits);
+            self.remember_caller(process, &hits);
         }
     }
 
     /// The same value again for the same process, so that a thousand connections hold one.
-    fn shared(&self, process: Process) -> Arc<Process> {
+    fn is_shared(&self, process: Process) -> Arc<Process> {
         let known = self.recent.iter().find(|recent| *recent.process == process);
         known.map_or_else(|| Arc::new(process), |recent| Arc::clone(&recent.process))
     }
 
-    fn remember(&mut self, process: Arc<Process>, hits: &[DescriptorHit]) {
+    fn remember_caller(&mut self, process: Arc<Process>, hits: &[DescriptorHit]) {
         let old = self.recent.iter().position(|recent| recent.process.pid == process.pid);
         let old = old.map(|at| self.recent.remove(at).hints).unwrap_or_default();
         let mut hints: Vec<u32> = hits.iter().map(|(number, _)| *number).collect();
@@ -277,7 +277,7 @@ impl UnresolvedSockets<'_> {
         self.by_inode.contains_key(&self.wanted[at].owner.inode)
     }
 
-    fn look(
+    fn look_at_descriptors(
         &mut self,
         descriptors: &Descriptors,
         numbers: impl Iterator<Item = u32>,
@@ -295,7 +295,7 @@ impl UnresolvedSockets<'_> {
     }
 
     /// A process between client and program is only the answer where nobody else is.
-    fn found(&mut self, at: usize, process: &Arc<Process>, between: bool) {
+    fn note_holder(&mut self, at: usize, process: &Arc<Process>, between: bool) {
         let wanted = &mut self.wanted[at];
         if between {
             wanted.found = SearchResult::Intermediary(Arc::clone(process));
@@ -309,7 +309,7 @@ impl UnresolvedSockets<'_> {
     fn forget_closed(&mut self, owners: &mut SocketOwners) {
         let open: Vec<usize> = self.by_inode.values().copied().collect();
         let pairs: Vec<_> = open.iter().map(|at| self.wanted[*at].pair).collect();
-        for (at, owner) in open.into_iter().zip(owners.ask(&pairs)) {
+        for (at, owner) in open.into_iter().zip(owners.ask_owners(&pairs)) {
             if owner != Some(self.wanted[at].owner) {
                 self.by_inode.remove(&self.wanted[at].owner.inode);
             }
@@ -339,9 +339,9 @@ mod tests {
     fn wanted(owners: &mut SocketOwners, clients: &[TcpStream]) -> Vec<WantedSocket> {
         let pair = |c: &TcpStream| (c.local_addr().unwrap(), c.peer_addr().unwrap());
         let pairs: Vec<_> = clients.iter().map(pair).collect();
-        let owners = owners.ask(&pairs);
-        let wanted = |(pair, owner): (_, Option<Owner>)| {
-            let owner = owner.unwrap_or(Owner { uid: 0, inode: 1 });
+        let owners = owners.ask_owners(&pairs);
+        let wanted = |(pair, owner): (_, Option<SocketOwner>)| {
+            let owner = owner.unwrap_or(SocketOwner { uid: 0, inode: 1 });
             WantedSocket { pair, owner, found: SearchResult::Nobody }
         };
         pairs.into_iter().zip(owners).map(wanted).collect()
@@ -356,7 +356,7 @@ mod tests {
             let server = listener.local_addr().unwrap();
             let clients: Vec<_> = (0..100).map(|_| TcpStream::connect(server).unwrap()).collect();
             let mut wanted = wanted(&mut owners, &clients);
-            search.find(&mut wanted, &mut owners, Instant::now());
+            search.find_holders(&mut wanted, &mut owners, Instant::now());
             for one in &wanted {
                 let SearchResult::Holder(process) = &one.found else { panic!("{one:?}") };
                 assert_eq!(process.pid, std::process::id());
@@ -380,7 +380,7 @@ mod tests {
         let number = u32::try_from(client.as_raw_fd()).unwrap();
         let inherited = Program::open(child.id()).unwrap().descriptors().unwrap();
         assert_eq!(inherited.socket(number), Some(inode), "the child has it too");
-        ProcessSearch::new(Instant::now()).find(&mut wanted, &mut owners, Instant::now());
+        ProcessSearch::new(Instant::now()).find_holders(&mut wanted, &mut owners, Instant::now());
         drop(child.stdin.take());
         child.wait().unwrap();
         let SearchResult::Holder(process) = &wanted[0].found else { panic!("{wanted:?}") };
@@ -410,7 +410,7 @@ mod tests {
         let mut founds = Vec::new();
         for _ in 0..10 {
             let mut wanted = wanted(&mut owners, std::slice::from_ref(&client));
-            search.find(&mut wanted, &mut owners, Instant::now());
+            search.find_holders(&mut wanted, &mut owners, Instant::now());
             founds.push(wanted.remove(0).found);
         }
         for mut child in children {
@@ -433,7 +433,7 @@ mod tests {
         let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let mut wanted = wanted(&mut owners, std::slice::from_ref(&client));
         drop(client);
-        search.find(&mut wanted, &mut owners, Instant::now());
+        search.find_holders(&mut wanted, &mut owners, Instant::now());
         assert_eq!(wanted[0].found, SearchResult::Nobody);
         assert!(search.seen.is_empty(), "nobody was looked at");
     }

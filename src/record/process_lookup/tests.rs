@@ -125,12 +125,12 @@ fn who_is_put_off_is_found_later() {
     };
     let connection = telemetry.begin_connection(client.local_addr().unwrap(), server);
     let item = || QueuedLookup { entry: Arc::clone(connection.entry()), server, tries: 0 };
-    connection.entry().caller.seek();
+    connection.entry().caller.begin_lookup();
     seeker.put_off(vec![item()], Duration::ZERO);
     assert_eq!(telemetry.connection_rows()[0].process, None);
     let batch = seeker.next().unwrap();
     assert_eq!((batch.len(), seeker.later.len()), (1, 0));
-    seeker.look(batch);
+    seeker.look_up_batch(batch);
     assert_eq!(telemetry.connection_rows()[0].process.as_ref().unwrap().pid, std::process::id());
     // Who has left is not looked at again.
     seeker.put_off(vec![item()], Duration::ZERO);

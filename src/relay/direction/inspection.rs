@@ -6,8 +6,8 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 
-use super::{BUFFER, Direction, DirectionIo, DirectionStep, DirectionStop};
-use crate::relay::{Inspection, Inspector};
+use super::{BUFFER, DirectionIo, DirectionStep, DirectionStop, RelayDirection};
+use crate::relay::{InspectionVerdict, StreamInspector};
 
 /// What became of the wait at a gate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,21 +20,21 @@ pub(in crate::relay) enum InspectionEnd {
     Waiting(DirectionStop),
 }
 
-impl Direction {
+impl RelayDirection {
     /// Reads up to a verdict, or until there is nothing to read. `over`: no more time.
     pub(in crate::relay) fn at_gate(
         &mut self,
         cx: &mut Context<'_>,
         io: &DirectionIo<'_>,
-        gate: &mut dyn Inspector,
+        gate: &mut dyn StreamInspector,
         over: bool,
     ) -> InspectionEnd {
         // Early bytes, or those that were not enough: seen again only when more have come, or none will.
         if over || (!self.held.is_empty() && !self.looked) {
             self.looked = true;
-            match gate.look(&self.held, over) {
-                Inspection::More if !over => {}
-                look => return self.verdict(look),
+            match gate.inspect(&self.held, over) {
+                InspectionVerdict::More if !over => {}
+                look => return self.end_inspection(look),
             }
         }
         loop {
@@ -45,8 +45,8 @@ impl Direction {
             };
             let read = BUFFER.with_borrow_mut(|buffer| {
                 let n = io.from.receive(&mut guard, buffer)?;
-                let passage = self.show(&buffer[..n], io, gate);
-                self.acknowledge(io);
+                let passage = self.inspect_bytes(&buffer[..n], io, gate);
+                self.acknowledge_small(io);
                 Ok(passage)
             });
             match read {
@@ -60,45 +60,45 @@ impl Direction {
 
     /// Shows the gate what has come; no byte is the client's FIN, which stays to be read again. `None`:
     /// it wants more.
-    fn show(
+    fn inspect_bytes(
         &mut self,
         bytes: &[u8],
         io: &DirectionIo<'_>,
-        gate: &mut dyn Inspector,
+        gate: &mut dyn StreamInspector,
     ) -> Option<InspectionEnd> {
         if bytes.is_empty() {
-            let look = gate.look(&self.held, true);
-            return Some(self.verdict(look));
+            let look = gate.inspect(&self.held, true);
+            return Some(self.end_inspection(look));
         }
         // Mostly the first bytes are enough, and go on from where they were read into.
         let all = match self.held.is_empty() {
             true => None,
             false => Some(Bytes::from([&self.held, bytes].concat())),
         };
-        let look = gate.look(all.as_deref().unwrap_or(bytes), false);
+        let look = gate.inspect(all.as_deref().unwrap_or(bytes), false);
         match (look, all) {
-            (Inspection::Pass, None) => {
+            (InspectionVerdict::Pass, None) => {
                 self.took_in(bytes.len());
                 return Some(match self.send_now(bytes, io) {
                     DirectionStep::On => InspectionEnd::Open,
                     DirectionStep::Stop(turn) => InspectionEnd::Waiting(turn),
                 });
             }
-            (Inspection::Refuse, None) => return Some(InspectionEnd::Shut),
+            (InspectionVerdict::Refuse, None) => return Some(InspectionEnd::Shut),
             (_, None) => self.held = Bytes::copy_from_slice(bytes),
             (_, Some(all)) => self.held = all,
         }
         self.looked = true;
-        (look != Inspection::More).then(|| self.verdict(look))
+        (look != InspectionVerdict::More).then(|| self.end_inspection(look))
     }
 
-    fn verdict(&mut self, look: Inspection) -> InspectionEnd {
+    fn end_inspection(&mut self, look: InspectionVerdict) -> InspectionEnd {
         match look {
-            Inspection::Refuse => {
+            InspectionVerdict::Refuse => {
                 self.held = Bytes::new();
                 InspectionEnd::Shut
             }
-            Inspection::Pass | Inspection::More => InspectionEnd::Open,
+            InspectionVerdict::Pass | InspectionVerdict::More => InspectionEnd::Open,
         }
     }
 }

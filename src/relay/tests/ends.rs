@@ -3,7 +3,7 @@
 
 use super::*;
 use crate::lifecycle::cut::CutReason;
-use crate::relay::Ended;
+use crate::relay::RelayEnd;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn c4_the_answer_comes_after_the_clients_fin() {
@@ -21,7 +21,7 @@ async fn c4_the_answer_comes_after_the_clients_fin() {
         assert_eq!(sha(&got), sha(&noise(2, 1 << 20)), "{mode:?}");
         assert_eq!(answer.await.unwrap(), 8 << 20);
         writer.await.unwrap();
-        assert_eq!(soon("the relay", bench.relay).await.unwrap().ended, Ended::FinFin);
+        assert_eq!(soon("the relay", bench.relay).await.unwrap().ended, RelayEnd::FinFin);
     }
 }
 
@@ -36,7 +36,7 @@ async fn c5_the_upload_goes_on_after_the_upstreams_fin() {
         let got = soon("the upload", read_all(&mut origin)).await.unwrap();
         assert_eq!(sha(&got), sha(&noise(6, 16 << 20)), "{mode:?}");
         writer.await.unwrap();
-        assert_eq!(soon("the relay", bench.relay).await.unwrap().ended, Ended::FinFin);
+        assert_eq!(soon("the relay", bench.relay).await.unwrap().ended, RelayEnd::FinFin);
     }
 }
 
@@ -54,7 +54,7 @@ async fn a_deferred_fin_waits_for_the_upstreams_end() {
     origin.shutdown().await.unwrap();
     assert_eq!(soon("the answer", read_all(&mut client)).await.unwrap(), b"answer");
     assert_eq!(soon("FIN at last", origin.read(&mut [0])).await.unwrap(), 0);
-    assert_eq!(soon("the relay", bench.relay).await.unwrap().ended, Ended::FinFin);
+    assert_eq!(soon("the relay", bench.relay).await.unwrap().ended, RelayEnd::FinFin);
 }
 
 #[tokio::test]
@@ -64,7 +64,7 @@ async fn c7_both_fins_at_once() {
     client.shutdown().await.unwrap();
     origin.shutdown().await.unwrap();
     let relayed = soon("the relay", bench.relay).await.unwrap();
-    assert_eq!((relayed.ended, relayed.lost), (Ended::FinFin, 0));
+    assert_eq!((relayed.ended, relayed.lost), (RelayEnd::FinFin, 0));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -78,7 +78,7 @@ async fn c8_a_clients_reset_reaches_a_stalled_upstream_and_what_lay_between_is_l
         reset(client);
         let relayed = soon("the relay", bench.relay).await.unwrap();
         assert!(began.elapsed() < Duration::from_millis(500), "{mode:?} {:?}", began.elapsed());
-        assert_eq!(relayed.ended, Ended::ClientRst, "{mode:?}");
+        assert_eq!(relayed.ended, RelayEnd::ClientRst, "{mode:?}");
         assert!(relayed.lost > 0, "{mode:?}");
         let (got, end) = soon("the end", read_until_end(&mut origin)).await;
         assert!(was_reset(&end), "{mode:?} {end:?}");
@@ -107,7 +107,7 @@ async fn reset_while_uploading(mode: Mode, seed: u64) {
     let (got, end) = soon("the end", read_until_end(&mut client)).await;
     assert!(was_reset(&end), "seed {seed} {mode:?}: {} bytes, {end:?}", got.len());
     assert!(sender.await.unwrap().starts_with(&got), "seed {seed} {mode:?}");
-    assert_eq!(soon("the relay", bench.relay).await.unwrap().ended, Ended::UpstreamRst);
+    assert_eq!(soon("the relay", bench.relay).await.unwrap().ended, RelayEnd::UpstreamRst);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -162,7 +162,7 @@ async fn c12_half_closed_then_silent_ends_after_the_linger() {
     client.shutdown().await.unwrap();
     let began = std::time::Instant::now();
     let relayed = soon("the relay", bench.relay).await.unwrap();
-    assert_eq!(relayed.ended, Ended::HalfCloseIdle);
+    assert_eq!(relayed.ended, RelayEnd::HalfCloseIdle);
     assert!(began.elapsed() >= Duration::from_millis(190), "{:?}", began.elapsed());
     assert_eq!(soon("FIN", origin.read(&mut [0])).await.unwrap(), 0);
     assert_eq!(soon("FIN", client.read(&mut [0])).await.unwrap(), 0);
@@ -179,7 +179,7 @@ async fn c13_silence_ends_by_fin_and_a_byte_in_time_keeps_it() {
     }
     let began = std::time::Instant::now();
     let relayed = soon("the relay", bench.relay).await.unwrap();
-    assert_eq!((relayed.ended, relayed.up), (Ended::Idle, 4));
+    assert_eq!((relayed.ended, relayed.up), (RelayEnd::Idle, 4));
     assert!(began.elapsed() >= Duration::from_millis(390), "{:?}", began.elapsed());
     assert_eq!(soon("FIN", client.read(&mut [0])).await.unwrap(), 0);
     assert_eq!(soon("FIN", origin.read(&mut [0])).await.unwrap(), 0);
@@ -192,7 +192,7 @@ async fn a_reset_after_a_half_close_is_noticed_without_traffic() {
     client.shutdown().await.unwrap();
     assert_eq!(soon("FIN", origin.read(&mut [0])).await.unwrap(), 0);
     reset(client);
-    assert_eq!(soon("the relay", bench.relay).await.unwrap().ended, Ended::ClientRst);
+    assert_eq!(soon("the relay", bench.relay).await.unwrap().ended, RelayEnd::ClientRst);
     let told = async {
         // After a FIN the kernel keeps answering reads with 0: the error is asked for.
         while origin.take_error().unwrap().is_none() {
@@ -208,7 +208,7 @@ async fn a_cut_resets_both_ways_with_its_reason() {
         let bench = Mode::Splice.bench().start().await;
         let (mut client, mut origin) = (bench.client, bench.origin);
         bench.cut.cut(reason);
-        assert_eq!(soon("the relay", bench.relay).await.unwrap().ended, Ended::Cut(reason));
+        assert_eq!(soon("the relay", bench.relay).await.unwrap().ended, RelayEnd::Cut(reason));
         assert!(was_reset(&soon("the end", read_until_end(&mut client)).await.1));
         assert!(was_reset(&soon("the end", read_until_end(&mut origin)).await.1));
     }
@@ -242,7 +242,7 @@ async fn m12_cut_at_random_points_counts_what_arrived() {
         let relayed = soon("the relay", bench.relay).await.unwrap();
         assert!(relayed.up <= received, "round {round}: {received} arrived, {relayed:?}");
         assert!(relayed.up + relayed.lost >= received, "round {round}: {received}, {relayed:?}");
-        assert_eq!(relayed.ended, Ended::Cut(CutReason::Drained));
+        assert_eq!(relayed.ended, RelayEnd::Cut(CutReason::Drained));
         soon("the writer", writer).await.unwrap();
     }
 }

@@ -3,9 +3,9 @@
 
 use super::*;
 use crate::labels::SpliceFallback;
-use crate::relay::Ended;
+use crate::relay::RelayEnd;
 
-async fn both_ways(mode: Mode, up: Vec<u8>, down: Vec<u8>) -> Relayed {
+async fn both_ways(mode: Mode, up: Vec<u8>, down: Vec<u8>) -> RelaySummary {
     let bench = mode.bench().start().await;
     let (client_read, client_write) = bench.client.into_split();
     let (origin_read, origin_write) = bench.origin.into_split();
@@ -33,7 +33,7 @@ async fn c1_every_size_in_random_chunks_both_ways_in_every_mode() {
             let want = (up.len() as u64, down.len() as u64);
             let relayed = both_ways(mode, up, down).await;
             assert_eq!((relayed.up, relayed.down), want, "c15 {mode:?} {size}");
-            assert_eq!((relayed.lost, relayed.ended), (0, Ended::FinFin), "{mode:?} {size}");
+            assert_eq!((relayed.lost, relayed.ended), (0, RelayEnd::FinFin), "{mode:?} {size}");
         }
     }
 }
@@ -156,7 +156,10 @@ async fn c3_m6_urgent_bytes_anywhere_lose_nothing_in_band() {
         assert_eq!(soon("FIN", origin.read(&mut [0])).await.unwrap(), 0);
         drop(origin);
         if mode == Mode::Splice {
-            assert!(bench.pipes.fallbacks(SpliceFallback::Urgent) > 0, "an urgent byte was met");
+            assert!(
+                bench.pipes.fallback_count(SpliceFallback::Urgent) > 0,
+                "an urgent byte was met"
+            );
         }
         soon("the writer", writer).await.unwrap();
     }
@@ -181,7 +184,7 @@ async fn c20_m7_ten_thousand_one_byte_round_trips() {
     client.shutdown().await.unwrap();
     soon("the echo's end", echo).await.unwrap();
     let relayed = soon("the relay", bench.relay).await.unwrap();
-    assert_eq!((relayed.up, relayed.down, relayed.ended), (10_000, 10_000, Ended::FinFin));
+    assert_eq!((relayed.up, relayed.down, relayed.ended), (10_000, 10_000, RelayEnd::FinFin));
 }
 
 #[tokio::test]
@@ -211,6 +214,6 @@ async fn c16_splice_switched_off_is_counted_and_copies() {
     let got = soon("a copy", read_all(&mut origin)).await.unwrap();
     assert_eq!(sha(&got), sha(&noise(9, 1 << 20)));
     writer.await.unwrap();
-    assert_eq!(bench.pipes.fallbacks(SpliceFallback::Off), 1, "once a direction");
+    assert_eq!(bench.pipes.fallback_count(SpliceFallback::Off), 1, "once a direction");
     assert_eq!(bench.pipes.in_use(), 0);
 }

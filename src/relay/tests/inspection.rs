@@ -4,7 +4,7 @@
 use std::sync::Mutex;
 
 use super::*;
-use crate::relay::{Ended, GATE_TIME};
+use crate::relay::{GATE_TIME, RelayEnd};
 
 /// How many bytes a gate was shown, and whether that was all there will be; in order.
 type Shown = Arc<Mutex<Vec<(usize, bool)>>>;
@@ -15,13 +15,13 @@ fn opening_with(enough: usize) -> (Option<Script>, Shown) {
     let seen = Arc::clone(&shown);
     let script = move |bytes: &[u8], over| {
         seen.lock().unwrap().push((bytes.len(), over));
-        if bytes.len() < enough { Inspection::More } else { Inspection::Pass }
+        if bytes.len() < enough { InspectionVerdict::More } else { InspectionVerdict::Pass }
     };
     (Some(Script(Box::new(script))), shown)
 }
 
 fn refusing() -> Option<Script> {
-    Some(Script(Box::new(|_, _| Inspection::Refuse)))
+    Some(Script(Box::new(|_, _| InspectionVerdict::Refuse)))
 }
 
 #[tokio::test]
@@ -52,7 +52,7 @@ async fn what_was_held_goes_on_first_and_once() {
             assert_eq!(sha(&got), sha(&sent), "{mode:?}");
             drop((origin, soon("the writer", writer).await.unwrap()));
             let relayed = soon("the relay", bench.relay).await.unwrap();
-            assert_eq!((relayed.ended, relayed.up), (Ended::FinFin, 300_000));
+            assert_eq!((relayed.ended, relayed.up), (RelayEnd::FinFin, 300_000));
             let shown = shown.lock().unwrap();
             assert!(shown.iter().filter(|(bytes, _)| *bytes >= 4).count() == 1, "{shown:?}");
         }
@@ -70,7 +70,7 @@ async fn the_server_may_speak_first_and_end_before_the_client_has_said_a_byte() 
     client.write_all(b"QUIT").await.unwrap();
     client.shutdown().await.unwrap();
     assert_eq!(soon("the word", read_all(&mut origin)).await.unwrap(), b"QUIT");
-    assert_eq!(soon("the relay", bench.relay).await.unwrap().ended, Ended::FinFin);
+    assert_eq!(soon("the relay", bench.relay).await.unwrap().ended, RelayEnd::FinFin);
     assert_eq!(*shown.lock().unwrap(), [(4, false)]);
 }
 
@@ -84,7 +84,7 @@ async fn a_fin_opens_a_gate_that_waits_for_more() {
         client.shutdown().await.unwrap();
         assert_eq!(soon("what came", read_all(&mut origin)).await.unwrap(), sent);
         drop(origin);
-        assert_eq!(soon("the relay", bench.relay).await.unwrap().ended, Ended::FinFin);
+        assert_eq!(soon("the relay", bench.relay).await.unwrap().ended, RelayEnd::FinFin);
         assert_eq!(shown.lock().unwrap().last(), Some(&(sent.len(), true)));
     }
 }
@@ -113,6 +113,6 @@ async fn a_shut_gate_lets_nothing_through_and_leaves_the_client_to_be_told() {
         let (got, end) = soon("the origin's end", read_until_end(&mut origin)).await;
         assert!(got.is_empty() && was_reset(&end), "{got:?} {end:?}");
         let relayed = soon("the relay", bench.relay).await.unwrap();
-        assert_eq!((relayed.ended, relayed.up, relayed.lost), (Ended::Refused, 0, 0));
+        assert_eq!((relayed.ended, relayed.up, relayed.lost), (RelayEnd::Refused, 0, 0));
     }
 }

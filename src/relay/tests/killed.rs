@@ -4,7 +4,7 @@
 use std::process::{Child, Command, Stdio};
 
 use super::*;
-use crate::relay::Ended;
+use crate::relay::RelayEnd;
 
 /// A process that holds the upstream's end of a connection, and ours.
 fn held_by_a_process(unix: bool) -> (Child, Stream) {
@@ -25,7 +25,7 @@ fn held_by_a_process(unix: bool) -> (Child, Stream) {
     (child.unwrap(), Stream::new(ours).unwrap())
 }
 
-async fn kill(watched: bool, unix: bool) -> (Vec<u8>, std::io::Result<()>, Ended) {
+async fn kill(watched: bool, unix: bool) -> (Vec<u8>, std::io::Result<()>, RelayEnd) {
     let (mut process, theirs) = held_by_a_process(unix);
     let upstream_process = watched.then(|| Exiting::of(process.id()).unwrap());
     let bench = Choice { upstream_process, ..Choice::default() }.start_to(((), theirs)).await;
@@ -53,7 +53,7 @@ async fn t1_a_killed_upstream_is_a_reset_after_its_last_words() {
         let (got, end, ended) = kill(true, round % 2 == 0).await;
         assert_eq!(got, b"half an ans", "round {round}");
         assert!(was_reset(&end), "round {round}: {end:?}");
-        assert_eq!(ended, Ended::UpstreamRst, "round {round}");
+        assert_eq!(ended, RelayEnd::UpstreamRst, "round {round}");
     }
 }
 
@@ -61,7 +61,7 @@ async fn t1_a_killed_upstream_is_a_reset_after_its_last_words() {
 async fn a_process_nobody_watches_ends_by_fin() {
     let (_, end, ended) = kill(false, false).await;
     assert!(end.is_ok(), "{end:?}");
-    assert_eq!(ended, Ended::FinFin);
+    assert_eq!(ended, RelayEnd::FinFin);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -74,5 +74,5 @@ async fn an_end_in_good_order_is_none_of_the_process() {
     drop(bench.origin);
     let (_, end) = soon("the end", read_until_end(&mut { bench.client })).await;
     assert!(end.is_ok(), "{end:?}");
-    assert_eq!(soon("the relay", bench.relay).await.unwrap().ended, Ended::FinFin);
+    assert_eq!(soon("the relay", bench.relay).await.unwrap().ended, RelayEnd::FinFin);
 }

@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::*;
-use crate::relay::Ended;
+use crate::relay::RelayEnd;
 
 fn deferring() -> Choice {
     Choice { half_close: HalfClose::Defer, ..Choice::default() }
@@ -19,7 +19,7 @@ async fn c6_a_client_that_closes_has_its_fin_passed_on_at_once() {
         assert_eq!(soon("all and FIN", read_all(&mut origin)).await.unwrap(), b"bye");
         assert!(began.elapsed() < Duration::from_millis(500), "{:?}", began.elapsed());
         drop(origin);
-        assert_eq!(soon("the relay", bench.relay).await.unwrap().ended, Ended::FinFin);
+        assert_eq!(soon("the relay", bench.relay).await.unwrap().ended, RelayEnd::FinFin);
     }
 }
 
@@ -35,7 +35,7 @@ async fn c6_a_half_closed_client_that_closes_later_is_noticed() {
     drop(client);
     assert_eq!(soon("FIN", origin.read(&mut [0])).await.unwrap(), 0);
     drop(origin);
-    assert_eq!(soon("the relay", bench.relay).await.unwrap().ended, Ended::FinFin);
+    assert_eq!(soon("the relay", bench.relay).await.unwrap().ended, RelayEnd::FinFin);
 }
 
 #[tokio::test]
@@ -52,5 +52,5 @@ async fn looking_after_a_held_back_fin_disturbs_no_download() {
     let got = soon("the download", read_all(&mut client)).await.unwrap();
     assert_eq!(got.len(), 3_000_000);
     writer.await.unwrap();
-    assert_eq!(soon("the relay", bench.relay).await.unwrap().ended, Ended::FinFin);
+    assert_eq!(soon("the relay", bench.relay).await.unwrap().ended, RelayEnd::FinFin);
 }

@@ -3,7 +3,7 @@
 
 use super::*;
 use crate::labels::SpliceFallback;
-use crate::relay::pipes::Lease;
+use crate::relay::pipe_pool::PipeLease;
 
 #[test]
 fn a_relay_is_small_while_idle() {
@@ -13,14 +13,14 @@ fn a_relay_is_small_while_idle() {
     let relay = size(|| async {
         let (_, client) = pair(None).await;
         let (_, upstream) = pair(None).await;
-        let settings = Settings {
+        let settings = RelaySettings {
             idle: Duration::ZERO,
             half_close_timeout: Duration::ZERO,
             splice: Arc::default(),
             upstream_process: Arc::default(),
         };
         let (pool, meter, cut) = (PipePool::new(0, 0), Meter::default(), Cut::new());
-        let run = super::super::run(
+        let run = super::super::relay_streams(
             &client,
             &upstream,
             Bytes::new(),
@@ -38,12 +38,12 @@ fn a_relay_is_small_while_idle() {
     assert!(relay > 0);
 }
 
-async fn filled(pool: &Arc<PipePool>, bytes: &[u8]) -> Lease {
+async fn filled(pool: &Arc<PipePool>, bytes: &[u8]) -> PipeLease {
     let (mut peer, ours) = pair(None).await;
     peer.write_all(bytes).await.unwrap();
     ours.readiness().readable().await.unwrap().retain_ready();
     let mut lease = pool.take().unwrap();
-    assert_eq!(lease.fill(&ours).unwrap(), bytes.len());
+    assert_eq!(lease.fill_from(&ours).unwrap(), bytes.len());
     lease
 }
 
@@ -85,13 +85,13 @@ async fn r4_no_pipe_to_be_had_means_copy_and_a_count() {
     let got = soon("the bytes", read_all(&mut origin)).await.unwrap();
     assert_eq!(sha(&got), sha(&noise(8, 2 << 20)));
     writer.await.unwrap();
-    assert_eq!(bench.pipes.fallbacks(SpliceFallback::Pipe), 1, "once a direction");
+    assert_eq!(bench.pipes.fallback_count(SpliceFallback::Pipe), 1, "once a direction");
 }
 
 #[tokio::test]
 async fn bytes_come_back_out_of_a_pipe_whose_sink_refuses_it() {
     let pool = PipePool::new(1, 0);
     let mut lease = filled(&pool, b"not lost").await;
-    assert_eq!(lease.recover().unwrap(), b"not lost");
+    assert_eq!(lease.take_bytes().unwrap(), b"not lost");
     assert_eq!(lease.len(), 0);
 }

@@ -6,7 +6,7 @@ use tokio::net::UnixStream;
 
 use super::*;
 use crate::lifecycle::cut::CutReason;
-use crate::relay::Ended;
+use crate::relay::RelayEnd;
 
 fn unix() -> (UnixStream, Stream) {
     let (origin, ours) = std::os::unix::net::UnixStream::pair().unwrap();
@@ -42,7 +42,7 @@ async fn c1_sizes_both_ways_in_every_mode() {
             assert_eq!(sha(&got_up.unwrap()), sent_up, "{mode:?} up");
             assert_eq!(sha(&got_down.unwrap()), sent_down, "{mode:?} down");
             let relayed = soon("the relay", bench.relay).await.unwrap();
-            assert_eq!((relayed.lost, relayed.ended), (0, Ended::FinFin), "{mode:?} {size}");
+            assert_eq!((relayed.lost, relayed.ended), (0, RelayEnd::FinFin), "{mode:?} {size}");
             assert_eq!((relayed.up, relayed.down), (size as u64, sizes[5 - i] as u64));
         }
     }
@@ -74,7 +74,7 @@ async fn c4_the_answer_comes_after_the_clients_fin() {
         let got = soon("the answer", read_all(&mut client)).await.unwrap();
         assert_eq!(sha(&got), sha(&noise(2, 1 << 20)), "{mode:?}");
         answer.await.unwrap();
-        assert_eq!(soon("the relay", bench.relay).await.unwrap().ended, Ended::FinFin);
+        assert_eq!(soon("the relay", bench.relay).await.unwrap().ended, RelayEnd::FinFin);
     }
 }
 
@@ -97,7 +97,7 @@ async fn a_close_in_good_order_is_a_fin_and_the_tail_arrives() {
         writer.await.unwrap();
         drop(client);
         let relayed = soon("the relay", bench.relay).await.unwrap();
-        assert_eq!((relayed.ended, relayed.lost), (Ended::FinFin, 0), "{mode:?}");
+        assert_eq!((relayed.ended, relayed.lost), (RelayEnd::FinFin, 0), "{mode:?}");
     }
 }
 
@@ -119,7 +119,7 @@ async fn c9_a_close_with_unread_bytes_is_a_reset_after_what_was_sent() {
         let (got, end) = soon("the end", read_until_end(&mut client)).await;
         assert!(was_reset(&end), "{mode:?} {end:?}");
         assert_eq!(sha(&got), sha(&bytes), "{mode:?}");
-        assert_eq!(soon("the relay", bench.relay).await.unwrap().ended, Ended::UpstreamRst);
+        assert_eq!(soon("the relay", bench.relay).await.unwrap().ended, RelayEnd::UpstreamRst);
     }
 }
 
@@ -138,7 +138,7 @@ async fn c10_an_upstream_gone_during_an_upload_is_a_reset() {
         let ((), (), _the_kernel_tells_reader_or_writer) =
             soon("the end", async { tokio::join!(upload, gone, read_until_end(&mut reads)) }).await;
         let relayed = soon("the relay", bench.relay).await.unwrap();
-        assert_eq!(relayed.ended, Ended::UpstreamRst, "round {round}");
+        assert_eq!(relayed.ended, RelayEnd::UpstreamRst, "round {round}");
     }
 }
 
@@ -151,7 +151,7 @@ async fn c8_a_clients_reset_ends_both_and_counts_what_was_lost() {
         let _full = tokio::time::timeout(Duration::from_millis(300), stuffed).await;
         reset(client);
         let relayed = soon("the relay", bench.relay).await.unwrap();
-        assert_eq!(relayed.ended, Ended::ClientRst, "{mode:?}");
+        assert_eq!(relayed.ended, RelayEnd::ClientRst, "{mode:?}");
         let (got, _end) = soon("the end", read_until_end(&mut origin)).await;
         assert_eq!(relayed.up, got.len() as u64, "{mode:?}: a Unix socket loses nothing it took");
     }
@@ -160,12 +160,12 @@ async fn c8_a_clients_reset_ends_both_and_counts_what_was_lost() {
 #[tokio::test]
 async fn silence_and_cuts_end_it_as_ever() {
     let bench = bench(Choice { idle: Duration::from_millis(200), ..Choice::default() }).await;
-    assert_eq!(soon("the relay", bench.relay).await.unwrap().ended, Ended::Idle);
+    assert_eq!(soon("the relay", bench.relay).await.unwrap().ended, RelayEnd::Idle);
     let bench = self::bench(Mode::Splice.bench()).await;
     let (mut client, mut origin) = (bench.client, bench.origin);
     bench.cut.cut(CutReason::Drained);
     let ended = soon("the relay", bench.relay).await.unwrap().ended;
-    assert_eq!(ended, Ended::Cut(CutReason::Drained));
+    assert_eq!(ended, RelayEnd::Cut(CutReason::Drained));
     assert!(was_reset(&soon("the end", read_until_end(&mut client)).await.1));
     assert_eq!(soon("the end", origin.read(&mut [0])).await.unwrap(), 0);
 }

@@ -67,7 +67,7 @@ fn every_fault_has_a_symptom_a_cause_and_a_fix_of_its_own() {
 
 #[test]
 fn times_are_spoken_as_people_do() {
-    let spoken = |millis| words::spoken(Duration::from_millis(millis));
+    let spoken = |millis| words::spoken_duration(Duration::from_millis(millis));
     assert_eq!([spoken(5000), spoken(5020), spoken(2460)], ["5 s", "5 s", "2.5 s"]);
 }
 

@@ -6,15 +6,15 @@ use std::time::Duration;
 use super::{KeyRefusal, TailnetFault};
 use crate::labels::Symptom;
 
-/// Symptom, cause, fix.
+/// The symptom, its cause and what mends it.
 type Words = (Symptom, String, &'static str);
 
 impl TailnetFault {
-    pub(super) fn words(&self) -> Words {
+    pub(super) fn words_of_fault(&self) -> Words {
         self.of_process().or_else(|| self.of_login()).unwrap_or_else(|| self.of_target())
     }
 
-    /// tailscaled itself.
+    /// Faults of tailscaled itself.
     fn of_process(&self) -> Option<Words> {
         Some(match self {
             Self::Binary { binary, why } => (
@@ -24,14 +24,14 @@ impl TailnetFault {
             ),
             Self::Ended { how, last } => (
                 Symptom::NotStarted,
-                format!("tailscaled ended with {how}{}", said(last.as_deref())),
+                format!("tailscaled ended with {how}{}", quoted_words(last.as_deref())),
                 "it is started again; log.level = \"debug\" shows what it says itself",
             ),
             Self::CrashLoop { how, last } => (
                 Symptom::NotStarted,
                 format!(
                     "tailscaled ends as soon as it starts, with {how}{}",
-                    said(last.as_deref())
+                    quoted_words(last.as_deref())
                 ),
                 "mend what its last line says; it is tried again every minute",
             ),
@@ -88,7 +88,7 @@ impl TailnetFault {
                 "mend that, then send SIGHUP so that the key is read again",
             ),
             Self::KeyRefused { refusal, said } => {
-                let (cause, fix) = refused(*refusal);
+                let (cause, fix) = key_refusal_words(*refusal);
                 (Symptom::KeyRefused, format!("{cause} (the control server says: {said})"), fix)
             }
             Self::RateLimited { wait } => (
@@ -115,7 +115,7 @@ impl TailnetFault {
                 Symptom::NoNode,
                 format!(
                     "the node has registered but reaches no relay (DERP) and no peer{}",
-                    said(why.as_deref())
+                    quoted_words(why.as_deref())
                 ),
                 "let this machine reach the relays: HTTPS to the hosts of the tailnet's DERP map",
             ),
@@ -178,7 +178,7 @@ impl TailnetFault {
             ),
             Self::NameserverSilent { name, asked, after } => (
                 Symptom::NameUnresolved,
-                format!("{asked} did not answer for {name} within {}", spoken(*after)),
+                format!("{asked} did not answer for {name} within {}", spoken_duration(*after)),
                 "let this node's tag reach it on port 53 over TCP (ACL grant, subnet route), and see whether it runs",
             ),
             Self::NameUnknownHere { name, asked } => (
@@ -188,7 +188,7 @@ impl TailnetFault {
             ),
             Self::ResolverSilent { name, asked, after } => (
                 Symptom::NameUnresolved,
-                format!("{asked} gave no answer for {name} within {}", spoken(*after)),
+                format!("{asked} gave no answer for {name} within {}", spoken_duration(*after)),
                 "see whether the nameservers of this host can be reached",
             ),
             Self::UnassignedSynthetic { address } => (
@@ -221,14 +221,14 @@ impl TailnetFault {
             ),
             Self::Silent { target, peer: Some(peer), after } => (
                 Symptom::HostUnreachable,
-                format!("{target} (by {peer}) did not answer within {}", spoken(*after)),
+                format!("{target} (by {peer}) did not answer within {}", spoken_duration(*after)),
                 "grant this node's tag that port in the ACLs; if it has it, the host or its firewall is silent",
             ),
             Self::Silent { target, after, .. } => (
                 Symptom::HostUnreachable,
                 format!(
                     "{target}, which is outside the tailnet, did not answer within {}",
-                    spoken(*after)
+                    spoken_duration(*after)
                 ),
                 "if it should be inside, advertise and approve a subnet route for it",
             ),
@@ -238,7 +238,7 @@ impl TailnetFault {
     }
 }
 
-fn refused(refusal: KeyRefusal) -> (&'static str, &'static str) {
+fn key_refusal_words(refusal: KeyRefusal) -> (&'static str, &'static str) {
     match refusal {
         KeyRefusal::Invalid => (
             "the key is invalid",
@@ -257,7 +257,7 @@ fn refused(refusal: KeyRefusal) -> (&'static str, &'static str) {
 }
 
 /// `5 s`, `2.5 s`.
-pub(super) fn spoken(after: Duration) -> String {
+pub(super) fn spoken_duration(after: Duration) -> String {
     let tenths = (after.as_millis() + 50) / 100;
     match tenths % 10 {
         0 => format!("{} s", tenths / 10),
@@ -265,6 +265,6 @@ pub(super) fn spoken(after: Duration) -> String {
     }
 }
 
-fn said(words: Option<&str>) -> String {
+fn quoted_words(words: Option<&str>) -> String {
     words.map(|words| format!(", saying \"{words}\"")).unwrap_or_default()
 }

@@ -11,7 +11,7 @@ const BASE: &str = "https://api.tailscale.com";
 
 /// What the key is to be like, and who makes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Attributes {
+pub(super) struct SecretAttributes {
     /// Its node is removed when it is gone.
     pub(super) ephemeral: bool,
     /// Its node needs no approval.
@@ -22,7 +22,7 @@ pub(super) struct Attributes {
 
 /// Reads what is written behind the `?`. The first of several counts, an empty one does not, as
 /// with the tailscale command.
-pub(super) fn read(written: &str) -> Result<Attributes, OauthError> {
+pub(super) fn parse_attributes(written: &str) -> Result<SecretAttributes, OauthError> {
     let (mut ephemeral, mut preauthorized, mut base) = (None, None, None);
     for (name, value) in form_urlencoded::parse(written.as_bytes()) {
         let slot = match &*name {
@@ -39,14 +39,14 @@ pub(super) fn read(written: &str) -> Result<Attributes, OauthError> {
         Some("0" | "f" | "F" | "FALSE" | "false" | "False") => Ok(false),
         Some(_) => Err(OauthError::NotBool { name }),
     };
-    Ok(Attributes {
+    Ok(SecretAttributes {
         ephemeral: truth("ephemeral", ephemeral, true)?,
         preauthorized: truth("preauthorized", preauthorized, false)?,
-        base: server(base.as_deref().filter(|base| !base.is_empty()).unwrap_or(BASE))?,
+        base: parse_base(base.as_deref().filter(|base| !base.is_empty()).unwrap_or(BASE))?,
     })
 }
 
-fn server(base: &str) -> Result<Url, OauthError> {
+fn parse_base(base: &str) -> Result<Url, OauthError> {
     let url = Url::parse(base).map_err(|_| OauthError::BadBase)?;
     let good = ["http", "https"].contains(&url.scheme())
         && url.has_host()
@@ -61,9 +61,9 @@ mod tests {
 
     #[test]
     fn defaults_are_those_of_the_tailscale_command() {
-        let read = |written| read(written).unwrap();
+        let read = |written| parse_attributes(written).unwrap();
         let base = Url::parse(BASE).unwrap();
-        let default = Attributes { ephemeral: true, preauthorized: false, base };
+        let default = SecretAttributes { ephemeral: true, preauthorized: false, base };
         assert_eq!(read(""), default);
         assert_eq!(read("ephemeral&preauthorized=&baseURL="), default);
         let other = read("ephemeral=false&preauthorized=T&baseURL=http%3A%2F%2Flocalhost:8080");
@@ -74,13 +74,13 @@ mod tests {
 
     #[test]
     fn what_means_nothing_is_an_error_without_a_secret_in_it() {
-        let error = |written| read(written).unwrap_err().to_string();
+        let error = |written| parse_attributes(written).unwrap_err().to_string();
         assert!(error("reusable=true").contains("\"reusable\""));
         assert!(!error("tskey-auth-CANARY").contains("CANARY"));
         assert!(error("ephemeral=yes").contains("ephemeral"));
         for base in ["ftp://x", "api.tailscale.com", "https://u:p@x", "https://x/?q=1", "https://"]
         {
-            assert!(matches!(server(base), Err(OauthError::BadBase)), "{base}");
+            assert!(matches!(parse_base(base), Err(OauthError::BadBase)), "{base}");
         }
     }
 }

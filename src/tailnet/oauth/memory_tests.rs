@@ -93,7 +93,7 @@ async fn k8_nothing_of_an_exchange_stays_in_memory() {
         answer(&listener, with(r#"{"access_token":""#, CANARIES[1], r#""}"#)).await;
         answer(&listener, with(r#"{"key":"tskey-auth-"#, CANARIES[2], r#""}"#)).await;
     };
-    let (key, ()) = tokio::join!(exchange(&secret, &tags, None), api);
+    let (key, ()) = tokio::join!(exchange_secret(&secret, &tags, None), api);
     let key = key.unwrap();
     assert_eq!((found(CANARIES[0]), found(CANARIES[1]), found(CANARIES[2])), (1, 0, 1));
     drop((secret, key));

@@ -28,9 +28,9 @@ impl Fake {
         Endpoint::Socket(self.folder.path().join("s"))
     }
 
-    fn upstream(&self, settings: Settings) -> Arc<Upstream> {
-        let upstream = Upstream::new(Settings { kind: Kind::LocalApi, ..settings });
-        upstream.point(Some(self.endpoint()));
+    fn upstream(&self, settings: UpstreamSettings) -> Arc<Upstream> {
+        let upstream = Upstream::new(UpstreamSettings { kind: Kind::LocalApi, ..settings });
+        upstream.set_endpoint(Some(self.endpoint()));
         upstream
     }
 
@@ -68,7 +68,7 @@ fn fake(answer: &str, piece: usize, close: bool) -> Fake {
     Fake { folder, questions, gone, task }
 }
 
-async fn answered(answer: &str) -> Result<Connected, UpstreamError> {
+async fn answered(answer: &str) -> Result<UpstreamConnection, UpstreamError> {
     ask(&fake(answer, 4_096, false).upstream(settings())).await
 }
 
@@ -100,7 +100,7 @@ async fn an_address_is_asked_for_bare_and_raced_like_any() {
     let fake = fake(UPGRADED, 4_096, false);
     let upstream = fake.upstream(settings());
     let list = ["[fd7a::9]:443".parse().unwrap(), "100.64.0.9:443".parse().unwrap()];
-    let connected = upstream.connect_to(Goal::Addresses(&list)).await.unwrap();
+    let connected = upstream.connect_to(ConnectGoal::Addresses(&list)).await.unwrap();
     assert_eq!(connected.address, Some(list[0]));
     assert!(fake.question().contains("\r\nDial-Host: fd7a::9\r\n"));
 }
@@ -139,8 +139,8 @@ async fn u8_refusals_and_garbage_are_protocol_errors() {
 async fn u4_silence_is_ours_to_end_and_no_fault_of_tailscaled() {
     let fake = fake("", 1, false);
     let connect_timeout = Duration::from_millis(50);
-    let upstream = fake.upstream(Settings { connect_timeout, ..settings() });
-    upstream.pointed().unwrap().health.alive();
+    let upstream = fake.upstream(UpstreamSettings { connect_timeout, ..settings() });
+    upstream.current_endpoint().unwrap().health.note_alive();
     for round in 1..=4 {
         let error = ask(&upstream).await.unwrap_err();
         assert!(matches!(error, UpstreamError::Timeout { .. }), "{error}");
@@ -162,13 +162,13 @@ async fn what_is_outside_is_refused_or_dialled_from_here_as_admitted() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let fake = fake(&outside(), 4_096, false);
-    let refused = fake.upstream(settings()).connect_to(Goal::Addresses(&[address])).await;
+    let refused = fake.upstream(settings()).connect_to(ConnectGoal::Addresses(&[address])).await;
     let error = refused.unwrap_err();
     assert!(matches!(error, UpstreamError::Outside { address: Some(a) } if a == address));
     assert!(error.to_string().starts_with(&address.to_string()), "{error}");
 
-    let allowed = fake.upstream(Settings { outside: true, ..settings() });
-    let connected = allowed.connect_to(Goal::Addresses(&[address])).await.unwrap();
+    let allowed = fake.upstream(UpstreamSettings { outside: true, ..settings() });
+    let connected = allowed.connect_to(ConnectGoal::Addresses(&[address])).await.unwrap();
     assert_eq!(connected.stream.peer_addr().unwrap(), address);
     until("tailscaled is let go", || fake.gone.load(Relaxed) == 2).await;
 
@@ -183,7 +183,7 @@ async fn what_is_outside_is_refused_or_dialled_from_here_as_admitted() {
 async fn t3_its_state_is_the_probe_and_no_pool_is_kept() {
     let good =
         fake("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n", 4_096, false);
-    let upstream = good.upstream(Settings { pool: 3, ..settings() });
+    let upstream = good.upstream(UpstreamSettings { pool: 3, ..settings() });
     let keeper = tokio::spawn(Arc::clone(&upstream).keep_pool());
     until("it is up", || upstream.is_up()).await;
     assert_eq!(upstream.pool_counts(), (0, 0));
@@ -194,7 +194,7 @@ async fn t3_its_state_is_the_probe_and_no_pool_is_kept() {
     let error = forbidden.upstream(settings()).probe().await.unwrap_err();
     assert_eq!(error.outcome(), Outcome::UpstreamProtocol);
     let silent = fake("", 1, false);
-    let hurried = Settings { local_timeout: Duration::from_millis(100), ..settings() };
+    let hurried = UpstreamSettings { local_timeout: Duration::from_millis(100), ..settings() };
     let error = silent.upstream(hurried).probe().await.unwrap_err();
     assert!(matches!(error, UpstreamError::LocalTimeout { .. }), "{error}");
 }

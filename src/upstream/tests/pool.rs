@@ -4,9 +4,9 @@
 use super::*;
 
 /// A way out whose server is known to be up, with a pool that is kept.
-fn known_up(address: SocketAddr, settings: Settings) -> (Arc<Upstream>, JoinHandle<()>) {
+fn known_up(address: SocketAddr, settings: UpstreamSettings) -> (Arc<Upstream>, JoinHandle<()>) {
     let upstream = socks5(address, settings);
-    upstream.pointed().unwrap().health.alive();
+    upstream.current_endpoint().unwrap().health.note_alive();
     let keeper = tokio::spawn(Arc::clone(&upstream).keep_pool());
     (upstream, keeper)
 }
@@ -14,7 +14,8 @@ fn known_up(address: SocketAddr, settings: Settings) -> (Arc<Upstream>, JoinHand
 #[tokio::test]
 async fn u3_a_server_that_stops_answering_greetings_is_down() {
     let silent = server(b"", Then::Silence).await;
-    let hurried = Settings { pool: 3, local_timeout: Duration::from_millis(100), ..settings() };
+    let hurried =
+        UpstreamSettings { pool: 3, local_timeout: Duration::from_millis(100), ..settings() };
     let (upstream, keeper) = known_up(silent.address, hurried);
     until("three are open", || upstream.pool_counts().0 == 3).await;
     until("it is known to be down", || !upstream.is_up()).await;
@@ -34,7 +35,7 @@ async fn u5_a_server_that_closes_instead_of_answering_is_down_and_not_stormed() 
             count.fetch_add(1, Relaxed);
         }
     });
-    let (upstream, keeper) = known_up(address, Settings { pool: 8, ..settings() });
+    let (upstream, keeper) = known_up(address, UpstreamSettings { pool: 8, ..settings() });
     until("it is known to be down", || !upstream.is_up()).await;
     let before = accepted.load(Relaxed);
     sleep(Duration::from_millis(300)).await;
@@ -50,11 +51,11 @@ async fn u5_a_server_that_closes_instead_of_answering_is_down_and_not_stormed() 
 #[tokio::test]
 async fn a_bad_answer_is_noticed_at_the_next_look() {
     let server = server(&[5, 0xff], Then::Silence).await;
-    let (upstream, keeper) = known_up(server.address, Settings { pool: 1, ..settings() });
+    let (upstream, keeper) = known_up(server.address, UpstreamSettings { pool: 1, ..settings() });
     until("one is open", || upstream.pool_counts().0 == 1).await;
     keeper.abort();
-    let point = upstream.pointed().unwrap();
-    let look = || point.pool.prune(Instant::now(), DEADLINE, &point.health);
+    let point = upstream.current_endpoint().unwrap();
+    let look = || point.pool.close_stale(Instant::now(), DEADLINE, &point.health);
     until("it is known to be down", || (look(), !upstream.is_up()).1).await;
     assert_eq!(upstream.pool_counts().0, 0);
     assert_eq!(ask(&upstream).await.unwrap_err().outcome(), Outcome::UpstreamProtocol);
@@ -73,7 +74,7 @@ async fn a_connection_is_of_use_before_its_greeting_is_answered() {
         stream.write_all(&[&[5, 0], GOOD, b"early"].concat()).await.unwrap();
         stream
     });
-    let (upstream, keeper) = known_up(address, Settings { pool: 1, ..settings() });
+    let (upstream, keeper) = known_up(address, UpstreamSettings { pool: 1, ..settings() });
     until("one is open", || upstream.pool_counts().0 == 1).await;
     keeper.abort();
     let connected = ask(&upstream).await.unwrap();
