@@ -1,8 +1,9 @@
-//! The debug log of one failing connection is what docs/debugging.md shows, and one id finds all of it.
+//! The debug log of one failing connection is what docs/debugging.md shows, one id finds all of it, and `log.level`
+//! says whether it is written.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail loudly")]
 
 use tailrace_rig::wait::{PATIENCE, eventually};
-use tailrace_rig::{FakeTailnet, FakeUpstream, Gateway, HttpOrigin, Inbound};
+use tailrace_rig::{FakeTailnet, FakeUpstream, Gateway, HttpOrigin, Inbound, Setup};
 
 /// The page, whose first block of output is a log.
 const PAGE: &str = include_str!("../docs/debugging.md");
@@ -72,4 +73,65 @@ fn each_request_of_a_connection_is_followed_by_the_id_of_its_own_line() {
         assert_eq!(decided["id"], access["id"]);
     }
     assert_ne!(access[0]["id"], access[1]["id"]);
+}
+
+/// Whether the debug log of a connection that is refused now is written, all of which is there once its access line is.
+#[track_caller]
+fn writes_debug_log(gateway: &Gateway, connections: usize) -> bool {
+    gateway.assert_refused(Inbound::Socks5, "evil.example:443", "denied");
+    let access = gateway.wait_for_access(connections).pop().unwrap();
+    let of_it = |line: &serde_json::Value| line["id"] == access["id"] && line["level"] == "debug";
+    gateway.log_lines().iter().any(of_it)
+}
+
+/// A gateway whose file says `level`.
+fn leveled(level: &str, change: impl FnOnce(&mut Setup)) -> Gateway {
+    Gateway::start(|s| {
+        s.direct().enforce(&["corp.example"]).set("log.level", level);
+        change(s);
+    })
+}
+
+#[test]
+fn log_level_counts_by_module_as_the_file_has_it() {
+    assert!(writes_debug_log(&leveled(LEVEL, |_| {}), 1));
+    let of_another_module = leveled("info,tailrace::dns=debug", |_| {});
+    assert!(!writes_debug_log(&of_another_module, 1));
+}
+
+#[test]
+fn log_level_counts_by_variable_over_the_file_and_by_flag_over_both() {
+    let variable = "TAILRACE_LOG_LEVEL";
+    let by_variable = leveled("info", |s| {
+        s.env(variable, LEVEL);
+    });
+    assert!(writes_debug_log(&by_variable, 1), "the variable over the file");
+    let by_flag = leveled("debug", |s| {
+        s.env(variable, "debug").argument("--set").argument("log.level=info");
+    });
+    assert!(!writes_debug_log(&by_flag, 1), "the flag over both");
+    let by_flag = leveled("info", |s| {
+        s.env(variable, "info").argument("--set").argument(&format!("log.level={LEVEL}"));
+    });
+    assert!(writes_debug_log(&by_flag, 1), "the flag over both");
+}
+
+#[test]
+fn s7_log_level_changes_at_sighup() {
+    let mut gateway = leveled("info", |_| {});
+    let reload = |gateway: &mut Gateway, level: &str, result: &str, count: f64| {
+        gateway.setup().set("log.level", level);
+        gateway.reload();
+        eventually("the reload", PATIENCE, || {
+            let labels = [("result", result)];
+            gateway.metrics().value("tailrace_config_reloads_total", &labels) == count
+        });
+    };
+    assert!(!writes_debug_log(&gateway, 1));
+    reload(&mut gateway, LEVEL, "ok", 1.0);
+    assert!(writes_debug_log(&gateway, 2));
+    reload(&mut gateway, "inof", "error", 1.0);
+    assert!(writes_debug_log(&gateway, 3), "what is no level changes nothing");
+    reload(&mut gateway, "info", "ok", 2.0);
+    assert!(!writes_debug_log(&gateway, 4));
 }

@@ -111,11 +111,13 @@ async fn a_body_over_the_limit_is_refused_before_it_is_taken() {
     let long = "x".repeat(LIMIT + 1);
     for head in [format!("Content-Length: {}\r\n", long.len()), String::new()] {
         let answer = format!("HTTP/1.1 200 OK\r\n{head}\r\n{long}");
-        let error = exchange(answer.as_bytes(), 4_096).await.unwrap_err();
-        assert!(
-            matches!(error, HttpClientError::Body(BodyFramingError::TooLarge { .. })),
-            "{error}"
-        );
+        for piece in [1, 7, 4_096] {
+            let error = exchange(answer.as_bytes(), piece).await.unwrap_err();
+            assert!(
+                matches!(error, HttpClientError::Body(BodyFramingError::TooLarge { .. })),
+                "by {piece}: {error}"
+            );
+        }
     }
     let most = "x".repeat(LIMIT);
     let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {LIMIT}\r\n\r\n{most}");
@@ -157,6 +159,9 @@ proptest! {
         let mut body = Vec::new();
         if let Ok(used) = BodyDecoder::new(framing).decode(&bytes, &mut body, 150) {
             prop_assert!(used <= bytes.len() && body.len() <= used && body.len() <= 150);
+            if let response_head::BodyFraming::Length(length) = framing {
+                prop_assert!(body.len() as u64 <= length);
+            }
         }
     }
 }
