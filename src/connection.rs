@@ -1,6 +1,6 @@
 //! What happens to one connection, top to bottom: read this file first.
 //!
-//! [`serve`] names the steps in their order: what the client wants is read, its target decided about, an upstream
+//! `serve` names the steps in their order: what the client wants is read, its target decided about, an upstream
 //! opened, the client answered, bytes relayed and one line written. The modules do the work; the files below carry
 //! values between them and decide nothing that a module could decide. `docs/architecture.md` lists the files that one
 //! connection passes.

@@ -6,8 +6,8 @@
 //! (docs/requirements.md, B27). Where kernel or sandbox forbid it, dynamic programs load a library that does
 //! the same, and where not even that is to be had the proxy environment alone is set.
 //!
-//! The crate knows the gateway by its addresses and by the protocol of its proxy port ([`Gateway`]); it says what
-//! it does by [`Notices`] and ends as the program ends.
+//! The crate knows the gateway by its addresses and by the protocol of its proxy port ([`GatewayAccess`]); it says what
+//! it does by [`UserNotices`] and ends as the program ends.
 #![forbid(unsafe_code)]
 
 mod address;

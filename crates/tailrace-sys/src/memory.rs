@@ -29,7 +29,7 @@ pub fn read_memory(pid: u32, address: u64, into: &mut [u8]) -> io::Result<()> {
 /// Writes `from` to `address` in the memory of `pid`.
 ///
 /// # Errors
-/// As of [`read`].
+/// As of [`read_memory`].
 pub fn write_memory(pid: u32, address: u64, from: &[u8]) -> io::Result<()> {
     if from.is_empty() {
         return Ok(());
