@@ -1,4 +1,4 @@
-//! The relay room alone over loopback: 64 MiB by copy and by splice, and a round trip.
+//! The relay alone over loopback: 64 MiB by copy and by splice, and a round trip.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use std::os::fd::OwnedFd;

@@ -4,7 +4,7 @@
 //!
 //! | step | module | hands on |
 //! |---|---|---|
-//! | 1 | [`listener`] | an accepted stream and its record |
+//! | 1 | [`listener`] | an accepted stream; its record begins in `connection::spawn_connection` |
 //! | 2 | [`inbound`] | what the client asks for |
 //! | 3 | [`policy`] | an `Admitted` value, or a refusal |
 //! | 4 | [`dns`] | where the target is |

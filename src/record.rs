@@ -1,6 +1,6 @@
 //! Step 7, what happened: one log line per target, counters, the live table.
 //!
-//! It hears of connections through the guard alone and knows no room, only outcomes and targets.
+//! It hears of connections through the guard alone and knows neither protocols nor policy, only outcomes and targets.
 //! Nothing here may hold up traffic: numbers are atomics, lines go to a thread that may drop them.
 #![forbid(unsafe_code)]
 

@@ -80,10 +80,10 @@ pub trait StreamInspector: Send {
     fn inspect(&mut self, bytes: &[u8], over: bool) -> InspectionVerdict;
 }
 
-/// What a gate says.
+/// What an inspector says of the bytes it was shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum InspectionVerdict {
-    /// Not enough to judge by. When it is over this opens the gate.
+    /// Not enough to judge by. Once nothing more comes, this counts as `Pass`.
     More,
     /// Let them go on, and all that follows.
     Pass,
@@ -91,8 +91,8 @@ pub enum InspectionVerdict {
     Refuse,
 }
 
-/// How long a client may take over the bytes a gate wants to see, from the first of them on.
-pub const GATE_TIME: Duration = Duration::from_secs(3);
+/// How long a client may take over the bytes an inspector wants to see, from the first of them on.
+pub const INSPECTION_TIME: Duration = Duration::from_secs(3);
 
 /// How a relay ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -107,7 +107,7 @@ pub enum RelayEnd {
     Idle,
     /// Silence after one FIN.
     HalfCloseIdle,
-    /// The gate stayed shut. The client's socket is left as it is, to be told why.
+    /// The inspector refused the client's first bytes. Its socket is left as it is, to be told why.
     Refused,
     /// The drain ended, or a reload of the policy refuses the target; both sockets are reset.
     Cut(CutReason),
@@ -128,7 +128,7 @@ pub struct RelaySummary {
 
 /// Carries bytes both ways until an end. On return each socket is shut or marked for reset as the
 /// end asks; dropping them completes it. `early_up` and `early_down` were read beforehand and are
-/// sent first. A `gate` holds up what the client says until it has seen enough; the other direction
+/// sent first. An `inspector` holds up what the client says until it has seen enough; the other direction
 /// does not wait for it.
 #[allow(clippy::too_many_arguments)] // the two sides, and what the connection shares with others
 pub fn relay_streams<'a>(
@@ -136,7 +136,7 @@ pub fn relay_streams<'a>(
     upstream: &'a Stream,
     early_up: Bytes,
     early_down: Bytes,
-    gate: Option<&'a mut dyn StreamInspector>,
+    inspector: Option<&'a mut dyn StreamInspector>,
     half_close: HalfClose,
     settings: &'a RelaySettings,
     pipes: &'a Arc<PipePool>,
@@ -147,6 +147,6 @@ pub fn relay_streams<'a>(
     let context =
         driver::RelayContext { client, upstream, half_close, settings, process, pipes, meter };
     // Made before the future is: that would keep the arguments too, for as long as the relay lives.
-    let mut relay = driver::RelayDriver::new(context, early_up, early_down, gate);
+    let mut relay = driver::RelayDriver::new(context, early_up, early_down, inspector);
     async move { relay.run(cut).await }
 }

@@ -130,7 +130,7 @@ enum StopRequest {
 /// Our part of the tailnet, from start to end.
 pub struct TailnetHandle {
     store: StateStore,
-    bell: Arc<Notify>,
+    read_key_again: Arc<Notify>,
     stop: watch::Sender<StopRequest>,
     task: JoinHandle<()>,
     pauses: watch::Sender<u64>,
@@ -184,8 +184,8 @@ impl TailnetHandle {
             pauses: pauses.subscribe(),
         };
         let task = tokio::spawn(session.run_session());
-        let (bell, stop) = (Arc::default(), watch::Sender::new(StopRequest::No));
-        Self { store, bell, stop, task, pauses, identity: None }
+        let (read_key_again, stop) = (Arc::default(), watch::Sender::new(StopRequest::No));
+        Self { store, read_key_again, stop, task, pauses, identity: None }
     }
 
     /// Starts a tailscaled of our own. A binary that cannot be run is a fault of the state, unless one is
@@ -199,11 +199,17 @@ impl TailnetHandle {
         children: Arc<Children>,
         hooks: SupervisorHooks,
     ) -> Result<Self, ManageError> {
-        let (store, bell) = (StateStore::new(), Arc::new(Notify::new()));
+        let (store, read_key_again) = (StateStore::new(), Arc::new(Notify::new()));
         let (settings, keys) = (Arc::new(settings), Arc::new(keys));
         let login = {
-            let (settings, bell) = (Arc::clone(&settings), Arc::clone(&bell));
-            move || NodeLogin::new(Arc::clone(&settings), Arc::clone(&keys), Arc::clone(&bell))
+            let (settings, read_key_again) = (Arc::clone(&settings), Arc::clone(&read_key_again));
+            move || {
+                NodeLogin::new(
+                    Arc::clone(&settings),
+                    Arc::clone(&keys),
+                    Arc::clone(&read_key_again),
+                )
+            }
         };
         let memory = || memory_folder::make_folder(&children);
         let state = IdentityStore::open_store(&settings.state, settings.id.as_deref(), memory)?;
@@ -223,7 +229,7 @@ impl TailnetHandle {
             return Err(ManageError::Binary(fault.clone()));
         }
         let task = tokio::spawn(supervisor.supervise(first, stop.subscribe()));
-        Ok(Self { store, bell, stop, task, pauses, identity: Some(identity) })
+        Ok(Self { store, read_key_again, stop, task, pauses, identity: Some(identity) })
     }
 
     /// What is known, and every change of it.
@@ -249,7 +255,7 @@ impl TailnetHandle {
 
     /// The key may be another one now: a node that is not in the tailnet logs in with it.
     pub fn key_changed(&self) {
-        self.bell.notify_one();
+        self.read_key_again.notify_one();
     }
 
     /// Ends a managed tailscaled, logged out first so that an ephemeral node leaves at once; at once

@@ -1,5 +1,5 @@
 //! What everyday clients send, by those clients themselves, and the same bytes through Squid and tinyproxy as
-//! witnesses of what is usual. Every case of it byte by byte: `parse/everyday.rs`.
+//! witnesses of what is usual. Every case of it byte by byte: `tests/client_input/lenient_http.rs`.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail loudly")]
 
 #[path = "http_clients/other_proxies.rs"]

@@ -20,7 +20,7 @@ const EVIL: &str = "203.0.113.66";
 /// Where `db.corp.example` is.
 const DB: &str = "203.0.113.7";
 const DB_TOO: &str = "203.0.113.8";
-const GATE_TIME: Duration = Duration::from_secs(3);
+const INSPECTION_TIME: Duration = Duration::from_secs(3);
 
 struct Lab {
     fake: FakeUpstream,
@@ -87,7 +87,7 @@ impl Lab {
         RawConnection::dial(format!("{host}:{port}").parse().unwrap())
     }
 
-    fn line(&self, number: usize) -> Story {
+    fn line(&self, number: usize) -> LineFacts {
         let line = self.gateway.wait_for_access(number)[number - 1].clone();
         let text = |value: &Value| value.as_str().unwrap_or("-").to_owned();
         let (host, from) = (text(&line["host"]), text(&line["host_from"]));
@@ -96,9 +96,9 @@ impl Lab {
 }
 
 /// `host`, `host_from`, verdict and outcome of an access line.
-type Story = (String, String, String, String);
+type LineFacts = (String, String, String, String);
 
-fn story(host: &str, from: &str, verdict: &str, outcome: &str) -> Story {
+fn facts(host: &str, from: &str, verdict: &str, outcome: &str) -> LineFacts {
     (host.to_owned(), from.to_owned(), verdict.to_owned(), outcome.to_owned())
 }
 
@@ -113,8 +113,8 @@ fn b18_what_the_name_resolves_to_is_dialled_never_the_address_on_its_strength() 
         let hello = hello_for("db.corp.example");
         assert_eq!(lab.dialled(EVIL, &[&hello]), DB);
         assert_eq!(lab.dialled(EVIL, &[&get("DB.corp.example:443")]), DB);
-        assert_eq!(lab.line(1), story("db.corp.example", "sni", "allow", "fin_fin"));
-        assert_eq!(lab.line(2), story("db.corp.example", "http_host", "allow", "fin_fin"));
+        assert_eq!(lab.line(1), facts("db.corp.example", "sni", "allow", "fin_fin"));
+        assert_eq!(lab.line(2), facts("db.corp.example", "http_host", "allow", "fin_fin"));
         assert_eq!(lab.gateway.access_lines()[0]["address"], DB);
         lab.gateway.settle_with(&lab.fake, 2, 2);
     });
@@ -137,7 +137,7 @@ fn b18_a_name_that_is_not_allowed_or_not_known_leads_nowhere() {
     netns::inside(|| {
         let mut lab = Lab::echo("enforce");
         lab.resets(EVIL, &hello_for("evil.example"));
-        assert_eq!(lab.line(1), story("evil.example", "sni", "deny", "denied"));
+        assert_eq!(lab.line(1), facts("evil.example", "sni", "deny", "denied"));
         lab.resets(EVIL, &hello_for("nobody.corp.example"));
         let line = lab.line(2);
         assert_eq!((line.0.as_str(), line.2.as_str()), ("nobody.corp.example", "allow"));
@@ -145,7 +145,7 @@ fn b18_a_name_that_is_not_allowed_or_not_known_leads_nowhere() {
         let mut wire = lab.dial(EVIL, 80);
         wire.send(get("evil.example"));
         assert_refuses(wire, 403, "denied");
-        assert_eq!(lab.line(3), story("evil.example", "http_host", "deny", "denied"));
+        assert_eq!(lab.line(3), facts("evil.example", "http_host", "deny", "denied"));
         // No name, an address for a name, or one that is none: the address is judged.
         for hello in [hello_for("203.0.113.7"), b"\x00\x00".to_vec()] {
             lab.resets(EVIL, &hello);
@@ -155,7 +155,7 @@ fn b18_a_name_that_is_not_allowed_or_not_known_leads_nowhere() {
             wire.send(get(host));
             assert_refuses(wire, 403, "denied");
         }
-        assert_eq!(lab.line(4), story(EVIL, "none", "deny", "denied"));
+        assert_eq!(lab.line(4), facts(EVIL, "none", "deny", "denied"));
         lab.gateway.settle_with(&lab.fake, 7, 0);
     });
 }
@@ -167,14 +167,14 @@ fn b17_b18_where_the_address_is_allowed_too() {
             s.set("policy.allowed_nets", vec![NET]);
         });
         lab.resets(EVIL, &hello_for("evil.example"));
-        assert_eq!(lab.line(1), story("evil.example", "sni", "deny", "sni_mismatch"));
+        assert_eq!(lab.line(1), facts("evil.example", "sni", "deny", "sni_mismatch"));
         assert_eq!(lab.dialled(EVIL, &[&hello_for("nobody.corp.example")]), EVIL);
-        assert_eq!(lab.line(2), story(EVIL, "none", "allow", "fin_fin"));
+        assert_eq!(lab.line(2), facts(EVIL, "none", "allow", "fin_fin"));
         assert_eq!(lab.dialled(EVIL, &[b"\x00\x00\x00\x08"]), EVIL);
         assert_eq!(lab.dialled(EVIL, &[b"SSH-2.0-x\r\n"]), EVIL);
         assert_eq!(lab.dialled(EVIL, &[&hello_for("db.corp.example")]), DB);
         lab.resets(EVIL, &padded("db.corp.example", 16 * 1024 + 1));
-        assert_eq!(lab.line(6), story(EVIL, "none", "deny", "sni_mismatch"));
+        assert_eq!(lab.line(6), facts(EVIL, "none", "deny", "sni_mismatch"));
         lab.gateway.settle_with(&lab.fake, 6, 4);
     });
 }
@@ -184,11 +184,11 @@ fn b18_log_mode_writes_down_and_carries() {
     netns::inside(|| {
         let mut lab = Lab::echo("log");
         assert_eq!(lab.dialled(EVIL, &[&hello_for("evil.example")]), EVIL);
-        assert_eq!(lab.line(1), story("evil.example", "sni", "would_deny", "fin_fin"));
+        assert_eq!(lab.line(1), facts("evil.example", "sni", "would_deny", "fin_fin"));
         assert_eq!(lab.dialled(EVIL, &[&hello_for("db.corp.example")]), DB);
-        assert_eq!(lab.line(2), story("db.corp.example", "sni", "allow", "fin_fin"));
+        assert_eq!(lab.line(2), facts("db.corp.example", "sni", "allow", "fin_fin"));
         assert_eq!(lab.dialled(EVIL, &[&hello_for("nobody.corp.example")]), EVIL);
-        assert_eq!(lab.line(3), story(EVIL, "none", "would_deny", "fin_fin"));
+        assert_eq!(lab.line(3), facts(EVIL, "none", "would_deny", "fin_fin"));
         lab.gateway.settle_with(&lab.fake, 3, 3);
     });
 }
@@ -245,8 +245,8 @@ fn b18_a_hello_has_three_seconds() {
         let mut lab = Lab::echo("enforce");
         let began = Instant::now();
         lab.resets(EVIL, &hello_for("db.corp.example")[..60]);
-        assert!((GATE_TIME.mul_f64(0.9)..GATE_TIME * 2).contains(&began.elapsed()));
-        assert_eq!(lab.line(1), story(EVIL, "none", "deny", "denied"));
+        assert!((INSPECTION_TIME.mul_f64(0.9)..INSPECTION_TIME * 2).contains(&began.elapsed()));
+        assert_eq!(lab.line(1), facts(EVIL, "none", "deny", "denied"));
         // A slow client that only its name can help is waited for.
         let mut wire = lab.dial(EVIL, 443);
         wire.expect_silence(Duration::from_millis(500));
@@ -305,7 +305,7 @@ fn b19_also_where_our_own_answer_has_named_the_connection() {
         wire.send("GET http://evil/ HTTP/1.1\r\nHost: db.corp.example\r\n\r\n");
         assert_refuses(wire, 400, "bad_request");
         lab.gateway.settle_and_check(1);
-        assert_eq!(lab.line(1), story("db.corp.example", "dns", "allow", "bad_request"));
+        assert_eq!(lab.line(1), facts("db.corp.example", "dns", "allow", "bad_request"));
         assert_eq!(lab.gateway.access_lines()[0]["bytes_up"], 0);
     });
 }
@@ -340,7 +340,7 @@ fn our_own_answer_names_first_and_nothing_is_waited_for() {
             wire.expect_end(ConnectionEnd::Fin);
         }
         assert_eq!(lab.fake.hosts(), [DB_TOO, DB]);
-        assert_eq!(lab.line(1), story("db.corp.example", "dns", "allow", "fin_fin"));
+        assert_eq!(lab.line(1), facts("db.corp.example", "dns", "allow", "fin_fin"));
         lab.gateway.settle_with(&lab.fake, 2, 2);
     });
 }
@@ -355,7 +355,7 @@ fn b17_tls_where_our_own_answer_has_named_the_connection() {
         wire.expect_end(ConnectionEnd::Reset);
         assert_eq!(lab.dialled(DB, &[&hello_for("db.corp.example")]), DB);
         lab.gateway.settle_and_check(2);
-        assert_eq!(lab.line(1), story("db.corp.example", "dns", "deny", "sni_mismatch"));
+        assert_eq!(lab.line(1), facts("db.corp.example", "dns", "deny", "sni_mismatch"));
     });
 }
 

@@ -1,4 +1,4 @@
-//! The parsers of the inbound room against other people's: what ours accepts, they read the same way.
+//! The parsers of `inbound` against other people's: what ours accepts, they read the same way.
 //!
 //! And against themselves: where the input is split makes no difference (R16, mistake 10), and what
 //! they print they parse. Each of `fuzz/`'s parsers is held here too, without a nightly toolchain.

@@ -11,7 +11,7 @@ use tailrace_rig::wait::{PATIENCE, eventually, pause};
 use tailrace_rig::{ConnectionEnd, FakeUpstream, Gateway, Inbound, Origin, RawConnection, Setup};
 
 const TARGET: &str = "db.corp.example:443";
-const GATE_TIME: Duration = Duration::from_secs(3);
+const INSPECTION_TIME: Duration = Duration::from_secs(3);
 
 struct Lab {
     origin: Origin,
@@ -209,7 +209,7 @@ fn b17_three_seconds_and_16_kib() {
     lab.resets(Inbound::Connect, &[&padded("db.corp.example", 16 * 1024 + 1)]);
     let began = Instant::now();
     lab.resets(Inbound::Connect, &[&hello_for("db.corp.example")[..60]]);
-    assert!((GATE_TIME.mul_f64(0.9)..GATE_TIME * 2).contains(&began.elapsed()));
+    assert!((INSPECTION_TIME.mul_f64(0.9)..INSPECTION_TIME * 2).contains(&began.elapsed()));
     // One that ends before it is whole is no ClientHello that anybody could answer.
     let mut wire = lab.gateway.open(Inbound::Connect, TARGET);
     wire.send([0x16]);
@@ -234,7 +234,7 @@ fn b17_a_server_that_speaks_first_is_not_held_up() {
     });
     let mut wire = gateway.open(Inbound::Socks5, TARGET);
     wire.expect("220 ready\r\n");
-    pause(GATE_TIME + Duration::from_millis(300)); // no clock runs before the first byte
+    pause(INSPECTION_TIME + Duration::from_millis(300)); // no clock runs before the first byte
     wire.send("EHLO me\r\n");
     wire.fin();
     wire.expect_end(ConnectionEnd::Fin);

@@ -13,7 +13,7 @@ use super::setting_types::Text;
 use super::settings::{Dns, DnsMode, Policy, UpstreamKind};
 
 const SYNTHETIC: Setting<Text> = keys::DNS_SYNTHETIC;
-/// Prefixes of a range worth lending from: some names at least, and not half the Internet.
+/// Prefixes of a range of use for synthetic addresses: some names at least, and not half the Internet.
 const PREFIXES: std::ops::RangeInclusive<u8> = 8..=28;
 /// Networks whose addresses mean something by themselves, and what they are.
 const TAKEN: [(&str, &str); 5] = [
@@ -70,7 +70,7 @@ impl ConfigCheck<'_> {
         }
         if mode != DnsMode::Tailnet {
             let what = format!(
-                "{SYNTHETIC} lends addresses to names of the tailnet, which dns.mode = \"tailnet\" \
+                "{SYNTHETIC} gives addresses to names of the tailnet, which dns.mode = \"tailnet\" \
                  alone knows: leave it out"
             );
             self.add_problem(origin, what);
@@ -98,7 +98,7 @@ impl ConfigCheck<'_> {
             (Some((text, what)), _, _) => format!("{text}, {what}"),
             (None, Some(denied), _) => {
                 format!(
-                    "{denied} of policy.deny_nets, so that no lent address would ever be carried"
+                    "{denied} of policy.deny_nets, so that no synthetic address would ever be carried"
                 )
             }
             (None, None, Some(listener)) => format!("the listener {listener}"),

@@ -179,7 +179,7 @@ pub struct Dns {
     pub timeout: Duration,
     /// Answers remembered at most.
     pub cache_entries: u32,
-    /// Addresses that the DNS server lends to names.
+    /// The range of the synthetic addresses that the DNS server gives to names.
     pub synthetic: Option<Ipv4Net>,
 }
 

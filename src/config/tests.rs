@@ -211,7 +211,7 @@ fn f11_flag_over_environment_over_file_over_default() {
 }
 
 #[test]
-fn lent_addresses_mean_nothing_else() {
+fn synthetic_addresses_mean_nothing_else() {
     let only = |text: &str| {
         let found = problems(&format!("run_dir = \"/r\"\n{text}\n"), &[], &[]);
         assert_eq!(found.len(), 1, "{text}: {found:?}");

@@ -19,7 +19,7 @@ use crate::lifecycle::drain::{Guard, Phase};
 use crate::outcome::Outcome;
 use crate::policy::{self, AskedTarget, FirstBytesUse, NamedBy};
 use crate::record::TargetRecord;
-use crate::relay::GATE_TIME;
+use crate::relay::INSPECTION_TIME;
 use crate::sys::Stream;
 use crate::target::{Host, Name, Target};
 
@@ -130,7 +130,7 @@ fn sniff_timeout(
         FirstBytesUse::Nothing => None,
         FirstBytesUse::MayName => Some(server_first).filter(|timeout| !timeout.is_zero()),
         // A slow client is worth waiting for: nothing is dialled meanwhile.
-        FirstBytesUse::MustName => Some(server_first.max(GATE_TIME)),
+        FirstBytesUse::MustName => Some(server_first.max(INSPECTION_TIME)),
     }
 }
 
@@ -171,7 +171,7 @@ async fn sniff(
             Err(_) => return FirstBytes::Ended(Outcome::ClientGone),
         }
         if first {
-            deadline.as_mut().reset(tokio::time::Instant::now() + GATE_TIME);
+            deadline.as_mut().reset(tokio::time::Instant::now() + INSPECTION_TIME);
         }
         said = sniff::sniff(early);
         if !matches!(said, SniffedProtocol::Incomplete | SniffedProtocol::IncompleteHello) {

@@ -41,7 +41,7 @@ const HELP: [(&str, MetricKind, &str); 20] = [
     ("tailrace_relayed_bytes_total", MetricKind::Counter, "Bytes handed to the receiving side; up is towards the target."),
     ("tailrace_lost_bytes_total", MetricKind::Counter, "Bytes read from one side that the other never took."),
     (CONNECT_DURATION, MetricKind::Histogram, "From accept (or the request) until bytes can be relayed."),
-    (CONNECTION_DURATION, MetricKind::Histogram, "From accept (or the request) until the target's story ended."),
+    (CONNECTION_DURATION, MetricKind::Histogram, "From accept (or the request) until the target's access line."),
     ("tailrace_policy_decisions_total", MetricKind::Counter, "Policy decisions; would_deny is what enforcement would have refused."),
     ("tailrace_dns_queries_total", MetricKind::Counter, "Names asked, by the way they were asked and the answer."),
     (DNS_DURATION, MetricKind::Histogram, "Time until a name was answered."),

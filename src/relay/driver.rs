@@ -13,7 +13,8 @@ use tokio::time::{Instant, Sleep};
 
 use super::direction::{DirectionIo, DirectionStop, InspectionEnd, RelayDirection};
 use super::{
-    GATE_TIME, HalfClose, Meter, PipePool, RelayEnd, RelaySettings, RelaySummary, StreamInspector,
+    HalfClose, INSPECTION_TIME, Meter, PipePool, RelayEnd, RelaySettings, RelaySummary,
+    StreamInspector,
 };
 use crate::lifecycle::connection_cut::Cut;
 use crate::sys::{self, Exiting, Stream};
@@ -24,10 +25,10 @@ use crate::sys::{self, Exiting, Stream};
 const TICK: Duration = Duration::from_millis(40);
 
 /// Between two looks at a client whose FIN is held back: has it left for good meanwhile?
-const LOOK: Duration = Duration::from_secs(1);
+const CLIENT_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How long a client may take what an upstream sent before its reset: a reset drops unsent bytes.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+const LAST_BYTES_TIME: Duration = Duration::from_secs(1);
 
 /// What stays the same for a relay's life.
 pub(super) struct RelayContext<'a> {
@@ -76,13 +77,13 @@ pub(super) struct RelayDriver<'a, 'g> {
     context: RelayContext<'a>,
     up: RelayDirection,
     down: RelayDirection,
-    gate: Option<&'g mut dyn StreamInspector>,
-    gate_over: Option<Instant>, // when the gate has to do with what it has seen
-    upstream_told: bool,        // our FIN went to the upstream
-    client_told: bool,          // our FIN went to the client
-    quiet: bool,                // a whole tick passed without a byte
-    last: Instant,              // when a byte last moved
-    look: Option<Instant>,      // when to look next whether the client of a held-back FIN is there
+    inspector: Option<&'g mut dyn StreamInspector>,
+    inspection_over: Option<Instant>, // when the inspector has to do with what it has seen
+    upstream_fin_sent: bool,          // our FIN went to the upstream
+    client_fin_sent: bool,            // our FIN went to the client
+    quiet: bool,                      // a whole tick passed without a byte
+    last: Instant,                    // when a byte last moved
+    next_client_check: Option<Instant>, // when to look next whether the client of a held-back FIN is there
 }
 
 enum DriverEvent {
@@ -95,26 +96,26 @@ impl<'a, 'g> RelayDriver<'a, 'g> {
         context: RelayContext<'a>,
         early_up: Bytes,
         early_down: Bytes,
-        gate: Option<&'g mut dyn StreamInspector>,
+        inspector: Option<&'g mut dyn StreamInspector>,
     ) -> Self {
         Self {
-            gate,
-            gate_over: None,
+            inspector,
+            inspection_over: None,
             context,
             up: RelayDirection::new(early_up),
             down: RelayDirection::new(early_down),
-            upstream_told: false,
-            client_told: false,
+            upstream_fin_sent: false,
+            client_fin_sent: false,
             quiet: false,
             last: Instant::now(),
-            look: None,
+            next_client_check: None,
         }
     }
 
     pub(super) async fn run(&mut self, cut: &Cut) -> RelaySummary {
         let ended = self.until_end(cut).await;
         if ended == RelayEnd::UpstreamRst {
-            Box::pin(self.last_words()).await;
+            Box::pin(self.deliver_last_bytes()).await;
         }
         self.finish_with(ended)
     }
@@ -147,10 +148,10 @@ impl<'a, 'g> RelayDriver<'a, 'g> {
     /// Each direction's share of work.
     fn drive_directions(&mut self, cx: &mut Context<'_>) -> Option<DriverEvent> {
         let before = self.progress_mark();
-        let up = match self.pass_gate(cx) {
-            InspectionEnd::Open => self.up.pump_bytes(cx, &self.context.up()),
+        let up = match self.inspect_client_bytes(cx) {
+            InspectionEnd::Passed => self.up.pump_bytes(cx, &self.context.up()),
             InspectionEnd::Waiting(turn) => turn,
-            InspectionEnd::Shut => return Some(DriverEvent::End(RelayEnd::Refused)),
+            InspectionEnd::Refused => return Some(DriverEvent::End(RelayEnd::Refused)),
         };
         let down = self.down.pump_bytes(cx, &self.context.down());
         // Failures first: a socket's error is told once, and whoever asks next reads a clean FIN.
@@ -174,19 +175,23 @@ impl<'a, 'g> RelayDriver<'a, 'g> {
         self.watch_for_resets(cx, up, down).map(DriverEvent::End)
     }
 
-    /// Waits at the gate, where there is one; its clock runs from the first byte on.
-    fn pass_gate(&mut self, cx: &mut Context<'_>) -> InspectionEnd {
-        let Some(gate) = self.gate.as_deref_mut() else { return InspectionEnd::Open };
-        let over = self.gate_over.is_some_and(|over| over <= Instant::now());
-        let passage = self.up.at_gate(cx, &self.context.up(), gate, over);
-        match passage {
-            InspectionEnd::Waiting(_) if self.gate_over.is_none() && self.up.backlog() > 0 => {
-                self.gate_over = Some(Instant::now() + GATE_TIME);
+    /// Has the client's first bytes inspected, where there is an inspector; its time runs from the first of them on.
+    fn inspect_client_bytes(&mut self, cx: &mut Context<'_>) -> InspectionEnd {
+        let Some(inspector) = self.inspector.as_deref_mut() else { return InspectionEnd::Passed };
+        let over = self.inspection_over.is_some_and(|over| over <= Instant::now());
+        let end = self.up.inspect_first_bytes(cx, &self.context.up(), inspector, over);
+        match end {
+            InspectionEnd::Waiting(_)
+                if self.inspection_over.is_none() && self.up.backlog() > 0 =>
+            {
+                self.inspection_over = Some(Instant::now() + INSPECTION_TIME);
             }
             InspectionEnd::Waiting(_) => {}
-            InspectionEnd::Open | InspectionEnd::Shut => (self.gate, self.gate_over) = (None, None),
+            InspectionEnd::Passed | InspectionEnd::Refused => {
+                (self.inspector, self.inspection_over) = (None, None)
+            }
         }
-        passage
+        end
     }
 
     /// Changes with every byte taken in or given out, and with a FIN.
@@ -198,20 +203,20 @@ impl<'a, 'g> RelayDriver<'a, 'g> {
     /// A FIN follows the last byte before it, unless it is to be held back.
     fn pass_fins(&mut self) -> Option<RelayEnd> {
         let (client, upstream) = (self.context.client, self.context.upstream);
-        if self.up.is_done() && !self.upstream_told && !self.holds_fin() {
-            if !self.client_told && is_dead(client) {
+        if self.up.is_done() && !self.upstream_fin_sent && !self.holds_fin() {
+            if !self.client_fin_sent && is_dead(client) {
                 return Some(RelayEnd::ClientRst);
             }
-            self.upstream_told = true;
+            self.upstream_fin_sent = true;
             if upstream.shutdown_write().is_err() {
                 return Some(RelayEnd::UpstreamRst);
             }
         }
-        if self.down.is_done() && !self.client_told {
-            if !self.upstream_told && is_dead(upstream) {
+        if self.down.is_done() && !self.client_fin_sent {
+            if !self.upstream_fin_sent && is_dead(upstream) {
                 return Some(RelayEnd::UpstreamRst);
             }
-            self.client_told = true;
+            self.client_fin_sent = true;
             if client.shutdown_write().is_err() {
                 return Some(RelayEnd::ClientRst);
             }
@@ -225,11 +230,12 @@ impl<'a, 'g> RelayDriver<'a, 'g> {
             return false;
         }
         let now = Instant::now();
-        if self.look.is_some_and(|look| now < look) {
+        if self.next_client_check.is_some_and(|check| now < check) {
             return true;
         }
         // The very FIN of a close may be seen before the close is through.
-        self.look = Some(now + if self.look.is_none() { TICK } else { LOOK });
+        self.next_client_check =
+            Some(now + if self.next_client_check.is_none() { TICK } else { CLIENT_CHECK_INTERVAL });
         !sys::peer_left(self.context.client)
     }
 
@@ -250,12 +256,12 @@ impl<'a, 'g> RelayDriver<'a, 'g> {
             return None;
         }
         let client_free = up != DirectionStop::Dry && down != DirectionStop::Blocked;
-        if client_free && !(self.up.at_eof() && self.client_told) {
+        if client_free && !(self.up.at_eof() && self.client_fin_sent) {
             let reset = poll_reset(self.context.client, cx);
             return reset.then_some(RelayEnd::ClientRst);
         }
         let upstream_free = down != DirectionStop::Dry && up != DirectionStop::Blocked;
-        if upstream_free && !(self.down.at_eof() && self.upstream_told) {
+        if upstream_free && !(self.down.at_eof() && self.upstream_fin_sent) {
             let reset = poll_reset(self.context.upstream, cx);
             return reset.then_some(RelayEnd::UpstreamRst);
         }
@@ -281,8 +287,8 @@ impl<'a, 'g> RelayDriver<'a, 'g> {
             true => self.last + limit.min(TICK),
             false => self.last + limit,
         };
-        let look = self.look.filter(|_| !self.upstream_told);
-        [look, self.gate_over].into_iter().flatten().fold(alarm, Instant::min)
+        let check = self.next_client_check.filter(|_| !self.upstream_fin_sent);
+        [check, self.inspection_over].into_iter().flatten().fold(alarm, Instant::min)
     }
 
     fn poll_silence(
@@ -319,9 +325,9 @@ impl<'a, 'g> RelayDriver<'a, 'g> {
     }
 
     /// The upstream was reset: what it sent before is delivered, within a bound.
-    async fn last_words(&mut self) {
+    async fn deliver_last_bytes(&mut self) {
         let _late_bytes_are_counted_lost =
-            tokio::time::timeout(LAST_WORDS, self.deliver_rest()).await;
+            tokio::time::timeout(LAST_BYTES_TIME, self.deliver_rest()).await;
     }
 
     async fn deliver_rest(&mut self) {
@@ -347,11 +353,14 @@ impl<'a, 'g> RelayDriver<'a, 'g> {
         let (client, upstream) = (self.context.client, self.context.upstream);
         let refused = ended == RelayEnd::Refused;
         let reset = matches!(ended, RelayEnd::ClientRst | RelayEnd::UpstreamRst | RelayEnd::Cut(_));
-        let late_up =
-            close_sockets(upstream, reset || refused || self.up.backlog() > 0, self.upstream_told);
+        let late_up = close_sockets(
+            upstream,
+            reset || refused || self.up.backlog() > 0,
+            self.upstream_fin_sent,
+        );
         let late_down = match refused {
             true => 0,
-            false => close_sockets(client, reset || self.down.backlog() > 0, self.client_told),
+            false => close_sockets(client, reset || self.down.backlog() > 0, self.client_fin_sent),
         };
         let backlog = self.up.backlog() + self.down.backlog();
         let lost = backlog as u64 + late_up + late_down;
@@ -399,7 +408,7 @@ fn first_broken(up: DirectionStop, down: DirectionStop) -> Option<RelayEnd> {
     }
 }
 
-/// Whether a socket nobody waits on was reset. Its write readiness is used up as the bell: who
+/// Whether a socket nobody waits on was reset. Its write readiness is used up as the signal: who
 /// writes to it tries first and does not rely on that flag.
 fn poll_reset(socket: &Stream, cx: &mut Context<'_>) -> bool {
     loop {

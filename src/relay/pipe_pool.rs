@@ -34,7 +34,7 @@ const LINGER: Duration = Duration::from_millis(500);
 pub struct PipePool {
     most: usize,
     most_large: usize,
-    shelf: Mutex<IdlePipes>,
+    idle_pipes: Mutex<IdlePipes>,
     in_use: AtomicUsize,
     sweeping: AtomicBool,
     fallbacks: PerLabel<SpliceFallback, AtomicU64>,
@@ -55,7 +55,7 @@ impl PipePool {
         Arc::new(Self {
             most,
             most_large,
-            shelf: Mutex::default(),
+            idle_pipes: Mutex::default(),
             in_use: AtomicUsize::new(0),
             sweeping: AtomicBool::new(false),
             fallbacks: PerLabel::from_fn(|_| AtomicU64::default()),
@@ -111,7 +111,7 @@ impl PipePool {
     }
 
     fn lock_idle(&self) -> MutexGuard<'_, IdlePipes> {
-        self.shelf.lock().unwrap_or_else(PoisonError::into_inner)
+        self.idle_pipes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn give_back(self: &Arc<Self>, pipe: Pipe, len: usize) {
@@ -135,10 +135,10 @@ async fn close_idle_pipes(pool: Weak<PipePool>) {
     loop {
         tokio::time::sleep(LINGER).await;
         let Some(pool) = pool.upgrade() else { return };
-        let mut shelf = pool.lock_idle();
-        shelf.close_idle();
-        if shelf.idle.is_empty() {
-            // Still under the lock: whoever shelves the next pipe starts the next sweep.
+        let mut idle_pipes = pool.lock_idle();
+        idle_pipes.close_idle();
+        if idle_pipes.idle.is_empty() {
+            // Still under the lock: whoever gives back the next pipe starts the next sweep.
             pool.sweeping.store(false, Ordering::Release);
             return;
         }
@@ -188,7 +188,7 @@ impl IdlePipes {
     }
 }
 
-/// A pipe lent to one direction of one relay, and how many bytes lie in it.
+/// A pipe that one direction of one relay has taken from the pool, and how many bytes lie in it.
 #[derive(Debug)]
 pub(super) struct PipeLease {
     pool: Arc<PipePool>,

@@ -60,10 +60,10 @@ struct Choice {
     buffers: Option<usize>,
     pipes: Arc<PipePool>,
     upstream_process: Option<Exiting>,
-    gate: Option<Script>,
+    inspector: Option<Script>,
 }
 
-/// A gate by a test's script.
+/// An inspector by a test's script.
 struct Script(Box<Looking>);
 
 type Looking = dyn FnMut(&[u8], bool) -> InspectionVerdict + Send;
@@ -86,7 +86,7 @@ impl Default for Choice {
             buffers: None,
             pipes: PipePool::new(8, 4),
             upstream_process: None,
-            gate: None,
+            inspector: None,
         }
     }
 }
@@ -118,14 +118,14 @@ impl Choice {
         let toggle = (self.mode == Mode::Mixed).then(|| tokio::spawn(flip(splice)));
         let pipes = Arc::clone(&self.pipes);
         let (relay_cut, relay_meter) = (Arc::clone(&cut), Arc::clone(&meter));
-        let mut gate = self.gate;
+        let mut inspector = self.inspector;
         let relay = tokio::spawn(async move {
             let relayed = super::relay_streams(
                 &ours,
                 &theirs,
                 self.early_up,
                 self.early_down,
-                gate.as_mut().map(|gate| gate as &mut dyn StreamInspector),
+                inspector.as_mut().map(|inspector| inspector as &mut dyn StreamInspector),
                 self.half_close,
                 &settings,
                 &self.pipes,

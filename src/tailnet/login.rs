@@ -25,8 +25,8 @@ const RETRY_CALL: Duration = Duration::from_secs(1);
 pub(super) struct NodeLogin {
     pub(super) settings: Arc<TailnetSettings>,
     pub(super) keys: Arc<KeyProvider>,
-    /// Rung when the key should be read again.
-    pub(super) bell: Arc<Notify>,
+    /// Notified when the key should be read again.
+    pub(super) read_key_again: Arc<Notify>,
     /// Not before the first login of all.
     pub(super) jitter: Duration,
     pub(super) retry_at: Option<Instant>,
@@ -36,9 +36,9 @@ impl NodeLogin {
     pub(super) fn new(
         settings: Arc<TailnetSettings>,
         keys: Arc<KeyProvider>,
-        bell: Arc<Notify>,
+        read_key_again: Arc<Notify>,
     ) -> Self {
-        Self { settings, keys, bell, jitter: Duration::ZERO, retry_at: None }
+        Self { settings, keys, read_key_again, jitter: Duration::ZERO, retry_at: None }
     }
 
     /// Waits until somebody asks for a login, or a retry is due.
@@ -50,7 +50,7 @@ impl NodeLogin {
             }
         };
         tokio::select! {
-            () = self.bell.notified() => {}
+            () = self.read_key_again.notified() => {}
             () = due => {}
         }
     }

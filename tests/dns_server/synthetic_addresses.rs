@@ -1,4 +1,4 @@
-//! `dns.synthetic`: addresses lent to names, and the way back.
+//! `dns.synthetic`: addresses given to names, and the way back.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -8,7 +8,7 @@ use hickory_proto::rr::{RData, RecordType};
 use crate::fixture::{self, Nameserver, ask, code, shown, why};
 use tailrace_rig::{ConnectionEnd, FakeTailnet, Gateway, Inbound, Origin, RawConnection, netns};
 
-fn lending(tailnet: &FakeTailnet) -> Gateway {
+fn gateway_with_range(tailnet: &FakeTailnet) -> Gateway {
     tailnet.gateway(|s| {
         s.set("dns.synthetic", "198.18.0.0/15");
     })
@@ -23,7 +23,7 @@ fn address(answer: &Message) -> IpAddr {
 }
 
 #[track_caller]
-fn lent(dns: SocketAddr, name: &str) -> IpAddr {
+fn synthetic_address(dns: SocketAddr, name: &str) -> IpAddr {
     let ip = address(&ask(dns, name, RecordType::A));
     let range: ipnet::IpNet = "198.18.0.0/15".parse().unwrap();
     assert!(range.contains(&ip), "{name}: {ip}");
@@ -35,11 +35,12 @@ fn names_of_one_address_keep_their_identity() {
     let nameserver = Nameserver::start(&["10.50.0.7", "fd00::7"]);
     let (tailnet, origin) = (fixture::tailnet(&nameserver), Origin::echo());
     tailnet.place("10.50.0.7:5432", origin.address());
-    let gateway = lending(&tailnet);
+    let gateway = gateway_with_range(&tailnet);
     let dns = gateway.private_dns();
-    let (first, second) = (lent(dns, "a.corp.example."), lent(dns, "b.corp.example."));
+    let (first, second) =
+        (synthetic_address(dns, "a.corp.example."), synthetic_address(dns, "b.corp.example."));
     assert_ne!(first, second);
-    assert_eq!(lent(dns, "a.corp.example."), first);
+    assert_eq!(synthetic_address(dns, "a.corp.example."), first);
     let six = ask(dns, "a.corp.example.", RecordType::AAAA);
     assert_eq!((code(&six), six.answers.len()), (ResponseCode::NoError, 0));
     assert_eq!(code(&ask(dns, "none.corp.example.", RecordType::A)), ResponseCode::NXDomain);
@@ -58,8 +59,8 @@ fn names_of_one_address_keep_their_identity() {
         let reverse = ask(dns, &format!("{}.", reversed(ip)), RecordType::PTR);
         assert_eq!(shown(&reverse), [format!("{}. PTR {name}.", reversed(ip))]);
     }
-    let node = lent(dns, "db.");
-    assert_eq!(node, lent(dns, "db.lab.ts.net."), "the same node");
+    let node = synthetic_address(dns, "db.");
+    assert_eq!(node, synthetic_address(dns, "db.lab.ts.net."), "the same node");
 }
 
 fn reversed(ip: IpAddr) -> String {
@@ -73,7 +74,7 @@ fn reversed(ip: IpAddr) -> String {
 fn b18_an_address_that_no_name_has_leads_nowhere() {
     let nameserver = Nameserver::start(&["10.50.0.7"]);
     let tailnet = fixture::tailnet(&nameserver);
-    let gateway = lending(&tailnet);
+    let gateway = gateway_with_range(&tailnet);
     for inbound in [Inbound::Socks5, Inbound::Connect, Inbound::Socks4] {
         gateway.assert_refused(inbound, "198.18.3.4:5432", "dns_error");
     }
@@ -81,7 +82,7 @@ fn b18_an_address_that_no_name_has_leads_nowhere() {
 }
 
 #[test]
-fn a_lent_address_is_judged_as_its_name() {
+fn a_synthetic_address_is_judged_as_its_name() {
     let nameserver = Nameserver::start(&["10.50.0.7"]);
     let (tailnet, origin) = (fixture::tailnet(&nameserver), Origin::echo());
     tailnet.place("10.50.0.7:5432", origin.address());
@@ -91,7 +92,7 @@ fn a_lent_address_is_judged_as_its_name() {
     let dns = gateway.private_dns();
     let denied = why(dns, "secret.corp.example.", RecordType::A);
     assert_eq!((denied.0, denied.1), (ResponseCode::NXDomain, 15));
-    let ip = lent(dns, "ok.corp.example.");
+    let ip = synthetic_address(dns, "ok.corp.example.");
     let mut wire = gateway.open(Inbound::Socks5, &format!("{ip}:5432"));
     wire.send("hello");
     wire.expect("hello");
@@ -107,21 +108,21 @@ fn names_outside_the_tailnet_have_their_own_addresses() {
     let tailnet = fixture::tailnet_with(&nameserver, |s| {
         s.dns["Resolvers"] = serde_json::json!([{"Addr": "100.64.0.1"}]);
     });
-    let gateway = lending(&tailnet);
+    let gateway = gateway_with_range(&tailnet);
     let answer = ask(gateway.private_dns(), "www.example.", RecordType::A);
     assert_eq!(shown(&answer), ["www.example. A 93.184.216.34"]);
 }
 
 #[test]
-fn b28_a_redirected_connection_to_a_lent_address_is_led_to_its_name() {
+fn b28_a_redirected_connection_to_a_synthetic_address_is_led_to_its_name() {
     netns::inside(|| {
         let nameserver = Nameserver::start(&["10.50.0.7"]);
         let (tailnet, origin) = (fixture::tailnet(&nameserver), Origin::echo());
         tailnet.place("10.50.0.7:5432", origin.address());
-        let gateway = lending(&tailnet);
+        let gateway = gateway_with_range(&tailnet);
         netns::add_route("198.18.0.0/15");
         netns::redirect("198.18.0.0/15", gateway.proxy().port());
-        let ip = lent(gateway.private_dns(), "a.corp.example.");
+        let ip = synthetic_address(gateway.private_dns(), "a.corp.example.");
         let mut wire = RawConnection::dial(SocketAddr::new(ip, 5432));
         wire.send("hello");
         wire.expect("hello");

@@ -3,149 +3,96 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail loudly")]
 
 mod imports;
+mod page;
 mod requirements;
 mod source;
 
 use std::collections::BTreeSet;
 
 use imports::imports;
-use source::{File, below, code, files};
+use page::{Borders, PAGE};
+use source::{File, below, code, files, root};
 
-/// Modules that belong to no room: everybody may use them whole. `sys` is a crate of its own.
-const FREE: [&str; 9] = [
-    "target",
-    "outcome",
-    "labels",
-    "api",
-    "secret",
-    "sys",
-    "expiring_cache",
-    "http_client",
-    "tls_client",
-];
-/// The two that know every room: one at start, one per connection.
-const CARRIERS: [&str; 2] = ["gateway", "connection"];
+/// The crate's roots: they declare the modules.
+const ROOTS: [&str; 2] = ["lib", "main"];
 
-/// What may cross a wall, per room. `room::item` is that item alone, `room` is all of it.
-const CROSSINGS: &[(&str, &[&str])] = &[
-    // Modules 1-7, in the order a connection walks through them.
-    ("listener", &[]),
-    ("inbound", &[]),
-    ("policy", &[]),
-    ("dns", &["policy::Admitted"]),
-    ("upstream", &["policy::Admitted", "policy::Address", "localapi::dial"]),
-    ("relay", &["lifecycle::connection_cut"]),
-    ("record", &["relay::Meter", "lifecycle::connection_cut", "config"]),
-    // Beside the path.
-    (
-        "tailnet",
-        &[
-            "config",
-            "lifecycle::children",
-            "lifecycle::port_owner",
-            "lifecycle::program",
-            "localapi",
-        ],
-    ),
-    ("localapi", &[]),
-    ("admin", &[]),
-    ("config", &["policy::suffix"]),
-    ("lifecycle", &[]),
-    (
-        "cli",
-        &[
-            "config",
-            "gateway",
-            "lifecycle",
-            "policy",
-            "record",
-            "tailnet::explain",
-            "tailnet::memory_folder",
-            "upstream::Unparsed",
-            "upstream::socks5",
-        ],
-    ),
-    // What everybody may use depends on nobody.
-    ("target", &[]),
-    ("outcome", &[]),
-    ("labels", &[]),
-    ("api", &["lifecycle::run_dir"]),
-    ("secret", &[]),
-    ("expiring_cache", &[]),
-    ("sys", &[]),
-    ("http_client", &[]),
-    ("tls_client", &[]),
-];
-
-fn allowed(room: &str) -> &'static [&'static str] {
-    CROSSINGS.iter().find(|(name, _)| *name == room).map_or(&[], |(_, crossings)| crossings)
+/// The borders that the page states.
+fn borders() -> Borders {
+    let page = std::fs::read_to_string(root().join(PAGE)).unwrap();
+    Borders::parse(&page).unwrap_or_else(|error| panic!("{PAGE}: {error}"))
 }
 
-/// The crossing that lets `room` import `path`, itself included; `None`: a wall is in the way.
-fn crossing(room: &str, path: &str) -> Option<&'static str> {
-    allowed(room).iter().copied().find(|open| {
-        path == *open || path.strip_prefix(open).is_some_and(|rest| rest.starts_with("::"))
-    })
-}
+impl Borders {
+    /// The entry of the page that lets `module` import `path`, itself included.
+    fn entry(&self, module: &str, path: &str) -> Option<&str> {
+        let imports = self.of.get(module).map_or(&[][..], |border| &border.imports);
+        imports.iter().map(String::as_str).find(|entry| {
+            path == *entry || path.strip_prefix(entry).is_some_and(|rest| rest.starts_with("::"))
+        })
+    }
 
-/// `policy`, `dns` and the parsers' crate-wide vocabulary ask nothing of the free modules but these.
-fn is_free(room: &str, top: &str) -> bool {
-    match room {
-        // Pure: hosts in, verdicts out.
-        "policy" => ["target", "labels"].contains(&top),
-        "api" => top == "labels",
-        "target" | "outcome" | "labels" | "secret" | "sys" | "http_client" | "tls_client" => false,
-        _ => FREE.contains(&top),
+    /// Whether `module` may import `path`.
+    fn allow(&self, module: &str, path: &str) -> bool {
+        let top = path.split("::").next().unwrap_or_default();
+        let (everything, only) =
+            self.of.get(module).map_or((false, false), |border| (border.everything, border.only));
+        everything
+            || (!only && self.shared.iter().any(|shared| shared == top))
+            || self.entry(module, path).is_some()
     }
 }
 
-fn complaints(file: &File, modules: &BTreeSet<String>) -> Vec<String> {
-    let room = file.room();
-    if CARRIERS.contains(&room) || ["lib", "main"].contains(&room) {
+/// The imports of a file that no entry allows.
+fn complaints(borders: &Borders, file: &File, modules: &BTreeSet<String>) -> Vec<String> {
+    let module = file.module();
+    if ROOTS.contains(&module) {
         return Vec::new();
     }
     let mut found = imports(&code(&file.text));
     found.retain(|path| {
         let top = path.split("::").next().unwrap_or_default();
-        modules.contains(top)
-            && top != room
-            && !is_free(room, top)
-            && crossing(room, path).is_none()
+        modules.contains(top) && top != module && !borders.allow(module, path)
     });
     found.iter().map(|path| format!("{}: {path}", file.path)).collect()
 }
 
 /// The folders and files below `src`, and `sys`, which is another crate under that name.
 fn modules(files: &[File]) -> BTreeSet<String> {
-    files.iter().map(|file| file.room().to_owned()).chain(["sys".to_owned()]).collect()
+    files.iter().map(|file| file.module().to_owned()).chain(["sys".to_owned()]).collect()
 }
 
 #[test]
-fn rooms_import_only_what_the_map_names() {
-    let files = files();
+fn modules_import_only_what_the_page_allows() {
+    let (files, borders) = (files(), borders());
     let modules = modules(&files);
-    let complaints: Vec<String> = files.iter().flat_map(|f| complaints(f, &modules)).collect();
-    assert!(complaints.is_empty(), "imports through a wall:\n{}", complaints.join("\n"));
+    let complaints: Vec<String> =
+        files.iter().flat_map(|file| complaints(&borders, file, &modules)).collect();
+    assert!(complaints.is_empty(), "{PAGE} does not allow:\n{}", complaints.join("\n"));
 }
 
 #[test]
-fn every_room_is_on_the_map_and_every_crossing_is_used() {
-    let files = files();
-    for room in modules(&files) {
-        let known = CROSSINGS.iter().any(|(name, _)| *name == room)
-            || CARRIERS.contains(&room.as_str())
-            || ["lib", "main"].contains(&room.as_str());
-        assert!(known, "{room} is not on the map: say what it may import");
-    }
-    let used: BTreeSet<(&str, &str)> = files
+fn every_module_has_a_row_and_every_entry_is_used() {
+    let (files, borders) = (files(), borders());
+    let mut modules = modules(&files);
+    modules.retain(|module| !ROOTS.contains(&module.as_str()));
+    let rows: BTreeSet<String> = borders.of.keys().cloned().collect();
+    assert_eq!(rows, modules, "the rows of {PAGE}, and the modules there are");
+    let imported: Vec<(&str, String)> = files
         .iter()
-        .flat_map(|f| imports(&code(&f.text)).into_iter().map(|path| (f.room(), path)))
-        .filter_map(|(room, path)| Some((room, crossing(room, &path)?)))
+        .flat_map(|file| imports(&code(&file.text)).into_iter().map(|path| (file.module(), path)))
         .collect();
-    for (room, crossings) in CROSSINGS {
-        for open in *crossings {
-            assert!(used.contains(&(*room, *open)), "{room} no longer imports {open}: close it");
+    let used: BTreeSet<(&str, &str)> = imported
+        .iter()
+        .filter_map(|(module, path)| Some((*module, borders.entry(module, path)?)))
+        .collect();
+    for (module, border) in &borders.of {
+        for entry in &border.imports {
+            let is_used = used.contains(&(module.as_str(), entry.as_str()));
+            assert!(is_used, "{module} no longer imports {entry}: take it out of {PAGE}");
         }
+    }
+    for shared in &borders.shared {
+        assert!(modules.contains(shared), "{shared}, which everybody may use, is no module");
     }
 }
 
@@ -163,7 +110,7 @@ fn policy_touches_no_socket_no_file_and_no_clock() {
         "UdpSocket",
         "ToSocketAddrs",
     ];
-    for file in files().iter().filter(|f| f.room() == "policy") {
+    for file in files().iter().filter(|f| f.module() == "policy") {
         let code = code(&file.text);
         for word in FORBIDDEN {
             assert!(!code.contains(word), "{} uses {word}", file.path);
@@ -175,7 +122,7 @@ fn policy_touches_no_socket_no_file_and_no_clock() {
 fn only_policy_makes_permissions() {
     let makers: Vec<String> = files()
         .into_iter()
-        .filter(|f| f.room() != "policy" && code(&f.text).contains("Admitted::new"))
+        .filter(|f| f.module() != "policy" && code(&f.text).contains("Admitted::new"))
         .map(|f| f.path)
         .collect();
     assert!(makers.is_empty(), "{makers:?}");
@@ -228,9 +175,10 @@ fn every_file_says_what_it_is_for_and_holds_one_idea() {
 }
 
 #[test]
-fn a_hole_in_a_wall_is_seen() {
-    let modules: BTreeSet<String> = CROSSINGS.iter().map(|(room, _)| (*room).to_owned()).collect();
-    let holes = [
+fn an_import_across_a_border_is_seen() {
+    let borders = borders();
+    let modules: BTreeSet<String> = borders.of.keys().cloned().collect();
+    let forbidden = [
         ("src/relay.rs", "use crate::policy::Admitted;"),
         ("src/relay.rs", "use crate::{sys::Stream, record::Record};"),
         ("src/dns/system.rs", "use crate::policy::{Admitted, Policy};"),
@@ -238,11 +186,11 @@ fn a_hole_in_a_wall_is_seen() {
         ("src/policy/judge.rs", "fn f() { crate::sys::tune(); }"),
         ("src/target.rs", "use crate::sys::Stream;"),
     ];
-    for (path, text) in holes {
+    for (path, text) in forbidden {
         let file = File { path: path.to_owned(), text: text.to_owned() };
-        assert_eq!(complaints(&file, &modules).len(), 1, "{path}: {text}");
+        assert_eq!(complaints(&borders, &file, &modules).len(), 1, "{path}: {text}");
     }
-    let whole = [
+    let allowed = [
         ("src/dns.rs", "use crate::policy::Admitted; use crate::target::{Host, Name};"),
         ("src/relay.rs", "// use crate::policy::Policy;\nlet s = \"crate::policy::Policy\";"),
         (
@@ -250,8 +198,8 @@ fn a_hole_in_a_wall_is_seen() {
             "use crate::lifecycle::connection_cut::{Cut, CutReason}; use crate::relay::X;",
         ),
     ];
-    for (path, text) in whole {
+    for (path, text) in allowed {
         let file = File { path: path.to_owned(), text: text.to_owned() };
-        assert_eq!(complaints(&file, &modules), Vec::<String>::new(), "{text}");
+        assert_eq!(complaints(&borders, &file, &modules), Vec::<String>::new(), "{text}");
     }
 }

@@ -210,7 +210,7 @@ fn a_disagreement_is_seen() {
     };
     let all = [("P1", "tests/a.rs"), ("P1", "tests/b.rs")];
     assert_eq!(disagreements(page, &cited(&all)), [""; 0]);
-    let holes = [
+    let disagreeing = [
         (page.to_owned(), vec![("P3", "src/a.rs")], "does not have"),
         (page.to_owned(), vec![("P2", "src/a.rs")], "planned"),
         (page.replace("*planned* ", ""), vec![], "no test's name cites P2"),
@@ -219,7 +219,7 @@ fn a_disagreement_is_seen() {
         (format!("{page}| P1 | x |\n"), vec![], "twice"),
         (format!("{page}| B1 | x |\n"), vec![("B1", "src/a.rs")], "row of chapter 'P'"),
     ];
-    for (page, more, words) in holes {
+    for (page, more, words) in disagreeing {
         let found = disagreements(&page, &cited(&[&all[..], &more].concat()));
         assert!(found.len() == 1 && found[0].contains(words), "{words}: {found:?}");
     }

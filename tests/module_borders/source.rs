@@ -1,4 +1,4 @@
-//! The sources as the walls' tests read them.
+//! The sources as the tests of the borders read them.
 
 use std::fs;
 use std::path::PathBuf;
@@ -11,11 +11,11 @@ pub(crate) struct File {
 }
 
 impl File {
-    /// The room it belongs to: the folder, or a file of its own directly under `src`.
-    pub(crate) fn room(&self) -> &str {
+    /// The module it belongs to: the folder, or a file of its own directly under `src`.
+    pub(crate) fn module(&self) -> &str {
         let inner = self.path.strip_prefix("src/").unwrap();
-        let room = inner.split('/').next().unwrap();
-        room.strip_suffix(".rs").unwrap_or(room)
+        let module = inner.split('/').next().unwrap();
+        module.strip_suffix(".rs").unwrap_or(module)
     }
 }
 

@@ -95,12 +95,12 @@ impl TunnelState {
 
     /// The far side to standard output, then its end.
     fn down(&self, early: &[u8]) -> Result<(), DirectionError> {
-        say(early).map_err(DirectionError::Output)?;
+        write_output(early).map_err(DirectionError::Output)?;
         let mut buffer = vec![0; PIECE];
         loop {
             match (&self.stream).read(&mut buffer) {
                 Ok(0) => return close_output().map_err(DirectionError::Output),
-                Ok(length) => say(&buffer[..length]).map_err(DirectionError::Output)?,
+                Ok(length) => write_output(&buffer[..length]).map_err(DirectionError::Output)?,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(DirectionError::Cut(error)),
             }
@@ -140,7 +140,7 @@ fn lost() -> io::Error {
 }
 
 /// Writes all of it to standard output, past the buffer that looks for line ends.
-fn say(mut bytes: &[u8]) -> io::Result<()> {
+fn write_output(mut bytes: &[u8]) -> io::Result<()> {
     let output = io::stdout();
     while !bytes.is_empty() {
         let length = patiently(&output, PollFlags::OUT, || rustix::io::write(&output, bytes))?;

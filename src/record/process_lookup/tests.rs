@@ -15,23 +15,23 @@ use crate::record::{Telemetry, log};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-struct Room {
+struct RecordSetup {
     telemetry: Arc<Telemetry>,
     folder: tempfile::TempDir,
     writer: log::AccessWriter,
 }
 
-fn room(format: LogFormat) -> Room {
+fn record_setup(format: LogFormat) -> RecordSetup {
     let folder = tempfile::tempdir().unwrap();
     let to = LogTo::File(folder.path().join("log"));
     let settings = Log { format, to, ..Log::default() };
     let (access, writer) = log::open_log(&settings).unwrap();
     let telemetry = Telemetry::new(access);
     telemetry.name_callers().unwrap();
-    Room { telemetry, folder, writer }
+    RecordSetup { telemetry, folder, writer }
 }
 
-impl Room {
+impl RecordSetup {
     /// The log when all is over.
     fn log(self) -> String {
         self.telemetry.release_held_lines();
@@ -56,14 +56,14 @@ fn wait_until(what: impl Fn() -> bool) {
 
 #[test]
 fn a_line_hears_of_a_caller_that_is_found_after_its_end() {
-    let room = room(LogFormat::Json);
+    let setup = record_setup(LogFormat::Json);
     let (listener, client) = pair();
     let server = listener.local_addr().unwrap();
     // It ends before anybody can have looked.
-    room.telemetry.begin_connection(client.local_addr().unwrap(), server).finish(Outcome::Denied);
-    let written = room.folder.path().join("log");
+    setup.telemetry.begin_connection(client.local_addr().unwrap(), server).finish(Outcome::Denied);
+    let written = setup.folder.path().join("log");
     wait_until(|| File::open(&written).unwrap().metadata().unwrap().len() != 0);
-    let log = room.log();
+    let log = setup.log();
     let line: Value = serde_json::from_str(log.lines().next().unwrap()).unwrap();
     assert_eq!(line["process"]["pid"], std::process::id(), "{line}");
     let exe = std::env::current_exe().unwrap();
@@ -73,16 +73,16 @@ fn a_line_hears_of_a_caller_that_is_found_after_its_end() {
 
 #[test]
 fn a_line_for_people_names_the_caller_at_its_end() {
-    let room = room(LogFormat::Text);
+    let setup = record_setup(LogFormat::Text);
     let (listener, client) = pair();
     let server = listener.local_addr().unwrap();
-    let mut connection = room.telemetry.begin_connection(client.local_addr().unwrap(), server);
-    wait_until(|| room.telemetry.connection_rows()[0].process.is_some());
+    let mut connection = setup.telemetry.begin_connection(client.local_addr().unwrap(), server);
+    wait_until(|| setup.telemetry.connection_rows()[0].process.is_some());
     connection.begin_target().finish(Outcome::Ok);
     drop(connection);
     let gone = ([127, 0, 0, 1], 1).into();
-    room.telemetry.begin_connection(gone, server).finish(Outcome::HeadTimeout);
-    let log = room.log();
+    setup.telemetry.begin_connection(gone, server).finish(Outcome::HeadTimeout);
+    let log = setup.log();
     let mut lines = log.lines();
     let named = lines.next().unwrap();
     assert!(named.ends_with(&format!(" pid={}", std::process::id())), "{named}");
@@ -93,15 +93,15 @@ fn a_line_for_people_names_the_caller_at_its_end() {
 
 #[test]
 fn a_flood_is_bounded_and_each_of_its_lines_comes_once() {
-    let room = room(LogFormat::Json);
+    let setup = record_setup(LogFormat::Json);
     let (listener, client) = pair();
     let server = listener.local_addr().unwrap();
     for _ in 0..10_000 {
-        room.telemetry.begin_connection(client.local_addr().unwrap(), server).finish(Outcome::Ok);
-        let callers = room.telemetry.callers().unwrap();
+        setup.telemetry.begin_connection(client.local_addr().unwrap(), server).finish(Outcome::Ok);
+        let callers = setup.telemetry.callers().unwrap();
         assert!(callers.shared.lock().queue.len() <= MOST_QUEUED);
     }
-    let log = room.log();
+    let log = setup.log();
     assert_eq!(log.lines().filter(|line| line.contains("\"outcome\":\"ok\"")).count(), 10_000);
 }
 

@@ -9,32 +9,32 @@ use bytes::Bytes;
 use super::{BUFFER, DirectionIo, DirectionStep, DirectionStop, RelayDirection};
 use crate::relay::{InspectionVerdict, StreamInspector};
 
-/// What became of the wait at a gate.
+/// How far the inspection of a client's first bytes has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::relay) enum InspectionEnd {
-    /// It is open: what was held goes on first.
-    Open,
-    /// It stays shut; nothing has gone on, and what came is forgotten.
-    Shut,
-    /// It needs more bytes; there are none for this reason.
+    /// It is over, and they may go on: what was held goes first.
+    Passed,
+    /// They may not; nothing has gone on, and what came is forgotten.
+    Refused,
+    /// More bytes are needed; there are none for this reason.
     Waiting(DirectionStop),
 }
 
 impl RelayDirection {
     /// Reads up to a verdict, or until there is nothing to read. `over`: no more time.
-    pub(in crate::relay) fn at_gate(
+    pub(in crate::relay) fn inspect_first_bytes(
         &mut self,
         cx: &mut Context<'_>,
         io: &DirectionIo<'_>,
-        gate: &mut dyn StreamInspector,
+        inspector: &mut dyn StreamInspector,
         over: bool,
     ) -> InspectionEnd {
         // Early bytes, or those that were not enough: seen again only when more have come, or none will.
         if over || (!self.held.is_empty() && !self.looked) {
             self.looked = true;
-            match gate.inspect(&self.held, over) {
+            match inspector.inspect(&self.held, over) {
                 InspectionVerdict::More if !over => {}
-                look => return self.end_inspection(look),
+                verdict => return self.end_inspection(verdict),
             }
         }
         loop {
@@ -45,12 +45,12 @@ impl RelayDirection {
             };
             let read = BUFFER.with_borrow_mut(|buffer| {
                 let n = io.from.receive(&mut guard, buffer)?;
-                let passage = self.inspect_bytes(&buffer[..n], io, gate);
+                let inspected = self.inspect_bytes(&buffer[..n], io, inspector);
                 self.acknowledge_small(io);
-                Ok(passage)
+                Ok(inspected)
             });
             match read {
-                Ok(Some(passage)) => return passage,
+                Ok(Some(inspected)) => return inspected,
                 Ok(None) => {}
                 Err(error) if io::Error::kind(&error) == WouldBlock => {}
                 Err(_) => return InspectionEnd::Waiting(DirectionStop::SourceBroken),
@@ -58,47 +58,47 @@ impl RelayDirection {
         }
     }
 
-    /// Shows the gate what has come; no byte is the client's FIN, which stays to be read again. `None`:
+    /// Shows the inspector what has come; no byte is the client's FIN, which stays to be read again. `None`:
     /// it wants more.
     fn inspect_bytes(
         &mut self,
         bytes: &[u8],
         io: &DirectionIo<'_>,
-        gate: &mut dyn StreamInspector,
+        inspector: &mut dyn StreamInspector,
     ) -> Option<InspectionEnd> {
         if bytes.is_empty() {
-            let look = gate.inspect(&self.held, true);
-            return Some(self.end_inspection(look));
+            let verdict = inspector.inspect(&self.held, true);
+            return Some(self.end_inspection(verdict));
         }
         // Mostly the first bytes are enough, and go on from where they were read into.
         let all = match self.held.is_empty() {
             true => None,
             false => Some(Bytes::from([&self.held, bytes].concat())),
         };
-        let look = gate.inspect(all.as_deref().unwrap_or(bytes), false);
-        match (look, all) {
+        let verdict = inspector.inspect(all.as_deref().unwrap_or(bytes), false);
+        match (verdict, all) {
             (InspectionVerdict::Pass, None) => {
                 self.took_in(bytes.len());
                 return Some(match self.send_now(bytes, io) {
-                    DirectionStep::On => InspectionEnd::Open,
+                    DirectionStep::On => InspectionEnd::Passed,
                     DirectionStep::Stop(turn) => InspectionEnd::Waiting(turn),
                 });
             }
-            (InspectionVerdict::Refuse, None) => return Some(InspectionEnd::Shut),
+            (InspectionVerdict::Refuse, None) => return Some(InspectionEnd::Refused),
             (_, None) => self.held = Bytes::copy_from_slice(bytes),
             (_, Some(all)) => self.held = all,
         }
         self.looked = true;
-        (look != InspectionVerdict::More).then(|| self.end_inspection(look))
+        (verdict != InspectionVerdict::More).then(|| self.end_inspection(verdict))
     }
 
-    fn end_inspection(&mut self, look: InspectionVerdict) -> InspectionEnd {
-        match look {
+    fn end_inspection(&mut self, verdict: InspectionVerdict) -> InspectionEnd {
+        match verdict {
             InspectionVerdict::Refuse => {
                 self.held = Bytes::new();
-                InspectionEnd::Shut
+                InspectionEnd::Refused
             }
-            InspectionVerdict::Pass | InspectionVerdict::More => InspectionEnd::Open,
+            InspectionVerdict::Pass | InspectionVerdict::More => InspectionEnd::Passed,
         }
     }
 }

@@ -1,16 +1,16 @@
-//! A gate holds up the client's first bytes, and nothing else.
+//! An inspector holds up the client's first bytes, and nothing else.
 #![forbid(unsafe_code)]
 
 use std::sync::Mutex;
 
 use super::*;
-use crate::relay::{GATE_TIME, RelayEnd};
+use crate::relay::{INSPECTION_TIME, RelayEnd};
 
-/// How many bytes a gate was shown, and whether that was all there will be; in order.
+/// How many bytes an inspector was shown, and whether that was all there will be; in order.
 type Shown = Arc<Mutex<Vec<(usize, bool)>>>;
 
-/// Opens with `enough` bytes.
-fn opening_with(enough: usize) -> (Option<Script>, Shown) {
+/// Passes once it has seen `enough` bytes.
+fn passing_after(enough: usize) -> (Option<Script>, Shown) {
     let shown = Arc::new(Mutex::new(Vec::new()));
     let seen = Arc::clone(&shown);
     let script = move |bytes: &[u8], over| {
@@ -28,9 +28,9 @@ fn refusing() -> Option<Script> {
 async fn what_was_held_goes_on_first_and_once() {
     for mode in MODES {
         for early in [&b""[..], b"ab"] {
-            let (gate, shown) = opening_with(4);
+            let (inspector, shown) = passing_after(4);
             let early_up = Bytes::from_static(early);
-            let bench = Choice { gate, early_up, ..mode.bench() }.start().await;
+            let bench = Choice { inspector, early_up, ..mode.bench() }.start().await;
             let (mut client, mut origin) = (bench.client, bench.origin);
             let bytes = noise(1, 300_000);
             for byte in &bytes[early.len()..3] {
@@ -61,8 +61,8 @@ async fn what_was_held_goes_on_first_and_once() {
 
 #[tokio::test]
 async fn the_server_may_speak_first_and_end_before_the_client_has_said_a_byte() {
-    let (gate, shown) = opening_with(1);
-    let bench = Choice { gate, ..Choice::default() }.start().await;
+    let (inspector, shown) = passing_after(1);
+    let bench = Choice { inspector, ..Choice::default() }.start().await;
     let (mut client, mut origin) = (bench.client, bench.origin);
     origin.write_all(b"220 ready").await.unwrap();
     origin.shutdown().await.unwrap();
@@ -75,10 +75,10 @@ async fn the_server_may_speak_first_and_end_before_the_client_has_said_a_byte() 
 }
 
 #[tokio::test]
-async fn a_fin_opens_a_gate_that_waits_for_more() {
+async fn a_fin_passes_what_an_inspector_wanted_more_of() {
     for sent in [&b""[..], b"abc"] {
-        let (gate, shown) = opening_with(9);
-        let bench = Choice { gate, ..Choice::default() }.start().await;
+        let (inspector, shown) = passing_after(9);
+        let bench = Choice { inspector, ..Choice::default() }.start().await;
         let (mut client, mut origin) = (bench.client, bench.origin);
         client.write_all(sent).await.unwrap();
         client.shutdown().await.unwrap();
@@ -90,24 +90,24 @@ async fn a_fin_opens_a_gate_that_waits_for_more() {
 }
 
 #[tokio::test]
-async fn a_gate_has_three_seconds_from_the_first_byte_on() {
-    let (gate, shown) = opening_with(9);
-    let bench = Choice { gate, ..Choice::default() }.start().await;
+async fn an_inspection_has_three_seconds_from_the_first_byte_on() {
+    let (inspector, shown) = passing_after(9);
+    let bench = Choice { inspector, ..Choice::default() }.start().await;
     let (mut client, mut origin) = (bench.client, bench.origin);
     client.write_all(b"ab").await.unwrap();
     let began = std::time::Instant::now();
     soon("what came", origin.read_exact(&mut [0; 2])).await.unwrap();
-    assert!((GATE_TIME.mul_f64(0.9)..GATE_TIME * 2).contains(&began.elapsed()));
+    assert!((INSPECTION_TIME.mul_f64(0.9)..INSPECTION_TIME * 2).contains(&began.elapsed()));
     assert_eq!(*shown.lock().unwrap(), [(2, false), (2, true)]);
     client.write_all(b"cd").await.unwrap();
     soon("the rest", origin.read_exact(&mut [0; 2])).await.unwrap();
 }
 
 #[tokio::test]
-async fn a_shut_gate_lets_nothing_through_and_leaves_the_client_to_be_told() {
+async fn a_refusing_inspector_lets_nothing_through_and_leaves_the_client_to_be_told() {
     for early in [&b""[..], b"early"] {
         let early_up = Bytes::from_static(early);
-        let bench = Choice { gate: refusing(), early_up, ..Choice::default() }.start().await;
+        let bench = Choice { inspector: refusing(), early_up, ..Choice::default() }.start().await;
         let (mut client, mut origin) = (bench.client, bench.origin);
         client.write_all(b"bad").await.unwrap();
         let (got, end) = soon("the origin's end", read_until_end(&mut origin)).await;

@@ -48,7 +48,7 @@ async fn kill(watched: bool, unix: bool) -> (Vec<u8>, std::io::Result<()>, Relay
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn t1_a_killed_upstream_is_a_reset_after_its_last_words() {
+async fn t1_a_killed_upstream_is_a_reset_after_its_last_bytes() {
     for round in 0..40 {
         let (got, end, ended) = kill(true, round % 2 == 0).await;
         assert_eq!(got, b"half an ans", "round {round}");

@@ -194,8 +194,8 @@ impl TailnetFault {
             Self::UnassignedSynthetic { address } => (
                 Symptom::NameUnresolved,
                 format!(
-                    "{address} is an address that this gateway lends to names (dns.synthetic), and no \
-                     name has it now"
+                    "{address} is a synthetic address of this gateway (dns.synthetic), and no name has it \
+                     now"
                 ),
                 "look the name up again",
             ),
