@@ -65,7 +65,17 @@ fn each_request_of_a_connection_is_followed_by_the_id_of_its_own_line() {
         wire.send("GET http://db.corp.example/ HTTP/1.1\r\nHost: db.corp.example\r\n\r\n");
         assert_eq!(wire.read_answer().status(), 200);
     }
-    let access = gateway.wait_for_access(2);
+    wire.send("GET http://db.corp.example/ HTTP/1.1\r\nHost: a.example\r\nHost: b.example\r\n\r\n");
+    assert_eq!(wire.read_answer().status(), 400);
+    let access = gateway.wait_for_access(3);
+    let last = |message: &str| {
+        let lines = gateway.log_lines().into_iter().rev();
+        lines.into_iter().find(|line| line["message"] == message)
+    };
+    eventually("the connection is closed", PATIENCE, || last("closed").is_some());
+    for message in ["no request", "closed"] {
+        assert_eq!(last(message).unwrap()["id"], access[2]["id"], "{message}");
+    }
     let decided = |line: &serde_json::Value| line["message"] == "effective target";
     let decided: Vec<_> = gateway.log_lines().into_iter().filter(decided).collect();
     assert_eq!(decided.len(), 2, "{decided:?}");

@@ -408,6 +408,58 @@ fn b24_a_reload_that_denies_cuts_a_forward_exchange_under_way() {
     assert_eq!(gateway.outcome(1), "denied");
 }
 
+/// Between two requests a kept upstream connection belongs to no target that a reload could judge.
+#[test]
+fn b24_a_kept_upstream_connection_is_judged_by_its_address_for_each_request() {
+    let origin = HttpOrigin::ok("inside");
+    let mut gateway = Gateway::start(|s| {
+        s.direct().enforce(&["localhost"]);
+    });
+    let target = format!("localhost:{}", origin.address().port());
+    let mut wire = gateway.dial();
+    let mut ask = || {
+        wire.send(format!("GET http://{target}/ HTTP/1.1\r\nHost: {target}\r\n\r\n"));
+        wire.read_answer().status()
+    };
+    assert_eq!((ask(), ask()), (200, 200));
+    assert_eq!(origin.visits().len(), 1, "one connection is kept for both");
+    gateway.setup().unset("policy.deny_nets");
+    gateway.reload();
+    eventually("the reload is done", PATIENCE, || {
+        gateway.metrics().value("tailrace_config_reloads_total", &[("result", "ok")]) == 1.0
+    });
+    assert_eq!(ask(), 403, "deny_nets hold its address by now");
+    assert_eq!(origin.requests().len(), 2);
+    let lines = gateway.wait_for_access(3);
+    let said = |line: &serde_json::Value| {
+        (line["outcome"].clone(), line["resolved_by"].clone(), line["address"].clone())
+    };
+    assert_eq!(said(&lines[0]), said(&lines[1]), "the reused one is described as the first");
+    assert_eq!(lines[2]["outcome"], "denied");
+    assert!(lines[2]["policy"]["rule"].as_str().unwrap().starts_with("deny_net "), "{}", lines[2]);
+}
+
+#[test]
+fn b24_what_a_reload_refuses_has_no_say_in_the_next_target_of_its_client() {
+    let origin = HttpOrigin::ok("there");
+    let fake = FakeUpstream::with("a.corp.example", origin.address());
+    fake.map("b.corp.example", origin.address());
+    let mut gateway = enforcing(&fake);
+    let mut wire = gateway.dial();
+    let mut ask = |host: &str| {
+        wire.send(format!("GET http://{host}/ HTTP/1.1\r\nHost: {host}\r\n\r\n"));
+        wire.read_answer().status()
+    };
+    assert_eq!(ask("a.corp.example"), 200);
+    gateway.setup().enforce(&["b.corp.example"]);
+    gateway.reload();
+    eventually("the reload is done", PATIENCE, || {
+        gateway.metrics().value("tailrace_config_reloads_total", &[("result", "ok")]) == 1.0
+    });
+    assert_eq!(ask("b.corp.example"), 200);
+    assert_eq!(ask("a.corp.example"), 403);
+}
+
 #[test]
 fn b24_a_reload_that_still_allows_cuts_nothing() {
     let origin = Origin::echo();

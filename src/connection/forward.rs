@@ -1,10 +1,10 @@
 //! HTTP forward: one client connection, one target, verdict and record per request.
 //!
-//! An upstream connection is kept for the next request to the same target; policy is asked again
-//! for each (P26).
+//! An upstream connection is kept for the next request to the same target; policy is asked again for each, about the
+//! address that the connection leads to, too (docs/requirements.md, P26).
 #![forbid(unsafe_code)]
 
-use super::decision::decide_target;
+use super::decision::{PermittedTarget, decide_target};
 use super::open_upstream::open_upstream;
 use super::read_request::{describe_forward, turn_away};
 use super::tunnel::{Tunnel, outcome_of_relay};
@@ -13,21 +13,27 @@ use crate::inbound::http_forward::{
     ByteCounter, ExchangeSockets, ForwardExchange, ForwardRequest, ForwardSession,
 };
 use crate::inbound::{self, InboundFailure, ReplyProtocol};
+use crate::labels::ResolvedBy;
 use crate::lifecycle::drain::Phase;
 use crate::outcome::Outcome;
-use crate::policy::AskedTarget;
+use crate::policy::{self, AskedTarget};
 use crate::record::{Stage, TargetRecord};
 use crate::relay::{Meter, RelayEnd};
 use crate::target::Target;
 use crate::upstream::UpstreamConnection;
 
-/// An upstream connection between two requests.
-struct IdleUpstream {
-    target: Target,
+/// An upstream connection, and what it leads to.
+struct RequestUpstream {
+    /// The target as it was meant when the connection was opened: what a request means may change.
+    effective_target: Target,
+    /// How its address was found.
+    resolved_by: Option<ResolvedBy>,
     connected: UpstreamConnection,
+    /// It has carried a request before.
+    is_reused: bool,
 }
 
-impl IdleUpstream {
+impl RequestUpstream {
     /// Neither closed nor speaking out of turn: a request with a body cannot be sent twice.
     fn is_reusable(&self) -> bool {
         let seen = self.connected.stream.try_peek(&mut [0]);
@@ -38,7 +44,7 @@ impl IdleUpstream {
 /// What one request left behind.
 enum AfterRequest {
     /// The client may ask again, perhaps over the same upstream connection.
-    Next(Option<IdleUpstream>),
+    Next(Option<RequestUpstream>),
     /// Nothing more comes on this connection but what a tunnel carries, if the request was upgraded to one.
     End(Option<Box<Tunnel>>),
 }
@@ -122,53 +128,74 @@ impl ClientContext<'_> {
         mut record: TargetRecord,
         session: &mut ForwardSession,
         request: ForwardRequest,
-        kept: Option<IdleUpstream>,
+        kept: Option<RequestUpstream>,
     ) -> AfterRequest {
         describe_forward(&mut record, &request);
         let opened = self.reuse_or_open(&mut record, &request.target, kept).await;
-        let (mut connected, mut reused) = match opened {
+        let mut upstream = match opened {
             Ok(opened) => opened,
             Err(refusal) => return self.refuse_request(record, refusal).await,
         };
         loop {
             record.set_stage(Stage::Relay);
-            let exchange = self.run_exchange(&record, session, &request, &connected).await;
-            if !(exchange.stale && reused) {
+            let exchange = self.run_exchange(&record, session, &request, &upstream.connected).await;
+            if !(exchange.stale && upstream.is_reused) {
                 // A tunnel may follow, which need not keep the head.
-                let ForwardRequest { target, head, .. } = request;
-                drop(head);
-                return self.end_request(record, session, target, connected, exchange).await;
+                drop(request.head);
+                return self.end_request(record, session, upstream, exchange).await;
             }
             // The kept connection had been closed meanwhile and nothing was answered: once more.
-            reused = false;
-            connected = match self.reuse_or_open(&mut record, &request.target, None).await {
-                Ok((connected, _)) => connected,
+            upstream = match self.reuse_or_open(&mut record, &request.target, None).await {
+                Ok(opened) => opened,
                 Err(refusal) => return self.refuse_request(record, refusal).await,
             };
         }
     }
 
-    /// The kept connection when it leads to this target, else a new one, and whether it was kept. Each request is
-    /// decided about anew.
+    /// The kept connection when it leads where this request may go, else a new one. Each request is decided about
+    /// anew, and so is the address that a kept connection leads to.
     async fn reuse_or_open(
         &self,
         record: &mut TargetRecord,
         target: &Target,
-        kept: Option<IdleUpstream>,
-    ) -> Result<(UpstreamConnection, bool), Refusal> {
+        kept: Option<RequestUpstream>,
+    ) -> Result<RequestUpstream, Refusal> {
         let asked = AskedTarget { target, client: None, named: None };
         let permitted = decide_target(self, record, asked).await?;
-        match kept {
-            Some(kept) if kept.target == *target && !self.over_limit && kept.is_reusable() => {
-                record.set_upstream(self.gateway_state.upstream_kind);
-                record.set_route(self.gateway_state.route_to(kept.connected.address));
-                record.mark_connected();
-                let address = kept.connected.address.map(tracing::field::display);
-                tracing::debug!(address, "upstream connection reused");
-                Ok((kept.connected, true))
+        if let Some(kept) = kept.filter(|kept| self.may_reuse(kept, &permitted)) {
+            let address = kept.connected.address;
+            record.set_upstream(self.gateway_state.upstream_kind);
+            if let Some(by) = kept.resolved_by {
+                record.set_resolved(by, address);
             }
-            _ => Ok((open_upstream(self, record, permitted).await?, false)),
+            record.set_route(self.gateway_state.route_to(address));
+            record.mark_connected();
+            tracing::debug!(
+                address = address.map(tracing::field::display),
+                "upstream connection reused"
+            );
+            return Ok(RequestUpstream { is_reused: true, ..kept });
         }
+        let effective_target = permitted.admitted.get().clone();
+        let connected = open_upstream(self, record, permitted).await?;
+        let resolved_by = record.resolved_by();
+        Ok(RequestUpstream { effective_target, resolved_by, connected, is_reused: false })
+    }
+
+    /// Whether a kept connection leads to the very target that is permitted now, by an address that may be dialled
+    /// now, while the tailnet carries anything at all. Where it does not, a new one is tried, which says why.
+    fn may_reuse(&self, kept: &RequestUpstream, permitted: &PermittedTarget) -> bool {
+        let tailnet_gate = self.gateway_state.tailnet_gate.as_ref();
+        let carries = tailnet_gate.is_none_or(|tailnet_gate| tailnet_gate.now().is_running());
+        if !carries || self.over_limit || kept.effective_target != *permitted.admitted.get() {
+            return false;
+        }
+        let may_be_dialled = kept.connected.address.is_none_or(|address| {
+            let snapshot = self.gateway_state.decision_snapshot();
+            let context = snapshot.decision_context();
+            policy::decide_address(&permitted.admitted, address.ip(), &context).permission.is_ok()
+        });
+        may_be_dialled && kept.is_reusable()
     }
 
     async fn run_exchange(
@@ -207,13 +234,17 @@ impl ClientContext<'_> {
         &self,
         record: TargetRecord,
         session: &mut ForwardSession,
-        target: Target,
-        mut connected: UpstreamConnection,
+        mut upstream: RequestUpstream,
         exchange: ForwardExchange,
     ) -> AfterRequest {
         if let Some((early_up, early_down)) = exchange.upgraded {
-            connected.early = early_down;
-            return AfterRequest::End(Some(Tunnel::new(record, connected, early_up, None)));
+            upstream.connected.early = early_down;
+            return AfterRequest::End(Some(Tunnel::new(
+                record,
+                upstream.connected,
+                early_up,
+                None,
+            )));
         }
         match &exchange.message {
             Some(message) => self.say_and_finish(record, exchange.outcome, message).await,
@@ -227,8 +258,8 @@ impl ClientContext<'_> {
             return AfterRequest::End(None);
         }
         // They were the beginning of this answer, and are not that of the next.
-        connected.early.clear();
-        AfterRequest::Next(exchange.upstream_reusable.then_some(IdleUpstream { target, connected }))
+        upstream.connected.early.clear();
+        AfterRequest::Next(exchange.upstream_reusable.then_some(upstream))
     }
 
     async fn refuse_request(&self, mut record: TargetRecord, refusal: Refusal) -> AfterRequest {

@@ -163,7 +163,7 @@ async fn connect_upstream(
     let connected = match gateway_state.upstream.connect(destination).await {
         Ok(connected) => connected,
         Err(error) => {
-            tracing::debug!(%error, took = ?begun.elapsed(), "not connected");
+            tracing::debug!(%error, ms = begun.elapsed().as_millis(), "not connected");
             return Err(why_not_connected(gateway_state, record, error, asked, begun.elapsed()));
         }
     };
@@ -175,7 +175,7 @@ async fn connect_upstream(
     }
     let upstream = gateway_state.upstream_kind;
     let address = connected.address.map(display);
-    tracing::debug!(%upstream, address, took = ?begun.elapsed(), "connected");
+    tracing::debug!(%upstream, address, ms = begun.elapsed().as_millis(), "connected");
     Ok(connected)
 }
 

@@ -159,12 +159,16 @@ fn describe_target(
 
 /// The same of a request of HTTP forward.
 pub(super) fn describe_forward(record: &mut TargetRecord, request: &ForwardRequest) {
-    if tracing::enabled!(tracing::Level::DEBUG) {
-        // Each request has an access line of its own; what is said from now on is said of this one.
-        tracing::Span::current().record("id", record.id());
-    }
+    follow_record(record);
     tracing::debug!(target = %request.target, "request");
     describe_target(record, &request.target, request.label.as_ref(), request.host_mismatch);
+}
+
+/// Each request of a connection has an access line of its own; what is said from now on is said of this one.
+fn follow_record(record: &TargetRecord) {
+    if tracing::enabled!(tracing::Level::DEBUG) {
+        tracing::Span::current().record("id", record.id());
+    }
 }
 
 /// Ends a connection whose head asked for nothing we could carry.
@@ -175,6 +179,7 @@ pub(super) async fn turn_away(
 ) {
     connection.set_inbound(failed.kind);
     let mut record = connection.begin_target();
+    follow_record(&record);
     if let Some(asked) = &failed.asked {
         record.set_asked_text(asked);
     }

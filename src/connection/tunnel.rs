@@ -111,7 +111,7 @@ pub(super) async fn relay_tunnel(
 
 /// By value: a future keeps what a macro once borrowed.
 fn log_relayed(RelaySummary { up, down, lost, ended }: RelaySummary) {
-    tracing::debug!(up, down, lost, ?ended, "relay ended");
+    tracing::debug!(up, down, lost, outcome = outcome_of_relay(ended).label(), "relay ended");
 }
 
 /// The outcome of a target whose relay ended so.

@@ -15,6 +15,7 @@ use crate::connection::{GatewayState, fault_of_name, fault_of_refusal};
 use crate::dns::{NameError, Resolution, ResolvePlan};
 use crate::policy::{
     self, AddressDecision, AddressDecisions, Admitted, AskedTarget, Decision, PolicyVerdict,
+    Verdict,
 };
 use crate::tailnet::{TailnetFault, TailnetState};
 use crate::target::Target;
@@ -105,8 +106,11 @@ async fn resolve_and_check(
         policy::decide_addresses(admitted, pinned, &found, &snapshot.decision_context());
     let rows = decisions.iter().map(|decision| address_answer(decision, snapshot.tailnet_state()));
     answer.addresses = rows.collect();
-    let refused =
-        decisions.decisive_refusal().and_then(|refusal| refusal.permission.as_ref().err());
+    let decisive = decisions.decisive_refusal();
+    if let Some(refusal) = decisive.filter(|refusal| refusal.policy.verdict == Verdict::Deny) {
+        answer.policy = policy_answer(Some(refusal.policy.clone()));
+    }
+    let refused = decisive.and_then(|refusal| refusal.permission.as_ref().err());
     let fault = match refused {
         Some(refused) => fault_of_refusal(*refused),
         None => offline(&decisions, snapshot.tailnet_state()),

@@ -41,7 +41,8 @@ impl Gateway {
     /// What was allowed yesterday is asked again today (docs/requirements.md, B24).
     fn judge_again(&self) {
         self.gateway_state.telemetry.live_connections().for_each(|entry| {
-            let Some(target) = entry.target() else { return };
+            // Between two requests nothing is carried, and the next one may be for somebody else.
+            let Some(target) = entry.target().filter(|_| !entry.is_finished()) else { return };
             let snapshot = self.gateway_state.decision_snapshot();
             if let Some(refused) =
                 refused_now(&target, entry.address(), &snapshot.decision_context())

@@ -186,6 +186,11 @@ impl TargetRecord {
         self.entry.lock_target().address = address;
     }
 
+    /// How the target's address was found, once that is known.
+    pub fn resolved_by(&self) -> Option<ResolvedBy> {
+        self.facts.resolved_by
+    }
+
     /// The address that answered, where there were several.
     pub fn set_dialled_address(&mut self, address: SocketAddr) {
         self.entry.lock_target().address = Some(address);
@@ -236,6 +241,7 @@ impl TargetRecord {
         if self.telemetry.access.wants_level(outcome.row().level) {
             self.write_line(outcome, lasted, bytes);
         }
+        self.entry.lock_target().is_finished = true;
     }
 
     fn bytes_of_target(&self) -> (u64, u64) {

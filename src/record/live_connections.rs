@@ -46,6 +46,8 @@ pub(super) struct LiveTarget {
     pub(super) target: Option<Target>,
     pub(super) address: Option<SocketAddr>,
     pub(super) judged: Option<LiveVerdict>,
+    /// Its access line is written: the client is between two requests, or about to leave.
+    pub(super) is_finished: bool,
 }
 
 /// What policy said of a target, in which mode, and by which rule.
@@ -65,6 +67,11 @@ impl LiveConnection {
     /// What the client asked for, once that is known.
     pub fn target(&self) -> Option<Target> {
         self.entry.lock_target().target.clone()
+    }
+
+    /// Whether what it asked for is over: it is between two requests, or about to end.
+    pub fn is_finished(&self) -> bool {
+        self.entry.lock_target().is_finished
     }
 
     /// The address dialled, where we dialled one.

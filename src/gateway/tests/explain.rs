@@ -86,14 +86,10 @@ fn foretold(explained: &Value, may_leave_tailnet: bool) -> Value {
     let dialled =
         |row: &&Value| row["verdict"] != "deny" && (may_leave_tailnet || row["route"] != "outside");
     let first = rows.iter().find(dialled);
-    let mut policy = explained["policy"].clone();
-    if let (true, Some(last)) = (explained["refused"] == true, rows.last()) {
-        (policy["verdict"], policy["rule"]) = (last["verdict"].clone(), last["rule"].clone());
-    }
     let literal = (!rows.is_empty()).then_some("literal");
     json!({
         "target": explained["target"],
-        "policy": policy,
+        "policy": explained["policy"],
         "resolved_by": explained["dns"]["route"].as_str().or(literal),
         "address": first.or(rows.first()).map(|row| &row["address"]),
         "route": first.map(|row| &row["route"]),
