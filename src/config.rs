@@ -20,6 +20,7 @@ mod from_texts;
 mod keys;
 mod load;
 mod log_filter;
+mod nearest_word;
 mod raw_config;
 mod reload;
 mod setting_types;

@@ -117,6 +117,20 @@ pub fn redacted(text: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
+/// One value without keys, and without the user and password of a URL or of what was meant as one: everything from the
+/// scheme to the last `@`, since a password may hold any character. Without a scheme it takes a colon before the `@`,
+/// as in `user:password@host`.
+pub fn without_credentials(value: &str) -> Cow<'_, str> {
+    let value = redacted(value);
+    let Some((before, host)) = value.rsplit_once('@') else { return value };
+    let start = match before.find("://") {
+        Some(scheme) => scheme + "://".len(),
+        None if before.contains(':') => 0,
+        None => return value,
+    };
+    Cow::Owned(format!("{}[redacted]@{host}", &before[..start]))
+}
+
 /// Where the first key in a text begins, and the length of its prefix; a prefix alone is no key.
 pub fn find_key(text: &str) -> Option<(usize, usize)> {
     let first = |prefix: &'static str| {
@@ -156,5 +170,22 @@ mod tests {
         assert_eq!(redacted("a tskey-auth-X1-y2 b hskey-z_9 c"), "a [redacted] b [redacted] c");
         assert_eq!(redacted("tskey- alone is no key"), "tskey- alone is no key");
         assert_eq!(redacted("plain"), "plain");
+    }
+
+    #[test]
+    fn a9_a_value_shows_no_user_and_no_password() {
+        for (value, shown) in [
+            ("http://u:p@proxy:3128/x", "http://[redacted]@proxy:3128/x"),
+            ("socks9://token@h:1", "socks9://[redacted]@h:1"),
+            ("http://u:p@ss/w:rd?@h:1", "http://[redacted]@h:1"),
+            ("u:p w@h:1", "[redacted]@h:1"),
+            ("https://tskey-auth-X1@h", "https://[redacted]@h"),
+            ("https://h/?key=tskey-auth-X1", "https://h/?key=[redacted]"),
+            ("/run/tailrace@1/key", "/run/tailrace@1/key"),
+            ("http://proxy:3128/x", "http://proxy:3128/x"),
+            ("[::1]:1055", "[::1]:1055"),
+        ] {
+            assert_eq!(without_credentials(value), shown, "{value}");
+        }
     }
 }

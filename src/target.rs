@@ -210,6 +210,12 @@ impl Name {
     pub fn is_bare(&self) -> bool {
         !self.0.contains('.')
     }
+
+    /// Whether it is `localhost` or below it: for whoever asks, that is their own host (RFC 6761 section 6.3).
+    pub fn is_localhost(&self) -> bool {
+        let text = self.as_str();
+        text == "localhost" || text.ends_with(".localhost")
+    }
 }
 
 impl fmt::Display for Name {

@@ -234,6 +234,44 @@ fn f8_a_literal_key_is_refused_and_never_shown() {
 }
 
 #[test]
+fn a9_credentials_of_a_bad_value_are_not_shown() {
+    for setting in ["tailnet.control_proxy=socks9://u:CANARY@h:1", "upstream.socks5=u:CANARY@h:1"] {
+        let mut setup = Setup::new();
+        setup.argument("--set").argument(setting);
+        let file = setup.write();
+        let check = ["config", "check", "--config", &file.to_string_lossy(), "--set", setting];
+        for output in [setup.fail(), setup.run(&check)] {
+            let lines = stderr(&output).concat();
+            assert_eq!(output.status.code(), Some(78), "{lines}");
+            assert!(lines.contains("[redacted]@h:1") && !lines.contains("CANARY"), "{lines}");
+        }
+    }
+    let good = "tailnet.control_proxy=http://u:CANARY@proxy:3128";
+    for show in
+        [&["config", "show", "--set", good][..], &["config", "show", "--json", "--set", good]]
+    {
+        let shown = fine().run(show);
+        let text = String::from_utf8_lossy(&shown.stdout).into_owned();
+        assert!(text.contains("http://[redacted]@proxy:3128"), "{text}");
+        assert!(!text.contains("CANARY"), "{text}");
+    }
+}
+
+#[test]
+fn f3_log_level_names_no_module_that_is_not_there() {
+    for (level, words) in [
+        ("info=debug", "has a level before the ="),
+        ("tailracex=debug", "did you mean tailrace?"),
+        ("tailrace::conection=debug", "did you mean tailrace::connection?"),
+        ("tailrace::dns=debug,tailrace::dns=off", "one module two levels"),
+    ] {
+        let mut setup = fine();
+        setup.set("log.level", level);
+        refused_for(&mut setup, "config: @:", words);
+    }
+}
+
+#[test]
 fn f9_no_settings_file_at_all() {
     let setup = fine();
     let dir = setup.dir().to_owned();

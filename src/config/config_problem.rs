@@ -5,7 +5,7 @@ use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::secret::redacted;
+use crate::secret::{redacted, without_credentials};
 
 /// Where a value came from.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -21,7 +21,7 @@ pub enum Origin {
     },
     /// The environment variable of this name.
     Environment(String),
-    /// The flag as it was typed, `--set policy.mode=enforce`.
+    /// The flag as it was typed, `--set policy.mode=enforce`, but for credentials in its value.
     Flag(String),
     /// Nobody wrote it: the built-in default holds.
     Default,
@@ -70,12 +70,13 @@ impl Problems {
 /// Longest piece of somebody's input shown in a message, in characters.
 const SHOWN: usize = 120;
 
-/// A value in quotes: control characters escaped, cut at a bound, a tailnet key never shown.
+/// A value in quotes: control characters escaped, cut at a bound, and never a tailnet key or the user and password of
+/// a URL.
 pub(crate) fn quoted(value: &str) -> String {
-    format!("\"{}\"", plain(value))
+    format!("\"{}\"", plain(&without_credentials(value)))
 }
 
-/// The same without quotes. Only printable ASCII passes, so no terminal can be steered by it.
+/// Other text, safe to print, a tailnet key never shown. Only printable ASCII passes, so no terminal can be steered by it.
 pub(crate) fn plain(value: &str) -> String {
     let mut text = String::new();
     for c in redacted(value).chars().take(SHOWN) {
@@ -100,5 +101,14 @@ mod tests {
     fn messages_are_safe_to_print() {
         assert_eq!(plain("a\nb\u{1b}[2J\u{202e}ü"), "a\\nb\\u{1b}[2J\\u{202e}ü");
         assert_eq!(plain(&"x".repeat(500)).chars().count(), SHOWN + 1);
+    }
+
+    #[test]
+    fn a_quoted_value_has_no_credentials() {
+        assert_eq!(quoted("socks9://u:secretpw@h:1"), "\"socks9://[redacted]@h:1\"");
+        assert_eq!(quoted("u:secretpw@h:1"), "\"[redacted]@h:1\"");
+        assert_eq!(quoted("x tskey-auth-CANARY"), "\"x [redacted]\"");
+        let long = format!("http://u:{}@h", "p".repeat(500));
+        assert_eq!(quoted(&long), "\"http://[redacted]@h\"");
     }
 }

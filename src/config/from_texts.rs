@@ -5,6 +5,7 @@ use super::config_problem::{Origin, quoted};
 use super::environment::ProcessEnvironment;
 use super::keys::{self, Key};
 use super::raw_config::{RawConfig, typed, unknown};
+use crate::secret::without_credentials;
 
 /// Names the descriptor over which `up` hands itself the key of `TS_AUTHKEY` (docs/requirements.md, K8).
 pub const KEY_FD: &str = "TAILRACE_KEY_FD";
@@ -25,7 +26,7 @@ const OURS: [&str; 9] = [
 /// One setting given on the command line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SettingFlag {
-    /// As typed, for messages: `--set policy.mode=enforce`.
+    /// As typed, for messages: `--set policy.mode=enforce`; credentials in the value are left out.
     pub shown: String,
     /// The path of the setting, such as `policy.mode`; it may name none.
     pub path: String,
@@ -37,8 +38,10 @@ impl SettingFlag {
     /// `--set KEY=VALUE`. Without `=` the value is missing, which the check will say.
     pub fn from_assignment(text: &str) -> Self {
         let (path, value) = text.split_once('=').unwrap_or((text, ""));
+        let sign = if text.contains('=') { "=" } else { "" };
+        let (shown_path, shown_value) = (without_credentials(path), without_credentials(value));
         Self {
-            shown: format!("--set {text}"),
+            shown: format!("--set {shown_path}{sign}{shown_value}"),
             path: path.trim().to_owned(),
             value: value.to_owned(),
         }
@@ -46,7 +49,7 @@ impl SettingFlag {
 
     /// A flag of its own for one setting: `--policy enforce`.
     pub fn named(flag: &str, path: &str, value: &str) -> Self {
-        let shown = format!("{flag} {value}");
+        let shown = format!("{flag} {}", without_credentials(value));
         Self { shown, path: path.to_owned(), value: value.to_owned() }
     }
 }

@@ -11,6 +11,7 @@ use super::duration;
 use super::environment::ProcessEnvironment;
 use super::from_texts::SettingFlag;
 use super::keys::{self, Key, Kind, Setting};
+use super::nearest_word::suggestion;
 use super::setting_types::ValueType;
 use super::{from_file, from_texts};
 
@@ -203,13 +204,8 @@ pub(super) fn word(words: &[&str], text: &str) -> Result<RawValue, String> {
     if words.contains(&text) {
         return Ok(RawValue::Text(text.to_owned()));
     }
-    let nearest = words.iter().min_by_key(|word| strsim::damerau_levenshtein(text, word));
-    let list = words.join(", ");
-    Err(format!(
-        "wants one of {list}, not {}: did you mean {}?",
-        quoted(text),
-        nearest.unwrap_or(&"")
-    ))
+    let (list, meant) = (words.join(", "), suggestion(text, words));
+    Err(format!("wants one of {list}, not {}{meant}", quoted(text)))
 }
 
 /// A number within bounds.

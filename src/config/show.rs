@@ -4,9 +4,9 @@
 use super::byte_size;
 use super::config_problem::Origin;
 use super::keys::Key;
-use super::raw_config::{Entry, RawConfig, RawValue};
+use super::raw_config::{Entry, Item, RawConfig, RawValue};
 use super::settings::Config;
-use crate::secret::redacted;
+use crate::secret::without_credentials;
 use crate::target::Forward;
 
 /// One setting as `config show` prints it.
@@ -59,25 +59,15 @@ fn effective(key: Key, config: &Config) -> Option<toml::Value> {
 
 fn value(raw: &RawValue) -> toml::Value {
     match raw {
-        RawValue::Text(text) => secretless(text).into(),
+        RawValue::Text(text) => without_credentials(text).into_owned().into(),
         RawValue::List(items) => {
-            items.iter().map(|item| secretless(&item.text)).collect::<Vec<_>>().into()
+            let shown = |item: &Item| without_credentials(&item.text).into_owned();
+            items.iter().map(shown).collect::<Vec<_>>().into()
         }
         RawValue::Switch(on) => (*on).into(),
         RawValue::Number(number) => (*number).into(),
         RawValue::Duration(duration) => spelled(*duration).into(),
         RawValue::Size(bytes) => byte_size::spell_size(*bytes).into(),
-    }
-}
-
-/// The text without tailnet keys and without the user and password of a URL.
-fn secretless(text: &str) -> String {
-    let text = redacted(text);
-    let Some((scheme, rest)) = text.split_once("://") else { return text.into_owned() };
-    let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-    match authority.rsplit_once('@') {
-        Some((_, host)) => format!("{scheme}://[redacted]@{host}{path}"),
-        None => text.into_owned(),
     }
 }
 
@@ -99,8 +89,11 @@ mod tests {
 
     #[test]
     fn a9_no_secret_is_shown() {
-        assert_eq!(secretless("http://u:p@proxy:3128/x"), "http://[redacted]@proxy:3128/x");
-        assert_eq!(secretless("/run/key"), "/run/key");
+        let shown = |text: &str| value(&RawValue::Text(text.to_owned()));
+        assert_eq!(shown("http://u:p@proxy:3128/x"), "http://[redacted]@proxy:3128/x".into());
+        assert_eq!(shown("/run/key"), "/run/key".into());
+        let item = Item { text: "u:p@proxy:1".to_owned(), origin: Origin::Default };
+        assert_eq!(value(&RawValue::List(vec![item])), vec!["[redacted]@proxy:1"].into());
     }
 
     #[test]

@@ -197,6 +197,69 @@ fn f8_a_literal_key_is_named_and_not_shown() {
     assert!(!found.concat().contains("CANARY"), "{found:?}");
 }
 
+/// A9: whatever is wrong with a value, and wherever it stands, its password is in no line.
+#[test]
+fn a9_no_problem_shows_the_credentials_of_a_value() {
+    let bad = [
+        ("tailnet.control_proxy", "socks9://u:CANARY@h:1"),
+        ("tailnet.login_server", "u:CANARY@h:1"),
+        ("upstream.socks5", "u:CANARY@h:1"),
+        ("upstream.kind", "socks5://u:CANARY@h:1"),
+        ("listen.proxy", "127.0.0.1:0,http://u:CANARY@h:1"),
+        ("listen.admin", "u:CANARY@127.0.0.1:1"),
+        ("listen.admin_hosts", "u:CANARY@h"),
+        ("policy.allowed_hosts", "http://CANARY@h/"),
+        ("policy.allowed_host_suffixes", "http://u:CANARY@h/"),
+        ("policy.allowed_nets", "u:CANARY@10.0.0.0/8"),
+        ("dns.synthetic", "u:CANARY@10.0.0.0/8"),
+        ("log.level", "u:CANARY@h"),
+        ("log.to", "u:CANARY@h"),
+        ("tailnet.hostname", "u:CANARY@h"),
+        ("tailnet.tags", "u:CANARY@h"),
+        ("tailnet.state", "u:CANARY@h"),
+        ("limits.max_head", "u:CANARY@h"),
+        ("limits.idle_timeout", "u:CANARY@h"),
+        ("limits.per_client", "u:CANARY@h"),
+        ("relay.splice", "u:CANARY@h"),
+        ("no.such", "u:CANARY@h"),
+        ("tailnet.control_proxy:u:CANARY@h", ""),
+    ];
+    for (path, value) in bad {
+        let key = Key::of_path(path);
+        let in_file = key.map(|_| format!("{path} = {value:?}\n")).unwrap_or_default();
+        let variable = key.map(Key::variable);
+        let env: Vec<_> = variable.iter().map(|variable| (variable.as_str(), value)).collect();
+        let run_dir = "run_dir = \"/r\"\n";
+        let ways = [
+            problems(&format!("{run_dir}{in_file}"), &[], &[]),
+            problems(run_dir, &env, &[]),
+            problems(run_dir, &[], &[(path, value)]),
+        ];
+        assert!(!ways[2].is_empty(), "{path}");
+        assert!(key.is_none() || ways.iter().all(|lines| !lines.is_empty()), "{path}: {ways:?}");
+        assert!(!ways.concat().concat().contains("CANARY"), "{path}: {ways:?}");
+    }
+    let found = problems(
+        &format!("{FINE}[[forward]]\nlisten = \"u:CANARY@h:1\"\ntarget = \"u:CANARY@h:1\"\n"),
+        &[],
+        &[],
+    );
+    assert!(found.len() == 2 && !found.concat().contains("CANARY"), "{found:?}");
+    let found = problems(FINE, &[], &[("upstream.socks5", "u:CANARY@h:1")]);
+    assert!(
+        found[0].contains("flag --set upstream.socks5=[redacted]@h:1: upstream.socks5 wants"),
+        "{found:?}"
+    );
+}
+
+#[test]
+fn a_word_far_from_all_known_ones_has_no_suggestion() {
+    assert!(
+        only("policy.mode = \"Enforced\"").ends_with("not \"Enforced\": did you mean enforce?")
+    );
+    assert!(only("policy.mode = \"nothing\"").ends_with("not \"nothing\""));
+}
+
 #[test]
 fn f11_flag_over_environment_over_file_over_default() {
     let mode = |text: &str, env: &[(&str, &str)], sets: &[(&str, &str)]| {

@@ -56,7 +56,7 @@ impl DnsResponder {
         &self,
         ClientQuestion { name, wanted, client }: ClientQuestion,
     ) -> Result<DnsReply, DnsReply> {
-        if is_localhost(&name) {
+        if name.is_localhost() {
             return Ok(loopback_reply(wanted));
         }
         let reversed = reverse::address_of(&name);
@@ -288,11 +288,6 @@ impl DnsResponder {
         };
         Ok(DnsReply::address_data(whole, address.into(), left))
     }
-}
-
-/// This name is whoever asks for it (RFC 6761 section 6.3).
-fn is_localhost(name: &Name) -> bool {
-    name.as_str() == "localhost" || name.as_str().ends_with(".localhost")
 }
 
 fn loopback_reply(wanted: QuestionKind) -> DnsReply {

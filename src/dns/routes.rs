@@ -261,7 +261,7 @@ impl ZoneView {
             Some((domain, _)) => NameRoute::Ask(domain),
             None if reverse::is_reserved(name) => NameRoute::Reserved,
             // No nameserver is asked for this host's own name (RFC 6761 section 6.3).
-            None if is_localhost(name) || !self.global.can_be_asked() => NameRoute::System,
+            None if name.is_localhost() || !self.global.can_be_asked() => NameRoute::System,
             None => NameRoute::Ask(&self.global),
         }
     }
@@ -293,8 +293,4 @@ impl ZoneView {
 
 fn not_found(name: &Name, asked: &str) -> NameError {
     NameError::NotFound { name: name.clone(), route: DnsRoute::Magicdns, asked: asked.to_owned() }
-}
-
-fn is_localhost(name: &Name) -> bool {
-    name.as_str() == "localhost" || name.as_str().ends_with(".localhost")
 }

@@ -76,7 +76,6 @@ impl LocalAddresses {
 
     /// `localhost` and all below it are loopback (RFC 6761 section 6.3).
     fn is_our_name(&self, name: &Name) -> bool {
-        let text = name.as_str();
-        text == "localhost" || text.ends_with(".localhost") || self.names.contains(name)
+        name.is_localhost() || self.names.contains(name)
     }
 }

@@ -19,6 +19,17 @@ fn b1_case_and_one_trailing_dot_fold() {
 }
 
 #[test]
+fn localhost_and_all_below_it_are_whoever_asks() {
+    let is_localhost = |text: &str| Name::parse(text.as_bytes()).expect(text).is_localhost();
+    for text in ["localhost", "LocalHost.", "db.localhost", "a.b.localhost"] {
+        assert!(is_localhost(text), "{text}");
+    }
+    for text in ["localhost.corp.example", "notlocalhost", "localhost-1", "local"] {
+        assert!(!is_localhost(text), "{text}");
+    }
+}
+
+#[test]
 fn b8_numbers_are_strict_quads_or_nothing() {
     assert_eq!(Host::parse(b"127.0.0.1"), Ok(Host::Address([127, 0, 0, 1].into())));
     let bad = ["2130706433", "0177.0.0.1", "0x7f.1", "127.1", "127.0.0.1.", "1.2.3.4.5", "0x7f"];
