@@ -7,7 +7,7 @@ MSRV = $(shell sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
 FUZZ_TARGETS = $(notdir $(basename $(wildcard fuzz/fuzz_targets/*.rs)))
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test check one lint msrv deny tailnet test-more fuzz bench bench-check growth soak
+.PHONY: help build demo test check one lint msrv deny tailnet test-more fuzz-check fuzz bench bench-check growth soak
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -49,6 +49,9 @@ test-more: ## builds gh and temporal into ~/.cache/tailrace (minutes), then runs
 	tests/tailnet/install
 	tests/clients/install --more
 	TAILRACE_MORE=1 $(CARGO) test --locked --test tailnet -- program_gh program_temporal program_all
+
+fuzz-check: ## every fuzz target compiles; runs none
+	CARGO_TARGET_DIR=target/fuzz $(CARGO) check --quiet --locked --manifest-path fuzz/Cargo.toml
 
 fuzz: ## every fuzz target for FUZZ_SECONDS (20); needs a nightly toolchain and cargo-fuzz
 	@$(CARGO) +nightly fuzz --version || { echo 'make fuzz needs: rustup toolchain install nightly && cargo install cargo-fuzz'; exit 1; }

@@ -16,7 +16,7 @@ use tailrace::dns::serve::{
 struct Any;
 
 impl AnswerSource for Any {
-    fn answer_question(
+    fn answer(
         &self,
         ClientQuestion { name, .. }: ClientQuestion,
     ) -> std::pin::Pin<Box<dyn Future<Output = DnsReply> + Send>> {
