@@ -129,19 +129,16 @@ fn log_level_counts_by_variable_over_the_file_and_by_flag_over_both() {
 #[test]
 fn s7_log_level_changes_at_sighup() {
     let mut gateway = leveled("info", |_| {});
-    let reload = |gateway: &mut Gateway, level: &str, result: &str, count: f64| {
+    let reload = |gateway: &mut Gateway, level: &str, result: &str, count: u64| {
         gateway.setup().set("log.level", level);
         gateway.reload();
-        eventually("the reload", PATIENCE, || {
-            let labels = [("result", result)];
-            gateway.metrics().value("tailrace_config_reloads_total", &labels) == count
-        });
+        gateway.wait_for_reloads(result, count);
     };
     assert!(!writes_debug_log(&gateway, 1));
-    reload(&mut gateway, LEVEL, "ok", 1.0);
+    reload(&mut gateway, LEVEL, "ok", 1);
     assert!(writes_debug_log(&gateway, 2));
-    reload(&mut gateway, "inof", "error", 1.0);
+    reload(&mut gateway, "inof", "error", 1);
     assert!(writes_debug_log(&gateway, 3), "what is no level changes nothing");
-    reload(&mut gateway, "info", "ok", 2.0);
+    reload(&mut gateway, "info", "ok", 2);
     assert!(!writes_debug_log(&gateway, 4));
 }

@@ -428,9 +428,7 @@ fn b24_a_kept_upstream_connection_is_judged_by_its_address_for_each_request() {
     assert_eq!(origin.visits().len(), 1, "one connection is kept for both");
     gateway.setup().unset("policy.deny_nets");
     gateway.reload();
-    eventually("the reload is done", PATIENCE, || {
-        gateway.metrics().value("tailrace_config_reloads_total", &[("result", "ok")]) == 1.0
-    });
+    gateway.wait_for_reloads("ok", 1);
     assert_eq!(ask(), 403, "deny_nets hold its address by now");
     assert_eq!(origin.requests().len(), 2);
     let lines = gateway.wait_for_access(3);
@@ -456,9 +454,7 @@ fn b24_what_a_reload_refuses_has_no_say_in_the_next_target_of_its_client() {
     assert_eq!(ask("a.corp.example"), 200);
     gateway.setup().enforce(&["b.corp.example"]);
     gateway.reload();
-    eventually("the reload is done", PATIENCE, || {
-        gateway.metrics().value("tailrace_config_reloads_total", &[("result", "ok")]) == 1.0
-    });
+    gateway.wait_for_reloads("ok", 1);
     assert_eq!(ask("b.corp.example"), 200);
     assert_eq!(ask("a.corp.example"), 403);
 }
@@ -471,10 +467,7 @@ fn b24_a_reload_that_still_allows_cuts_nothing() {
     let mut wire = gateway.open(Inbound::Socks5, "db.corp.example:80");
     gateway.setup().enforce(&["db.corp.example", "other.example"]);
     gateway.reload();
-    let reloaded = [("result", "ok")];
-    eventually("the reload is done", PATIENCE, || {
-        gateway.metrics().value("tailrace_config_reloads_total", &reloaded) == 1.0
-    });
+    gateway.wait_for_reloads("ok", 1);
     gateway.assert_refused(Inbound::Socks5, "x.corp.example:80", "denied");
     wire.send("alive");
     wire.expect("alive");

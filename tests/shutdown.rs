@@ -193,14 +193,6 @@ fn s6_an_interrupt_for_the_whole_group_drains_like_any_other() {
     assert_eq!(status.code(), Some(0));
 }
 
-#[track_caller]
-fn reloads(gateway: &Gateway, result: &str, count: u64) {
-    eventually(&format!("{count} reloads with {result}"), PATIENCE, || {
-        gateway.metrics().value("tailrace_config_reloads_total", &[("result", result)]) as u64
-            == count
-    });
-}
-
 #[test]
 fn s7_a_reload_counts_for_new_and_for_live_connections() {
     let (_origin, fake, mut gateway) = chained(|s| {
@@ -213,13 +205,13 @@ fn s7_a_reload_counts_for_new_and_for_live_connections() {
     let start = Instant::now();
     cut.expect_end(ConnectionEnd::Reset);
     assert_within("cutting what is refused now", start.elapsed(), SECOND);
-    reloads(&gateway, "ok", 1);
+    gateway.wait_for_reloads("ok", 1);
     gateway.assert_refused(Inbound::Socks5, NAME, "denied");
     let line = gateway.wait_for_line(|l| l["bytes_up"] == 5);
     assert_eq!(line["outcome"], "denied", "{line}");
     gateway.setup().enforce(&["corp.example"]);
     gateway.reload();
-    reloads(&gateway, "ok", 2);
+    gateway.wait_for_reloads("ok", 2);
     busy(&gateway, Inbound::Connect);
 }
 
@@ -231,7 +223,7 @@ fn s7_a_bad_file_keeps_the_old_settings() {
     let mut live = busy(&gateway, Inbound::Socks5);
     gateway.setup().raw("policy.mode = \"nonsense\"\n[");
     gateway.reload();
-    reloads(&gateway, "error", 1);
+    gateway.wait_for_reloads("error", 1);
     live.send("still there");
     live.expect("still there");
     busy(&gateway, Inbound::Connect);
@@ -246,13 +238,13 @@ fn s7_every_reloadable_limit_changes_without_a_restart() {
     });
     gateway.setup().set("limits.head_timeout", "1s").set("relay.splice", false);
     gateway.reload();
-    reloads(&gateway, "ok", 1);
+    gateway.wait_for_reloads("ok", 1);
     let mut wire = gateway.dial();
     let (_, took) = timed(|| wire.expect_end(ConnectionEnd::Fin));
     assert!(took < 3 * SECOND, "the new head_timeout counts: {took:?}");
     gateway.setup().set("log.access", false);
     gateway.reload();
-    reloads(&gateway, "ok", 2);
+    gateway.wait_for_reloads("ok", 2);
     let before = gateway.wait_for_access(1).len();
     busy(&gateway, Inbound::Socks5);
     eventually("it is counted", PATIENCE, || {

@@ -133,13 +133,8 @@ fn check_addresses(
         tracing::debug!(%address, route, rule, refused, "address decided");
     }
     record.set_resolved(by, decisions.first_dialled().map(|first| first.address));
-    let Some(AddressDecision { policy, permission, .. }) = decisions.decisive_refusal() else {
+    let Some((policy, refused)) = decisions.decisive_refusal() else {
         return Ok(Destination::Addresses(decisions.into_permissions()));
-    };
-    let refused = match permission {
-        Err(refused) => *refused,
-        // Not to be: a refusal is of an address that was refused.
-        Ok(_) => policy::Refused::Denied,
     };
     let refusal = Refusal::by_decision(refused, permitted.admitted.get(), policy.rule.as_deref());
     if policy.verdict == policy::Verdict::Deny {

@@ -107,15 +107,14 @@ async fn resolve_and_check(
     let rows = decisions.iter().map(|decision| address_answer(decision, snapshot.tailnet_state()));
     answer.addresses = rows.collect();
     let decisive = decisions.decisive_refusal();
-    if let Some(refusal) = decisive.filter(|refusal| refusal.policy.verdict == Verdict::Deny) {
-        answer.policy = policy_answer(Some(refusal.policy.clone()));
+    if let Some((policy, _)) = decisive.filter(|(policy, _)| policy.verdict == Verdict::Deny) {
+        answer.policy = policy_answer(Some(policy.clone()));
     }
-    let refused = decisive.and_then(|refusal| refusal.permission.as_ref().err());
-    let fault = match refused {
-        Some(refused) => fault_of_refusal(*refused),
+    let fault = match decisive {
+        Some((_, refused)) => fault_of_refusal(refused),
         None => offline(&decisions, snapshot.tailnet_state()),
     };
-    answer.refused = refused.is_some() && fault.is_none();
+    answer.refused = decisive.is_some() && fault.is_none();
     answer.fault = fault.as_ref().map(TailnetFault::advice);
 }
 

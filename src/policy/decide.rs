@@ -357,13 +357,16 @@ impl AddressDecisions {
 
     /// Why none may be dialled, if that is so: where policy would let one pass, the route of the first such address,
     /// else the rule that refused the last one.
-    pub fn decisive_refusal(&self) -> Option<&AddressDecision> {
+    pub fn decisive_refusal(&self) -> Option<(&PolicyVerdict, Refused)> {
         if self.0.iter().any(|one| one.permission.is_ok()) {
             return None;
         }
+        let mut refused =
+            self.0.iter().filter_map(|one| Some((&one.policy, one.permission.as_ref().err()?)));
         let outside =
-            |one: &&AddressDecision| matches!(one.permission, Err(Refused::OutsideTailnet { .. }));
-        self.0.iter().find(outside).or(self.0.last())
+            |(_, refused): &(_, &Refused)| matches!(refused, Refused::OutsideTailnet { .. });
+        let decisive = refused.clone().find(outside).or_else(|| refused.next_back());
+        decisive.map(|(policy, refused)| (policy, *refused))
     }
 
     /// The permissions to dial, in their order.

@@ -176,7 +176,7 @@ fn dialled(known: &Known, found: &[&str], pinned: Option<&str>) -> Result<Vec<St
         decide_addresses(&admitted, pinned, &found, context)
     });
     match decisions.decisive_refusal() {
-        Some(refusal) => Err(refusal.permission.clone().unwrap_err()),
+        Some((_, refused)) => Err(refused),
         None => {
             let permissions = decisions.into_permissions();
             Ok(permissions.iter().map(|one| one.get().ip.to_string()).collect())

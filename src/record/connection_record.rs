@@ -238,10 +238,11 @@ impl TargetRecord {
         self.entry.count_bytes(&self.telemetry.metrics);
         self.telemetry.metrics.record_ended(self.entry.inbound(), outcome, lasted);
         self.telemetry.totals.add_ended(outcome, bytes);
+        let mut shown = self.entry.lock_target();
         if self.telemetry.access.wants_level(outcome.row().level) {
-            self.write_line(outcome, lasted, bytes);
+            self.write_line(&shown, outcome, lasted, bytes);
         }
-        self.entry.lock_target().is_finished = true;
+        shown.is_finished = true;
     }
 
     fn bytes_of_target(&self) -> (u64, u64) {
@@ -250,9 +251,14 @@ impl TargetRecord {
         (meter.up().saturating_sub(up), meter.down().saturating_sub(down))
     }
 
-    fn write_line(&self, outcome: Outcome, lasted: Duration, (bytes_up, bytes_down): (u64, u64)) {
+    fn write_line(
+        &self,
+        shown: &LiveTarget,
+        outcome: Outcome,
+        lasted: Duration,
+        (bytes_up, bytes_down): (u64, u64),
+    ) {
         let facts = &self.facts;
-        let shown = self.entry.lock_target();
         let judged = shown.judged.as_ref();
         let line = AccessLine {
             id: facts.id.as_str(),

@@ -4,7 +4,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -43,32 +43,22 @@ pub(super) struct RelayContext<'a> {
 }
 
 impl RelayContext<'_> {
-    fn may_splice(&self) -> bool {
-        self.settings.splice.load(Ordering::Relaxed)
-    }
-
     fn up(&self) -> DirectionIo<'_> {
-        let (from, to, counter) = (self.client, self.upstream, &self.meter.up);
-        DirectionIo {
-            from,
-            to,
-            pipes: self.pipes,
-            counter,
-            splice: self.may_splice(),
-            prompt: true,
-        }
+        DirectionIo { prompt: true, ..self.direction(self.client, self.upstream, &self.meter.up) }
     }
 
     fn down(&self) -> DirectionIo<'_> {
-        let (from, to, counter) = (self.upstream, self.client, &self.meter.down);
-        DirectionIo {
-            from,
-            to,
-            pipes: self.pipes,
-            counter,
-            splice: self.may_splice(),
-            prompt: false,
-        }
+        self.direction(self.upstream, self.client, &self.meter.down)
+    }
+
+    fn direction<'s>(
+        &'s self,
+        from: &'s Stream,
+        to: &'s Stream,
+        counter: &'s AtomicU64,
+    ) -> DirectionIo<'s> {
+        let splice = self.settings.splice.load(Ordering::Relaxed);
+        DirectionIo { from, to, pipes: self.pipes, counter, splice, prompt: false }
     }
 }
 

@@ -1,7 +1,6 @@
 //! P24: how long a head may be, both ways, and what is left of a long one.
 
 use crate::lenient_http::{UPGRADES, attach, get};
-use tailrace_rig::wait::{PATIENCE, eventually};
 use tailrace_rig::{
     Answer, ConnectionEnd, FakeUpstream, Gateway, HttpOrigin, HttpReply, Origin, assert_says,
 };
@@ -82,10 +81,7 @@ fn p24_the_longest_head_is_a_setting_that_a_reload_changes() {
     outcomes(&gateway, 2 << 10);
     gateway.setup().set("limits.max_head", "100KiB");
     gateway.reload();
-    eventually("the reload", PATIENCE, || {
-        let done = gateway.metrics().value("tailrace_config_reloads_total", &[("result", "ok")]);
-        done as u64 == 1
-    });
+    gateway.wait_for_reloads("ok", 1);
     outcomes(&gateway, 100 << 10);
     gateway.settle_and_check(10);
     assert_eq!(gateway.count("head_too_large"), 4);

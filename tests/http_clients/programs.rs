@@ -18,6 +18,10 @@ struct Bench {
 
 const BASIC: Option<&str> = Some("Basic dTpw");
 
+/// URLs, and the path and authorization that a program makes of each.
+const FRAGMENT_AND_CREDENTIALS: [(&str, &str, Option<&str>); 2] =
+    [("http://h/a?b#c", "/a?b", None), ("http://u:p@h/a", "/a", BASIC)];
+
 impl Bench {
     fn new() -> Bench {
         let origin = HttpOrigin::ok("ok");
@@ -49,6 +53,17 @@ impl Bench {
         assert_eq!(made, Made { line, authorization: authorization.map(str::to_owned) }, "{shown}");
     }
 
+    /// The program fetches each URL, its last argument, and makes this path and authorization of it.
+    #[track_caller]
+    fn fetches_each(mut self, program: &str, args: &[&str], urls: &[(&str, &str, Option<&str>)]) {
+        for (url, path, authorization) in urls {
+            let mut command = self.command(program);
+            command.args(args).arg(url);
+            self.fetches(command, path, *authorization);
+        }
+        self.settle();
+    }
+
     #[track_caller]
     fn settle(mut self) {
         self.gateway.settle_and_check(self.asked as u64);
@@ -66,16 +81,9 @@ fn b6_wget_with_credentials_in_its_url() {
     if !there("wget", "--version", "wget") {
         return;
     }
-    let mut bench = Bench::new();
-    let command = |url: &str| {
-        let mut command = bench.command("wget");
-        command.args(["--quiet", "--output-document=-", "--tries=1", url]);
-        command
-    };
-    let (plain, user) = (command("http://h/x"), command("http://u:p@h/x"));
-    bench.fetches(plain, "/x", None);
-    bench.fetches(user, "/x", BASIC);
-    bench.settle();
+    let args = ["--quiet", "--output-document=-", "--tries=1"];
+    let urls = [("http://h/x", "/x", None), ("http://u:p@h/x", "/x", BASIC)];
+    Bench::new().fetches_each("wget", &args, &urls);
 }
 
 #[test]
@@ -100,19 +108,13 @@ fn b6_curl_with_backslashes() {
     if !there("curl", "--version", "curl") {
         return;
     }
-    let mut bench = Bench::new();
-    let command = |url: &str| {
-        let mut command = bench.command("curl");
-        command.args(["--disable", "--silent", "--fail", "--globoff", "--path-as-is", url]);
-        command
-    };
-    let (backslash, bytes, user) =
-        (command("http://h/a\\b?c\\d#e"), command("http://h/caf\u{e9}"), command("http://u:p@h/"));
-    bench.fetches(backslash, "/a\\b?c\\d", None);
-    // Each of its two bytes.
-    bench.fetches(bytes, "/caf\u{c3}\u{a9}", None);
-    bench.fetches(user, "/", BASIC);
-    bench.settle();
+    let args = ["--disable", "--silent", "--fail", "--globoff", "--path-as-is"];
+    let urls = [
+        ("http://h/a\\b?c\\d#e", "/a\\b?c\\d", None),
+        ("http://h/caf\u{e9}", "/caf\u{c3}\u{a9}", None), // each of its two bytes
+        ("http://u:p@h/", "/", BASIC),
+    ];
+    Bench::new().fetches_each("curl", &args, &urls);
 }
 
 #[test]
@@ -120,18 +122,9 @@ fn b6_pythons_urllib_with_a_fragment_and_credentials() {
     if !there("python3", "--version", "python3") {
         return;
     }
-    let mut bench = Bench::new();
-    let command = |url: &str| {
-        let script = "import sys, urllib.request as r\n\
-                      sys.stdout.write(r.urlopen(sys.argv[1], timeout=20).read().decode())";
-        let mut command = bench.command("python3");
-        command.args(["-c", script, url]);
-        command
-    };
-    let (fragment, user) = (command("http://h/a?b#c"), command("http://u:p@h/a"));
-    bench.fetches(fragment, "/a?b", None);
-    bench.fetches(user, "/a", BASIC);
-    bench.settle();
+    let script = "import sys, urllib.request as r\n\
+                  sys.stdout.write(r.urlopen(sys.argv[1], timeout=20).read().decode())";
+    Bench::new().fetches_each("python3", &["-c", script], &FRAGMENT_AND_CREDENTIALS);
 }
 
 #[test]
@@ -139,22 +132,14 @@ fn b6_perls_lwp_with_a_fragment_and_credentials() {
     if !there("perl", "-v", "perl") {
         return;
     }
-    let mut bench = Bench::new();
     let lwp = Command::new("perl").args(["-MLWP::UserAgent", "-e", "1"]).output().unwrap();
     if !lwp.status.success() {
         return tailrace_rig::skip("needs LWP (Debian: libwww-perl)");
     }
-    let command = |url: &str| {
-        let script = "my $a = LWP::UserAgent->new(timeout => 20); $a->env_proxy; \
-                      my $r = $a->get($ARGV[0]); die $r->status_line unless $r->is_success; print $r->content";
-        let mut command = bench.command("perl");
-        command.args(["-MLWP::UserAgent", "-e", script, url]);
-        command
-    };
-    let (fragment, user) = (command("http://h/a?b#c"), command("http://u:p@h/a"));
-    bench.fetches(fragment, "/a?b", None);
-    bench.fetches(user, "/a", BASIC);
-    bench.settle();
+    let script = "my $a = LWP::UserAgent->new(timeout => 20); $a->env_proxy; \
+                  my $r = $a->get($ARGV[0]); die $r->status_line unless $r->is_success; print $r->content";
+    let args = ["-MLWP::UserAgent", "-e", script];
+    Bench::new().fetches_each("perl", &args, &FRAGMENT_AND_CREDENTIALS);
 }
 
 #[test]
@@ -162,7 +147,7 @@ fn b6_javas_own_client_with_backslashes_and_credentials() {
     if !there("javac", "-version", "default-jdk-headless") {
         return;
     }
-    let mut bench = Bench::new();
+    let bench = Bench::new();
     let built = Command::new("javac")
         .arg("-d")
         .arg(bench.folder.path())
@@ -170,18 +155,12 @@ fn b6_javas_own_client_with_backslashes_and_credentials() {
         .output()
         .unwrap();
     assert!(built.status.success(), "{built:?}");
-    let command = |url: &str| {
-        let proxy = bench.gateway.proxy();
-        let mut command = bench.command("java");
-        command.arg(format!("-Dhttp.proxyHost={}", proxy.ip()));
-        command.arg(format!("-Dhttp.proxyPort={}", proxy.port()));
-        command.args(["-Dhttp.nonProxyHosts=", "-cp", ".", "Fetch", url]);
-        command
-    };
-    let (backslash, user) = (command("http://h/a\\b?c\\d"), command("http://u:p@h/a"));
-    bench.fetches(backslash, "/a\\b?c\\d", None);
-    bench.fetches(user, "/a", BASIC);
-    bench.settle();
+    let proxy = bench.gateway.proxy();
+    let host = format!("-Dhttp.proxyHost={}", proxy.ip());
+    let port = format!("-Dhttp.proxyPort={}", proxy.port());
+    let args = [&*host, &port, "-Dhttp.nonProxyHosts=", "-cp", ".", "Fetch"];
+    let urls = [("http://h/a\\b?c\\d", "/a\\b?c\\d", None), ("http://u:p@h/a", "/a", BASIC)];
+    bench.fetches_each("java", &args, &urls);
 }
 
 #[test]
@@ -189,7 +168,7 @@ fn b6_gos_own_client_with_backslashes_and_other_bytes_in_its_query() {
     if !there("go", "version", "golang-go") {
         return;
     }
-    let mut bench = Bench::new();
+    let bench = Bench::new();
     let program = bench.folder.path().join("fetch");
     let mut build = Command::new("go");
     build.args(["build", "-o"]).arg(&program).arg(source("tests/http_clients/fetch.go"));
@@ -200,15 +179,11 @@ fn b6_gos_own_client_with_backslashes_and_other_bytes_in_its_query() {
     }
     let built = build.output().unwrap();
     assert!(built.status.success(), "{built:?}");
-    let command = |url: &str| {
-        let mut command = bench.command(&program.to_string_lossy());
-        command.arg(url);
-        command
-    };
-    let (query, user) = (command("http://h/a?b\\c=\u{e9}#d"), command("http://u:p@h/a"));
-    bench.fetches(query, "/a?b\\c=\u{c3}\u{a9}", None);
-    bench.fetches(user, "/a", BASIC);
-    bench.settle();
+    let urls = [
+        ("http://h/a?b\\c=\u{e9}#d", "/a?b\\c=\u{c3}\u{a9}", None),
+        ("http://u:p@h/a", "/a", BASIC),
+    ];
+    bench.fetches_each(&program.to_string_lossy(), &[], &urls);
 }
 
 /// A tunnel to an IPv6 address, of which the program writes no brackets.

@@ -17,7 +17,7 @@ use super::metrics::Metrics;
 use super::raw_connection::RawConnection;
 use super::setup::{Setup, json_file};
 use super::transcript;
-use super::wait::{PATIENCE, eventually_some, pause};
+use super::wait::{PATIENCE, eventually, eventually_some, pause};
 
 /// A running gateway. Dropping it kills it by its id; a failing test prints what is known of it.
 pub struct Gateway {
@@ -126,6 +126,15 @@ impl Gateway {
     pub fn reload(&mut self) {
         self.setup.write();
         self.signal(Signal::HUP);
+    }
+
+    /// Waits until this many reloads have ended so: `ok` or `error`.
+    #[track_caller]
+    pub fn wait_for_reloads(&self, result: &str, count: u64) {
+        eventually(&format!("{count} reloads with {result}"), PATIENCE, || {
+            self.metrics().value("tailrace_config_reloads_total", &[("result", result)]) as u64
+                == count
+        });
     }
 
     /// Sends a signal.
